@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, StepFailedError
+
+#: modules of Cumulant, of which none but `__main__` does anything when it is imported
+_OWN = re.compile(r"cumulant(\.\w+)*(?<!\.__main__)")
 
 
 class StepError(msgspec.Struct, frozen=True):
@@ -49,7 +54,9 @@ def describe(error: CumulantError) -> StepError:
 
 
 def rebuild(failure: StepError) -> CumulantError:
-    """The error that `failure` describes, of its own class; StepFailedError if that is no CumulantError."""
+    """The error that `failure` describes, of its own class if that is a CumulantError that this process knows, else a
+    StepFailedError.
+    """
     kind = _error_class(failure.kind)
     error = kind.__new__(kind)
     CumulantError.__init__(error, failure.message)
@@ -58,11 +65,13 @@ def rebuild(failure: StepError) -> CumulantError:
 
 
 def _error_class(kind: str) -> type[CumulantError]:
-    module, _, name = kind.partition(":")
+    """A class of Cumulant, or of a module that this process has loaded: whoever wrote the text imports no other."""
+    name, _, attribute = kind.partition(":")
     try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
+        module = sys.modules.get(name) or (importlib.import_module(name) if _OWN.fullmatch(name) else None)
+    except ImportError:
         return StepFailedError
+    target = getattr(module, attribute, None)
     return target if isinstance(target, type) and issubclass(target, CumulantError) else StepFailedError
 
 

@@ -7,6 +7,7 @@ change the row in transactions, and only while it is of the same request.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import ClassVar, Literal
 
@@ -100,6 +101,15 @@ def read_queued(row: Row) -> QueuedStep:
     return msgspec.convert(row.value, QueuedStep)
 
 
+def readable(rows: Iterable[Row]) -> list[tuple[Row, QueuedStep]]:
+    """The steps of rows that this version can read; others are those of another version of Cumulant."""
+    steps = []
+    for row in rows:
+        with suppress(msgspec.ValidationError):
+            steps.append((row, read_queued(row)))
+    return steps
+
+
 def lease_of(key: str) -> str:
     """The name of the lease under which a worker runs the step."""
     return f"queued step/{key}"
@@ -134,10 +144,9 @@ def candidates(
 
     `refused`: requests that this worker cannot run.
     """
-    steps = [(row, read_queued(row)) for row in rows]
     open_steps = [
         (row, step)
-        for row, step in steps
+        for row, step in readable(rows)
         if step.status in ("queued", "running")
         and step.version == version
         and step.request not in refused

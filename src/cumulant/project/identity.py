@@ -95,15 +95,26 @@ def _version(name: str) -> str | None:
 def principal(variables: Mapping[str, str], *, tenant: str, via: Via) -> Principal:
     """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine.
 
-    `CUMULANT_GROUPS` names the groups, with commas between them. The claim `os_user` is the user of this machine.
+    `CUMULANT_GROUPS` names the groups, with commas between them. The claim `os_user` is the account that this process
+    runs as, whatever variables say.
     """
     groups = tuple(filter(None, (name.strip() for name in variables.get("CUMULANT_GROUPS", "").split(","))))
     user = variables.get("CUMULANT_USER", "").strip()
-    system_user = _system_user()
-    name = user or system_user
+    name = user or _system_user()
     return Principal(
-        name if ":" in name else f"user:{name}", groups, tenant=tenant, claims={"os_user": system_user}, via=via
+        name if ":" in name else f"user:{name}", groups, tenant=tenant, claims={"os_user": _account()}, via=via
     )
+
+
+def _account() -> str:
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return os.getlogin()
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
+        return str(os.getuid())
 
 
 def _system_user() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from cumulant.project.file.document import Problem, YamlEntry
 from cumulant.project.file.spec import EnvironmentSpec
@@ -45,8 +45,9 @@ def unchecked_places(spec: EnvironmentSpec) -> list[str]:
 
 
 def _declared(url: str | None) -> str | None:
-    regions = parse_qs((url or "").partition("?")[2]).get("region")
-    return regions[-1] if regions else None
+    """As the driver reads it: the last of several, and an empty one is none."""
+    options = dict(parse_qsl((url or "").partition("?")[2], keep_blank_values=True))
+    return options.get("region") or None
 
 
 def _is_within(region: str, allowed: list[str]) -> bool:

@@ -1,9 +1,12 @@
 """The project's code as a content-named object."""
 
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import IntegrityError, UsageError
@@ -52,6 +55,12 @@ def files_of(folder: Path):
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+def stored_in(project, key):
+    """The folder of an object of the project."""
+    with project.objects().open(key) as stored:
+        return stored
+
+
 def test_a_bundle_holds_the_code_that_the_project_names_and_imports_and_nothing_else(folder, tmp_path):
     state = tmp_path / "state"
     state.mkdir()
@@ -91,7 +100,7 @@ def test_code_that_is_too_large_is_refused_with_its_largest_file(folder, monkeyp
 def test_a_changed_bundle_is_refused(folder, tmp_path, damage):
     with load(folder) as project:
         key = store_code(project)
-        stored = project.objects().path(key)
+        stored = stored_in(project, key)
         file = next(path for path in stored.rglob("features.py"))
         for path in (stored, *stored.rglob("*")):
             path.chmod(0o700)
@@ -137,3 +146,70 @@ def test_the_last_bundles_and_those_in_use_stay_and_the_state_does_not_go_with_t
     fetch(1, 4000)  # used again, and so the newest while it is open
     assert set(elsewhere.iterdir()) == {first, fourth}
     assert [path.name for path in state.iterdir()] == ["journal.sqlite"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_a_folder_behind_a_link_is_no_part_of_a_bundle(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "sitecustomize.py").write_text("raise SystemExit\n")
+    with load(folder) as project:
+        key = store_code(project)
+        place = next(stored_in(project, key).rglob("features.py")).parent
+        place.chmod(0o700)
+        (place / "numpy").symlink_to(tmp_path / "outside", target_is_directory=True)
+        with (
+            pytest.raises(IntegrityError, match="is damaged"),
+            open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
+        ):
+            pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_code_that_changes_after_it_was_looked_at_is_refused(folder, tmp_path, monkeypatch):
+    """Whoever shares the store changes it at the worst moment: when its copy begins."""
+    with load(folder) as project:
+        key = store_code(project)
+        stored = stored_in(project, key)
+        copy = shutil.copytree
+
+        def change_and_copy(*arguments, **options):
+            for path in (stored, *stored.rglob("*")):
+                path.chmod(0o700)
+            next(path for path in stored.rglob("features.py")).write_text("raise SystemExit\n")
+            return copy(*arguments, **options)
+
+        monkeypatch.setattr(shutil, "copytree", change_and_copy)
+        with (
+            pytest.raises(IntegrityError, match="is damaged"),
+            open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("key", ["code/..", "code/", "code/../../etc", "..", "features/" + "0" * 64])
+def test_a_key_that_names_no_code_is_refused(folder, tmp_path, key):
+    with (
+        load(folder) as project,
+        pytest.raises(IntegrityError, match="is damaged"),
+        open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
+    ):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("place", ["../../outside", "/tmp", "shop/../../outside"])
+def test_a_bundle_whose_project_is_elsewhere_is_refused(folder, tmp_path, place):
+    (tmp_path / "outside").mkdir()
+    with load(folder) as project:
+        stored = tmp_path / "code"
+        (stored / "files").mkdir(parents=True)
+        manifest = code_bundle._Manifest(place, {})
+        (stored / "bundle.json").write_bytes(msgspec.json.encode(manifest))
+        key = code_bundle._key(manifest)
+        project.objects().put(key, stored)
+        with (
+            pytest.raises(IntegrityError, match="is damaged"),
+            open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
+        ):
+            pass
+    assert list((tmp_path / "outside").iterdir()) == []

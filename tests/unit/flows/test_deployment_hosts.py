@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.core.events import Actor
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
@@ -18,6 +19,7 @@ from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_lifecycle import host_options
 from cumulant.flows.deployment.host_report import (
     LAPSE,
+    SERVER_HOST,
     HostReport,
     HostWatch,
     forget_lost_hosts,
@@ -32,6 +34,7 @@ from cumulant.flows.stack.desired_state import Rollback, read_desired_state
 from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_processes
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec, ServerState
+from cumulant.ports.traffic import GatewayAddress
 from cumulant.project.file.loading import load
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.journal import MemoryJournal
@@ -94,6 +97,21 @@ def test_a_machine_is_lost_when_its_report_stands_still():
         assert ("dead" in lost) == (clock.now == 1.5 + LAPSE + 0.5), clock.now
         assert "alive" not in lost
     assert [one.host for one in read_reports(journal)] == ["alive"]
+
+
+def test_a_report_that_cannot_be_read_holds_no_machine_up_and_lapses():
+    journal, clock = MemoryJournal(), Clock()
+    watch = HostWatch(clock)
+    with journal.transaction(actor=Actor("service:supervisor")) as transaction:
+        transaction.put(SERVER_HOST, "other", {"host": "other", "servers": "of another form"})
+    write_report(journal, report("a", server("1", "a")))
+    assert [read.host for read in read_reports(journal)] == ["a"]
+    lost = []
+    for now in range(int(LAPSE) + 2):
+        clock.now = now
+        write_report(journal, report("a", server("1", "a")))
+        lost += forget_lost_hosts(journal, watch)
+    assert lost == ["other"]
 
 
 def test_time_in_which_the_journal_did_not_answer_counts_for_no_machine():
@@ -236,6 +254,31 @@ def test_roles_are_refused_where_they_do_not_fit(machine, tmp_path, monkeypatch)
         host_options(alone, [], "", insecure=False)
 
 
+@pytest.mark.parametrize("salt", ["", "s", "fifteen letters"])
+def test_machines_derive_no_key_from_a_salt_that_can_be_guessed(machine, monkeypatch, salt):
+    project = machine("a")
+    monkeypatch.setenv("SALT", salt)
+    with pytest.raises(UsageError, match="the salt has"):
+        host_options(project, ["gateway"], "", insecure=True)
+
+
+NO_ADDRESSES = (
+    *("http://10.0.0.5", "10.0.0.5:80", "10.0.0.5/x", "user@host", "a b", 'x"y', "-x", "10.0.0.5\n", "%DOWNSTREAM%"),
+    *("[::1]", "fe80::1%eth0", "0.0.0.0", "::", "0", "127.1", "2130706433", "224.0.0.1"),
+)
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_what_is_no_address_of_one_machine_is_not_advertised(machine, address):
+    with pytest.raises(UsageError, match="is no address of one machine"):
+        host_options(machine("a"), ["servers"], address, insecure=True)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "fd00::5", "127.0.1.2", "serving-1.internal", "localhost", "3com.net"])
+def test_addresses_and_names_are_advertised(machine, address):
+    assert host_options(machine("a"), ["servers"], address, insecure=True).advertise == address
+
+
 def test_a_version_that_cannot_be_copied_is_reported_and_the_others_are_served(machine, tmp_path):
     project, deployment = machine("a"), HostsDeployment(machine("b"))
     source = tmp_path / "model"
@@ -252,7 +295,7 @@ def test_a_version_that_cannot_be_copied_is_reported_and_the_others_are_served(m
 # --- a rollback without the journal
 
 
-def test_a_rollback_without_the_journal_reaches_it_later_and_once(machine, tmp_path):
+def test_a_rollback_without_the_journal_reaches_it_later_and_once(machine, tmp_path, monkeypatch):
     project = machine("a")
     deployment = HostsDeployment(project)
     deployment.ensure("m", [ServedSpec(version="1"), ServedSpec(version="2")])
@@ -275,8 +318,10 @@ def test_a_rollback_without_the_journal_reaches_it_later_and_once(machine, tmp_p
     cut = machine("a")
     with pytest.raises(CumulantError):
         deployment_of(cut).read("m")
+    monkeypatch.setattr(cut.gateway(), "address", lambda: GatewayAddress(url="http://g", admin="", pid=1))
     done = roll_back(cut, "m", principal=cut.principal(), reason="broken")
-    assert (done.version, done.revision, done.later) == ("1", 6, True)
+    assert (done.version, done.later) == ("1", True)
+    assert done.revision > 5
     assert cut.gateway().in_force("m").champion.endpoints == (up[0].endpoint,)
     copy = read_copy(cut.state)
     assert (copy.desired.champion, len(copy.unsent)) == ("1", 1)

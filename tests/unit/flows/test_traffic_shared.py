@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic import rows
 from cumulant.flows.traffic.agent import GatewayAgent
-from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes
+from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes, put_routes
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress
 from cumulant.testing.conformance.routes import MODEL, RoutesConformance, routes_of
@@ -237,3 +237,20 @@ def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     now[0] += 1.0
     follower.round()
     assert journal.get(GATEWAY, "a").version == version + 2
+
+
+def test_rows_that_cannot_be_read_hold_no_gateway_up(journal):
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        transaction.put(GATEWAY, "other", {"host": "other", "ready": "of another form"})
+        put_routes(transaction, FIRST, expect=0)
+    mine = Gateway("a")
+    with following(agent(mine, journal)):
+        SharedTraffic(journal).apply(SECOND)
+        wait_for(lambda: mine.in_force(MODEL) == SECOND)
+
+
+def test_routes_that_cannot_be_read_are_named(journal):
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        transaction.put(rows.ROUTES, MODEL, {"model": MODEL, "champion": "of another form"})
+    with pytest.raises(IntegrityError, match=f"the row routes/{MODEL} of the journal cannot be read"):
+        list_routes(journal)

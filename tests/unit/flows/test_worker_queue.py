@@ -294,3 +294,16 @@ def test_settled_rows_are_removed_after_an_hour(tmp_path):
     assert {row.key for row in journal.rows(QUEUED_STEP)} == set(STATES)
     list(worker_of(journal, clock=Later()).work(threading.Event(), once=True))
     assert {row.key for row in journal.rows(QUEUED_STEP)} == {"queued", "running", "ended"}
+
+
+def test_a_row_of_another_version_that_cannot_be_read_holds_up_no_worker(tmp_path):
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(f"sqlite://{path}")
+    with journal.transaction(actor=Actor("test")) as transaction:
+        transaction.put(QUEUED_STEP, "a", {"call": "of another form", "status": "queued"})
+    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
+    with calling(path, call) as got:
+        (run,) = worker_of(journal).work(threading.Event(), once=True)
+        assert run.ending == "done"
+    assert got[0]["sum"] == 3
+    assert journal.get(QUEUED_STEP, "a") is not None

@@ -74,6 +74,16 @@ def test_a_principal_may_be_named(said, name):
     assert principal({"CUMULANT_USER": said}, tenant="acme", via="cli").id == name
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="accounts have numbers on POSIX")
+def test_the_account_is_no_matter_of_variables(monkeypatch):
+    import pwd
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "eve")
+    acting = principal({"CUMULANT_USER": "eve"}, tenant="acme", via="cli")
+    assert acting.claims == {"os_user": pwd.getpwuid(os.getuid()).pw_name}
+
+
 def test_the_principal_is_the_user_of_the_machine():
     assert re.fullmatch(r"user:\S+", principal({}, tenant="acme", via="cli").id)
     assert principal({"CUMULANT_USER": " "}, tenant="acme", via="cli") == principal({}, tenant="acme", via="cli")

@@ -29,6 +29,10 @@ def project(folder, **keys):
             {"region": "eu", "residency": "[eu]", "log": "s3://acme/x?cache=0&region=ap-south-1"},
             (6, 'log is in region "ap-south-1", outside'),
         ),
+        (
+            {"region": "eu", "residency": "[eu]", "log": "s3://acme/x?region=eu&region=us"},
+            (6, 'log is in region "us", outside'),
+        ),
     ],
 )
 def test_a_region_outside_is_refused_before_anything_is_opened(tmp_path, keys, problem):
@@ -52,7 +56,7 @@ def test_what_is_not_checked_is_named_without_passwords(tmp_path):
         region="eu",
         residency="[eu]",
         journal="postgresql://me:secret@db/x",
-        store="s3://acme/x",
+        store="s3://acme/x?region=eu&region=",
         log="file://logs",
         online="valkey://cache:6379/0",
     )

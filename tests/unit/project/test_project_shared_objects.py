@@ -10,6 +10,7 @@ import pytest
 
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, ProjectFileError
 from cumulant.drivers.local import driver as local
+from cumulant.flows.ledger.code_bundle import store_code
 from cumulant.ports.driver import Driver
 from cumulant.ports.files import FileInfo
 from cumulant.ports.plugins import Drivers
@@ -101,6 +102,10 @@ def test_a_mistake_in_an_object_is_named_with_its_line(tmp_path):
         ("s3://acme/platform", "there is no such object"),
         ("s3://acme/*.yaml", "the URL of one object"),
         ("s4://acme/x.yaml", "files can be file://, s3://"),
+        ("s3://acme/platform/../platform/prod.yaml", "the URL of one object"),
+        ("s3://acme/./platform/prod.yaml", "the URL of one object"),
+        ("S3://acme/platform/prod.yaml", "the URL of one object"),
+        ("s3://key:word@acme/platform/prod.yaml", "has no user and no password"),
     ],
 )
 def test_what_cannot_be_fetched_is_named_where_it_is_extended(tmp_path, extends, said):
@@ -109,6 +114,15 @@ def test_what_cannot_be_fetched_is_named_where_it_is_extended(tmp_path, extends,
     [(file, line, text)] = caught.value.problems
     assert (file, line) == ("cumulant.yaml", 5)
     assert said in text
+    assert "key:word" not in text
+
+
+def test_copies_of_objects_are_no_code_of_the_project(tmp_path):
+    found = shop(tmp_path)
+    (tmp_path / "shop" / "features.py").write_text("features = []\n")
+    key = store_code(found)
+    stored = found.objects().path(key)
+    assert [path.relative_to(stored).as_posix() for path in stored.rglob("*.yaml")] == ["files/shop/cumulant.yaml"]
 
 
 def test_a_store_that_refuses_or_does_not_answer(tmp_path):

@@ -128,8 +128,12 @@ def parse_endpoint(url: str) -> SplitResult:
     Raises:
         UsageError: it is not `http(s)://HOST[:PORT]`.
     """
-    place = urlsplit(url)
-    if place.scheme not in {"http", "https"} or not place.hostname or place.path.strip("/") or place.query:
+    try:
+        place = urlsplit(url)
+        whole = place.scheme in {"http", "https"} and place.hostname and place.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        whole = False
+    if not whole or place.path.strip("/") or place.query:
         hint = "write it as http://HOST:PORT, without a path"
         raise UsageError(f'"{url}" is no address of a server', subject=url, hint=hint)
     return place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,18 @@ _PATIENCE = 5.0
 _POLL = 0.2
 
 
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    #: a connection that finds no room here is refused at once, and Envoy answers 503
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """No traceback where a caller was gone before its answer."""
+        del request, client_address
+        if not isinstance(sys.exception(), OSError):
+            sys.stderr.write(f"a fault of /ready: {sys.exception()!r}\n")
+
+
 @contextmanager
 def serve_readiness(path: str, is_ready: Callable[[], bool]) -> Iterator[None]:
     """Answer at the socket `path` while the block runs: 200 while `is_ready`, else 503."""
@@ -21,11 +34,17 @@ def serve_readiness(path: str, is_ready: Callable[[], bool]) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _PATIENCE
 
+        def do_HEAD(self) -> None:
+            self._answer(is_ready())
+
         def do_GET(self) -> None:
             ready = is_ready()
+            self._answer(ready)
+            self.wfile.write(b"LIVE\n" if ready else b"the agent does not confirm the routes\n")
+
+        def _answer(self, ready: bool) -> None:
             self.send_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
             self.end_headers()
-            self.wfile.write(b"LIVE\n" if ready else b"the agent does not confirm the routes\n")
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - as the base names it
             """No line for each probe."""
@@ -33,8 +52,7 @@ def serve_readiness(path: str, is_ready: Callable[[], bool]) -> Iterator[None]:
         def address_string(self) -> str:
             return "local"
 
-    with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
-        server.daemon_threads = True
+    with _Server(path, Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(_POLL,), daemon=True)
         thread.start()
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
+from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from cumulant.flows.stack.status import Status
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
+
+
+#: of a host, whose last part is no number, which would be a form of an IP address
+_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]*\.)*(?=[0-9-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9-]*")
 
 
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +63,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
 
     Raises:
         UsageError: they do not fit the environment.
+        NotFoundError: the secret of the salt does not exist.
     """
     if not is_shared(project):
         if roles or advertise:
@@ -72,6 +80,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             subject=f"environments.{project.environment}.salt",
             hint="write salt: ${secret:NAME} there, and give every machine the secret",
         )
+    shared_key(project.salt())  # refuses one that can be guessed
     if SERVERS in chosen and not advertise and set(chosen) != set(ROLES):
         raise UsageError(
             "no address is given at which gateways on other machines reach the servers of this one",
@@ -79,6 +88,12 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             hint="name one of this machine: --advertise 10.0.0.5",
         )
     address = advertise or LOOPBACK
+    if not _is_address(address):
+        raise UsageError(
+            f'"{address}" is no address of one machine',
+            subject="--advertise",
+            hint="write an IP address or a host name, without a scheme and a port: --advertise 10.0.0.5",
+        )
     if SERVERS in chosen and not is_loopback(address) and not insecure and read_token(None, os.environ) is None:
         raise UsageError(
             f"{address} can be reached from other machines, and requests are not authenticated",
@@ -86,6 +101,15 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             hint="set CUMULANT_TOKEN on every machine, or pass --insecure where the network is trusted",
         )
     return HostOptions(roles=chosen, advertise=address, insecure=insecure)
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is an IP address of one machine, or a host name; such as 0.0.0.0 is none that others can reach."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return _NAME.fullmatch(text) is not None
+    return not address.is_unspecified and not address.is_multicast and "%" not in text
 
 
 def prepare_host(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import msgspec
 
@@ -14,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import ServerState
-from cumulant.ports.journal import Journal
+from cumulant.ports.journal import Journal, Row
 
 SERVER_HOST = "server_host"
 #: seconds between two reports, and seconds without one after which a machine counts as lost
@@ -22,6 +23,8 @@ BEAT, LAPSE = 1.0, 6.0
 #: seconds between two readings above which an observer cannot tell how long a machine was silent meanwhile
 _BLIND = 3.0
 _ACTOR = Actor("service:supervisor")
+
+Report = TypeVar("Report", bound=msgspec.Struct)
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +61,16 @@ def remove_report(journal: Journal, host: str, *, version: int | None = None) ->
 
 def read_reports(journal: Journal) -> list[HostReport]:
     """The reports of all machines. One of a machine that was lost a moment ago may be among them."""
-    return [msgspec.convert(row.value, HostReport) for row in journal.rows(SERVER_HOST)]
+    return list(readable_reports(journal.rows(SERVER_HOST), HostReport).values())
+
+
+def readable_reports(rows: Iterable[Row], kind: type[Report]) -> dict[str, Report]:
+    """Reports by machine, without those that this version of Cumulant cannot read: they hold no other machine up."""
+    reports = {}
+    for row in rows:
+        with suppress(msgspec.ValidationError):
+            reports[row.key] = msgspec.convert(row.value, kind)
+    return reports
 
 
 class HostWatch:
@@ -75,7 +87,7 @@ class HostWatch:
     def lost(self, versions: Mapping[str, int], supervisors: Mapping[str, Process]) -> list[str]:
         """Names of machines whose reports have stood still for too long, or whose supervisor is known to be gone.
 
-        `versions`: the present version of each machine's row.
+        `versions`: the present version of each machine's row; `supervisors`: those of reports that can be read.
         """
         now = self._steady()
         gap = 0.0 if self._read is None else now - self._read
@@ -86,7 +98,8 @@ class HostWatch:
             before = self._seen.get(host)
             seen[host] = (version, now) if before is None or before[0] != version else (version, before[1] + blind)
         self._seen = seen
-        return [host for host, (_, since) in seen.items() if now - since > self._lapse or is_gone(supervisors[host])]
+        gone = {host for host, supervisor in supervisors.items() if is_gone(supervisor)}
+        return [host for host, (_, since) in seen.items() if now - since > self._lapse or host in gone]
 
 
 def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:
@@ -96,7 +109,7 @@ def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:
         CumulantError: the journal does not answer.
     """
     rows = {row.key: row for row in journal.rows(SERVER_HOST)}
-    supervisors = {host: msgspec.convert(row.value, HostReport).supervisor for host, row in rows.items()}
+    supervisors = {host: report.supervisor for host, report in readable_reports(rows.values(), HostReport).items()}
     lost = watch.lost({host: row.version for host, row in rows.items()}, supervisors)
     for host in lost:
         remove_report(journal, host, version=rows[host].version)

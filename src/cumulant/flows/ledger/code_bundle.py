@@ -7,11 +7,12 @@ project that these import; no data. Whoever may write the store of objects can c
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +31,7 @@ CODE = "code"
 MOST_BYTES = 20 << 20
 COPIES = 5
 """Bundles that stay on a machine after their use."""
+_KEY = re.compile(rf"{CODE}/[0-9a-f]{{32,}}")
 _MANIFEST = "bundle.json"
 _FILES = "files"
 _DRAFT = ".new-"
@@ -86,21 +88,24 @@ def open_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> I
         NotFoundError: the bundle is gone.
         IntegrityError: its files are not those that were stored.
     """
+    if _KEY.fullmatch(key) is None:
+        raise _damaged(key)
     target = folder / key.rpartition("/")[2]
     with ExitStack() as stack:
         if not _keep(target, stack):
-            with objects.open(key) as source:
-                _verify(source, key)
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                draft = Path(tempfile.mkdtemp(dir=folder, prefix=_DRAFT))
-                stack.enter_context(in_use(draft))
-                shutil.copytree(source, draft, dirs_exist_ok=True)
-            (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(dir=folder, prefix=_DRAFT))
+            stack.enter_context(in_use(draft))
             try:
-                draft.rename(target)
-            except OSError:  # another worker was first, with the same content
+                with objects.open(key) as source:
+                    shutil.copytree(source, draft, dirs_exist_ok=True)
+                _verify(draft, key)  # the copy, which nobody else can change any more, and in which no file is a link
+                (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+                with suppress(OSError):  # another worker was first, with the same content
+                    draft.rename(target)
+            finally:
                 shutil.rmtree(draft, ignore_errors=True)
-                _keep(target, stack)
+            _keep(target, stack)
         _remove_unused(folder)
         yield target / _FILES / _read(target).project
 
@@ -123,7 +128,9 @@ def _remove_unused(folder: Path) -> None:
 def _code_files(project: Project) -> Iterator[Path]:
     from cumulant.data.code_hash import code_files
 
-    yield from (Path(os.path.normpath(path.absolute())) for path in project.file.paths)
+    # What is extended in an object store, each machine fetches itself.
+    own = (document.path for document in project.file.layers.documents if not document.shared)
+    yield from (Path(os.path.normpath(path.absolute())) for path in own)
     root = project.root
     contracts = (root / source.contract for source in project.spec.data.values() if source.contract)
     yield from (path for path in contracts if path.is_file())
@@ -162,9 +169,18 @@ def _verify(folder: Path, key: str) -> None:
         whole = present == named.keys() and all(file_digest(path) == content for path, content in named.items())
     except (OSError, msgspec.MsgspecError):
         whole = False
-    if not whole or _key(manifest) != key:
-        raise IntegrityError(
-            f"the stored code {key} is damaged: its files are not those that were stored",
-            subject=key,
-            hint="delete the object, and run the command again, which stores it again",
-        )
+    if not whole or _key(manifest) != key or not _is_below(manifest.project):
+        raise _damaged(key)
+
+
+def _is_below(project: str) -> bool:
+    path = PurePosixPath(project)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _damaged(key: str) -> IntegrityError:
+    return IntegrityError(
+        f"the stored code {key} is damaged: its files are not those that were stored",
+        subject=key,
+        hint="delete the object, and run the command again, which stores it again",
+    )

@@ -21,6 +21,7 @@ from cumulant.core.version import __version__
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
 from cumulant.flows.ledger.ledger import Ledger, StepResult, identity_of
 from cumulant.flows.ledger.step_function import (
+    RUN_STEP,
     RunReference,
     StepFunction,
     can_reach,
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
-
-
-#: the entry of a step's process, which imports this module
-_RUN_STEP = "cumulant.flows.ledger.step_process:run_step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +111,7 @@ class Context:
             salt=self.project.salt_source.fingerprint(),
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        call = StepCall(_RUN_STEP, arguments, needed_resources(self.project, name), name, self._code)
+        call = StepCall(RUN_STEP, arguments, needed_resources(self.project, name), name, self._code)
         key = identity_of(name, inputs, __version__)
         return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ISOLATED = "isolated"
 #: the capability of a driver that processes of several machines can use; of a compute driver, that it runs steps there
 HOSTS = "hosts"
+#: the function that each step of a command calls where it runs in a process of its own
+RUN_STEP = "cumulant.flows.ledger.step_process:run_step"
 
 
 class StepFunction(msgspec.Struct, frozen=True):

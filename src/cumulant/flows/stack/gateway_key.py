@@ -9,12 +9,15 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from cumulant.core.errors import UsageError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.flows.stack.desired_state import FOLDER
 
 #: names of files in the stack's folder
 GATEWAY_KEY, CALLER_KEY = "gateway.key", "callers.key"
 _BYTES = 32
+#: of a salt that a key is derived from, at least; as many as of a token of callers
+_SALT_BYTES = 16
 _LABELS = {GATEWAY_KEY: b"cumulant gateway key", CALLER_KEY: b"cumulant keys of callers"}
 
 
@@ -28,7 +31,17 @@ def new_key() -> bytes:
 
 
 def shared_key(salt: bytes, name: str = GATEWAY_KEY) -> bytes:
-    """The key that all machines of a project have: from the salt that they share."""
+    """The key that all machines of a project have: from the salt that they share.
+
+    Raises:
+        UsageError: the salt is so short that it can be guessed, and the gateway's key with it.
+    """
+    if name == GATEWAY_KEY and len(salt) < _SALT_BYTES:
+        raise UsageError(
+            f"the salt has {len(salt)} bytes, fewer than {_SALT_BYTES}, and servers would believe whoever guesses it",
+            subject="salt",
+            hint="make the secret of random bytes: head -c 32 /dev/urandom | base64",
+        )
     return hmac.digest(salt, _LABELS[name], "sha256")
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Routes
-from cumulant.flows.deployment.host_report import HostWatch
+from cumulant.flows.deployment.host_report import HostWatch, readable_reports
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
@@ -89,16 +90,19 @@ def put_routes(transaction: Transaction, routes: Routes, *, expect: int, host: s
 
 
 def _stored(row: Row) -> StoredRoutes:
-    return StoredRoutes(msgspec.convert(row.value, Routes), row.version)
+    try:
+        return StoredRoutes(msgspec.convert(row.value, Routes), row.version)
+    except msgspec.ValidationError as error:
+        raise IntegrityError(
+            f"the row {ROUTES}/{row.key} of the journal cannot be read: {error}",
+            subject=f"{ROUTES}/{row.key}",
+            hint="another version of Cumulant wrote it: give every machine the same one",
+        ) from None
 
 
 def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
     """The reports of all gateways. One of a machine that was lost a moment ago may be among them."""
-    return [_report(row) for row in source.rows(GATEWAY)]
-
-
-def _report(row: Row) -> GatewayReport:
-    return msgspec.convert(row.value, GatewayReport)
+    return list(readable_reports(source.rows(GATEWAY), GatewayReport).values())
 
 
 def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
@@ -127,7 +131,7 @@ class GatewayWatch:
             CumulantError: the journal does not answer.
         """
         rows = {row.key: row for row in self._journal.rows(GATEWAY)}
-        reports = {host: _report(row) for host, row in rows.items()}
+        reports = readable_reports(rows.values(), GatewayReport)
         versions = {host: row.version for host, row in rows.items()}
         lost = self._watch.lost(versions, {host: report.agent for host, report in reports.items()})
         for host in lost:

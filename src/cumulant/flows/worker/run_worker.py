@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import machine_memory
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.code_bundle import CODE, open_code
+from cumulant.flows.ledger.run_context import without_secrets
+from cumulant.flows.ledger.step_function import RUN_STEP, RunReference, StepFunction
 from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.endpoints import STATE
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 
 _FOLDER = "worker"
 _HERE = "subprocess://"
+#: the modules with the steps of commands
+_OWN = "cumulant."
+
+
+class _Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of `RUN_STEP`."""
+
+    run: RunReference
+    step: StepFunction
 
 
 def machine_offer(
@@ -82,11 +93,39 @@ def run_worker(
 @contextmanager
 def _call_here(project: Project, call: StepCall) -> Iterator[StepCall]:
     """The call with the project's code of this machine's copy, and without what only chose the machine."""
-    if not call.code:
-        yield call
-        return
+    arguments = _arguments(project, call)
     folder = project.state / _FOLDER / CODE
-    with open_code(project.objects(), call.code, folder, state=project.root / STATE) as root:
-        run = {**msgspec.convert(call.arguments["run"], dict[str, object]), "root": str(root)}
-        arguments = {**call.arguments, "run": run}
-        yield msgspec.structs.replace(call, arguments=arguments, resources=type(call.resources)())
+    with ExitStack() as stack:
+        with without_secrets(project):
+            code = open_code(project.objects(), call.code, folder, state=project.root / STATE)
+            root = stack.enter_context(code)
+        here = msgspec.structs.replace(arguments, run=msgspec.structs.replace(arguments.run, root=str(root)))
+        plain: dict[str, object] = msgspec.to_builtins(here)
+        yield msgspec.structs.replace(call, arguments=plain, resources=type(call.resources)())
+
+
+def _arguments(project: Project, call: StepCall) -> _Arguments:
+    """The arguments of a step of Cumulant, of a command in this environment.
+
+    Raises:
+        RefusedError: the row names any other function, or another environment.
+    """
+    try:
+        arguments = msgspec.convert(call.arguments, _Arguments)
+    except msgspec.ValidationError as error:
+        raise _refused(call, f"its arguments cannot be read: {error}") from None
+    if call.function != RUN_STEP or not call.code:
+        raise _refused(call, f"it calls {call.function}")
+    if not arguments.step.function.startswith(_OWN):
+        raise _refused(call, f"it calls {arguments.step.function}")
+    if arguments.run.environment != project.environment:
+        raise _refused(call, f"it is of the environment {arguments.run.environment}")
+    return arguments
+
+
+def _refused(call: StepCall, reason: str) -> RefusedError:
+    return RefusedError(
+        f"a worker runs only steps that commands of its environment queue, and {call.shown} is none: {reason}",
+        subject=call.shown,
+        hint="find out who wrote the row: `cumulant events list`",
+    )

@@ -37,7 +37,7 @@ from cumulant.ports.step_queue import (
     candidates,
     is_settled,
     lease_of,
-    read_queued,
+    readable,
 )
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class StepWorker:
 
     def _remove_settled(self, rows: list[Row]) -> None:
         before = self._clock.now() - _KEPT
-        old = [row for row in rows if row.updated < before and is_settled(read_queued(row))]
+        old = [row for row, step in readable(rows) if row.updated < before and is_settled(step)]
         if old:
             with self._journal.transaction(actor=self._actor) as transaction:
                 for row in old:

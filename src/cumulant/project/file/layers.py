@@ -26,6 +26,7 @@ from cumulant.project.file.document import (
     relabel,
 )
 from cumulant.project.file.shared_objects import fetch_shared, join_url
+from cumulant.project.file.text_values import masked
 
 FILE = "cumulant.yaml"
 LOCAL = "local"
@@ -38,11 +39,15 @@ Overrides = Iterable[str] | Mapping[str, object]
 
 @dataclass(frozen=True)
 class Document:
-    """One file that was read: a whole or partial project, or the keys of an environment."""
+    """One file that was read: a whole or partial project, or the keys of an environment.
+
+    `shared`: it is an object of a store, and `path` this machine's copy.
+    """
 
     path: Path
     root: YamlEntry
     environment: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class _Reader:
                 if path.is_file():
                     raise
                 raise _extends_error(extends, f'extends "{extends.value}": {error.problems[0][2]}') from None
-            self.documents.append(Document(path, base, layer == "environment"))
+            self.documents.append(Document(path, base, layer == "environment", "://" in target))
             below.insert(0, base)
             extends = base.get("extends")
         return below
@@ -110,7 +115,7 @@ class _Reader:
         try:
             fetched = fetch_shared(target, self.drivers or Drivers.installed())
         except (UsageError, StorageError) as error:
-            raise _extends_error(extends, f'extends "{extends.value}": {error.full_text}') from error
+            raise _extends_error(extends, f'extends "{masked(target)}": {error.full_text}') from error
         self.urls[fetched.shown] = target
         return fetched.path, fetched.shown
 

@@ -38,9 +38,12 @@ def fetch_shared(url: str, drivers: Drivers) -> SharedObject:
         EngineUnavailableError: the store does not answer.
     """
     scheme = scheme_of(url)
-    if drivers.path(url) is not None or "?" in url or "*" in url:
+    bucket, _, name = url.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise UsageError("the URL of an object has no user and no password: its store's credentials are variables")
+    plain = url.startswith(f"{scheme}://") and not {"?", "*"} & set(url) and not {".", ".."} & set(name.split("/"))
+    if drivers.path(url) is not None or not plain:
         raise UsageError("write a path of this machine without a scheme, or the URL of one object: s3://BUCKET/FILE")
-    bucket = url.partition("://")[2].partition("/")[0]
     try:
         # Not those that the file names: it is read to find out which.
         client = drivers.client(f"{scheme}://{bucket}", "files", secrets=lambda: drivers.client("env://", "secrets"))
