@@ -103,6 +103,21 @@ def shares_text(shares: Mapping[str, float]) -> str:
     return f"{', '.join(named)} of the requests"
 
 
+def unserved_text(shares: Mapping[str, float], hosts: Sequence[HostReport]) -> str:
+    """Which versions get requests that no machine can answer; empty where there are none.
+
+    Servers that are not ours, whose version is their URL, are not judged.
+    """
+    ready = {server.version for report in hosts for server in report.servers if server.ready}
+    late = [version for version, share in shares.items() if share > 0 and version not in ready and "://" not in version]
+    if not late:
+        return ""
+    return (
+        f"no machine has a server of version {', '.join(late)} that is ready:"
+        " `cumulant up --role servers` on a machine starts one"
+    )
+
+
 def heading(status: Status) -> str:
     """One line on the whole."""
     if not status.running:

@@ -16,6 +16,7 @@ from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_repor
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.stack.desired_state import read_desired_state
+from cumulant.flows.stack.gateway_key import salt_mark
 from cumulant.flows.stack.stack_processes import SERVERS
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.traffic.clients import traffic_of
@@ -37,6 +38,7 @@ class HostAgent:
     def __init__(self, project: Project, roles: Sequence[str], address: str, *, write: Callable[[str], object]) -> None:
         self._project, self._roles, self._address, self._write = project, tuple(roles), address, write
         self._deployment = HostsDeployment(project)
+        self._salt = salt_mark(project.salt())
         self._ending = threading.Event()
         self._desired: DesiredState | None = None
         self._faults: tuple[str, ...] = ()
@@ -79,6 +81,7 @@ class HostAgent:
                 desired=self._desired.edition,
                 status=read_status(self._project.state),
                 trouble="; ".join(self._faults),
+                salt=self._salt,
             ),
         )
 
