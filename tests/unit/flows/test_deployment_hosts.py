@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.cli.serving.stack_table import unserved_text
+from cumulant.cli.serving.stack_table import silence, unserved_text
 from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.flows.deployment import host_agent
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
@@ -32,8 +33,10 @@ from cumulant.flows.release.controller.route_keeper import routes_to_servers, wi
 from cumulant.flows.release.rollback import roll_back, with_rollback
 from cumulant.flows.stack.desired_state import Rollback, read_desired_state
 from cumulant.flows.stack.gateway_key import salt_mark, shared_key
+from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_processes
+from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec, ServerState
 from cumulant.ports.traffic import GatewayAddress
 from cumulant.project.file.loading import load
@@ -290,6 +293,36 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
     write_report(journal, msgspec.structs.replace(other, supervisor=ELSEWHERE))  # lost: it reports no more
     check_conflicts(journal, "another", within=0)
     assert salt_mark(b"s" * 32) != salt_mark(b"t" * 32)
+
+
+def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch):
+    project, said, hangs, asked = machine("a"), [], threading.Event(), threading.Event()
+
+    def write(journal, report):
+        asked.set()
+        hangs.wait(60)
+
+    monkeypatch.setattr(host_agent, "write_report", write)
+    monkeypatch.setattr(host_agent, "_REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(host_agent, "remove_report", lambda *_: pytest.fail("it would wait for the journal"))
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=said.append)
+    agent.start()
+    try:
+        assert asked.wait(60)
+        agent.leave()
+    finally:
+        hangs.set()
+        agent._threads[0].join(60)
+    assert said == ["this machine leaves without a report: the journal does not answer\n"]
+
+
+def test_a_machine_that_is_silent_is_shown_as_such():
+    at, home = datetime(2026, 3, 4, tzinfo=UTC), Home(folder="/p", inode=1, host="h", device=1)
+    status = Status(model="m", environment="local", supervisor=ELSEWHERE, since=at, at=at, url=None, home=home)
+    silent = msgspec.structs.replace(report("a"), status=status)
+    assert silence(silent, at + timedelta(seconds=20)) == ""  # clocks differ
+    assert silence(silent, at + timedelta(minutes=3)) == "no report for 3 min"
+    assert silence(report("a"), at) == ""
 
 
 def test_versions_without_a_ready_server_are_named():
