@@ -44,6 +44,9 @@ def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server,
             until(lambda: len(traffic_of(machines.project).in_force(MODEL).arms) == 2, why=machines.logs)
             time.sleep(2)  # two rounds, in which each machine copies what it needs without the journal
             server.stop()
+            shown = front.run("ps")  # what runs on the machine is known without the journal
+            assert {one["name"] for one in shown["processes"]} >= {"gateway", "controller"}
+            assert "does not answer" in shown["hosts_unknown"]
             back = front.run("rollback", MODEL, "--reason", "test", codes=(0, 1))
             assert (back["version"], back["later"]) == ("1", True)
             answered = callers.answered()

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.cli.serving.stack_table import silence, unserved_text
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.flows.deployment import host_agent
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
-from cumulant.flows.deployment.host_lifecycle import host_options
+from cumulant.flows.deployment.host_conflicts import check_conflicts
+from cumulant.flows.deployment.host_lifecycle import HostOptions, host_options, prepare_host
 from cumulant.flows.deployment.host_report import (
     LAPSE,
     SERVER_HOST,
@@ -27,15 +30,19 @@ from cumulant.flows.deployment.host_report import (
     write_report,
 )
 from cumulant.flows.deployment.versions import find_references
-from cumulant.flows.ledger.processes import Process
+from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.release.controller.route_keeper import routes_to_servers, with_endpoints
 from cumulant.flows.release.rollback import roll_back, with_rollback
 from cumulant.flows.stack.desired_state import Rollback, read_desired_state
-from cumulant.flows.stack.gateway_key import shared_key
+from cumulant.flows.stack.gateway_key import salt_mark, shared_key
+from cumulant.flows.stack.identity import Home
+from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_processes
+from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec, ServerState
 from cumulant.ports.traffic import GatewayAddress
 from cumulant.project.file.loading import load
+from cumulant.project.host_name import host_name
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.journal import MemoryJournal
 
@@ -279,6 +286,93 @@ def test_addresses_and_names_are_advertised(machine, address):
     assert host_options(machine("a"), ["servers"], address, insecure=True).advertise == address
 
 
+def test_an_address_of_another_machine_is_refused(machine):
+    project, elsewhere = machine("a"), "192.0.2.1"  # an address of documentation: no machine has it
+    options = HostOptions(roles=("servers",), advertise=elsewhere)
+    with pytest.raises(UsageError, match="no address of this machine"):
+        prepare_host(project, "", options, principal=project.principal(), report=print)
+    with pytest.raises(EngineUnavailableError, match="no address of this machine"):
+        free_port("seed", (), elsewhere)
+
+
+def test_a_name_that_another_machine_reports_by_is_refused(machine):
+    journal = machine("a").journal()
+    check_conflicts(journal, "salt")  # nobody has it
+    mine = HostReport(host=host_name(), roles=("servers",), supervisor=this_process())
+    write_report(journal, mine)
+    with pytest.raises(LeaseHeldError, match="the name of another machine or folder"):
+        check_conflicts(journal, "salt")
+    ended = msgspec.structs.replace(this_process(), born="0")  # the number of a process that is no more
+    write_report(journal, msgspec.structs.replace(mine, supervisor=ended))
+    check_conflicts(journal, "salt")
+
+
+def test_a_name_is_free_when_its_machine_reports_no_more(machine):
+    journal = machine("a").journal()
+    write_report(journal, HostReport(host=host_name(), roles=("servers",), supervisor=ELSEWHERE))
+    check_conflicts(journal, "salt", within=0)
+
+    class Reports(MemoryJournal):
+        def get(self, kind, key):
+            write_report(self, HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE))
+            return super().get(kind, key)
+
+    reporting = Reports()
+    write_report(reporting, HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE))
+    with pytest.raises(LeaseHeldError, match="process 1"):
+        check_conflicts(reporting, "salt")
+
+
+def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
+    journal = machine("a").journal()
+    other = HostReport(host="b", roles=("servers",), supervisor=this_process(), salt="salt")
+    write_report(journal, other)
+    check_conflicts(journal, "salt")
+    with pytest.raises(UsageError, match="the salt of this machine differs from that of b"):
+        check_conflicts(journal, "another")
+    write_report(journal, msgspec.structs.replace(other, salt=""))  # of a version that reports none
+    check_conflicts(journal, "another")
+    write_report(journal, msgspec.structs.replace(other, supervisor=ELSEWHERE))  # lost: it reports no more
+    check_conflicts(journal, "another", within=0)
+    assert salt_mark(b"s" * 32) != salt_mark(b"t" * 32)
+
+
+def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch):
+    project, said, hangs, asked = machine("a"), [], threading.Event(), threading.Event()
+
+    def write(journal, report):
+        asked.set()
+        hangs.wait(60)
+
+    monkeypatch.setattr(host_agent, "write_report", write)
+    monkeypatch.setattr(host_agent, "_REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(host_agent, "remove_report", lambda *_: pytest.fail("it would wait for the journal"))
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=said.append)
+    agent.start()
+    try:
+        assert asked.wait(60)
+        agent.leave()
+    finally:
+        hangs.set()
+        agent._threads[0].join(60)
+    assert said == ["this machine leaves without a report: the journal does not answer\n"]
+
+
+def test_a_machine_that_is_silent_is_shown_as_such():
+    at, home = datetime(2026, 3, 4, tzinfo=UTC), Home(folder="/p", inode=1, host="h", device=1)
+    status = Status(model="m", environment="local", supervisor=ELSEWHERE, since=at, at=at, url=None, home=home)
+    silent = msgspec.structs.replace(report("a"), status=status)
+    assert silence(silent, at + timedelta(seconds=20)) == ""  # clocks differ
+    assert silence(silent, at + timedelta(minutes=3)) == "no report for 3 min"
+    assert silence(report("a"), at) == ""
+
+
+def test_versions_without_a_ready_server_are_named():
+    hosts = [report("a", server("1", "a", ready=False), server("2", "a"))]
+    assert "version 1 that" in unserved_text({"1": 0.9, "2": 0.1, "http://x:1": 0.1, "3": 0.0}, hosts)
+    assert unserved_text({"2": 1.0}, hosts) == ""
+
+
 def test_a_version_that_cannot_be_copied_is_reported_and_the_others_are_served(machine, tmp_path):
     project, deployment = machine("a"), HostsDeployment(machine("b"))
     source = tmp_path / "model"
@@ -318,10 +412,10 @@ def test_a_rollback_without_the_journal_reaches_it_later_and_once(machine, tmp_p
     cut = machine("a")
     with pytest.raises(CumulantError):
         deployment_of(cut).read("m")
+    # whether a gateway runs is all that a client of it is asked here: tests/live has one that does
     monkeypatch.setattr(cut.gateway(), "address", lambda: GatewayAddress(url="http://g", admin="", pid=1))
     done = roll_back(cut, "m", principal=cut.principal(), reason="broken")
-    assert (done.version, done.later) == ("1", True)
-    assert done.revision > 5
+    assert (done.version, done.revision, done.later) == ("1", 1005, True)
     assert cut.gateway().in_force("m").champion.endpoints == (up[0].endpoint,)
     copy = read_copy(cut.state)
     assert (copy.desired.champion, len(copy.unsent)) == ("1", 1)

@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from cumulant.flows.outcomes import earlier_files
 from cumulant.flows.outcomes.labels import list_labels, outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.outcomes.labels.batches import IngestedFile, LabelBatches
@@ -121,3 +122,22 @@ def test_a_move_that_is_cut_off_is_finished_by_the_next(earlier, monkeypatch, st
         except KeyboardInterrupt:
             assert len(done) == step
     assert state_of(earlier) == MOVED
+
+
+def test_posts_that_come_during_the_move_are_kept(earlier, monkeypatch):
+    folder = earlier / ".cumulant" / "outcomes"
+    real = earlier_files._move_rows
+
+    def move(*given):
+        """A server of the earlier version stores a post, and begins another one, while joined rows are moved."""
+        real(*given)
+        (folder / "inbox" / "post-late.jsonl").write_text(json.dumps({"id": "g", "label": True}) + "\n")
+        (folder / "inbox" / ".post-draft").write_text("")
+
+    with monkeypatch.context() as patch, load(earlier) as project:
+        patch.setattr(earlier_files, "_move_rows", move)
+        assert count_waiting(logs_of(project)) == 2
+    (folder / "inbox" / ".post-draft").rename(folder / "inbox" / "post-later.jsonl")
+    (folder / "inbox" / "post-later.jsonl").write_text(json.dumps({"id": "h", "label": True}) + "\n")
+    assert state_of(earlier)[:3] == (3, ["a", "b", "c", "d", "e", "f", "g", "h"], 8)
+    assert not folder.exists()

@@ -19,13 +19,27 @@ def ps(call: Invocation) -> None:
 
     With `deploy: hosts://` also the machines and what each of them serves.
     """
-    from cumulant.cli.serving.stack_table import document, host_documents, hosts_table, shares_text, table
+    from cumulant.cli.serving.stack_table import (
+        document,
+        host_documents,
+        hosts_table,
+        shares_text,
+        table,
+        unserved_text,
+    )
+    from cumulant.core.errors import CumulantError
     from cumulant.flows.deployment.host_lifecycle import list_hosts
     from cumulant.flows.stack import lifecycle
 
     with call.project() as project:
         status = lifecycle.ps(project, principal=project.principal())
-        hosts = list_hosts(project, principal=project.principal())
+        hosts, unread = [], ""
+        try:
+            hosts = list_hosts(project, principal=project.principal())
+        except CumulantError as error:
+            if status is None:
+                raise
+            unread = error.message  # what runs on this machine is known without the journal
         shares = {} if status is None else lifecycle.traffic_shares(project)
 
     def text(console: Console) -> None:
@@ -37,6 +51,11 @@ def ps(call: Invocation) -> None:
                 console.print(shares_text(shares), markup=False)
         if hosts:
             console.print(hosts_table(hosts))
+            if unserved := unserved_text(shares, hosts):
+                console.print(unserved, markup=False, style="red")
+        if unread:
+            console.print(f"the machines are not known: {unread}", markup=False, style="red")
 
     more = ({"shares": shares} if shares else {}) | ({"hosts": host_documents(hosts)} if hosts else {})
+    more |= {"hosts_unknown": unread} if unread else {}
     call.answer(document(status) | more, text)

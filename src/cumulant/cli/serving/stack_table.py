@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cumulant.flows.stack.status import ChildStatus, Status
 
 _COLUMNS = ("process", "state", "pid", "address", "up for", "restarts", "last words")
+_SILENT_SECONDS = 30.0
 _STYLES = {"ready": "green", "waiting": "red", "not ready": "red", "ended": "red", "starting": "yellow"}
 
 
@@ -75,7 +76,9 @@ def hosts_table(hosts: Sequence[HostReport]) -> RenderableType:
         grid.add_column(name, overflow="fold")
     for report in hosts:
         served = [f"{server.version}{'' if server.ready else ' (not ready)'}" for server in report.servers]
-        trouble = Text(clean(report.trouble), style="red")
+        trouble = Text(
+            clean("; ".join(filter(None, [report.trouble, silence(report, datetime.now(UTC))]))), style="red"
+        )
         grid.add_row(clean(report.host), ", ".join(report.roles), ", ".join(served), trouble)
     return grid
 
@@ -87,6 +90,7 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
             "host": report.host,
             "roles": report.roles,
             "trouble": report.trouble or None,
+            "at": None if report.status is None else report.status.at,
             "servers": [
                 {"version": server.version, "url": server.endpoint, "ready": server.ready, "restarts": server.restarts}
                 for server in report.servers
@@ -97,10 +101,35 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
     ]
 
 
+def silence(report: HostReport, now: datetime) -> str:
+    """For how long a machine has not reported, by its own clock; empty for as long as clocks may differ.
+
+    A controller removes the reports of lost machines; where none runs, they stay.
+    """
+    if report.status is None or (now - report.status.at).total_seconds() < _SILENT_SECONDS:
+        return ""
+    return f"no report for {span((now - report.status.at).total_seconds())}"
+
+
 def shares_text(shares: Mapping[str, float]) -> str:
     """Which version answers which share of the requests."""
     named = [f"version {version} answers {100 * share:.4g}%" for version, share in shares.items()]
     return f"{', '.join(named)} of the requests"
+
+
+def unserved_text(shares: Mapping[str, float], hosts: Sequence[HostReport]) -> str:
+    """Which versions get requests that no machine can answer; empty where there are none.
+
+    Servers that are not ours, whose version is their URL, are not judged.
+    """
+    ready = {server.version for report in hosts for server in report.servers if server.ready}
+    late = [version for version, share in shares.items() if share > 0 and version not in ready and "://" not in version]
+    if not late:
+        return ""
+    return (
+        f"no machine has a server of version {', '.join(late)} that is ready:"
+        " `cumulant up --role servers` on a machine starts one"
+    )
 
 
 def heading(status: Status) -> str:

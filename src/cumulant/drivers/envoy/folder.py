@@ -32,8 +32,11 @@ PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
 
 
-class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The desired routes. `before`: the previous routes, whose servers complete the requests in progress."""
+class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The desired routes. `before`: the previous routes, whose servers complete the requests in progress.
+
+    Without a field that is not used, so that the release of Cumulant before it reads the file too.
+    """
 
     generation: int = 0
     routes: dict[str, Routes] = {}

@@ -12,10 +12,11 @@ from cumulant.core.errors import CumulantError
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment
 from cumulant.flows.deployment.follow import follow
-from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_report, write_report
+from cumulant.flows.deployment.host_report import BEAT, LAPSE, HostReport, remove_report, write_report
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.stack.desired_state import read_desired_state
+from cumulant.flows.stack.gateway_key import salt_mark
 from cumulant.flows.stack.stack_processes import SERVERS
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.traffic.clients import traffic_of
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: seconds for which a machine that leaves waits until no request is sent to it any more
 _LEAVE_SECONDS = 15.0
+#: seconds for a report that is under way; one that takes longer waits for the journal
+_REPORT_SECONDS = 3.0
 _CHECK_SECONDS = 0.2
 
 
@@ -37,9 +40,11 @@ class HostAgent:
     def __init__(self, project: Project, roles: Sequence[str], address: str, *, write: Callable[[str], object]) -> None:
         self._project, self._roles, self._address, self._write = project, tuple(roles), address, write
         self._deployment = HostsDeployment(project)
+        self._salt = salt_mark(project.salt())
         self._ending = threading.Event()
         self._desired: DesiredState | None = None
         self._faults: tuple[str, ...] = ()
+        self._reported = time.monotonic()
         self._threads = [threading.Thread(target=self._repeat, args=(self.report,), daemon=True)]
         if SERVERS in self._roles:
             self._threads.append(threading.Thread(target=self._repeat, args=(self._follow,), daemon=True))
@@ -49,9 +54,15 @@ class HostAgent:
             thread.start()
 
     def leave(self) -> None:
-        """Report no more, and wait until no gateway sends requests to this machine, or nobody is left who could."""
+        """Report no more, and wait until no gateway sends requests to this machine, or nobody is left who could.
+
+        Where the journal does not answer, nobody can be told: then it does not wait.
+        """
         self._ending.set()
-        self._threads[0].join(_LEAVE_SECONDS)
+        self._threads[0].join(_REPORT_SECONDS)
+        if self._threads[0].is_alive() or time.monotonic() - self._reported > LAPSE:
+            self._write("this machine leaves without a report: the journal does not answer\n")
+            return
         urls = {server.endpoint for server in self._servers()}
         deadline = time.monotonic() + _LEAVE_SECONDS
         try:
@@ -79,8 +90,10 @@ class HostAgent:
                 desired=self._desired.edition,
                 status=read_status(self._project.state),
                 trouble="; ".join(self._faults),
+                salt=self._salt,
             ),
         )
+        self._reported = time.monotonic()
 
     def _servers(self) -> list[ServerState]:
         if SERVERS not in self._roles:

@@ -16,11 +16,13 @@ from cumulant.core.network.hosts import is_loopback
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.deployment.deployment import HostsDeployment, is_shared
 from cumulant.flows.deployment.follow import follow
+from cumulant.flows.deployment.host_conflicts import check_conflicts
 from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
-from cumulant.flows.stack.gateway_key import shared_key
+from cumulant.flows.stack.gateway_key import salt_mark, shared_key
+from cumulant.flows.stack.served_versions import is_free
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
@@ -124,7 +126,9 @@ def prepare_host(
     """Make ready what this machine's processes start from.
 
     Raises:
-        UsageError: `model` is given to a machine that is no controller.
+        UsageError: `model` is given to a machine that is no controller, or servers cannot listen at its address, or
+            other machines have another salt.
+        LeaseHeldError: another machine has this one's name.
         NotFoundError: the registry has no version to serve.
         MissingPartError: no gateway is installed where one is to run.
     """
@@ -134,6 +138,13 @@ def prepare_host(
             subject=model,
             hint="name it there: `cumulant up --role controller MODEL`",
         )
+    if options.has(SERVERS) and not is_free(options.advertise, 0):
+        raise UsageError(
+            f"servers cannot listen at {options.advertise}, which is no address of this machine",
+            subject="--advertise",
+            hint="name an address that this machine has, at which gateways reach it",
+        )
+    check_conflicts(project.journal(), salt_mark(project.salt()))
     if options.has(GATEWAY):
         check_gateway(project)
     if options.has(CONTROLLER):

@@ -11,6 +11,7 @@ A file is deleted when it is in its log, so that a killed move is finished by th
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,29 @@ def move_earlier_files(state: Path, logs: OutcomeLogs, predictions: Log) -> None
         _move_rows(folder, Outcomes(logs, predictions))
         for path in sorted((folder / "imports").glob("*.json")):
             predictions.put_state(f"imports/{path.name}", path.read_bytes())
-        shutil.rmtree(folder)
+        _remove(folder, logs)
     except OSError as error:
         raise StorageError(
             f"labels of an earlier version cannot be moved: {error.strerror or error}",
             subject=str(folder),
             hint="check the folder and its permissions, and run the command again",
         ) from error
+
+
+def _remove(folder: Path, logs: OutcomeLogs) -> None:
+    """Remove what was moved. A server that still runs with the earlier version may have stored posts meanwhile: what is
+    in its inbox is moved, and what it is writing stays for the next time.
+    """
+    inbox = folder / "inbox"
+    for path in folder.iterdir():
+        if path.is_dir() and path != inbox:
+            shutil.rmtree(path)
+        elif path != inbox:
+            path.unlink()
+    _move_posts(inbox, logs)
+    for empty in (inbox, folder):
+        with suppress(OSError):  # not empty
+            empty.rmdir()
 
 
 def _move_labels(folder: Path, logs: OutcomeLogs) -> None:

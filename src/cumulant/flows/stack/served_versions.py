@@ -194,8 +194,14 @@ def free_port(seed: str, taken: Collection[int], host: str = LOOPBACK) -> int:
     """A free port of `host` that is not `taken`; the same for the same project, if free.
 
     Raises:
-        EngineUnavailableError: no port is free.
+        EngineUnavailableError: no port is free, or the machine does not have the address.
     """
+    if not is_free(host, 0):
+        raise EngineUnavailableError(
+            f"{host} is no address of this machine, so that no server can listen there",
+            subject=host,
+            hint="`cumulant down`, then `cumulant up` with an address that it has",
+        )
     begin = zlib.crc32(seed.encode())
     for step in range(_COUNT):
         port = _FIRST + (begin + step) % _COUNT

@@ -1,0 +1,70 @@
+"""What keeps a machine from joining the others of `deploy: hosts://`: one that has its name, or another salt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.flows.deployment.host_report import BEAT, SERVER_HOST, HostReport
+from cumulant.flows.ledger.processes import is_gone, is_here
+from cumulant.ports.journal import Journal, Row
+from cumulant.project.host_name import host_name
+
+#: seconds in which a machine that runs reports again
+_SEEN_SECONDS = 3 * BEAT
+
+
+def check_conflicts(journal: Journal, salt: str, *, within: float = _SEEN_SECONDS) -> None:
+    """Refuse this machine where one that runs has its name, or another salt than the one whose mark is `salt`.
+
+    Raises:
+        LeaseHeldError: another machine, or another folder of this one, has the name: each would undo what the other
+            reports.
+        UsageError: the salts differ: servers would not believe what the gateways say of requests.
+        CumulantError: the journal does not answer.
+    """
+    rows = {row.key: row for row in journal.rows(SERVER_HOST)}
+    reports = {host: report for host, row in rows.items() if (report := _read(row)) is not None}
+    doubtful = {
+        host for host, report in reports.items() if host == host_name() or (report.salt and report.salt != salt)
+    }
+    running = _running(journal, {host: (rows[host], reports[host]) for host in doubtful}, within)
+    if host_name() in running:
+        raise LeaseHeldError(
+            f"{host_name()} is the name of another machine or folder of this project, which runs as process"
+            f" {reports[host_name()].supervisor.pid}",
+            subject=host_name(),
+            hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
+        )
+    if running:
+        raise UsageError(
+            f"the salt of this machine differs from that of {', '.join(sorted(running))}",
+            subject="salt",
+            hint="give every machine the same secret; to change it, end all of them with `cumulant down` first",
+        )
+
+
+def _running(journal: Journal, doubtful: Mapping[str, tuple[Row, HostReport]], within: float) -> set[str]:
+    """Which of these machines run: their process is here, or they report anew."""
+    running = {host for host, (_, report) in doubtful.items() if is_here(report.supervisor)}
+    running -= {host for host in running if is_gone(doubtful[host][1].supervisor)}
+    unknown = {host: row for host, (row, report) in doubtful.items() if not is_here(report.supervisor)}
+    deadline = time.monotonic() + within
+    while unknown and not running:
+        present = {host: journal.get(SERVER_HOST, host) for host in unknown}
+        running |= {host for host, row in present.items() if row is not None and row.version != unknown[host].version}
+        if time.monotonic() > deadline:
+            break
+        time.sleep(BEAT / 4)
+    return running
+
+
+def _read(row: Row) -> HostReport | None:
+    """None for a report of another form, by another version of Cumulant."""
+    try:
+        return msgspec.convert(row.value, HostReport)
+    except msgspec.ValidationError:
+        return None
