@@ -123,7 +123,7 @@ def server_page() -> str:
 def python_page() -> str:
     """The page of the public Python API: its functions, and the methods of a project."""
     import cumulant
-    from cumulant.api import monitoring, outcomes, server, stack
+    from cumulant.api import monitoring, outcomes, server, stack, subjects
 
     lines = [
         "# Python API",
@@ -142,6 +142,7 @@ def python_page() -> str:
         "project.outcomes": outcomes.ProjectOutcomes,
         "project.monitoring": monitoring.ProjectMonitoring,
         "project.reviews": monitoring.ProjectReviews,
+        "project.subjects": subjects.ProjectSubjects,
         "project.serve()": server.Server,
         "project.stack.up()": stack.RunningStack,
     }

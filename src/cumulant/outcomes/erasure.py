@@ -38,14 +38,14 @@ _EMPTY: dict[str, str | None] = {
 _ANSWERED = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}
 
 
-class Requests(NamedTuple):
+class SubjectRequests(NamedTuple):
     """Requests of a person: `chosen` says of the fields of one whether it is; each has one of the `texts` in it."""
 
     texts: Sequence[str]
     chosen: Callable[[Mapping[str, object]], bool]
 
 
-class FoundRows(NamedTuple):
+class PartRows(NamedTuple):
     """Rows of one part of a log; `wanted`: which ones of labels and joined rows they are."""
 
     part: PartInfo
@@ -53,7 +53,7 @@ class FoundRows(NamedTuple):
     wanted: pl.Expr = pl.lit(value=False)
 
 
-def find_predictions(log: Log, requests: Requests) -> Iterator[FoundRows]:
+def find_predictions(log: Log, requests: SubjectRequests) -> Iterator[PartRows]:
     """The predictions of these requests by part, with the columns of the join; of parts that were merged, too.
 
     Raises:
@@ -71,17 +71,17 @@ def find_predictions(log: Log, requests: Requests) -> Iterator[FoundRows]:
             chosen = [requests.chosen(read_object(text)) for text in rows["request"].to_list()]
             rows = rows.filter(pl.Series(chosen, dtype=pl.Boolean))
             if rows.height:
-                yield FoundRows(part, rows)
+                yield PartRows(part, rows)
 
 
-def all_rows(found: Sequence[FoundRows]) -> pl.DataFrame:
+def all_rows(parts: Sequence[PartRows]) -> pl.DataFrame:
     """The predictions of several parts as one frame."""
-    return pl.concat([pl.DataFrame(schema={name: TYPES[name] for name in COLUMNS}), *(part.rows for part in found)])
+    return pl.concat([pl.DataFrame(schema={name: TYPES[name] for name in COLUMNS}), *(part.rows for part in parts)])
 
 
-def erase_predictions(log: Log, found: Sequence[FoundRows]) -> None:
+def erase_predictions(log: Log, parts: Sequence[PartRows]) -> None:
     """Empty these rows: they keep their number, as those of a request without rows. Raises StorageError."""
-    for part, rows, _ in found:
+    for part, rows, _ in parts:
         with (
             log.open(part) as file,
             pq.ParquetFile(file) as source,
@@ -106,7 +106,7 @@ def _emptied(rows: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
 
 def find_labels(
     logs: OutcomeLogs, predictions: pl.DataFrame, key: Sequence[Field], named: Callable[[str], bool]
-) -> Iterator[FoundRows]:
+) -> Iterator[PartRows]:
     """Labels of these predictions, and those whose key is `named`.
 
     Raises:
@@ -119,23 +119,23 @@ def find_labels(
         by_key = pl.col("key").is_in(pl.Series(keys, dtype=pl.String).implode()).fill_null(value=False)
         wanted = pl.col("ref").is_in(refs.implode()) | by_key
         if (rows := rows.filter(wanted)).height:
-            yield FoundRows(part, rows, wanted)
+            yield PartRows(part, rows, wanted)
 
 
-def erase_labels(logs: OutcomeLogs, found: Sequence[FoundRows]) -> None:
+def erase_labels(logs: OutcomeLogs, parts: Sequence[PartRows]) -> None:
     """Raises StorageError."""
-    for part, _, wanted in found:
+    for part, _, wanted in parts:
         filter_part(logs.labels, part, ~wanted)
 
 
-def find_joined(logs: OutcomeLogs, predictions: pl.DataFrame) -> Iterator[FoundRows]:
+def find_joined(logs: OutcomeLogs, predictions: pl.DataFrame) -> Iterator[PartRows]:
     """Joined rows of these predictions. Raises StorageError."""
     if not predictions.height:
         return
     for part, rows in _parts(logs.joined, None):
         wanted = _is_of(rows, predictions)
         if (rows := rows.filter(wanted)).height:
-            yield FoundRows(part, rows, wanted)
+            yield PartRows(part, rows, wanted)
 
 
 def _is_of(rows: pl.DataFrame, predictions: pl.DataFrame) -> pl.Expr:
@@ -151,9 +151,9 @@ def _identity(worker: str, sequence: str, row: str) -> pl.Expr:
     return pl.struct(pl.col(worker).alias("worker"), pl.col(sequence).alias("sequence"), pl.col(row).alias("row"))
 
 
-def erase_joined(logs: OutcomeLogs, predictions: pl.DataFrame, found: Sequence[FoundRows]) -> None:
+def erase_joined(logs: OutcomeLogs, predictions: pl.DataFrame, parts: Sequence[PartRows]) -> None:
     """Erase joined rows, and what waits for its other half. Raises StorageError."""
-    for part, _, wanted in found:
+    for part, _, wanted in parts:
         filter_part(logs.joined, part, ~wanted)
     progress = read_progress(logs.joined)
     waiting = progress.waiting_rows()

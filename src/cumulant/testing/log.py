@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cumulant.drivers.local.log import FileLog
-from cumulant.ports.log import Log, PartInfo, split_covered
+from cumulant.ports.log import Log, PartInfo, current_parts, split_covered
 from cumulant.testing.secrets import MemorySecrets
 
 #: the first day of the parts of `write_parts`
@@ -58,6 +58,15 @@ def lines_of(log: Log, parts: Iterable[PartInfo]) -> list[str]:
         with log.open(part) as stream:
             lines += stream.read().decode().splitlines()
     return lines
+
+
+def all_lines(log: Log) -> list[str]:
+    """The records of the whole log, read again where parts are compacted meanwhile."""
+    while True:
+        try:
+            return lines_of(log, current_parts(log))
+        except FileNotFoundError:
+            continue
 
 
 def write_parts(log: Log, life: str, numbers: Iterable[int], *, days: int = 2) -> None:

@@ -265,6 +265,15 @@ def test_the_command_changes_nothing_without_yes(filled, capsys):
     assert "prediction log" not in capsys.readouterr().out
 
 
+def test_python_finds_and_erases(filled):
+    filled.close()
+    with cumulant.open(filled.root) as project:
+        assert {place.store for place in project.subjects.find(ANN).places} >= {"labels", "prediction log"}
+        assert project.subjects.find(ANN, source="visits").sources == ("visits",)
+        done = project.subjects.erase(ANN)
+        assert (done.remaining, done.pending) == ((), False)
+
+
 # --- every package that writes is named by a store
 
 ROOT = Path(cumulant.__file__).parent

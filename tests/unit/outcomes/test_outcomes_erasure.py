@@ -54,7 +54,7 @@ def fill(folder):
 def erase(folder):
     hashed = mask(ANN, SALT)
     log, of = folder_log(folder / "log"), logs(folder / "outcomes")
-    requests = erasure.Requests([hashed], lambda row: row.get("card") == hashed)
+    requests = erasure.SubjectRequests([hashed], lambda row: row.get("card") == hashed)
     found = list(erasure.find_predictions(log, requests))
     rows = erasure.all_rows(found)
     labels = list(erasure.find_labels(of, rows, KEY, lambda key: hashed in key))
@@ -144,7 +144,7 @@ def test_parts_that_were_merged_and_not_yet_deleted_are_erased_too(tmp_path):
     (one, _) = current_parts(log)
     with log.open(one) as part, log.append(msgspec.structs.replace(one, last=2)) as merged:
         merged.write(part.read())
-    assert len(list(erasure.find_predictions(log, erasure.Requests(["#"], lambda _: True)))) == 3
+    assert len(list(erasure.find_predictions(log, erasure.SubjectRequests(["#"], lambda _: True)))) == 3
     erase(tmp_path)
     assert not [path for path, content in contents(tmp_path / "log") if mask(ANN, SALT).encode() in content]
 
@@ -157,8 +157,8 @@ def test_a_request_that_is_written_with_escapes_is_found(tmp_path):
     )
     rows.write_parquet(tmp_path / "log" / part.key)
     for requests in (
-        erasure.Requests(["Jörg"], lambda row: row["name"] == "Jörg"),
-        erasure.Requests(["7"], lambda row: str(row["number"]) == "7"),
+        erasure.SubjectRequests(["Jörg"], lambda row: row["name"] == "Jörg"),
+        erasure.SubjectRequests(["7"], lambda row: str(row["number"]) == "7"),
     ):
         (found,) = erasure.find_predictions(log, requests)
         assert found.rows["id"].to_list() == ["a"]

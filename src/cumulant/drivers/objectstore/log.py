@@ -186,7 +186,8 @@ class _PartCache:
         with contextlib.suppress(FileNotFoundError), self._errors():
             stream = path.open("rb")
             if length in {0, os.fstat(stream.fileno()).st_size}:
-                os.utime(path)
+                with contextlib.suppress(FileNotFoundError):  # replaced or evicted meanwhile
+                    os.utime(path)
                 return stream
             stream.close()
         with self._errors():

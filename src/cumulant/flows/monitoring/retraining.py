@@ -24,9 +24,6 @@ from cumulant.ports.access import Principal
 if TYPE_CHECKING:
     from cumulant.project.project import Project
 
-#: the principal that trains and releases by policy
-ACTOR = Principal("service:monitor")
-
 
 @verb("model.train")
 def continue_retraining(
@@ -183,7 +180,7 @@ def _fail(
 def _note(project: Project, wanted: RetrainRequest, version: int, reason: str) -> tuple[RetrainRequest, int]:
     """Nothing has moved, and why."""
     noted = msgspec.structs.replace(wanted, message=reason)
-    return noted, _write(project, noted, version, ACTOR)
+    return noted, _write(project, noted, version, Principal("service:monitor", tenant=project.scope.tenant))
 
 
 def _move(

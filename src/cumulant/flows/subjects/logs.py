@@ -20,7 +20,7 @@ from cumulant.ports.log import UNDATED, Log, PartInfo
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.outcomes.erasure import FoundRows
+    from cumulant.outcomes.erasure import PartRows
     from cumulant.project.project import Project
 
 PREDICTIONS, LABELS, INBOX, EXCHANGES = "prediction log", "labels", "label inbox", "gateway log"
@@ -29,12 +29,12 @@ _PAGE = 100_000
 _PATIENCE, _POLL = 30.0, 0.2
 
 
-class _Held(NamedTuple):
+class _SubjectRows(NamedTuple):
     """What the logs hold of a subject; labels and joined rows are found by the predictions."""
 
-    predictions: list[FoundRows]
-    labels: list[FoundRows]
-    joined: list[FoundRows]
+    predictions: list[PartRows]
+    labels: list[PartRows]
+    joined: list[PartRows]
 
 
 def find_predictions(context: Context, subject: Subject) -> list[SubjectPlace]:
@@ -49,8 +49,8 @@ def erase_predictions(context: Context, subject: Subject) -> Receipt:
 
 def find_labels(context: Context, subject: Subject) -> list[SubjectPlace]:
     """Parts of labels and joined rows of the subject's predictions, and labels that name one by the subject."""
-    held = _held(context.project, subject)
-    return _places(LABELS, "labels/", held.labels) + _places(LABELS, "joined/", held.joined)
+    logged = _subject_rows(context.project, subject)
+    return _places(LABELS, "labels/", logged.labels) + _places(LABELS, "joined/", logged.joined)
 
 
 def erase_labels(context: Context, subject: Subject) -> Receipt:
@@ -66,9 +66,9 @@ def _erase(
     places, project = find(context, subject), context.project
     if places:
         with exclusive(project, LABELS_LEASE):  # nothing is joined or merged meanwhile
-            held, logs = _held(project, subject), logs_of(project)
-            erasure.erase_labels(logs, held.labels)
-            erasure.erase_joined(logs, erasure.all_rows(held.predictions), held.joined)
+            logged, logs = _subject_rows(project, subject), logs_of(project)
+            erasure.erase_labels(logs, logged.labels)
+            erasure.erase_joined(logs, erasure.all_rows(logged.predictions), logged.joined)
             if store == PREDICTIONS:
                 with _maintained(project.log()) as mine:
                     if mine:
@@ -96,25 +96,25 @@ def _maintained(log: Log) -> Iterator[bool]:
         time.sleep(_POLL)
 
 
-def _predictions(project: Project, subject: Subject) -> list[FoundRows]:
+def _predictions(project: Project, subject: Subject) -> list[PartRows]:
     from cumulant.outcomes import erasure
 
     texts = [msgspec.json.encode(text).decode()[1:-1] for text in subject.texts]
-    return list(erasure.find_predictions(project.log(), erasure.Requests(texts, subject.is_in)))
+    return list(erasure.find_predictions(project.log(), erasure.SubjectRequests(texts, subject.is_in)))
 
 
-def _held(project: Project, subject: Subject) -> _Held:
+def _subject_rows(project: Project, subject: Subject) -> _SubjectRows:
     from cumulant.outcomes import erasure
 
     predictions, key, logs = _predictions(project, subject), schema_of(project).key, logs_of(project)
     rows = erasure.all_rows(predictions)
     names = [field.name for field in key]
     labels = erasure.find_labels(logs, rows, key, lambda text: subject.is_in_key(text, names))
-    return _Held(predictions, list(labels), list(erasure.find_joined(logs, rows)))
+    return _SubjectRows(predictions, list(labels), list(erasure.find_joined(logs, rows)))
 
 
-def _places(store: str, prefix: str, parts: list[FoundRows]) -> list[SubjectPlace]:
-    return [SubjectPlace(store=store, where=f"{prefix}{found.part.key}", rows=found.rows.height) for found in parts]
+def _places(store: str, prefix: str, parts: list[PartRows]) -> list[SubjectPlace]:
+    return [SubjectPlace(store=store, where=f"{prefix}{rows.part.key}", rows=rows.rows.height) for rows in parts]
 
 
 def find_inbox(context: Context, subject: Subject) -> list[SubjectPlace]:
