@@ -75,6 +75,11 @@ def arrow(*points: tuple[int, int], kind: str = "flow") -> str:
     return f'<path class="{kind}" d="{path}" marker-end="url(#{kind}-head)"/>'
 
 
+def line(*points: tuple[int, int]) -> str:
+    """As `arrow`, without a head."""
+    return f'<path class="data" d="M{" L".join(f"{x} {y}" for x, y in points)}"/>'
+
+
 def picture(height: int, description: str, *parts: str) -> str:
     heads = "".join(
         f'<marker id="{kind}-head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
@@ -196,37 +201,28 @@ def processes() -> str:
 
 def machines() -> str:
     """Which machines a project may be spread over, and what lies between them."""
-    training = Box(24, 40, 230, 90, "training", ("commands, cumulant tick",))
-    stack = Box(300, 40, 330, 90, "cumulant up", ("gateway, servers, controller", "labels, routes, desired state"))
-    servers = Box(676, 40, 260, 90, "further servers", ("started by hand or by a platform", "log process, spool"))
-    journal = Box(24, 220, 200, 74, "PostgreSQL", ("journal", "leases"), "store")
-    objects = Box(262, 220, 200, 74, "object store", ("tables, models", "prediction log"), "store")
-    online = Box(500, 220, 200, 74, "Valkey", ("online state",), "store")
-    registry = Box(738, 220, 198, 74, "MLflow server", ("versions, aliases",), "store")
-    low, high = 190, 160
-
-    def reads(machine: Box, offset: int, level: int, *stores: Box) -> list[str]:
-        at = machine.center + offset
-        return [
-            arrow(
-                (at, machine.bottom),
-                (at, level),
-                (store.center + offset, level),
-                (store.center + offset, store.y),
-                kind="data",
-            )
-            for store in stores
-        ]
-
+    training = Box(24, 40, 200, 90, "any machine", ("train, monitor, labels,", "review, release, tick"))
+    controller = Box(252, 40, 200, 90, "up --role controller", ("routes follow releases", "and present servers"))
+    gateway = Box(480, 40, 200, 90, "up --role gateway", ("Envoy, agent", "copy of the routes"))
+    servers = Box(736, 40, 200, 90, "up --role servers", ("a server a version,", "copy of the desired state"))
+    more = Box(746, 50, 200, 90, "")
+    journal = Box(24, 240, 200, 92, "PostgreSQL", ("state and events, leases", "desired state, routes"), "store")
+    objects = Box(
+        262, 240, 200, 92, "object store", ("tables, models", "logs: predictions, labels,", "exchanges"), "store"
+    )
+    online = Box(500, 240, 200, 92, "Valkey", ("features read per request",), "store")
+    registry = Box(738, 240, 198, 92, "MLflow server", ("versions, aliases",), "store")
+    between, stores = 190, (journal, objects, online, registry)
     return picture(
-        312,
-        "Machines of one project: training, the machine of cumulant up, further servers; between them PostgreSQL, an object store, Valkey and MLflow",
+        350,
+        "Machines of one project: gateway, servers, controller, any others; below them PostgreSQL, an object store, "
+        "Valkey and MLflow",
         text(24, 26, "machines without a shared folder", "label", "start"),
-        *(box.svg() for box in (training, stack, servers, journal, objects, online, registry)),
-        *reads(training, -24, low, journal, objects, online, registry),
-        *reads(stack, 0, high, journal, objects, online, registry),
-        *reads(servers, 24, low - 15, objects, online),
-        arrow((stack.right, stack.middle), (servers.x, servers.middle)),
+        *(box.svg() for box in (training, controller, gateway, more, servers, *stores)),
+        *(line((box.center, box.bottom), (box.center, between)) for box in (training, controller, gateway, more)),
+        line((training.center, between), (more.center, between)),
+        *(arrow((box.center, between), (box.center, box.y), kind="data") for box in stores),
+        arrow((gateway.right, gateway.middle), (servers.x, servers.middle)),
     )
 
 

@@ -10,7 +10,7 @@ from cumulant.core.events import Actor
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.worker.compute import WorkerCompute
-from cumulant.flows.worker.worker import Worker
+from cumulant.flows.worker.worker import StepWorker
 from cumulant.ports.compute import StepCall
 from cumulant.ports.step_queue import QUEUED_STEP, WorkerOffer, read_queued
 from cumulant.testing.conformance.compute import ComputeConformance

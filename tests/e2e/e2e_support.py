@@ -63,8 +63,8 @@ def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Project]:
-    with load(folder) as project:
+def opened(folder: Path, environment: str = "local") -> Iterator[Project]:
+    with load(folder, environment=environment) as project:
         yield project
 
 

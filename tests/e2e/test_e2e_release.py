@@ -56,8 +56,8 @@ class Seen(NamedTuple):
 class Load:
     """A replay in a thread, whose every request is noted."""
 
-    def __init__(self, folder):
-        self._folder = folder
+    def __init__(self, folder, *, environment="local", speed=30_000):
+        self._folder, self._environment, self._speed = folder, environment, speed
         self._ended = threading.Event()
         self.seen: list[Seen] = []
         self.result = None
@@ -74,13 +74,13 @@ class Load:
 
     def _run(self):
         try:
-            with opened(self._folder) as project:
+            with opened(self._folder, self._environment) as project:
                 self.result = replay(
                     project,
                     principal=project.principal(),
                     since=FIRST,
                     until=LAST,
-                    speed=30_000,
+                    speed=self._speed,
                     again=True,
                     release_clock=False,
                     ended=self._ended.is_set,

@@ -17,12 +17,12 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import STATE_FORMAT, STATE_KEY, decode_state, encode
 from cumulant.flows.data.validate import newest_snapshot
+from cumulant.flows.deployment.versions import adopt
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.maintenance.refill import refill_in_background
 from cumulant.flows.maintenance.schedule import JOBS
 from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.flows.serving.stored_keys import forget_key, show_key
-from cumulant.flows.stack.served_versions import adopt
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load

@@ -90,6 +90,11 @@ class Project(MethodGroup):
         return self.loaded.name
 
     @property
+    def env(self) -> str:
+        """The name of the environment."""
+        return self.loaded.environment
+
+    @property
     def root(self) -> Path:
         """The folder of the project file."""
         return self.loaded.root

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +13,7 @@ from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 from cumulant.core.errors import EngineUnavailableError, NotFoundError
 from cumulant.core.system.child_processes import stop
+from cumulant.core.traffic import CHAMPION
 from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from cumulant.release.state import Release
 
 _STOP_SECONDS = 90.0
+#: for servers and gateways of other machines
+_MACHINES_SECONDS, _CHECK_SECONDS = 120.0, 0.2
 #: folder of the gateway's files in the state of a project
 _GATEWAY = "gateway"
 
@@ -63,10 +68,21 @@ class ProjectStack(MethodGroup):
 
         check_gateway(self._loaded)
 
-    def up(self, model: str = "", *, http: str = "127.0.0.1:0") -> RunningStack:
+    @property
+    def spans_machines(self) -> bool:
+        """Whether gateway, servers and controller run on several machines: `deploy: hosts://`."""
+        from cumulant.flows.deployment.deployment import is_shared
+
+        return is_shared(self._loaded)
+
+    def up(
+        self, model: str = "", *, http: str = "127.0.0.1:0", roles: Sequence[str] = (), advertise: str = ""
+    ) -> RunningStack:
         """Start all processes and return when the gateway answers; as `cumulant up`.
 
-        `model` is served first where nothing was served yet; default: the champion, else the newest version.
+        `model` is served first where nothing was served yet; default: the champion, else the newest version. With
+        `deploy: hosts://`, `roles` and `advertise` are as `cumulant up` takes them, and the gateway may be another
+        machine's.
 
         Raises:
             LeaseHeldError: the stack runs already.
@@ -77,9 +93,39 @@ class ProjectStack(MethodGroup):
         from cumulant.flows.stack.lifecycle import up
 
         with self._follow("up") as progress:
-            stack = up(self._loaded, model, principal=self._principal, http=http, progress=progress)
-        assert stack.process is not None
-        return RunningStack(stack.process, stack.status.url)
+            stack = up(
+                self._loaded,
+                model,
+                principal=self._principal,
+                http=http,
+                roles=roles,
+                advertise=advertise,
+                progress=progress,
+            )
+        running = RunningStack(stack.process, stack.status.url)
+        if self.spans_machines:
+            try:
+                running.url = self._await_gateway()
+            except BaseException:
+                running.stop()
+                raise
+        return running
+
+    def _await_gateway(self) -> str:
+        from cumulant.flows.deployment.deployment import deployment_of, with_servers
+        from cumulant.flows.traffic.clients import gateway_url
+
+        desired = deployment_of(self._loaded).read(self._loaded.name)
+        with_servers(self._loaded, desired.arm(desired.champion or "", CHAMPION), within=_MACHINES_SECONDS)
+        deadline = time.monotonic() + _MACHINES_SECONDS
+        while (url := gateway_url(self._loaded)) is None:
+            if time.monotonic() > deadline:
+                raise EngineUnavailableError(
+                    f"no machine has a gateway that is ready after {_MACHINES_SECONDS:g} s",
+                    hint="`cumulant up --role gateway` starts one",
+                )
+            time.sleep(_CHECK_SECONDS)
+        return url
 
     def status(self) -> Status | None:
         """The processes, as `cumulant ps`; None where no supervisor runs."""
@@ -88,7 +134,7 @@ class ProjectStack(MethodGroup):
         return ps(self._loaded, principal=self._principal)
 
     def champion(self) -> ServedVersion:
-        """The version that is served as the champion; `.endpoint` is the URL of its server.
+        """The version that is served as the champion.
 
         Raises:
             NotFoundError: nothing was served yet.
@@ -100,6 +146,18 @@ class ProjectStack(MethodGroup):
         if desired.champion is None:
             raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
         return desired.versions[desired.champion]
+
+    def champion_url(self) -> str:
+        """The URL of a server of the champion.
+
+        Raises:
+            NotFoundError: nothing was served yet.
+            EngineUnavailableError: no machine has one that is ready.
+        """
+        from cumulant.flows.deployment.deployment import deployment_of, with_servers
+
+        arm = deployment_of(self._loaded).read(self._loaded.name).arm(self.champion().version, CHAMPION)
+        return with_servers(self._loaded, arm, within=_MACHINES_SECONDS).endpoints[0]
 
     def down(self) -> int:
         """End all processes, whoever started them, as `cumulant down`; returns their number.
@@ -120,13 +178,18 @@ class ProjectStack(MethodGroup):
         Raises:
             EngineUnavailableError: the supervisor does not end.
         """
+        from cumulant.flows.deployment.deployment import deployment_of
         from cumulant.flows.release import actions, store
-        from cumulant.flows.stack.desired_state import FOLDER
+        from cumulant.flows.stack.desired_state import FOLDER, DesiredState
 
         self.down()
         current = store.read(self._loaded.journal(), self._loaded.name)
         if current is not None and not current[0].over:
             actions.abort(self._loaded, principal=self._principal, reason=reason)
+        if self.spans_machines:
+            deployment_of(self._loaded).change(
+                self._loaded.name, lambda desired: DesiredState(model=desired.model, edition=desired.edition)
+            )
         for folder in (FOLDER, _GATEWAY):
             shutil.rmtree(self._loaded.state / folder, ignore_errors=True)
 

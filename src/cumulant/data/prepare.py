@@ -18,12 +18,10 @@ import polars as pl
 
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
-from cumulant.core.system.user_modules import import_file, project_imports
+from cumulant.core.system.user_modules import import_file, project_first
 from cumulant.data.code_hash import code_digest, defined_names, file_of
 from cumulant.data.files.user_frames import to_polars
 
-#: the working directory and the module path belong to the whole process
-_PLACE = threading.RLock()
 FrameKind = Literal["lazy", "polars", "pandas"]
 
 
@@ -117,16 +115,13 @@ def _frame_kind(function: Callable[[Any], Any], file: Path) -> FrameKind:
 @contextlib.contextmanager
 def _in_project(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
     """Run with the project as working directory and first on the module path, and with its `modules`."""
-    with _PLACE:
-        before, here = list(sys.path), Path.cwd()
-        sys.path.insert(0, str(root))
+    with project_first(root, modules):
+        here = Path.cwd()
         os.chdir(root)
         try:
-            with project_imports(root, modules):
-                yield
+            yield
         finally:
             os.chdir(here)
-            sys.path[:] = before
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cumulant
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class DemoCallers:
-    """Requests of the rows from `since` on, in order, to the stack of the project in `folder`."""
+    """Requests of the rows from `since` on, in order, to the stack of `project`."""
 
-    def __init__(self, folder: Path, *, since: datetime, until: datetime, speed: float) -> None:
-        self._folder, self._since, self._until, self._speed = folder, since, until, speed
+    def __init__(self, project: cumulant.Project, *, since: datetime, until: datetime, speed: float) -> None:
+        self._project, self._since, self._until, self._speed = project, since, until, speed
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._failures: Counter[str] = Counter()
@@ -52,7 +51,7 @@ class DemoCallers:
 
     def _run(self) -> None:
         try:
-            with cumulant.open(self._folder) as project:
+            with cumulant.open(self._project.root, env=self._project.env) as project:
                 self.replayed = project.outcomes.replay(
                     self._since,
                     self._until,

@@ -38,7 +38,7 @@ def train_leaked(project: cumulant.Project, as_of: datetime, progress: Progress)
     (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")
     known = ["dep_time", "arr_time", "arr_delay", "air_time"]
     wrong = {"features": LEAKY, "data.flights.known_time": {"landed": known}}
-    with cumulant.open(root, overrides=wrong, progress=progress) as other:
+    with cumulant.open(root, env=project.env, overrides=wrong, progress=progress) as other:
         return _uri(other.train(as_of=as_of, quick=True))
 
 

@@ -53,12 +53,18 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def demo(
-    folder: Path, *, keep: bool = False, port: int = 0, released: bool = True, progress: Progress = silent
+    folder: Path,
+    *,
+    env: str = "local",
+    keep: bool = False,
+    port: int = 0,
+    released: bool = True,
+    progress: Progress = silent,
 ) -> DemoResult:
     """Create the flights project in `folder` (or continue it), train, serve, send a request, report; then the year.
 
     With `keep` the server runs on after the return; its process id is in the result. Without `released` the demo ends
-    with the first model.
+    with the first model. `env`: environment of the project file in `folder`, where there is one.
 
     Raises:
         MissingPartError: releases are wanted, and no gateway is installed.
@@ -66,9 +72,9 @@ def demo(
     begun = time.monotonic()
     make_folder(folder)
     with (
-        locked(folder),
+        locked(folder, env),
         as_in_spring(folder / "data", FEED, fixed=has_year(folder)),
-        cumulant.open(folder, progress=progress) as project,
+        cumulant.open(folder, env=env, progress=progress) as project,
     ):
         if released:
             project.stack.check()  # before minutes of training

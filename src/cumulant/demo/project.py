@@ -21,6 +21,7 @@ from cumulant.demo.weather_feed import deliver_again, withhold
 #: from when on the weather has still to come
 FEED = datetime(2013, 7, 24, tzinfo=UTC)
 _STATE, _BEGUN, _YEAR = ".cumulant", "demo-begun", "demo-year.json"
+_LOCAL = "local"
 
 #: what the demo's project changes of the template
 _CHANGES = {
@@ -125,19 +126,23 @@ def mark_ended(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, env: str) -> Iterator[None]:
     """No other demo runs in the folder within the block; the state of an interrupted one is moved aside.
 
     Raises:
         LeaseHeldError: another one runs.
+        UsageError: an interrupted one had its state on servers.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not try_lock(handle):
             hint = "wait for it, or name another folder with --dir"
             raise LeaseHeldError("another demo runs in this folder", subject=str(folder), hint=hint)
+        if _marker(folder).exists() and env != _LOCAL:
+            hint = "begin with new stores and another folder: here they hold half a year"
+            raise UsageError("an interrupted demo of this environment cannot be continued", subject=env, hint=hint)
         if _marker(folder).exists():
-            with cumulant.open(folder) as project:
+            with cumulant.open(folder, env=env) as project:
                 project.stack.down()
             deliver_again(folder / "data", FEED)
             (folder / _STATE).rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")

@@ -66,7 +66,7 @@ def _over_callers(
     project: cumulant.Project, since: datetime, progress: Progress, do: Callable[[DemoReleases], T]
 ) -> tuple[T, datetime]:
     """The result of `do` while callers send requests from `since` on, and how far they came."""
-    callers = DemoCallers(project.root, since=since, until=_UNTIL, speed=SPEED)
+    callers = DemoCallers(project, since=since, until=_UNTIL, speed=SPEED)
     with callers.calling():
         result = do(DemoReleases(project, callers, progress))
     if callers.replayed is None:
@@ -94,9 +94,9 @@ class DemoReleases:
 
     def _release_faulty(self, name: str, fault: Fault) -> ReleaseReport:
         stack = self._project.stack
-        champion = stack.champion()
-        with faulty_server(champion.endpoint, fault, gateway_key=stack.gateway_key_file) as url:
-            return self._release(name, champion.version, external=(champion.endpoint, url))
+        version, champion = stack.champion().version, stack.champion_url()
+        with faulty_server(champion, fault, gateway_key=stack.gateway_key_file) as url:
+            return self._release(name, version, external=(champion, url))
 
     def _release(
         self, name: str, version: str, uri: str = "", *, external: tuple[str, str] | None = None

@@ -19,6 +19,7 @@ from cumulant.demo.review import review_cases
 
 if TYPE_CHECKING:
     from cumulant.api.results import MonitorRun, RetrainRequest
+    from cumulant.api.stack import RunningStack
 
 #: the feed is fixed after a day, and monitoring evaluates each day; it may take some to show harm of one summer month
 _DAY, _EVALUATIONS = timedelta(days=1), 7
@@ -48,7 +49,7 @@ class _Year:
         self._trained: list[str] = []
 
     def run(self, champion: str, candidates: ReleaseCandidates) -> Year:
-        with self._project.stack.up(champion):
+        with self._up(champion):
             released, reached = run_releases(self._project, candidates, self._progress)
         queued, answered = review_cases(
             self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress
@@ -69,12 +70,17 @@ class _Year:
             review=ReviewReport(queued=queued, answered=answered, used_for_training=used),
         )
 
+    def _up(self, model: str) -> RunningStack:
+        """Everything here, or what is left to this machine where others have gateways and servers."""
+        stack = self._project.stack
+        return stack.up(model, roles=("controller",) if stack.spans_machines else ())
+
     def _release_retrained(self, served: str, since: datetime) -> tuple[tuple[ReleaseReport, ...], datetime]:
         """The feed is fixed; harm that persists is a reason to train, and the new version is released automatically."""
         weather_feed.restore_values(self._project.root / "data")
         at = self._day_of_request(served, since)
         # Servers that start now have the weather that has come since.
-        with self._project.stack.up(served):
+        with self._up(served):
             request = self._retrain(at)
             if request is None or request.candidate is None or request.release is None:
                 reason = "nothing requested it" if request is None else request.message

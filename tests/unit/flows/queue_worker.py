@@ -8,7 +8,7 @@ from pathlib import Path
 from cumulant.core.events import Actor
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.flows.worker.worker import Worker
+from cumulant.flows.worker.worker import StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 
 

@@ -9,7 +9,6 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.flows.outcomes import earlier_files
 from cumulant.flows.outcomes.labels import list_labels, outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.outcomes.labels.batches import IngestedFile, LabelBatches
@@ -114,7 +113,7 @@ def test_a_move_that_is_cut_off_is_finished_by_the_next(earlier, monkeypatch, st
         return called
 
     with monkeypatch.context() as patch, load(earlier) as project:
-        patch.setattr(earlier_files.shutil, "rmtree", until(shutil.rmtree))
+        patch.setattr("cumulant.flows.outcomes.earlier_files.shutil.rmtree", until(shutil.rmtree))
         patch.setattr(Path, "unlink", until(Path.unlink))
         patch.setattr("cumulant.drivers.local.log.FileLog.append", until(type(project.log()).append))
         try:

@@ -69,6 +69,7 @@ def test_no_other_text_is_a_speed(text: str) -> None:
 
 
 def test_a_replay_that_was_cut_off_goes_on_and_another_begins_anew(tmp_path: Path) -> None:
+    tmp_path /= "state"  # of a machine on which nothing was stored yet
     first = load_or_begin(tmp_path, ASKED)
     first.sent, first.labels_sent = 7, 3
     write_state(tmp_path, first)

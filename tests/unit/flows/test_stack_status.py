@@ -12,6 +12,7 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import silent
+from cumulant.flows.deployment.host_lifecycle import HostOptions
 from cumulant.flows.ledger.processes import process_of, this_process
 from cumulant.flows.stack import lifecycle
 from cumulant.flows.stack.identity import Home
@@ -72,6 +73,6 @@ def test_a_process_that_is_late_is_named_with_the_last_line_of_its_log(tmp_path,
             )
             write_status(tmp_path, known)
         with pytest.raises(EngineUnavailableError, match=rf"^{name} did not answer within 0.3 s: last$") as caught:
-            lifecycle._await(SimpleNamespace(state=tmp_path), process, silent)
+            lifecycle._await(SimpleNamespace(state=tmp_path), process, HostOptions(), silent)
         assert str(logs_folder(tmp_path) / f"{name}.log") in caught.value.hint
         process.kill()

@@ -22,10 +22,11 @@ from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapsho
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.outcomes.labels import FOLDER
+from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.flows.serving.serve import materialize
 from cumulant.flows.subjects.stores import STORES
 from cumulant.flows.subjects.subjects import erase_subject, find_subject
+from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.ports.tables import PROTECT, Protection
 from cumulant.project.file.loading import load
 from cumulant.review.queue import OPEN
@@ -98,10 +99,9 @@ def filled(project):
     OnlineFeatures(hashed.plan, project.online(), table).advance("visits", hashed.rows("visits", [row]))
     log_request(project, {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3})
     log_request(project, {"visit": "p2", "at": at.isoformat(), "mail": BOB, "pages": 3}, sequence=2)
-    inbox = project.state / FOLDER / "inbox"
-    inbox.mkdir(parents=True)
     labels = [{"mail": ANN, "at": at.isoformat(), "label": True}, {"mail": BOB, "at": at.isoformat(), "label": True}]
-    (inbox / "post-1.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    with logs_of(project).inbox.append(PartInfo(UNDATED, "post", 1, 1, "jsonl")) as stream:
+        stream.write("".join(json.dumps(label) + "\n" for label in labels).encode())
     key = json.dumps([mask(ANN, project.salt())])
     with project.journal().transaction(actor=Actor(who.id)) as transaction:
         transaction.put(OPEN, "shop/0123456789ab", {"ref": f"k\x1f1\x1f{key}"})
@@ -292,5 +292,5 @@ def test_every_package_that_writes_is_named_by_a_store():
 
 
 def test_a_store_without_an_erasure_holds_nothing_personal():
-    assert [store.name for store in STORES if store.erase is None] == ["runs, releases, alerts, jobs"]
+    assert [store.name for store in STORES if store.erase is None] == ["runs, releases, alerts, jobs, hosts, steps"]
     assert all((store.find is None) == (store.erase is None) for store in STORES)

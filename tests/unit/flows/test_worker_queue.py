@@ -21,7 +21,7 @@ from cumulant.core.version import __version__
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.worker.compute import WorkerCompute
-from cumulant.flows.worker.worker import Worker
+from cumulant.flows.worker.worker import StepWorker
 from cumulant.ports.compute import Resources, StepCall
 from cumulant.ports.journal import Row
 from cumulant.ports.step_outcome import StepOutcome, describe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from cumulant.core.errors import CumulantError, DefinitionError, UserCodeError
 from cumulant.training.trainers.trainer import Problem, TrainingSample
-from cumulant.training.trainers.user_trainer import UserTrainer
+from cumulant.training.trainers.user_trainer import UserTrainer, load_function
 
 
 def fitted(folder: Path, body: str) -> CumulantError:
@@ -44,3 +46,33 @@ def test_a_missing_package_is_to_be_installed(tmp_path):
     error = fitted(tmp_path, "import nopackage\n\ndef forest(X, y):\n    return 3\n")
     assert "at trainers.py, line 1: No module named 'nopackage'" in error.message
     assert (error.hint or "").startswith("install nopackage ")
+
+
+def test_a_missing_module_of_the_project_is_named_and_not_the_trainer(tmp_path):
+    error = fitted(tmp_path, "from trainers_depth import DEPTH\n\ndef forest(X, y):\n    return DEPTH\n")
+    assert "at trainers.py, line 1: No module named 'trainers_depth'" in error.message
+    for path, module in (("nopackage.trees:fit", "nopackage.trees"), ("json.nomodule:fit", "json.nomodule")):
+        with pytest.raises(DefinitionError, match=f"there is no module {module} for the trainer {path}"):
+            load_function(path, tmp_path)
+
+
+@pytest.mark.parametrize("file", ["trainer.py", "own/trainer.py"])
+def test_a_trainer_imports_other_modules_of_the_project(tmp_path, file):
+    for project, depth in (("one", 3), ("two", 5)):
+        root = tmp_path / project
+        (root / "own").mkdir(parents=True)
+        (root / "own" / "depth.py").write_text(f"from sizes import SIZE\nDEPTH = SIZE + {depth}\n")
+        (root / "sizes.py").write_text("SIZE = 100\n")
+        (root / file).write_text(
+            "from dataclasses import dataclass\nfrom own.depth import DEPTH\n\n@dataclass\nclass Model:\n"
+            "    depth: int\n\ndef fit(X, y):\n    return Model(DEPTH)\n"
+        )
+        before = list(sys.path)
+        fit = load_function(f"{file}:fit", root)
+        model = fit(None, None)
+        assert model.depth == 100 + depth, "the modules of each project are its own"
+        assert pickle.loads(pickle.dumps(model)) == model
+        assert sys.path == before
+        assert not {"own", "own.depth", "sizes"} & sys.modules.keys()
+    (root / "own" / "depth.py").write_text("DEPTH = 7\n")
+    assert load_function(f"{file}:fit", root)(None, None).depth == 7

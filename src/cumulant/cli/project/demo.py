@@ -51,7 +51,7 @@ def demo(
     from cumulant.demo.demo import demo as flow
 
     with call.progress("demo: flights of 2013") as progress:
-        result = flow(folder, keep=keep, port=port, released=released, progress=progress)
+        result = flow(folder, env=call.environment, keep=keep, port=port, released=released, progress=progress)
     call.answer(document(result), lambda console: _show(console, result))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.abc import PathEntryFinder
@@ -19,6 +20,10 @@ from importlib.machinery import (
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
+
+
+#: the module path is of the process
+_PATH = threading.RLock()
 
 
 class _FromText(SourceFileLoader):
@@ -46,6 +51,19 @@ def import_file(name: str, file: Path) -> ModuleType:
             sys.modules[name] = before
         raise
     return module
+
+
+@contextmanager
+def project_first(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
+    """As `project_imports`, with `root` first on the module path. Threads take turns."""
+    with _PATH:
+        before = list(sys.path)
+        sys.path.insert(0, str(root))
+        try:
+            with project_imports(root, modules):
+                yield
+        finally:
+            sys.path[:] = before
 
 
 @contextmanager

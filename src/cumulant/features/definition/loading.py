@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, 
 from cumulant.core.expr import Call, Column, Feature, Node
 from cumulant.core.plan import Lookup, Window
 from cumulant.core.system.user_code import next_step, python_message
-from cumulant.core.system.user_modules import project_imports
+from cumulant.core.system.user_modules import project_first
 from cumulant.features.definition.definitions import Columns, SourceRef, Windowed
 from cumulant.features.definition.expressions import Description, Expr, MeasureReference, OperatorCall
 from cumulant.features.definition.source_location import SourceLine, definition_error
@@ -98,17 +97,13 @@ def _run(path: Path) -> ModuleType:
     code = _compile(text, path)
     module = ModuleType(path.stem)
     module.__file__ = str(path)
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
     try:
-        with project_imports(Path(folder), {}):  # the next project may have others of the same name
+        with project_first(path.resolve().parent, {}):  # the next project may have others of the same name
             exec(code, vars(module))  # noqa: S102  (the user's own file is what this package runs)
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise _user_error(error, path) from error
-    finally:
-        sys.path.remove(folder)
     return module
 
 

@@ -24,9 +24,9 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import start, stop
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.actions import verb
-from cumulant.flows.stack.desired_state import read_desired_state
-from cumulant.flows.stack.served_versions import online_of, table_of
+from cumulant.flows.stack.served_versions import online_of, servable_of, stored_table
 from cumulant.project.file.loading import load
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ def lost_tables(project: Project) -> dict[str, tuple[str, ...]]:
 
     Raises:
         EngineUnavailableError: the online store does not answer.
+        IntegrityError: the desired state is damaged. CumulantError: the journal does not answer.
     """
-    desired, tables = read_desired_state(project.state, project.name), dict[str, tuple[str, ...]]()
+    desired, tables = deployment_of(project).read(project.name), dict[str, tuple[str, ...]]()
     for served in desired.versions.values():
-        table = table_of(served.command)
-        if table is not None and online_of(served.command) == project.endpoints.online:
+        # Without a command, the machines that serve the version have one each, with the environment's online store.
+        elsewhere = bool(served.command) and online_of(served.command) != project.endpoints.online
+        if (table := stored_table(served)) is not None and not elsewhere:
             tables[table] = (*tables.get(table, ()), served.version)
     if not tables:
         return {}
@@ -108,8 +110,11 @@ def _refill(context: Context, table: str, versions: tuple[str, ...]) -> Refilled
 
     project = context.project
     outdated = bool(project.online().meta(table))
-    # Versions of one table have one plan.
-    described = load_description(servable_folder(project, project.registry().resolve(f"{project.name}/{versions[0]}")))
+    served = deployment_of(project).read(project.name).versions[versions[0]]  # versions of one table have one plan
+    folder = servable_of(project, served)
+    if folder is None:
+        folder = servable_folder(project, project.registry().resolve(f"{project.name}/{served.version}"))
+    described = load_description(folder)
     assert isinstance(described, Servable), "a version that reads a table has a plan"
     snapshots = _newest_snapshots(context, described.plan.sources)
     _, entities = materialize(context, described.plan, snapshots, as_of=None, into=table)

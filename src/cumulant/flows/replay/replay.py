@@ -14,14 +14,13 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
-from cumulant.flows.deployment.deployment import deployment_of, is_shared
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.traffic.rows import list_reports
-from cumulant.flows.traffic.shared_traffic import url_of
+from cumulant.flows.traffic.clients import gateway_url
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -155,10 +154,7 @@ def _version(project: Project, model: str) -> ModelVersion:
 
 
 def _gateway_url(project: Project) -> str:
-    address = project.gateway().address()
-    url = url_of(list_reports(project.journal())) if is_shared(project) else None
-    if address is not None:
-        url = address.url
+    url = gateway_url(project)
     if url is None:
         raise EngineUnavailableError(
             f"no gateway of {project.name} runs, so nothing takes the requests",

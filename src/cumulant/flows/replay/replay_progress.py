@@ -49,6 +49,7 @@ def write_state(state: Path, reached: ReplayState) -> None:
     """
     path = state / _FILE
     with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, msgspec.json.encode(reached), durable=False)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.system.atomic_files import replace_file
-from cumulant.flows.outcomes.labels import FOLDER
+from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
 from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
+from cumulant.flows.traffic.clients import exchanges_of
+from cumulant.ports.log import UNDATED, Log, PartInfo
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.project.project import Project
 
 PREDICTIONS, LABELS, INBOX, EXCHANGES = "prediction log", "labels", "label inbox", "gateway log"
 #: columns of labels and joined rows that name a prediction by its key
@@ -47,25 +49,31 @@ def keep_predictions(context: Context, subject: Subject) -> Receipt:
 
 
 def find_labels(context: Context, subject: Subject) -> list[SubjectPlace]:
-    """Files of labels and joined rows that name a prediction by the subject."""
+    """Parts of labels and joined rows that name a prediction by the subject."""
     import polars as pl
 
-    places = []
-    for path in sorted((context.project.state / FOLDER).rglob("*.parquet")):
-        rows = pl.scan_parquet(path)
-        schema = rows.collect_schema()
-        named = [
-            pl.col(name).str.contains(msgspec.json.encode(text).decode(), literal=True)
-            for name in _KEYS
-            if schema.get(name) == pl.String
-            for text in subject.texts
-        ]
-        if not named:
-            continue
-        count = int(rows.select(pl.any_horizontal(named).fill_null(value=False).sum()).collect().item())
-        if count:
-            places.append(_place(context.project, LABELS, path, count))
+    logs, places = logs_of(context.project), []
+    for name, log in (("labels", logs.labels), ("joined", logs.joined)):
+        for part in log.parts(UNDATED):
+            with suppress(FileNotFoundError), log.open(part) as stream:  # merged meanwhile
+                count = _count_named(pl.scan_parquet(stream), subject)
+                places += [SubjectPlace(store=LABELS, where=f"{name}/{part.name}", rows=count)] if count else []
     return places
+
+
+def _count_named(rows: pl.LazyFrame, subject: Subject) -> int:
+    import polars as pl
+
+    schema = rows.collect_schema()
+    named = [
+        pl.col(name).str.contains(msgspec.json.encode(text).decode(), literal=True)
+        for name in _KEYS
+        if schema.get(name) == pl.String
+        for text in subject.texts
+    ]
+    if not named:
+        return 0
+    return int(rows.select(pl.any_horizontal(named).fill_null(value=False).sum()).collect().item())
 
 
 def keep_labels(context: Context, subject: Subject) -> Receipt:
@@ -75,20 +83,21 @@ def keep_labels(context: Context, subject: Subject) -> Receipt:
 def find_inbox(context: Context, subject: Subject) -> list[SubjectPlace]:
     """Posts of labels that wait for ingestion; their keys are as they were posted."""
     return [
-        _place(context.project, INBOX, path, len(lines) - len(others))
-        for path, lines, others in _inbox(context.project, subject)
+        SubjectPlace(store=INBOX, where=part.name, rows=len(lines) - len(others))
+        for part, lines, others in _inbox(logs_of(context.project).inbox, subject)
     ]
 
 
 def erase_inbox(context: Context, subject: Subject) -> Receipt:
-    """Take the subject's labels out of posts that wait."""
-    from cumulant.outcomes.labels.store import lock_folder
-
-    places, folder = find_inbox(context, subject), context.project.state / FOLDER
+    """Delete posts that name the subject; the labels of others in them are posted again."""
+    places, inbox = find_inbox(context, subject), logs_of(context.project).inbox
     if places:
-        with lock_folder(folder):  # no ingestion takes a file meanwhile
-            for path, _, others in _inbox(context.project, subject):
-                replace_file(path, b"".join(others), private=True)
+        with exclusive(context.project, LABELS_LEASE):  # no ingestion takes a post meanwhile
+            for part, _, others in _inbox(inbox, subject):
+                if others:
+                    with inbox.append(msgspec.structs.replace(part, life=f"{part.life}.erased")) as stream:
+                        stream.write(b"".join(others))
+                inbox.delete([part])
     remaining = find_inbox(context, subject)
     return Receipt(
         store=INBOX,
@@ -99,16 +108,14 @@ def erase_inbox(context: Context, subject: Subject) -> Receipt:
     )
 
 
-def _inbox(project: Project, subject: Subject) -> Iterator[tuple[Path, list[bytes], list[bytes]]]:
+def _inbox(inbox: Log, subject: Subject) -> Iterator[tuple[PartInfo, list[bytes], list[bytes]]]:
     """Each post that names the subject: its lines, and those of others."""
-    for path in sorted((project.state / FOLDER / "inbox").glob("*.jsonl")):
-        try:
-            lines = path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:  # ingested meanwhile
-            continue
-        others = [line for line in lines if not subject.is_in(_row(line))]
-        if len(others) < len(lines):
-            yield path, lines, others
+    for part in inbox.parts(UNDATED):
+        with suppress(FileNotFoundError), inbox.open(part) as stream:  # ingested meanwhile
+            lines = stream.read().splitlines(keepends=True)
+            others = [line for line in lines if not subject.is_in(_row(line))]
+            if len(others) < len(lines):
+                yield part, lines, others
 
 
 def _row(line: bytes) -> dict[str, object]:
@@ -121,9 +128,9 @@ def _row(line: bytes) -> dict[str, object]:
 
 def find_exchanges(context: Context, subject: Subject) -> list[SubjectPlace]:
     """Requests at the gateway whose key is the subject's hash."""
-    traffic, cursor, count = context.project.traffic(), "", 0
+    source, cursor, count = exchanges_of(context.project), "", 0
     while True:
-        exchanges, cursor = traffic.exchanges(cursor, limit=_PAGE)
+        exchanges, cursor = source.exchanges(cursor, limit=_PAGE)
         count += sum(exchange.key in subject.texts for exchange in exchanges)
         if len(exchanges) < _PAGE:
             return [SubjectPlace(store=EXCHANGES, where="exchanges", rows=count)] if count else []
@@ -132,10 +139,6 @@ def find_exchanges(context: Context, subject: Subject) -> list[SubjectPlace]:
 def keep_exchanges(context: Context, subject: Subject) -> Receipt:
     reason = "it holds the hash only; the oldest files go when new ones are written"
     return _kept(EXCHANGES, find_exchanges(context, subject), reason)
-
-
-def _place(project: Project, store: str, path: Path, rows: int) -> SubjectPlace:
-    return SubjectPlace(store=store, where=path.relative_to(project.state).as_posix(), rows=rows)
 
 
 def _kept(store: str, places: list[SubjectPlace], reason: str) -> Receipt:

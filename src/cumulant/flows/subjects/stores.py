@@ -16,8 +16,8 @@ STORES: tuple[SubjectStore, ...] = (
     ),
     SubjectStore(
         name=snapshots.MODELS,
-        packages=("flows/training", "flows/registry", "flows/packaging", "flows/reports"),
-        holds="models, plots and reports made from rows; examples without personal values",
+        packages=("training", "flows/training", "flows/registry", "flows/packaging", "flows/reports"),
+        holds="models, trials, plots and reports made from rows; examples without personal values",
         find=snapshots.find_models,
         erase=snapshots.keep_models,
     ),
@@ -65,7 +65,7 @@ STORES: tuple[SubjectStore, ...] = (
     ),
     SubjectStore(
         name=logs.EXCHANGES,
-        packages=("serving",),
+        packages=("flows/traffic",),
         holds="the gateway's requests, keys of callers as hashes",
         find=logs.find_exchanges,
         erase=logs.keep_exchanges,
@@ -85,8 +85,11 @@ STORES: tuple[SubjectStore, ...] = (
         erase=records.keep_events,
     ),
     SubjectStore(
-        name="runs, releases, alerts, jobs",
-        packages=("flows/maintenance", "flows/release", "flows/alerting", "flows/subjects"),
-        holds="hashes of inputs, names, counts and moments; no rows and no keys",
+        name="runs, releases, alerts, jobs, hosts, steps",
+        packages=(
+            *("flows/maintenance", "flows/release", "flows/alerting", "flows/subjects"),
+            *("flows/deployment", "flows/worker"),
+        ),
+        holds="code, hashes of inputs, names, counts and moments; no rows and no keys",
     ),
 )

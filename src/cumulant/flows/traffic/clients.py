@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.traffic.exchange_log import LoggedExchanges
-from cumulant.flows.traffic.shared_traffic import SharedTraffic
+from cumulant.flows.traffic.rows import list_reports
+from cumulant.flows.traffic.shared_traffic import SharedTraffic, url_of
 
 if TYPE_CHECKING:
     from cumulant.ports.traffic import ExchangeSource, Traffic
@@ -21,3 +22,11 @@ def traffic_of(project: Project) -> Traffic:
 def exchanges_of(project: Project) -> ExchangeSource:
     """The requests that the gateways of the environment answered."""
     return LoggedExchanges(project.log("exchanges")) if is_shared(project) else project.gateway()
+
+
+def gateway_url(project: Project) -> str | None:
+    """Where callers reach a gateway of the environment; None where none runs."""
+    if is_shared(project):
+        return url_of(list_reports(project.journal()))
+    address = project.gateway().address()
+    return None if address is None else address.url

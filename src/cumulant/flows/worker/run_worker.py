@@ -15,7 +15,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import machine_memory
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.code_bundle import CODE, fetch_code
-from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, Worker
+from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.endpoints import STATE
 

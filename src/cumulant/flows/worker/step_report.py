@@ -44,7 +44,7 @@ class StepRow:
         return changed
 
 
-class StepReport:
+class ProgressWriter:
     """The progress of a running step: called by the step, written from a thread while the block runs.
 
     `cancel` is set once the step is cancelled, or the lease is lost.

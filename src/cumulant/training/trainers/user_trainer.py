@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
 from cumulant.core.system.user_code import is_internal, next_step, python_message
-from cumulant.core.system.user_modules import import_file
+from cumulant.core.system.user_modules import import_file, project_first
 from cumulant.training.payloads.payload import Boosters, Floats, OnnxModel, Payload
 from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample
 
@@ -88,13 +90,9 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
     if place.endswith(".py") and not (root / place).is_file():
         raise DefinitionError(f"there is no file {place} for the {what}", subject=path)
     try:
-        module = (
-            import_file(f"cumulant_user_{Path(place).stem}", root / place)
-            if place.endswith(".py")
-            else importlib.import_module(place)
-        )
+        module = _import(place, root)
     except ModuleNotFoundError as error:
-        if error.name and place.startswith(error.name):
+        if error.name and f"{place}.".startswith(f"{error.name}.") and not place.endswith(".py"):
             raise DefinitionError(f"there is no module {place} for the {what} {path}", subject=path) from None
         raise user_error(error, path, what) from error
     except (Exception, SystemExit) as error:  # importing a user's module runs their code
@@ -103,6 +101,17 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
     if not callable(function):
         raise DefinitionError(f"{place} has no function {name}", subject=path)
     return function  # type: ignore[no-any-return]
+
+
+def _import(place: str, root: Path) -> ModuleType:
+    """A module by its name, or a file of the project, which may import others from the project's folder."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    name = f"cumulant_user_{Path(place).stem}"
+    with project_first(root, {}):  # the next project may have others of the same name
+        module = import_file(name, root / place)
+    sys.modules[name] = module  # pickles of what the file defines look it up
+    return module
 
 
 def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
