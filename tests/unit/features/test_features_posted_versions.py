@@ -510,10 +510,14 @@ def test_what_brings_a_deleted_row_back_has_nothing_of_the_row_before() -> None:
         world.fill()
 
 
-def test_of_rows_known_at_one_moment_the_one_that_was_corrected_last_comes_last() -> None:
-    """Also where the correction changes nothing that the window reads."""
+def test_a_correction_leaves_a_row_in_its_place_among_those_known_at_one_moment() -> None:
+    """Whether or not it changes what the window reads."""
     world = world_of()
     advance([world.writer()], "tx", [tx(1, items=1, word="x"), tx(2, items=2)])
     assert served(world, "card_last_items_2d", 1) == 2
     advance([world.writer()], "tx", [{"id": 1, "label": True}])
-    assert served(world, "card_last_items_2d", 1) == 1
+    assert served(world, "card_last_items_2d", 1) == 2
+    advance([world.writer()], "tx", [{"id": 1, "items": 5}])
+    assert served(world, "card_last_items_2d", 1) == 2
+    advance([world.writer()], "tx", [{"id": 2, "items": 6}])
+    assert served(world, "card_last_items_2d", 1) == 6
