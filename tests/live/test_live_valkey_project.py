@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from valkey_server import valkey
 
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import STATE_FORMAT, STATE_KEY, decode_state, encode
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.deployment.versions import adopt
 from cumulant.flows.features.feature_table import scans, used_sources
@@ -180,6 +182,16 @@ def test_two_servers_share_the_state_and_answer_from_the_features_of_training(se
             )
         again = probabilities(two.url)
         assert again != before
+
+        # A table in the format of another version of Cumulant is filled again, with the posted rows.
+        state = project.online().get(service.table, [STATE_KEY])[0]
+        older = msgspec.structs.replace(decode_state(state), format=STATE_FORMAT - 1)
+        project.online().put(service.table, [(STATE_KEY, encode(older))])
+        status, answer = predictions(one.url, requests())
+        assert status != 200
+        assert f"has format {STATE_FORMAT - 1}" in answer["error"]
+        assert "format of another version of Cumulant" in job.run(project)
+        assert probabilities(two.url) == again
 
         # What `cumulant tick` does; the data are refused now, so that the last accepted snapshot is taken.
         (project.root / "visits.parquet").write_bytes(b"damaged")

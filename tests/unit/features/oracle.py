@@ -12,8 +12,9 @@ from fractions import Fraction
 from typing import Any
 
 from cumulant.core.expr import columns
-from cumulant.core.plan import FeaturePlan, Lookup, Window
+from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.core.units import micros
+from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 
 Row = dict[str, Any]
@@ -54,10 +55,16 @@ def of_row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: da
             (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
         ]
         same = sorted(
-            (k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key), key=lambda k: k[:2]
+            (k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key),
+            key=lambda k: (k[0], *_rank(plan.sources[measure.source], k[2]), k[1]),
         )
         found[spec.name] = _lookup(measure, same, moment) if spec.lookup else _window(plan, measure, same, moment)
     return found
+
+
+def _rank(source: Source, row: Row) -> tuple[datetime, int]:
+    """The place of a row among those known at one moment: by its own time, then by the number of its key."""
+    return row[source.event_time], row_identity([row[name] for name in source.key])
 
 
 def in_force(row: Row, moment: datetime) -> bool:

@@ -83,7 +83,7 @@ def test_what_a_filling_as_of_a_moment_hid_can_be_told() -> None:
     assert one(online, "rate_1d", 3) == 0.5, "the snapshot held that label already"
 
 
-def test_of_rows_known_at_one_moment_the_one_first_told_of_comes_first() -> None:
+def test_of_rows_known_at_one_moment_the_one_with_the_larger_key_comes_last() -> None:
     plan = make_plan(seen=card.last("label", window="1d"), newest=tx.as_of("card").columns("label"))
     online = filled(plan, [])
     online.advance("tx", [{"id": 1}, {"id": 2}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,13 @@ from cumulant.features.offline.frames import codes, floats, numbers, valid
 from cumulant.features.offline.kernel.ranges import Distinct, Numbers, latest
 from cumulant.features.offline.kernel.timeline import Ints
 from cumulant.features.offline.kernel.values import Flags, Ranges, RangeValues
+
+
+class OwnRows(NamedTuple):
+    """The queries as events: their times, and which queries come after events that enter at the same time."""
+
+    times: Ints
+    is_later: Callable[[Ints, Ints], Flags]
 
 
 class EventValues(RangeValues):
@@ -54,8 +62,8 @@ class EventValues(RangeValues):
             count = count + (own & ~distinct.holds(self._query_keys, own_codes, ranges.lo, ranges.hi))
         return count, None
 
-    def newest(self, ranges: Ranges, times: Ints, own_times: Ints | None, *, skip_null: bool) -> tuple[Ints, Flags]:
-        """The position in `series` (followed by `own`) of the newest event of each range, by time, then row."""
+    def newest(self, ranges: Ranges, times: Ints, own_rows: OwnRows | None, *, skip_null: bool) -> tuple[Ints, Flags]:
+        """The position in `series` (followed by `own`) of the newest event of each range."""
         at = latest(self.valid, ranges.hi) if skip_null and self.valid is not None else ranges.hi - 1
         has_event = at >= ranges.lo
         if not len(times):
@@ -64,8 +72,11 @@ class EventValues(RangeValues):
             at = np.maximum(at, 0)
             position, newest = self._order[at], times[at]
         own = self.joins(ranges) if skip_null else ranges.own
-        if own is not None and own_times is not None:
-            takes = own & (~has_event | (own_times >= newest))
+        if own is not None and own_rows is not None:
+            takes = own & (~has_event | (own_rows.times > newest))
+            tied = np.flatnonzero(own & has_event & (own_rows.times == newest))
+            if len(tied):
+                takes[tied] = own_rows.is_later(tied, position[tied])
             position = np.where(takes, len(self.series) + np.arange(len(takes)), position)
             has_event = has_event | takes
         return position, has_event

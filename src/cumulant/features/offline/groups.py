@@ -13,6 +13,8 @@ from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.definition.known_time import EntryRule
 
 Measure = Window | Lookup
+#: changes with the order of events that become known at one moment (`row_order`)
+ORDER_RULE = 2
 
 
 class MeasureGroup(msgspec.Struct, frozen=True):
@@ -44,12 +46,17 @@ class MeasureGroup(msgspec.Struct, frozen=True):
         """Whether the order of events known at one moment matters."""
         return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
 
+    @property
+    def orders_by_event_time(self) -> bool:
+        """Whether events known at one moment are in the order of their own times, which then may differ."""
+        return self.ordered and bool(self.entry.columns)
+
 
 def event_columns(group: MeasureGroup, source: Source) -> set[str]:
-    """The columns of a group's source that its windows and lookups need."""
+    """The columns of a group's source that its windows and lookups need; where order matters, also the key."""
     inside = {name for node in group.values for name in columns_of(node)}
     times = {column for column, _ in group.entry.columns} | ({source.event_time} if source.event_time else set())
-    return {*group.by, *inside, *times}
+    return {*group.by, *inside, *times, *(source.key if group.ordered else ())}
 
 
 def reach_us(measure: Measure) -> int | None:

@@ -14,13 +14,14 @@ from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
-from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues
+from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues, OwnRows
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.offline.groups import MeasureGroup, reach_us
 from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.timeline import CHUNK, Ints, Timeline, grouped_order
 from cumulant.features.offline.kernel.values import Flags, Ranges
 from cumulant.features.offline.polars_compiler import TYPES, expression
+from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import Epochs, has_versions
 
 #: aggregations that take each range by itself
@@ -56,6 +57,7 @@ class GroupWindows:
     ) -> None:
         self._plan, self._group, self._source = plan, group, plan.sources[group.source]
         self._past, self._queries = past, queries
+        self._tie_order = tie_order(group, self._source, past) if group.ordered else None
         by = group.by
         same = past is queries
         event_codes, *rest = key_codes([past] if same else [past, queries], by)
@@ -66,7 +68,7 @@ class GroupWindows:
         self._values: dict[int, EventValues] = {}
         self._all_found = bool(has_result.all())
         if same and self._all_found and not has_versions(past) and self._events_at(moments):
-            self._timeline = Timeline(event_codes, moments)
+            self._timeline = Timeline(event_codes, moments, tie_order=self._tie_order)
             self._query_order, self._times, self._found = self._timeline.order, self._timeline.times, has_result
             self._keys, self._hi = self._timeline.own()
             return
@@ -112,16 +114,16 @@ class GroupWindows:
         times = entry_times(self._past, self._source, self._group.entry)
         enters, has_key = valid(times), event_codes >= 0
         if enters is None and has_key.all():
-            return Timeline(event_codes, numbers(times))
+            return Timeline(event_codes, numbers(times), tie_order=self._tie_order)
         positions = np.flatnonzero(has_key if enters is None else has_key & enters)
-        return Timeline(event_codes[positions], numbers(times)[positions], positions)
+        return Timeline(event_codes[positions], numbers(times)[positions], positions, self._tie_order)
 
     def _versions(self, event_codes: Ints, top: int) -> tuple[Timeline, Epochs]:
         """Events that ever enter, by key and epoch; keys are numbered up to `top`."""
         positions, moments = _entering_events(self._past, self._source, self._group, event_codes)
         epochs = Epochs(self._past[positions], event_codes[positions], top)
         events, codes = epochs.spread(moments, self._group)
-        return Timeline(codes, moments[events], positions[events]), epochs
+        return Timeline(codes, moments[events], positions[events], self._tie_order), epochs
 
     def _own_entries(self) -> Ints:
         """When each query itself enters, sorted as the queries; never where it does not or is in the history."""
@@ -133,6 +135,14 @@ class GroupWindows:
             joins &= ~_is_in_history(self._queries.select(key), self._past.filter(entered), self._moments()[0])
         never = np.iinfo(np.int64).max
         return np.where(joins, numbers(times), never)[self._query_order]
+
+    def _own_is_later(self, queries: Ints, events: Ints) -> Flags:
+        """Of queries and events that enter at one moment, side by side: which queries come after the event.
+
+        Their own times are equal: rows that wait for another column do not count in their own windows.
+        """
+        own = row_identities(self._queries.select(self._source.key)[self._query_order[queries]], self._source)
+        return own >= row_identities(self._past.select(self._source.key)[events], self._source)
 
     def _range(self, span_us: int | None) -> Ranges:
         """The events of each query known in (t - span, t]; without a span, all up to t."""
@@ -170,7 +180,8 @@ class GroupWindows:
         return _restore_type(series, values.series.dtype) if measure.agg in {"min", "max"} else series
 
     def _newest(self, values: EventValues, ranges: Ranges, *, skip_null: bool) -> pl.Series:
-        position, has_result = values.newest(ranges, self._timeline.times, self._own_times, skip_null=skip_null)
+        own = None if self._own_times is None else OwnRows(self._own_times, self._own_is_later)
+        position, has_result = values.newest(ranges, self._timeline.times, own, skip_null=skip_null)
         source = values.series if values.own is None else pl.concat([values.series, values.own])
         return source.gather(self._series(position, has_result))
 

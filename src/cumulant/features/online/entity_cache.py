@@ -20,7 +20,7 @@ def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
 
     Raises:
         EngineUnavailableError: there is none.
-        IntegrityError: it cannot be read, or was made for other windows and lookups.
+        IntegrityError: it cannot be read, has another format, or was made for other windows and lookups.
     """
     if blob is None:
         raise EngineUnavailableError(
@@ -32,13 +32,30 @@ def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
         state = decode_state(blob)
     except msgspec.MsgspecError as error:
         raise IntegrityError(f'the online state in "{table}" cannot be read', subject=table) from error
-    if state.format != FORMAT or state.fingerprint != fingerprint:
+    if state.format != FORMAT:
+        raise IntegrityError(
+            f'the online state in "{table}" has format {state.format}, and this version of Cumulant reads {FORMAT}',
+            subject=table,
+            hint="cumulant serve, up and tick fill it again from the newest data; posted rows stay",
+        )
+    if state.fingerprint != fingerprint:
         raise IntegrityError(
             f'the online state in "{table}" was made for other windows and lookups than this model\'s',
             subject=table,
             hint="fill it again with the plan of this model",
         )
     return state
+
+
+def is_filled(store: OnlineStore, table: str) -> bool:
+    """Whether a table was filled, in the format that this version of Cumulant reads."""
+    if not store.meta(table):
+        return False
+    (blob,) = store.get(table, [STATE_KEY])
+    try:
+        return blob is None or decode_state(blob).format == FORMAT
+    except msgspec.MsgspecError:
+        return True  # damaged: readers say so
 
 
 class _CachedEntity:

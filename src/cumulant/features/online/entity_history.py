@@ -17,6 +17,7 @@ from cumulant.core.plan import Aggregation, DType
 from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.sums import PrefixSums
 from cumulant.features.offline.kernel.whole import exact_sum
+from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.scalars import finite, whole
 from cumulant.features.online.state import Events, Slot
 
@@ -137,6 +138,11 @@ class EntityHistory:
     @cached_property
     def values(self) -> list[ValueHistory]:
         return [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self._kinds, strict=True)]
+
+    def identity(self, at: int) -> int:
+        """The identity of the row of an event."""
+        identities = self.events.identities
+        return NO_IDENTITY if identities is None else memoryview(identities).cast("q")[at]
 
     def holds(self, identity: int) -> bool:
         """Whether the row with this key is here."""

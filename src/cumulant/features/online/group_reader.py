@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.offline.groups import Measure, MeasureGroup, reach_us
+from cumulant.features.offline.row_identity import NO_IDENTITY, row_identity
 from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
 from cumulant.features.online.python_compiler import compile_node
 from cumulant.features.online.scalars import finite
-from cumulant.features.online.state import NO_IDENTITY, entity_key, row_identity
+from cumulant.features.online.state import entity_key
 
 Inside = dict[str, Any]
 #: flags are stored as numbers, and a maximum of flags is a number
@@ -56,22 +57,24 @@ class GroupReader:
         values = [row[column] for column in self.group.by]
         return None if None in values else entity_key(self.group.number, values)
 
-    def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> tuple[int | None, list[Any]]:
-        """When the row itself enters, with its values; None where that is after `at` or the history holds it."""
+    def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> tuple[int | None, list[Any], int]:
+        """When the row itself enters, with its values and identity; None where that is after `at` or the history
+        holds it.
+        """
         event = None if self._event_time is None else row[self._event_time]
         if event is None:
-            return None, []
+            return None, [], NO_IDENTITY
         enters = event + self.group.entry.delay_us
         if enters > at:
-            return None, []
+            return None, [], NO_IDENTITY
         identity = row_identity([row[column] for column in self._key])
         if history is not None and identity != NO_IDENTITY and history.holds(identity):
-            return None, []
-        return enters, [own(row, {}) for own in self._own]
+            return None, [], NO_IDENTITY
+        return enters, [own(row, {}) for own in self._own], identity
 
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""
-        enters, own_values = self.own_event(row, at, history)
+        enters, own_values, identity = self.own_event(row, at, history)
         hi = 0 if history is None else bisect_right(history.times, at)
         newest: int | None = None
         before: int | None = -1
@@ -87,7 +90,7 @@ class GroupReader:
             if history is not None and aggregate is not None:
                 value = aggregate(history.values[slot], lo, hi, own)
             else:
-                value = value_of(measure, Past(history, slot, lo, hi), enters if joins else None, own)
+                value = value_of(measure, Past(history, slot, lo, hi), enters if joins else None, own, identity)
             features[name] = value if value is None or convert is None else convert(value)
         return newest
 
@@ -106,25 +109,31 @@ def _aggregate(measure: Measure) -> Aggregate | None:
     return HISTORY_AGGREGATIONS.get(measure.agg) if isinstance(measure, Window) and measure.value is not None else None
 
 
-def value_of(measure: Measure, past: Past, enters: int | None, own: Any) -> Any:
-    """A window or lookup that needs no `_aggregate`, or has no history; `enters`: when the row itself became known."""
+def value_of(measure: Measure, past: Past, enters: int | None, own: Any, identity: int) -> Any:
+    """A window or lookup that needs no `_aggregate`, or has no history; `enters`: when the row itself, of this
+    identity, became known.
+    """
     history, slot, lo, hi = past
     if isinstance(measure, Lookup):
-        return _newest(past, hi - 1 if hi > lo else -1, enters, own)
+        return _newest(past, hi - 1 if hi > lo else -1, enters, own, identity)
     if measure.value is None:
         return hi - lo + (enters is not None)
     if measure.agg == "last":
         at = -1 if history is None else history.values[slot].last(lo, hi)
-        return _newest(past, at, None if own is None else enters, own)
+        return _newest(past, at, None if own is None else enters, own, identity)
     return _alone(measure, own)
 
 
-def _newest(past: Past, at: int, enters: int | None, own: Any) -> Any:
-    """The value at `at`, unless the row itself became known at that time or later."""
+def _newest(past: Past, at: int, enters: int | None, own: Any, identity: int) -> Any:
+    """The value at `at`, unless the row itself comes after that event."""
     history = past.history
-    if enters is not None and (at < 0 or history is None or enters >= history.times[at]):
-        return own
-    return None if at < 0 or history is None else history.values[past.slot].all(at, at + 1)[0]
+    if at < 0 or history is None:
+        return own if enters is not None else None
+    if enters is not None:
+        time = history.times[at]
+        if enters > time or (enters == time and identity >= history.identity(at)):
+            return own
+    return history.values[past.slot].all(at, at + 1)[0]
 
 
 def _alone(measure: Window, own: Any) -> Any:

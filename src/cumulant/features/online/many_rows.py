@@ -38,10 +38,11 @@ _AGGREGATIONS: Mapping[Aggregation, Callable[[RangeValues, Ranges], tuple[Number
 
 
 class _OwnRow(NamedTuple):
-    """A row as an event: when it enters, None where it does not, and its values."""
+    """A row as an event: when it enters, None where it does not, its values and its identity."""
 
     enters: int | None
     values: list[Any]
+    identity: int
 
 
 class _Numbers:
@@ -159,7 +160,7 @@ class ManyRows:
                 value = each.aggregate(history.values[each.slot], lo - start, hi - start, own_value)
             else:
                 past = Past(history, each.slot, lo - start, hi - start)
-                value = value_of(each.measure, past, own.enters if joins[at] else None, own_value)
+                value = value_of(each.measure, past, own.enters if joins[at] else None, own_value, own.identity)
             values.append(value if value is None or convert is None else convert(value))
         return values
 

@@ -15,7 +15,6 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
-from cumulant.data.row_columns import ROW
 from cumulant.features.offline.frames import (
     entry_times,
     inside,
@@ -29,19 +28,18 @@ from cumulant.features.offline.frames import (
 from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
 from cumulant.features.offline.kernel.timeline import Ints, Timeline
 from cumulant.features.offline.kernel.values import Flags
+from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import has_versions, latest_changes
 from cumulant.features.offline.windows import evaluate_node
 from cumulant.features.online.carry_over import reconcile_logs
 from cumulant.features.online.state import (
     FORMAT,
-    NO_IDENTITY,
     STATE_KEY,
     Events,
     Slot,
     TableState,
     encode,
     entity_key,
-    row_identity,
     typecode,
 )
 from cumulant.features.online.state_writer import StateWriter
@@ -216,7 +214,8 @@ class _Materialization:
         if has_versions(frame):
             enters &= frame.select(is_in_force(self._as_of)).to_series().to_numpy()
         positions = np.flatnonzero(enters)
-        timeline = Timeline(keys[positions], numbers(times)[positions], positions)
+        ties = tie_order(group, source, frame)
+        timeline = Timeline(keys[positions], numbers(times)[positions], positions, ties)
         seen = np.flatnonzero(self._seen(group, timeline))
         if not len(seen):
             return
@@ -254,15 +253,17 @@ class _PackedGroup:
             _Column(evaluate_node(node, frame, kinds(source.fields)).gather(order), typecode(kind))
             for node, kind in zip(group.values, group.kinds, strict=True)
         ]
-        self._identities = _identities(frame.select(source.key)[order]) if source.key else None
-        self._positions = numbers(frame[ROW].gather(order)).tobytes() if group.ordered else None
+        self._identities = row_identities(frame.select(source.key)[order], source).tobytes() if source.key else None
+        self._event_times: bytes | None = None
+        if group.orders_by_event_time and source.event_time is not None:
+            self._event_times = numbers(frame[source.event_time].gather(order)).tobytes()
 
     def events(self, lo: int, hi: int, since: int | None) -> Events:
         identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
-        positions = None if self._positions is None else self._positions[lo * 8 : hi * 8]
+        event_times = None if self._event_times is None else self._event_times[lo * 8 : hi * 8]
         slots = [column.cut(lo, hi) for column in self._columns]
         since_us = None if since is None else (since, None)  # rows were corrected then; nothing is dropped
-        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions, since_us)
+        return Events(self._times[lo * 8 : hi * 8], slots, identities, event_times, since_us)
 
 
 class _Column:
@@ -280,11 +281,3 @@ class _Column:
         flags = None if self._valid is None else self._valid[lo:hi]
         texts = None if self._texts is None else self._texts[lo:hi]
         return Slot(self._data[lo * 8 : hi * 8], texts, None if flags is None or 0 not in flags else flags)
-
-
-def _identities(keys: pl.DataFrame) -> bytes:
-    """The number of each row's key, as int64 bytes."""
-    if keys.width == 1 and keys.dtypes[0] == pl.Int64:
-        return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
-    identities = [row_identity(row) for row in inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
-    return np.array(identities, dtype=np.int64).tobytes()

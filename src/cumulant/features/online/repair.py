@@ -14,11 +14,12 @@ from cumulant.core.expr import Column, columns
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.core.units import from_micros
 from cumulant.features.offline.groups import MeasureGroup, groups_of
+from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.entity_history import EntityHistory
 from cumulant.features.online.materialization import entity_blobs
 from cumulant.features.online.requests import RequestReader
-from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode, entity_key, row_identity
+from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode, entity_key
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.event_insert import Entity, GroupEvent
 from cumulant.features.posted.posted_events import POSTED, LoggedRow, SourceLog, key_values, log_table

@@ -9,18 +9,15 @@ number of the change that wrote it, so that readers see cheaply what they need n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from cumulant.core.plan import DType
+from cumulant.features.offline.row_identity import key_form
 
-FORMAT = STATE_FORMAT = 2
+FORMAT = STATE_FORMAT = 3
 STATE_KEY = b"\x00state"
-#: the identity of a row without a key: no request is ever taken for it
-NO_IDENTITY = -(2**63)
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -32,11 +29,11 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Events(msgspec.Struct, frozen=True, array_like=True):
-    """Events sorted by (time of entry, position in the source). Times are microseconds as int64 bytes.
+    """Events sorted by (time of entry, event time, identity). Times are microseconds as int64 bytes.
 
-    `identities` holds a number for the key of each row, where the source has a key; `positions` the rows' places in
-    the source, where the order of events known at one moment matters. `version` is the number of the change that wrote
-    the blob, in 8 bytes, and stays last.
+    `identities` holds a number for the key of each row, where the source has a key; `event_times` the times of the
+    events where they decide the order of those that enter at one moment (`MeasureGroup.orders_by_event_time`).
+    `version` is the number of the change that wrote the blob, in 8 bytes, and stays last.
 
     Moments before `since` cannot be answered: events that they would see are dropped, or rows were corrected or deleted
     then. Events that only moments before `kept` see are dropped. `since_us` is both where they are one moment, else
@@ -46,7 +43,7 @@ class Events(msgspec.Struct, frozen=True, array_like=True):
     times: bytes
     slots: list[Slot]
     identities: bytes | None = None
-    positions: bytes | None = None
+    event_times: bytes | None = None
     since_us: int | tuple[int, int | None] | None = None
     version: bytes = bytes(8)
 
@@ -85,27 +82,9 @@ decode_events = msgspec.msgpack.Decoder(Events).decode
 decode_state = msgspec.msgpack.Decoder(TableState).decode
 
 
-def key_form(values: Sequence[Any]) -> Sequence[Any]:
-    """Values as keys have them: of the two zeros of floats, which are equal, the positive one."""
-    if 0.0 not in values:
-        return values
-    return [0.0 if isinstance(value, float) and not value else value for value in values]
-
-
 def entity_key(group: int, values: Sequence[bool | int | float | str]) -> bytes:
     """The key of one entity of a group; values in their inside form."""
     return encode([group, *(key_form(values) if 0.0 in values else values)])
-
-
-def row_identity(values: Sequence[bool | int | float | str | None]) -> int:
-    """A 64-bit number for the key of a row: a single whole number is itself, anything else a hash."""
-    if None in values or not values:
-        return NO_IDENTITY
-    if len(values) == 1 and isinstance(values[0], int):
-        return int(values[0])
-    return int.from_bytes(
-        hashlib.blake2b(encode(list(key_form(values))), digest_size=8).digest(), "little", signed=True
-    )
 
 
 def typecode(dtype: DType) -> str | None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cumulant.core.plan import DType
 from cumulant.features.offline.groups import MeasureGroup
-from cumulant.features.online.state import NO_IDENTITY, Events, Slot, encode, typecode
+from cumulant.features.offline.row_identity import NO_IDENTITY
+from cumulant.features.online.state import Events, Slot, encode, typecode
 
 
 class GroupEvent(NamedTuple):
-    """A row as an event: time of entry, place in the source, number of its key, earliest possible posting, values."""
+    """A row as an event: time of entry, its own time, identity, earliest possible posting, values."""
 
     time: int
-    position: int
+    event_time: int
     identity: int
     first_moment: int
     values: list[Any]
@@ -95,7 +96,9 @@ class Entity:
         self._span, self._unlimited = group.span_us, group.unlimited
         self._times = _integers(None if events is None else events.times)
         self._identities = _integers(None if events is None else events.identities) if keyed else None
-        self._positions = _integers(None if events is None else events.positions) if group.ordered else None
+        self._event_times = (
+            _integers(None if events is None else events.event_times) if group.orders_by_event_time else None
+        )
         slots: Sequence[Slot | None] = [None] * len(group.kinds) if events is None else events.slots
         self._values = [_Values(slot, kind) for slot, kind in zip(slots, group.kinds, strict=True)]
         self.since = None if events is None else events.since
@@ -107,11 +110,9 @@ class Entity:
         if at >= 0:
             filled = [values.fill(at, value) for values, value in zip(self._values, event.values, strict=True)]
             return any(filled) or None
-        at = bisect_right(self._times, event.time)
-        if self._positions is not None:
-            while at and self._times[at - 1] == event.time and self._positions[at - 1] > event.position:
-                at -= 1
-            self._positions.insert(at, event.position)
+        at = self._place_of(event)
+        if self._event_times is not None:
+            self._event_times.insert(at, event.event_time)
         self._times.insert(at, event.time)
         if self._identities is not None:
             self._identities.insert(at, event.identity)
@@ -119,12 +120,23 @@ class Entity:
             values.insert(at, value)
         return True
 
+    def _place_of(self, event: GroupEvent) -> int:
+        """Where an event belongs: the same place in whatever order events come."""
+        start, end = bisect_left(self._times, event.time), bisect_right(self._times, event.time)
+        if start == end or self._identities is None:
+            return end
+        dated = self._event_times
+        if dated is None:
+            return bisect_right(self._identities, event.identity, start, end)
+        ranks = list(zip(dated[start:end], self._identities[start:end], strict=True))
+        return start + bisect_right(ranks, (event.event_time, event.identity))
+
     def remove(self, identity: int) -> bool:
         """Take the row with this key out; whether it was here."""
         at = self._find(identity)
         if at < 0:
             return False
-        for column in (self._times, self._identities, self._positions):
+        for column in (self._times, self._identities, self._event_times):
             if column is not None:
                 del column[at]
         for values in self._values:
@@ -147,7 +159,7 @@ class Entity:
         if self._unlimited:
             gone = max(min(gone, bisect_right(self._times, since) - 1), 0)
         if gone:
-            for column in (self._times, self._identities, self._positions):
+            for column in (self._times, self._identities, self._event_times):
                 if column is not None:
                     del column[:gone]
             for values in self._values:
@@ -174,7 +186,7 @@ class Entity:
                 times=self._times.tobytes(),
                 slots=[values.slot() for values in self._values],
                 identities=None if self._identities is None else self._identities.tobytes(),
-                positions=None if self._positions is None else self._positions.tobytes(),
+                event_times=None if self._event_times is None else self._event_times.tobytes(),
                 since_us=self.since if self.since is None or self.since == self.kept else (self.since, self.kept),
                 version=version.to_bytes(8, "big"),
             )

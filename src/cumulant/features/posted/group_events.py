@@ -9,9 +9,10 @@ from cumulant.core.errors import RequestError
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.offline.groups import MeasureGroup
+from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 from cumulant.features.online.requests import RequestReader
-from cumulant.features.online.state import entity_key, row_identity
+from cumulant.features.online.state import entity_key
 from cumulant.features.posted.event_insert import GroupEvent
 from cumulant.features.posted.posted_events import Inside, LoggedRow
 
@@ -52,13 +53,13 @@ class GroupWriter:
 
     def event(self, record: LoggedRow) -> tuple[bytes, GroupEvent] | None:
         """The entity's key and the event; None as long as the row does not enter."""
-        return None if record.deleted else self.event_of(self.row(record), record.position)
+        return None if record.deleted else self.event_of(self.row(record))
 
     def row(self, record: LoggedRow) -> Inside:
         """The columns of a row of the log that the plan reads."""
         return {**record.values, **self._read(record.other)} if record.other else record.values
 
-    def event_of(self, values: Inside, position: int) -> tuple[bytes, GroupEvent] | None:
+    def event_of(self, values: Inside) -> tuple[bytes, GroupEvent] | None:
         """As `event`, of the values of a row; what is not there is null."""
         row = {**self._empty, **values}
         by = [row[column] for column in self.group.by]
@@ -69,7 +70,7 @@ class GroupWriter:
         read = [value(row, {}) for value in self._values]
         first = self._first_moment(row)
         assert first is not None, "a row that enters has an event time"
-        return entity_key(self.group.number, by), GroupEvent(enters, position, identity, first, read)
+        return entity_key(self.group.number, by), GroupEvent(enters, row[self._event_time], identity, first, read)
 
     def _read(self, other: Inside) -> Inside:
         """Columns that came before this plan, which reads them, was there; what does not fit them is null."""

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulant.features.online.state import encode, key_form
+from cumulant.features.offline.row_identity import key_form
+from cumulant.features.online.state import encode
 from cumulant.ports.online import Cells, OnlineStore
 
 Inside = dict[str, Any]
-#: posted rows come after every row of a snapshot
+#: the position of rows that no snapshot has; logs of earlier versions of Cumulant have it and more
 POSTED = 2**48
 _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
@@ -35,7 +36,8 @@ class PostedRow(NamedTuple):
 
 
 class LoggedRow(msgspec.Struct, array_like=True):
-    """A row as far as it was posted: its position in the source, its newest entry, and its values as in `PostedRow`.
+    """A row as far as it was posted: its position in the snapshot or `POSTED`, its newest entry, and its values as in
+    `PostedRow`.
 
     Of a source with corrections it is the version in force (`row_versions`): known time, arrival and begin in
     microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
@@ -115,7 +117,7 @@ class SourceLog:
         key, number = row.key, self._header.next
         record = self._records[key]
         if record is None:
-            record = LoggedRow(POSTED + number if position is None else position, number, row.values, row.other)
+            record = LoggedRow(POSTED if position is None else position, number, row.values, row.other)
             self._records[key] = record
         elif not _add_columns(record, row):
             return False

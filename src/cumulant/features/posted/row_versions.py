@@ -14,7 +14,8 @@ import msgspec
 
 from cumulant.core.plan import Corrections, FeaturePlan, Source
 from cumulant.features.offline.groups import event_columns, groups_of
-from cumulant.features.online.state import encode, key_form
+from cumulant.features.offline.row_identity import key_form
+from cumulant.features.online.state import encode
 from cumulant.features.posted.posted_events import POSTED, Inside, LoggedRow, PostedRow
 
 _PREFIX = b"\x00row"
@@ -96,7 +97,7 @@ class VersionRule:
         known = self.known_time(values)
         if deleted and self._known and known is None:
             known = now
-        after = LoggedRow(POSTED + entry, entry, values, other, known, now, None, deleted)
+        after = LoggedRow(POSTED, entry, values, other, known, now, None, deleted)
         after.whole = not deleted and before is not None and (before.deleted or before.whole)
         if before is None:
             return after
@@ -178,7 +179,7 @@ def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> Logge
     """The row with missing columns filled by a scored row, where no snapshot has it."""
     present = _present(row.values)
     if before is None:
-        return LoggedRow(POSTED + entry, entry, present, row.other)
+        return LoggedRow(POSTED, entry, present, row.other)
     missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
     if before.deleted or before.whole or before.over or not missing:
         return None

@@ -52,7 +52,7 @@ class VersionWriter:
         """The entities that a version enters, each with its event there."""
         if version is None or version.deleted:
             return []
-        events = ((group, group.event_of(version.values, version.position)) for group in self._groups)
+        events = ((group, group.event_of(version.values)) for group in self._groups)
         return [(group, *event) for group, event in events if event is not None]
 
     def take(
@@ -75,7 +75,11 @@ class VersionWriter:
         new = {key: (group, event) for group, key, event in self.events(after)}
         for key in old.keys() | new.keys():
             group, gone, come = (old.get(key) or new[key])[0], old.get(key), new.get(key)
-            if gone is not None and come is not None and _is_same_event(gone[1], come[1], ordered=group.group.ordered):
+            if (
+                gone is not None
+                and come is not None
+                and _is_same_event(gone[1], come[1], dated=group.group.orders_by_event_time)
+            ):
                 continue
             remove = None if gone is None else gone[1].identity
             begins = None if stored is None else after.begins
@@ -87,7 +91,8 @@ def _is_same_version(version: StoredVersion, other: StoredVersion) -> bool:
     return version.values == other.values and version.deleted == other.deleted
 
 
-def _is_same_event(event: GroupEvent, other: GroupEvent, *, ordered: bool) -> bool:
-    """Whether windows and lookups see no difference."""
-    at = (event.position, other.position) if ordered else (0, 0)
-    return event.time == other.time and event.values == other.values and at[0] == at[1]
+def _is_same_event(event: GroupEvent, other: GroupEvent, *, dated: bool) -> bool:
+    """Whether windows and lookups see no difference of a row's events; `dated`: event times decide their order."""
+    if event.time != other.time or event.values != other.values:
+        return False
+    return not dated or event.event_time == other.event_time

@@ -16,6 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
+from cumulant.features.offline.groups import ORDER_RULE
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
@@ -83,7 +84,7 @@ def feature_set(
     """The step `features` of a run."""
     used = used_sources(task.plan, snapshots)
     moment = None if as_of is None else as_of.isoformat()
-    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=moment)
+    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=moment, order=ORDER_RULE)
     recorded = msgspec.to_builtins(inputs)
     key, tables = f"features/{digest(recorded)}", context.project.tables()
 
@@ -212,6 +213,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     plan: object
     snapshots: dict[str, str]
     as_of: str | None
+    #: the number of the rule for events known at one moment (`ORDER_RULE`); tables that do not name it are of the first
+    order: int = 1
 
 
 class ExtendedTable(NamedTuple):
@@ -257,7 +260,10 @@ def _earlier_tables(project: Project, inputs: Inputs) -> Iterator[_Earlier]:
     plan = canonical(inputs.plan)
     for step in sorted(done, key=lambda step: step.started, reverse=True):
         earlier, result = msgspec.convert(step.inputs, Inputs), step.result or {}
-        same = earlier.as_of == inputs.as_of and earlier.snapshots.keys() == inputs.snapshots.keys()
+        same = (earlier.as_of, earlier.order) == (
+            inputs.as_of,
+            inputs.order,
+        ) and earlier.snapshots.keys() == inputs.snapshots.keys()
         if same and canonical(earlier.plan) == plan:
             ref = project.tables().find(msgspec.convert(result["table"], TableRef).key)
             if ref is not None:

@@ -1,4 +1,6 @@
-"""Stored features that the online store lost: filled again from the newest data, under the name that servers read.
+"""Stored features that the online store lost or has in another format: filled again from the newest data.
+
+They keep the name that servers read.
 
 `python -m cumulant.flows.maintenance.refill PROJECT --env NAME` does it once. `cumulant up` starts that beside its
 controller when a table is missing, `cumulant tick` does it in its own process.
@@ -40,15 +42,21 @@ _POLL, _END = 0.2, 10.0
 
 
 class RefilledTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A table that was filled again, and the versions that read it."""
+    """A table that was filled again, and the versions that read it. `outdated`: it was there, in another format."""
 
     table: str
     versions: tuple[str, ...]
     entities: int
+    outdated: bool = False
 
 
 def describe(refilled: RefilledTable) -> str:
     versions = ", ".join(refilled.versions)
+    if refilled.outdated:
+        return (
+            f"the stored features of version {versions} had the format of another version of Cumulant; they were "
+            f"filled again from the newest data and the posted rows, {refilled.entities:,} entities"
+        )
     return (
         f"the online store had lost the stored features of version {versions}; they were filled again from the newest "
         f"data, {refilled.entities:,} entities; posted rows that the data do not contain are lost"
@@ -56,7 +64,8 @@ def describe(refilled: RefilledTable) -> str:
 
 
 def lost_tables(project: Project) -> dict[str, tuple[str, ...]]:
-    """Tables that served versions read and the project's online store does not have, with these versions.
+    """Tables that served versions read and the project's online store does not have, or has in another format than
+    this version of Cumulant writes, with these versions.
 
     Raises:
         EngineUnavailableError: the online store does not answer.
@@ -70,13 +79,15 @@ def lost_tables(project: Project) -> dict[str, tuple[str, ...]]:
             tables[table] = (*tables.get(table, ()), served.version)
     if not tables:
         return {}
+    from cumulant.features.online.entity_cache import is_filled
+
     store = project.online()
-    return {table: versions for table, versions in tables.items() if not store.meta(table)}
+    return {table: versions for table, versions in tables.items() if not is_filled(store, table)}
 
 
 @verb("features.materialize")
 def refill(project: Project, *, principal: Principal, progress: Progress = silent) -> tuple[RefilledTable, ...]:
-    """Fill the tables that the online store lost. Servers read them with their next request.
+    """Fill the tables that the online store lost, or has in another format. Servers read them with their next request.
 
     Raises:
         EngineUnavailableError: the online store does not answer.
@@ -98,6 +109,7 @@ def _refill(context: Context, table: str, versions: tuple[str, ...]) -> Refilled
     from cumulant.servable.folder import load_description
 
     project = context.project
+    outdated = bool(project.online().meta(table))
     served = deployment_of(project).read(project.name).versions[versions[0]]  # versions of one table have one plan
     folder = servable_of(project, served)
     if folder is None:
@@ -106,8 +118,9 @@ def _refill(context: Context, table: str, versions: tuple[str, ...]) -> Refilled
     assert isinstance(described, Servable), "a version that reads a table has a plan"
     snapshots = _newest_snapshots(context, described.plan.sources)
     _, entities = materialize(context, described.plan, snapshots, as_of=None, into=table)
-    context.emit(StateLost(table=table, versions=versions))
-    return RefilledTable(table=table, versions=versions, entities=entities)
+    if not outdated:
+        context.emit(StateLost(table=table, versions=versions))
+    return RefilledTable(table=table, versions=versions, entities=entities, outdated=outdated)
 
 
 def _newest_snapshots(context: Context, sources: Iterable[str]) -> dict[str, Snapshot]:
@@ -150,7 +163,7 @@ def _watch(project: Project, ended: threading.Event, report: Callable[[str], Non
 def _run_child(project: Project, ended: threading.Event, report: Callable[[str], None]) -> bool:
     """Whether another process filled the tables; it is stopped where this one ends before."""
     line = [sys.executable, "-m", __name__, str(project.root), "--env", project.environment]
-    report("the online store lost stored features that are served; they are filled again")
+    report("stored features that are served are lost or have another format; they are filled again")
     process = start(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, death_signal=signal.SIGTERM)
     assert process.stdout is not None
     with process.stdout as output:

@@ -188,6 +188,7 @@ def materialize(
     `into`: a table that servers read already, in place of the one that is named by the data.
     """
     from cumulant.core.masking import fingerprint
+    from cumulant.features.online.entity_cache import is_filled
     from cumulant.features.online.hashed_keys import HashedKeys
     from cumulant.features.online.online import OnlineFeatures
     from cumulant.features.online.state import STATE_FORMAT
@@ -219,7 +220,7 @@ def materialize(
         lambda: _fill(context, plan, snapshots, table=table, as_of=as_of, since=since),
         function=StepFunction(f"{__name__}:{run_online_state.__name__}", {"inputs": inputs, "table": table}),
         uses=("online",),
-        verify=lambda _: bool(store.meta(table)),
+        verify=lambda _: is_filled(store, table),
         write=tell,
     )
     OnlineFeatures(hashed.plan, store, table).catch_up()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -173,6 +174,30 @@ class OnlineConformance(Suite):
                 requests = [{"id": 9, "card": card, "at": _moment(9)} for card in expected]
                 assert dict(zip(expected, reader.vectors(requests).columns["spent_1d"], strict=True)) == expected
 
+    def test_posted_rows_give_one_state_in_any_order(self, online: OnlineStore) -> None:
+        """Rows that are known at one moment, each posted twice, in two orders of arrival and all at once."""
+        from cumulant.features.online.materialization import materialize
+        from cumulant.features.online.state import decode_events, entity_key
+        from cumulant.features.online.state_writer import StateWriter
+        from cumulant.features.posted.state_update import advance
+
+        plan = _sums(corrected=False)
+        rows = [_payment(number, "a", 0, number / 4) for number in range(6)]
+        orders = {"forward": [*rows, *rows], "backward": [*rows[::-1], *rows[::-1]], "filled": []}
+        states = []
+        for table, posts in orders.items():
+            stored = pl.DataFrame(rows if table == "filled" else rows[2:4])
+            materialize(plan, {"tx": stored}, online, table=table, scope=table)
+            writer = StateWriter(plan, online, table, now_us=lambda: 0)
+            for row in posts:
+                advance([writer], "tx", [row])
+            (blob,) = online.get(table, [entity_key(0, ["a"])])
+            assert blob is not None
+            events = decode_events(blob)
+            states.append((events.times, events.slots, events.identities, events.event_times, events.since))
+        assert states[0] == states[1] == states[2]
+        assert len(states[0][0]) == 6 * 8
+
     def test_meta(self, online: OnlineStore) -> None:
         online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})
         online.put_meta("cards", {"as_of": "2013-01-02"})
@@ -221,14 +246,15 @@ def _payments(*rows: tuple[int, str, int, float]) -> pl.DataFrame:
     return pl.DataFrame([_payment(*row) for row in rows])
 
 
-def _sums() -> FeaturePlan:
-    """A sum by card over a source whose rows correct each other by the time in `changed`."""
+def _sums(*, corrected: bool = True) -> FeaturePlan:
+    """A sum and the newest value by card, over a source whose rows may correct each other by the time in `changed`."""
     from cumulant.features.definition.definitions import source as features_source
     from cumulant.features.definition.loading import collect
     from cumulant.features.definition.plan import compile_plan
 
     fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
     corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))
-    source = Source("tx", ("id",), "at", fields, corrections=corrections)
-    spent = features_source("tx").by("card").sum("amount", window="1d")
-    return compile_plan(collect({"spent": spent}), {"tx": source}, entity="tx", predict_at=None)
+    source = Source("tx", ("id",), "at", fields, corrections=corrections if corrected else msgspec.UNSET)
+    card = features_source("tx").by("card")
+    defined = {"spent": card.sum("amount", window="1d"), "newest": card.last("amount", window="1d")}
+    return compile_plan(collect(defined), {"tx": source}, entity="tx", predict_at=None)

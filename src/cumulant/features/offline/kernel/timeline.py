@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 _BITS = 62
 #: queries of a lookup, whose data fit into the processor's cache
 CHUNK = 1 << 13
@@ -46,23 +48,43 @@ class QueryKeys(NamedTuple):
 
 
 class Timeline:
-    """Events of one group of windows, sorted by (key, time, position in the source).
+    """Events of one group of windows, sorted by (key, time, `tie_order` of positions, position in the source).
 
     `order`: the position in the source of each sorted event. `keys` number their keys from 0 without gaps; times are
     microseconds, or any integers.
     """
 
-    def __init__(self, codes: Ints, times: Ints, positions: Ints | None = None) -> None:
+    def __init__(
+        self,
+        codes: Ints,
+        times: Ints,
+        positions: Ints | None = None,
+        tie_order: Callable[[Ints], Sequence[Ints]] | None = None,
+    ) -> None:
         order = grouped_order(codes, times)
         self.order: Ints = order if positions is None else positions[order]
         self.times: Ints = times[order]
         codes = codes[order]
         begins = np.ones(len(codes), dtype=np.bool_)
         np.not_equal(codes[1:], codes[:-1], out=begins[1:])
+        if tie_order is not None:
+            self._sort_ties(begins, tie_order)
         heads = np.flatnonzero(begins)
         self.keys: Ints = np.cumsum(begins) - 1
         self._codes = codes[heads]
         self._bounds: Ints = np.append(heads, len(codes))
+
+    def _sort_ties(self, begins: Flags, tie_order: Callable[[Ints], Sequence[Ints]]) -> None:
+        """Sort the events of each key and moment; `begins`: where the events of a key begin."""
+        starts = begins.copy()
+        starts[1:] |= self.times[1:] != self.times[:-1]
+        single = starts.copy()
+        single[:-1] &= starts[1:]
+        tied = np.flatnonzero(~single)
+        if len(tied):
+            positions = self.order[tied]
+            by = [*reversed(tie_order(positions)), np.cumsum(starts[tied])]
+            self.order[tied] = positions[np.lexsort(by)]
 
     def __len__(self) -> int:
         return len(self.order)
