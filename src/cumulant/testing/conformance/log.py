@@ -19,6 +19,7 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.ports.log import Log, PartInfo, current_parts, split_covered
+from cumulant.testing.conformance.logs.replacement import LogReplacementConformance
 from cumulant.testing.log import (
     DAY,
     all_lines,
@@ -30,7 +31,6 @@ from cumulant.testing.log import (
     write_half,
     write_parts,
 )
-from cumulant.testing.log_replacement import LogReplacementConformance
 
 _MANY = 10_000
 

@@ -1,0 +1,1 @@
+"""Rules of the port `log`, by subject; `LogConformance` has them all."""
