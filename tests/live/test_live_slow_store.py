@@ -23,7 +23,7 @@ from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
-from cumulant.testing.fault_proxy import FaultProxy
+from cumulant.testing.servers.fault_proxy import FaultProxy
 
 pytestmark = [pytest.mark.live, pytest.mark.parametrize("endpoint", ["moto"], indirect=True)]
 

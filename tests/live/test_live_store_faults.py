@@ -14,8 +14,8 @@ from cumulant.drivers.objectstore.log import BucketLog
 from cumulant.drivers.objectstore.objects import BucketObjects
 from cumulant.drivers.objectstore.tables import BucketTables
 from cumulant.project.file.loading import load
-from cumulant.testing.fault_proxy import FaultProxy
 from cumulant.testing.secrets import MemorySecrets
+from cumulant.testing.servers.fault_proxy import FaultProxy
 
 pytestmark = [pytest.mark.live, pytest.mark.parametrize("endpoint", ["weed"], indirect=True)]
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cumulant.testing.fault_proxy import FaultProxy
+from cumulant.testing.servers.fault_proxy import FaultProxy
 
 
 class Echo(BaseHTTPRequestHandler):

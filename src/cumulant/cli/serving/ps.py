@@ -56,8 +56,7 @@ def ps(call: Invocation) -> None:
         if unread:
             console.print(f"the machines are not known: {unread}", markup=False, style="red")
 
-    more: dict[str, object] = ({"shares": shares} if shares else {}) | (
-        {"hosts": host_documents(hosts)} if hosts else {}
-    )
+    more: dict[str, object] = {"shares": shares} if shares else {}
+    more |= {"hosts": host_documents(hosts)} if hosts else {}
     more |= {"hosts_unknown": unread} if unread else {}
     call.answer(document(status) | more, text)

@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 
 from cumulant.core.system.child_processes import start
-from cumulant.testing.fault_proxy import FaultProxy
 from cumulant.testing.postgres import INSTALL, PostgresServer, postgres_server, server_programs
+from cumulant.testing.servers.fault_proxy import FaultProxy
 from cumulant.testing.servers.mlflow import mlflow_server
 from cumulant.testing.servers.seaweedfs import BUCKET, KEY, SECRET, SeaweedServer, seaweed_server
 from cumulant.testing.servers.valkey import ValkeyServer, valkey_server
