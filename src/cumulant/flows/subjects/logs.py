@@ -178,7 +178,7 @@ def find_exchanges(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 
 def keep_exchanges(context: Context, subject: Subject) -> Receipt:
-    reason = "it holds the hash only; the oldest files go when new ones are written"
+    reason = "it holds the hash only; rows go with their day (`serving.log.keep`) or with the oldest files"
     return _kept(EXCHANGES, find_exchanges(context, subject), reason)
 
 
