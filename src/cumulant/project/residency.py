@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from cumulant.project.file.document import Problem, YamlEntry
-from cumulant.project.file.spec import EnvironmentSpec
+from cumulant.project.file.spec import EnvironmentSpec, StepsSpec
 from cumulant.project.file.text_values import masked
 
 #: the keys whose URL may declare a region
@@ -21,14 +21,28 @@ def residency_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem
         return []
     allowed = ", ".join(spec.residency)
     problems = []
-    if not _is_within(spec.region, spec.residency):
+    if not is_allowed(spec.region, spec.residency):
         text = f'region "{spec.region}" is outside of residency ({allowed}): nothing may be stored there'
         problems.append(_at(chosen, "region", text))
     for key in _DECLARING:
         region = _declared(getattr(spec, key))
-        if region is not None and not _is_within(region, spec.residency):
+        if region is not None and not is_allowed(region, spec.residency):
             text = f'{key} is in region "{region}", outside of residency ({allowed}): nothing may be stored there'
             problems.append(_at(chosen, key, text))
+    return problems
+
+
+def step_problems(steps: StepsSpec, allowed: list[str], project: YamlEntry) -> list[Problem]:
+    """Regions of `resources.steps` outside of `allowed`, each with its line; an empty list allows all."""
+    problems = []
+    for step in steps.__struct_fields__:
+        region = getattr(steps, step).region
+        if region is not None and not is_allowed(region, allowed):
+            entry = project
+            for key in ("resources", "steps", step, "region"):
+                entry = entry.get(key) or entry
+            text = f'step {step} is for region "{region}", outside of residency ({", ".join(allowed)})'
+            problems.append((entry.place.file, entry.place.line, text))
     return problems
 
 
@@ -50,8 +64,9 @@ def _declared(url: str | None) -> str | None:
     return options.get("region") or None
 
 
-def _is_within(region: str, allowed: list[str]) -> bool:
-    return any(region == name or region.startswith(f"{name}-") for name in allowed)
+def is_allowed(region: str, allowed: list[str]) -> bool:
+    """Whether a region is one of `allowed` or a part of one; an empty list allows all."""
+    return not allowed or any(region == name or region.startswith(f"{name}-") for name in allowed)
 
 
 def _at(chosen: YamlEntry, key: str, text: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Every route of every server declares what its callers do there, and the servers of a project ask before they do it."""
+"""Every route of every server declares what its callers do there; reviews and the status of releases check it."""
 
 import asyncio
 

@@ -1,6 +1,7 @@
 """A subject is found wherever it is stored, erased where that is possible, and named nowhere by its value afterwards."""
 
 import ast
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,7 +253,7 @@ def test_a_project_without_subjects_says_what_to_declare(tmp_path):
         find_subject(project, ANN, principal=project.principal())
 
 
-def test_the_command_changes_nothing_without_yes(filled, capsys):
+def test_the_command_changes_nothing_without_yes(filled, capsys, monkeypatch):
     filled.close()
     folder = str(filled.root)
     assert command(["subjects", "erase", ANN, "--project", folder, "--json"]) == 0
@@ -263,6 +264,9 @@ def test_the_command_changes_nothing_without_yes(filled, capsys):
     assert done["remaining"] == []
     assert command(["subjects", "find", ANN, "--project", folder]) == 0
     assert "prediction log" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{BOB}\n"))
+    assert command(["subjects", "find", "-", "--project", folder, "--json"]) == 0
+    assert "prediction log" in capsys.readouterr().out
 
 
 def test_python_finds_and_erases(filled):

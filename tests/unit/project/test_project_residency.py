@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from threading import Event
+
 import pytest
 
 from cumulant.core.errors import ProjectFileError, UsageError
+from cumulant.flows.worker.run_worker import run_worker
+from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.file.loading import load
 from cumulant.project.residency import unchecked_places
 
@@ -41,6 +46,24 @@ def test_a_region_outside_is_refused_before_anything_is_opened(tmp_path, keys, p
     [(file, line, text)] = caught.value.problems
     assert (file, line) == ("cumulant.yaml", problem[0])
     assert problem[1] in text
+
+
+def test_a_step_for_a_region_outside_is_refused(tmp_path):
+    steps = "{steps: {search: {region: us-east-1}, package: {region: eu-west-1}}}"
+    with pytest.raises(ProjectFileError) as caught:
+        project(tmp_path, region="eu", residency="[eu]", resources=steps)
+    assert list(caught.value.problems) == [
+        ("cumulant.yaml", 6, 'step search is for region "us-east-1", outside of residency (eu)')
+    ]
+    project(tmp_path, region="eu", resources=steps)
+
+
+def test_a_worker_in_a_region_outside_is_refused(tmp_path):
+    found = project(tmp_path, region="eu", residency="[eu]")
+    for region, fits in (("eu-west-1", True), ("us", False), ("", False)):
+        with nullcontext() if fits else pytest.raises(UsageError, match="outside of residency"):
+            offer = WorkerOffer(cpu=1, memory=1, region=region)
+            run_worker(found, principal=found.principal(), offer=offer, stop=Event(), once=True)
 
 
 @pytest.mark.parametrize("region", ["eu", "eu-central-1", "ch"])

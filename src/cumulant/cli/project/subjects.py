@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,17 +22,25 @@ app = application(
     examples=["cumulant subjects find c17", "cumulant subjects erase c17 --yes"],
 )
 
-Value = Annotated[str, typer.Argument(metavar="SUBJECT", help="The value of the column that `subject` names.")]
+Value = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUBJECT",
+        help="The value of the column that `subject` names; - reads it from standard input, where no list of processes "
+        "and no history of a shell shows it.",
+        callback=lambda value: sys.stdin.readline().rstrip("\r\n") if value == "-" else value,
+    ),
+]
 OfSource = Annotated[str, typer.Option("--source", metavar="NAME", help="Only this source; default: all with one.")]
 
 
 @command(
     app,
     action="subjects.find",
-    examples=["cumulant subjects find c17", "cumulant subjects find ann@example.com --json"],
+    examples=["cumulant subjects find c17", "cumulant subjects find - --json < subject.txt"],
 )
 def find(call: Invocation, subject: Value, source: OfSource = "") -> None:
-    """Show every place that holds rows of the subject, or its keyed hash."""
+    """Show the places that are known to hold rows of the subject, or its keyed hash."""
     from cumulant.flows.subjects.subjects import find_subject
 
     with call.project() as project, call.progress("find subject") as progress:

@@ -22,6 +22,7 @@ from cumulant.flows.ledger.step_function import RUN_STEP, RunReference, StepFunc
 from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.endpoints import STATE
+from cumulant.project.residency import is_allowed
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -69,7 +70,7 @@ def run_worker(
     `once`: until no step that fits is queued. An interrupt ends the running step, which is queued again.
 
     Raises:
-        UsageError: this machine cannot give a step the project's state folder.
+        UsageError: this machine cannot give a step the project's state folder, or is outside of `residency`.
     """
     if os.name == "nt":
         raise UsageError(
@@ -77,7 +78,13 @@ def run_worker(
             subject="worker",
             hint="run `cumulant worker` on Linux or macOS; commands may run on Windows",
         )
-
+    allowed = project.file.environment.residency
+    if not is_allowed(offer.region, allowed):
+        raise UsageError(
+            f'the region of this worker, "{offer.region}", is outside of residency ({", ".join(allowed)})',
+            subject=offer.region,
+            hint="run it in one of these regions, and name that with --region",
+        )
     worker = StepWorker(
         project.journal(),
         project.drivers.client(_HERE, "compute"),

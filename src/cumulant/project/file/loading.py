@@ -22,7 +22,7 @@ from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.rules import secrets_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
-from cumulant.project.residency import residency_problems
+from cumulant.project.residency import residency_problems, step_problems
 
 
 def load(
@@ -108,7 +108,9 @@ def check_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     except msgspec.ValidationError as error:
         raise file_error([_own_problem(error, layers.project)]) from None
     broken = section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets"))
-    if broken := broken + residency_problems(environment, layers.chosen):
+    broken += residency_problems(environment, layers.chosen)
+    broken += step_problems(spec.resources.steps, environment.residency, layers.project)
+    if broken:
         raise file_error(broken)
     return spec, environment
 
