@@ -7,7 +7,7 @@ which every machine that serves follows; each keeps a copy for the time in which
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ from cumulant.ports.deploy import Deploy, ServedSpec, ServerState
 from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
+    from cumulant.flows.stack.status import Status
     from cumulant.project.project import Project
 
 #: rows of the journal, by model
@@ -85,13 +86,7 @@ class LocalDeployment:
             add_to_machine(self._project, spec, self._address)
 
     def present(self, model: str) -> Sequence[ServerState]:
-        status = own_status(self._project.state)
-        by_url = {child.url: child for child in status.children} if status else {}
-        return [
-            _state(served, ready=child is not None and child.ready, restarts=child.restarts if child else 0)
-            for served in self.read(model).versions.values()
-            for child in [by_url.get(served.endpoint)]
-        ]
+        return server_states(self.read(model).versions.values(), own_status(self._project.state))
 
 
 class HostsDeployment:
@@ -179,15 +174,21 @@ def was_served(project: Project) -> bool:
     return desired.model == project.name and bool(desired.champion or desired.versions)
 
 
-def _state(served: ServedVersion, *, ready: bool, restarts: int) -> ServerState:
-    return ServerState(
-        version=served.version,
-        endpoint=served.endpoint,
-        ready=ready,
-        host=host_name(),
-        arguments={} if served.spec is None else served.spec.arguments,
-        restarts=restarts,
-    )
+def server_states(versions: Iterable[ServedVersion], status: Status | None) -> list[ServerState]:
+    """This machine's servers of these versions; `status` is its supervisor's, None while none runs."""
+    children = {child.url: child for child in status.children} if status else {}
+    return [
+        ServerState(
+            version=served.version,
+            endpoint=served.endpoint,
+            ready=child is not None and child.ready,
+            host=host_name(),
+            arguments={} if served.spec is None else served.spec.arguments,
+            restarts=0 if child is None else child.restarts,
+        )
+        for served in versions
+        for child in [children.get(served.endpoint)]
+    ]
 
 
 def _decoded(value: dict[str, object], model: str) -> DesiredState:

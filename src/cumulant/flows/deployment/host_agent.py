@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
-from cumulant.flows.deployment.deployment import HostsDeployment
+from cumulant.flows.deployment.deployment import HostsDeployment, server_states
 from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_report import BEAT, LAPSE, HostReport, remove_report, write_report
 from cumulant.flows.ledger.processes import this_process
@@ -98,20 +98,8 @@ class HostAgent:
     def _servers(self) -> list[ServerState]:
         if SERVERS not in self._roles:
             return []
-        state, status = read_desired_state(self._project.state, self._project.name), read_status(self._project.state)
-        children = {child.url: child for child in status.children} if status else {}
-        return [
-            ServerState(
-                version=served.version,
-                endpoint=served.endpoint,
-                ready=child is not None and child.ready,
-                host=host_name(),
-                arguments={} if served.spec is None else served.spec.arguments,
-                restarts=0 if child is None else child.restarts,
-            )
-            for served in state.current(datetime.now(UTC))
-            for child in [children.get(served.endpoint)]
-        ]
+        state = read_desired_state(self._project.state, self._project.name)
+        return server_states(state.current(datetime.now(UTC)), read_status(self._project.state))
 
     def _follow(self) -> None:
         if self._desired is None:
