@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -127,11 +126,6 @@ class FeaturePlan(msgspec.Struct, frozen=True):
     def needs_state(self) -> bool:
         """Whether any feature reads more than the row itself."""
         return any(feature.window is not None or feature.lookup is not None for feature in self.features)
-
-    def subject_key(self, source: str, columns: Sequence[str]) -> str | None:
-        """The one of these columns of a source that says whose row it is; None where none does."""
-        subject = self.sources[source].subject
-        return subject if isinstance(subject, str) and subject in columns else None
 
     @property
     def names(self) -> tuple[str, ...]:
