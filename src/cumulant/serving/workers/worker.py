@@ -115,7 +115,7 @@ class Worker:
         self.app.models = models
         await asyncio.to_thread(self.recorder.settle, taken)
 
-    def _open_inbox(self) -> LogClient | None:
+    def _open_log(self) -> LogClient | None:
         """From the event loop's thread, which is the one that writes to it."""
         if self._settings.log_socket is None:
             return None
@@ -153,7 +153,7 @@ class Worker:
         fleet = fleet or SingleWorker(self.staff)
         control = Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
         self.app.join(fleet, control, self._settings.control)
-        log = self._open_inbox()
+        log = self._open_log()
         async with AsyncExitStack() as stack:
             stack.enter_context(shorten_thread_turns())
             stack.callback(listeners.close)
