@@ -5,7 +5,7 @@ import pytest
 from cumulant.core.errors import ProjectFileError
 from cumulant.drivers.local import driver as local
 from cumulant.drivers.worker import driver as workers
-from cumulant.flows.ledger.step_function import can_reach, is_shared, needed_resources, runs_elsewhere
+from cumulant.flows.ledger.step_function import can_reach, needed_resources, runs_elsewhere, supports_hosts
 from cumulant.ports.compute import Resources
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.loading import load
@@ -63,4 +63,4 @@ def test_what_a_worker_can_reach(tmp_path):
     for port in ("online", "objects"):
         assert can_reach(here, port)
         assert not can_reach(elsewhere, port)
-        assert not is_shared(here, port)
+        assert not supports_hosts(here, port)

@@ -87,9 +87,9 @@ def can_reach(project: Project, port: str, url: str | None = None) -> bool:
     """
     if not runs_elsewhere(project):
         return True
-    return is_shared(project, port, url)
+    return supports_hosts(project, port, url)
 
 
-def is_shared(project: Project, port: str, url: str | None = None) -> bool:
+def supports_hosts(project: Project, port: str, url: str | None = None) -> bool:
     """Whether processes of several machines can use what is at `port`."""
     return HOSTS in project.drivers.capabilities(url or project.endpoints.of(port), port)

@@ -16,7 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
-from cumulant.flows.ledger.step_function import StepFunction, is_shared
+from cumulant.flows.ledger.step_function import StepFunction, supports_hosts
 from cumulant.flows.serving.reason_codes import check_when
 from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
@@ -130,7 +130,7 @@ def _trial_folder(project: Project, name: str) -> Path | CopiedFolder:
     from cumulant.training.search.trial_journal import CopiedFolder
 
     folder = project.state / SEARCH / name
-    return CopiedFolder(folder, project.objects(), f"{SEARCH}/{name}") if is_shared(project, "objects") else folder
+    return CopiedFolder(folder, project.objects(), f"{SEARCH}/{name}") if supports_hosts(project, "objects") else folder
 
 
 def sample_training_rows(rows: TrainingSet, work: TrainingWork) -> TrainingSet:
