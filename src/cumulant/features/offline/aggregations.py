@@ -12,8 +12,8 @@ import polars as pl
 from cumulant.core.plan import Aggregation
 from cumulant.features.offline.frames import codes, floats, numbers, valid
 from cumulant.features.offline.kernel.ranges import Distinct, Numbers, latest
-from cumulant.features.offline.kernel.timeline import Ints
-from cumulant.features.offline.kernel.values import Flags, Ranges, RangeValues
+from cumulant.features.offline.kernel.timeline import Flags, Ints
+from cumulant.features.offline.kernel.values import Ranges, RangeValues
 
 
 class OwnRows(NamedTuple):

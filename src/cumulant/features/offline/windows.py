@@ -18,8 +18,8 @@ from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, Even
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.offline.groups import MeasureGroup, reach_us
 from cumulant.features.offline.kernel.ranges import Numbers
-from cumulant.features.offline.kernel.timeline import CHUNK, Ints, Timeline, grouped_order
-from cumulant.features.offline.kernel.values import Flags, Ranges
+from cumulant.features.offline.kernel.timeline import CHUNK, Flags, Ints, Timeline, grouped_order
+from cumulant.features.offline.kernel.values import Ranges
 from cumulant.features.offline.polars_compiler import TYPES, expression
 from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import Epochs, has_versions

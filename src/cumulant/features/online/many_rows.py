@@ -14,8 +14,8 @@ import numpy as np
 
 from cumulant.core.plan import Aggregation, Window
 from cumulant.features.offline.kernel.ranges import Numbers
-from cumulant.features.offline.kernel.timeline import Bisection, Ints
-from cumulant.features.offline.kernel.values import Flags, Ranges, RangeValues
+from cumulant.features.offline.kernel.timeline import Bisection, Flags, Ints
+from cumulant.features.offline.kernel.values import Ranges, RangeValues
 from cumulant.features.online.entity_history import EntityHistory, unpacked
 from cumulant.features.online.group_reader import GroupMeasure, GroupReader, Inside, Past, value_of
 from cumulant.features.online.state import Slot, typecode

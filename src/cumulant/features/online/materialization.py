@@ -26,8 +26,7 @@ from cumulant.features.offline.frames import (
     valid,
 )
 from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
-from cumulant.features.offline.kernel.timeline import Ints, Timeline
-from cumulant.features.offline.kernel.values import Flags
+from cumulant.features.offline.kernel.timeline import Flags, Ints, Timeline
 from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import has_versions, latest_changes
 from cumulant.features.offline.windows import evaluate_node

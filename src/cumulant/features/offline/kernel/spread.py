@@ -7,17 +7,15 @@ one repeated value are exactly 0.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from cumulant.features.offline.kernel.sums import Floats, PrefixSums
-from cumulant.features.offline.kernel.timeline import Ints
+from cumulant.features.offline.kernel.timeline import Flags, Ints
 
 #: below this share of the sum of squares, the difference has lost more than six digits
 _LOST = 1e-6
 _CHUNK = 1 << 20
 #: a value that is so many times as far off as all of its key is not summed with their squares
 _FAR = 2.0**20
-Flags = npt.NDArray[np.bool_]
 
 
 def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:

@@ -9,15 +9,12 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from cumulant.features.offline.kernel.ranges import Numbers, extremes
 from cumulant.features.offline.kernel.spread import deviations, few_deviations
 from cumulant.features.offline.kernel.sums import Floats, PrefixSums, int_prefix
-from cumulant.features.offline.kernel.timeline import Ints
+from cumulant.features.offline.kernel.timeline import Flags, Ints
 from cumulant.features.offline.kernel.whole import WholeSums
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Ranges:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from cumulant.features.offline.kernel.sums import Floats, int_prefix
-from cumulant.features.offline.kernel.timeline import Ints
+from cumulant.features.offline.kernel.timeline import Flags, Ints
 
-Flags = npt.NDArray[np.bool_]
 _HALF, _LOW = 32, 2**32 - 1
 
 
