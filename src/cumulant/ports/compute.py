@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from cumulant.core.errors import StepCancelledError
 from cumulant.core.progress import Progress, silent
 
 RESOURCES = "resources"
@@ -38,6 +39,12 @@ class StepCall(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         return self.name or self.function
+
+
+def check_cancelled(call: StepCall, cancel: threading.Event | None) -> None:
+    """Raises StepCancelledError where `cancel` was set."""
+    if cancel is not None and cancel.is_set():
+        raise StepCancelledError(f"step {call.shown} was cancelled", subject=call.shown, hint="run again")
 
 
 class Compute(Protocol):

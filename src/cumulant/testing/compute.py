@@ -8,9 +8,9 @@ import threading
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DefinitionError, StepCancelledError, StepFailedError
+from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
 from cumulant.core.progress import Progress, silent
-from cumulant.ports.compute import StepCall
+from cumulant.ports.compute import StepCall, check_cancelled
 
 
 class DirectCompute:
@@ -30,14 +30,10 @@ class DirectCompute:
         del key
 
         def report(text: str, share: float | None = None) -> None:
-            check()
+            check_cancelled(call, cancel)
             progress(text, share)
 
-        def check() -> None:
-            if cancel is not None and cancel.is_set():
-                raise StepCancelledError(f"step {call.function} was cancelled", subject=call.function)
-
-        check()
+        check_cancelled(call, cancel)
         self.calls.append(call)
         module, _, name = call.function.partition(":")
         try:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import RetryableError, StepCancelledError, StepFailedError, UsageError
+from cumulant.core.errors import RetryableError, StepFailedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.drivers.local.calls import run
 from cumulant.drivers.local.worker import CALL, OUTCOME
-from cumulant.ports.compute import Resources, StepCall
+from cumulant.ports.compute import Resources, StepCall, check_cancelled
 from cumulant.ports.step_outcome import StepOutcome, StepProgress
 
-#: how often it is looked whether a worker without reports has ended, or is to be ended
+#: seconds between two checks whether a worker without reports has ended, or is to be ended
 _POLL_SECONDS = 0.2
 _PIPE_BYTES = 1 << 16
 _EXTERNAL_SIGNALS = {-9: "SIGKILL", -15: "SIGTERM"}
@@ -52,10 +52,10 @@ class InlineCompute:
         _check_resources(call.resources)
 
         def report(text: str, share: float | None = None) -> None:
-            _check_cancelled(call, cancel)
+            check_cancelled(call, cancel)
             progress(text, share)
 
-        _check_cancelled(call, cancel)
+        check_cancelled(call, cancel)
         return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall), report)
 
 
@@ -105,7 +105,7 @@ def _run_worker(call: StepCall, folder: Path, cancel: threading.Event | None, pr
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.__stderr__, env=environ, bufsize=0
     ) as worker:
         try:
-            _report_until_end(worker, progress, lambda: _check_cancelled(call, cancel))
+            _report_until_end(worker, progress, lambda: check_cancelled(call, cancel))
             return worker.wait()
         except BaseException:
             worker.kill()
@@ -147,11 +147,6 @@ def _read_lines(worker: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes 
                 rest.clear()
             rest.append(last)  # the last line of a killed worker may be half
     lines.put(None)
-
-
-def _check_cancelled(call: StepCall, cancel: threading.Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise StepCancelledError(f"step {call.shown} was cancelled", subject=call.shown, hint="run again")
 
 
 def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, RetryableError, StepCancelledError
+from cumulant.core.errors import CumulantError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.version import __version__
-from cumulant.ports.compute import StepCall
+from cumulant.ports.compute import StepCall, check_cancelled
 from cumulant.ports.journal import Journal
 from cumulant.ports.step_outcome import StepOutcome, StepProgress
 from cumulant.ports.step_queue import QUEUED_STEP, QueuedStep, StepQueued, can_adopt, read_queued
@@ -55,7 +55,7 @@ class WorkerCompute:
         """
         waiting = _Waiting(self._journal(), call, key or uuid.uuid4().hex, self._clock, progress)
         try:
-            outcome = waiting.outcome(cancel or threading.Event())
+            outcome = waiting.outcome(cancel)
         except BaseException:
             waiting.withdraw()
             raise
@@ -74,14 +74,11 @@ class _Waiting:
         self._began = self._said = time.monotonic()
         self._failing_since: float | None = None
 
-    def outcome(self, cancel: threading.Event) -> StepOutcome:
-        """The outcome, once there is one."""
+    def outcome(self, cancel: threading.Event | None) -> StepOutcome:
+        """The outcome, once there is one. Raises StepCancelledError: `cancel` was set."""
         request: str | None = None
         while True:
-            if cancel.is_set():
-                raise StepCancelledError(
-                    f"step {self._call.shown} was cancelled", subject=self._call.shown, hint="run again"
-                )
+            check_cancelled(self._call, cancel)
             try:
                 request, outcome = self._look(request)
             except RetryableError as error:
