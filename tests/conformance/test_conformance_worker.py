@@ -35,7 +35,7 @@ def workers(journal_url):
             prepare=nullcontext,
             offer=WorkerOffer(2, 1 << 30),
             actor=Actor(f"service:worker-{number}"),
-            say=lambda text, share=None: None,
+            progress=lambda text, share=None: None,
         )
         threads.append(threading.Thread(target=lambda worker=worker: list(worker.work(stop)), daemon=True))
     for thread in threads:

@@ -118,7 +118,7 @@ def lease_of(key: str) -> str:
 def can_adopt(step: QueuedStep | None, version: str) -> bool:
     """Whether a caller of the step waits for this run of it; otherwise it is queued anew.
 
-    A result that nobody has read is one of a caller that was killed. An error is not adopted: the step is tried again.
+    A result that was not read is of a caller that was killed. An error is not adopted: the step is tried again.
     """
     if step is None or step.version != version:
         return False
@@ -156,5 +156,5 @@ def candidates(
 
 
 def is_settled(step: QueuedStep) -> bool:
-    """Whether nobody waits for it any more."""
+    """Whether no caller waits for it any more."""
     return step.status in ("collected", "cancelled")

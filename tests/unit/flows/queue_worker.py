@@ -38,7 +38,7 @@ def main() -> None:
         prepare=nullcontext,
         offer=WorkerOffer(4, 1 << 40),
         actor=Actor("service:worker"),
-        say=lambda text, share=None: None,
+        progress=lambda text, share=None: None,
         lease=float(sys.argv[2]),
     )
     for run in worker.work(threading.Event()):

@@ -118,7 +118,9 @@ def test_a_row_is_read_as_it_was_written(step):
 
 def worker_of(journal, compute=None, **options):
     settings = {"offer": WorkerOffer(2, 1 << 30), "prepare": nullcontext, **options}
-    return StepWorker(journal, compute or SubprocessCompute(), actor=Actor("w"), say=lambda *_, **__: None, **settings)
+    return StepWorker(
+        journal, compute or SubprocessCompute(), actor=Actor("w"), progress=lambda *_, **__: None, **settings
+    )
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from cumulant.ports.step_queue import QUEUED_STEP, QueuedStep, StepQueued, can_a
 _ACTOR = Actor("service:compute")
 #: how long an event of a worker is waited for until the row is read
 _POLL_SECONDS = 0.5
-#: how often the caller is told that no worker has taken the step yet
-_SAY_SECONDS = 5.0
+#: seconds between two reports that no worker has taken the step yet
+_REPORT_SECONDS = 5.0
 #: how long the journal may fail to answer
 _OUTAGE_SECONDS = 120.0
 _OUTAGE_PAUSE = 1.0
@@ -46,7 +46,7 @@ class WorkerCompute:
         progress: Progress = silent,
     ) -> dict[str, object]:
         """Wait until a worker has run the step; adopts one of the same key that is queued, runs, or has a result that
-        nobody has read.
+        no caller has read.
 
         Raises:
             CumulantError: the step's own, as itself.
@@ -71,7 +71,7 @@ class _Waiting:
         self._caller = uuid.uuid4().hex
         self._reported: StepProgress | None = None
         self._note = ""
-        self._began = self._said = time.monotonic()
+        self._began = self._last_report = time.monotonic()
         self._failing_since: float | None = None
 
     def outcome(self, cancel: threading.Event | None) -> StepOutcome:
@@ -80,15 +80,15 @@ class _Waiting:
         while True:
             check_cancelled(self._call, cancel)
             try:
-                request, outcome = self._look(request)
+                request, outcome = self._poll(request)
             except RetryableError as error:
-                self._bear(error)
+                self._wait_for_journal(error)
                 continue
             if outcome is not None:
                 return outcome
 
-    def _look(self, request: str | None) -> tuple[str, StepOutcome | None]:
-        """Queue or adopt the step where that is still to be done, and wait for news; its request, and its outcome."""
+    def _poll(self, request: str | None) -> tuple[str, StepOutcome | None]:
+        """Queue or adopt the step where that is not done yet, and wait for an event; its request, and its outcome."""
         head = self._journal.head().seq
         row = self._journal.get(QUEUED_STEP, self._key)
         step = None if row is None else read_queued(row)
@@ -147,12 +147,12 @@ class _Waiting:
             self._reported = step.progress
             self._progress(step.progress.text, step.progress.share)
         now = time.monotonic()
-        if step.status == "queued" and (now - self._said >= _SAY_SECONDS or step.note != self._note):
-            self._said, self._note = now, step.note
+        if step.status == "queued" and (now - self._last_report >= _REPORT_SECONDS or step.note != self._note):
+            self._last_report, self._note = now, step.note
             reason = step.note or "start `cumulant worker` in this environment"
             self._progress(f"{self._call.shown} waits for a worker ({now - self._began:.0f} s): {reason}")
 
-    def _bear(self, error: RetryableError) -> None:
+    def _wait_for_journal(self, error: RetryableError) -> None:
         """Wait a little where the journal does not answer; raise its error where it has not for long."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now

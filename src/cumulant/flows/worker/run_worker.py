@@ -91,7 +91,7 @@ def run_worker(
         prepare=partial(_call_here, project),
         offer=offer,
         actor=Actor(principal.id),
-        say=progress,
+        progress=progress,
         lease=lease,
     )
     return worker.work(stop, once=once)

@@ -30,7 +30,7 @@ class StepRow:
         return None if step is None or step.request != self.request or step.status == "cancelled" else step
 
     def change(self, transaction: Transaction, **changes: object) -> QueuedStep | None:
-        """Change the row; None where nobody wants the step any more.
+        """Change the row; None where no caller waits for the step any more.
 
         Raises:
             LeaseHeldError: another worker has taken the step over.

@@ -57,7 +57,8 @@ Ending = Literal["done", "failed", "left", "cancelled", "lost"]
 class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a step that a worker took.
 
-    `left`: this worker cannot run it, `note` says why; `cancelled`: nobody wants it; `lost`: another worker has it.
+    `left`: this worker cannot run it, for the reason in `note`; `cancelled`: no caller waits for it; `lost`: another
+    worker has it.
     """
 
     step: str
@@ -76,8 +77,8 @@ class StepWorker:
         compute: runs a step in a process of this machine.
         prepare: makes a call one that can run here while the block lasts, such as with the project's code.
         offer: what this worker has for a step.
-        say: told of each step that begins, and of reasons to wait.
-        lease: seconds after which a silent worker's step is taken over.
+        progress: reports each step that begins, and reasons to wait.
+        lease: seconds without a renewal after which another worker may take a step over.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class StepWorker:
         prepare: Callable[[StepCall], AbstractContextManager[StepCall]],
         offer: WorkerOffer,
         actor: Actor,
-        say: Progress,
+        progress: Progress,
         clock: Clock | None = None,
         lease: float = LEASE_SECONDS,
     ) -> None:
         self._journal, self._compute, self._prepare = journal, compute, prepare
-        self._offer, self._actor, self._say = offer, actor, say
+        self._offer, self._actor, self._progress = offer, actor, progress
         self._clock, self._lease = clock or SystemClock(), lease
         self._name = str(this_process())
         self._watch = LeaseWatch()
@@ -110,7 +111,7 @@ class StepWorker:
             except RetryableError as error:
                 if once:
                     raise
-                self._say(f"waiting for the journal: {error.message}")
+                self._progress(f"waiting for the journal: {error.message}")
                 stop.wait(_OUTAGE_PAUSE)
                 continue
             if run is not None:
@@ -153,7 +154,7 @@ class StepWorker:
         return None
 
     def _run(self, row: StepRow, step: QueuedStep) -> StepRun:
-        self._say(f"{step.call.shown}: attempt {step.attempts}")
+        self._progress(f"{step.call.shown}: attempt {step.attempts}")
         begun, cancel = time.monotonic(), threading.Event()
 
         def ended(ending: Ending, note: str = "") -> StepRun:
@@ -166,7 +167,7 @@ class StepWorker:
                 note=note,
             )
 
-        with self._given_back(row, step):
+        with self._requeued_on_interrupt(row, step):
             try:
                 with ProgressWriter(row, cancel) as report, self._prepare(step.call) as call:
                     result = self._compute.run(call, cancel=cancel, progress=report)
@@ -184,7 +185,7 @@ class StepWorker:
             return ended("done" if written else "lost")
 
     @contextmanager
-    def _given_back(self, row: StepRow, step: QueuedStep) -> Iterator[None]:
+    def _requeued_on_interrupt(self, row: StepRow, step: QueuedStep) -> Iterator[None]:
         """Queue the step again where this process is interrupted: another worker has it at once."""
         try:
             yield
@@ -195,9 +196,9 @@ class StepWorker:
             raise
 
     def _return(self, row: StepRow, **changes: object) -> bool:
-        """Write the last change of a step. False where nobody wants it, or another worker has it.
+        """Write the last change of a step. False where no caller waits for it, or another worker has it.
 
-        A journal that does not answer is waited for as long as the lease lasts: a result is hours of work.
+        A journal that does not answer is waited for as long as the lease lasts: a result may be hours of work.
         """
         until = time.monotonic() + self._lease
         while True:
