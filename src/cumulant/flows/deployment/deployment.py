@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
-from cumulant.flows.deployment.host_report import read_reports, servers_of
+from cumulant.flows.deployment.host_report import read_reports, read_shared, servers_of
 from cumulant.flows.stack.desired_state import (
     LOOPBACK,
     DesiredState,
@@ -56,7 +56,7 @@ class Deployment(Deploy, Protocol):
         ...
 
     def change(self, model: str, change: Change) -> DesiredState:
-        """Write what `change` makes of the desired state, which nobody changes meanwhile; durable on return.
+        """Write what `change` makes of the desired state, which no other process changes meanwhile; durable on return.
 
         Raises:
             StorageError, IntegrityError, CumulantError: as `read`, and where it cannot be written.
@@ -99,12 +99,12 @@ class HostsDeployment:
 
     def read(self, model: str) -> DesiredState:
         row = self._project.journal().get(DESIRED_STATE, model)
-        return DesiredState(model=model) if row is None else _decoded(row.value, model)
+        return DesiredState(model=model) if row is None else read_shared(row, DesiredState)
 
     def change(self, model: str, change: Change) -> DesiredState:
         with self._project.journal().transaction(actor=_ACTOR) as transaction:
             row = transaction.get(DESIRED_STATE, model)
-            before = DesiredState(model=model) if row is None else _decoded(row.value, model)
+            before = DesiredState(model=model) if row is None else read_shared(row, DesiredState)
             desired = next_edition(change(before))
             transaction.put(DESIRED_STATE, model, msgspec.to_builtins(desired), expect=row.version if row else 0)
         return desired
@@ -189,14 +189,3 @@ def server_states(versions: Iterable[ServedVersion], status: Status | None) -> l
         for served in versions
         for child in [children.get(served.endpoint)]
     ]
-
-
-def _decoded(value: dict[str, object], model: str) -> DesiredState:
-    try:
-        return msgspec.convert(value, DesiredState)
-    except msgspec.ValidationError as error:
-        raise IntegrityError(
-            f"the row {DESIRED_STATE}/{model} of the journal cannot be read: {error}",
-            subject=f"{DESIRED_STATE}/{model}",
-            hint="another version of Cumulant wrote it: give every machine the same one",
-        ) from None

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, IntegrityError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.status import Status
@@ -20,11 +20,11 @@ from cumulant.ports.journal import Journal, Row
 SERVER_HOST = "server_host"
 #: seconds between two reports, and seconds without one after which a machine counts as lost
 BEAT, LAPSE = 1.0, 6.0
-#: seconds between two readings above which an observer cannot tell how long a machine was silent meanwhile
-_BLIND = 3.0
+#: seconds between two readings above which an observer cannot tell how long a machine did not report meanwhile
+_LONGEST_GAP = 3.0
 _ACTOR = Actor("service:supervisor")
 
-Report = TypeVar("Report", bound=msgspec.Struct)
+Content = TypeVar("Content", bound=msgspec.Struct)
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +50,20 @@ def write_report(journal: Journal, report: HostReport) -> None:
 
 
 def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
-    """Remove a machine's report, unless it was renewed since it had `version`.
+    """Remove a machine's report; as `remove_row`."""
+    remove_row(journal, SERVER_HOST, host, actor=_ACTOR, version=version)
+
+
+def remove_row(journal: Journal, kind: str, key: str, *, actor: Actor, version: int | None) -> None:
+    """Remove a row, unless it was renewed since it had `version`.
 
     Raises:
         CumulantError: the journal does not answer.
     """
-    with journal.transaction(actor=_ACTOR) as transaction:
-        row = transaction.get(SERVER_HOST, host)
+    with journal.transaction(actor=actor) as transaction:
+        row = transaction.get(kind, key)
         if row is not None and version in (None, row.version):
-            transaction.delete(SERVER_HOST, host)
+            transaction.delete(kind, key)
 
 
 def read_reports(journal: Journal) -> list[HostReport]:
@@ -66,8 +71,8 @@ def read_reports(journal: Journal) -> list[HostReport]:
     return list(readable_reports(journal.rows(SERVER_HOST), HostReport).values())
 
 
-def readable_reports(rows: Iterable[Row], kind: type[Report]) -> dict[str, Report]:
-    """Reports by machine, without those that this version of Cumulant cannot read: they hold no other machine up."""
+def readable_reports(rows: Iterable[Row], kind: type[Content]) -> dict[str, Content]:
+    """Reports by machine, without those that this version of Cumulant cannot read: they delay no other machine."""
     reports = {}
     for row in rows:
         with suppress(msgspec.ValidationError):
@@ -75,8 +80,24 @@ def readable_reports(rows: Iterable[Row], kind: type[Report]) -> dict[str, Repor
     return reports
 
 
+def read_shared(row: Row, kind: type[Content]) -> Content:
+    """The content of a row that all machines must read alike.
+
+    Raises:
+        IntegrityError: this version of Cumulant cannot read it.
+    """
+    try:
+        return msgspec.convert(row.value, kind)
+    except msgspec.ValidationError as error:
+        raise IntegrityError(
+            f"the row {row.kind}/{row.key} of the journal cannot be read: {error}",
+            subject=f"{row.kind}/{row.key}",
+            hint="another version of Cumulant wrote it: give every machine the same one",
+        ) from None
+
+
 class HostWatch:
-    """Judges, by its own monotonic clock, which machines still report.
+    """Decides, by its own monotonic clock, which machines still report.
 
     Time in which the journal did not answer the observer counts for no machine: none could report in it.
     """
@@ -93,12 +114,12 @@ class HostWatch:
         """
         now = self._steady()
         gap = 0.0 if self._read is None else now - self._read
-        blind = gap - BEAT if gap > _BLIND else 0.0
+        unobserved = gap - BEAT if gap > _LONGEST_GAP else 0.0
         self._read = now
         seen = {}
         for host, version in versions.items():
             before = self._seen.get(host)
-            seen[host] = (version, now) if before is None or before[0] != version else (version, before[1] + blind)
+            seen[host] = (version, now) if before is None or before[0] != version else (version, before[1] + unobserved)
         self._seen = seen
         gone = {host for host, supervisor in supervisors.items() if is_gone(supervisor)}
         return [host for host, (_, since) in seen.items() if now - since > self._lapse or host in gone]

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Routes
-from cumulant.flows.deployment.host_report import HostWatch, readable_reports
+from cumulant.flows.deployment.host_report import HostWatch, read_shared, readable_reports, remove_row
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
@@ -90,14 +89,7 @@ def put_routes(transaction: Transaction, routes: Routes, *, expect: int, host: s
 
 
 def _stored(row: Row) -> StoredRoutes:
-    try:
-        return StoredRoutes(msgspec.convert(row.value, Routes), row.version)
-    except msgspec.ValidationError as error:
-        raise IntegrityError(
-            f"the row {ROUTES}/{row.key} of the journal cannot be read: {error}",
-            subject=f"{ROUTES}/{row.key}",
-            hint="another version of Cumulant wrote it: give every machine the same one",
-        ) from None
+    return StoredRoutes(read_shared(row, Routes), row.version)
 
 
 def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
@@ -106,19 +98,12 @@ def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
 
 
 def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
-    """Remove a gateway's report, unless it was renewed since it had `version`.
-
-    Raises:
-        CumulantError: the journal does not answer.
-    """
-    with journal.transaction(actor=ACTOR) as transaction:
-        row = transaction.get(GATEWAY, host)
-        if row is not None and version in (None, row.version):
-            transaction.delete(GATEWAY, host)
+    """Remove a gateway's report; as `remove_row`."""
+    remove_row(journal, GATEWAY, host, actor=ACTOR, version=version)
 
 
 class GatewayWatch:
-    """The gateways that still report, judged by one observer's own monotonic clock; threads may not share it."""
+    """The gateways that still report, by one observer's own monotonic clock; threads may not share it."""
 
     def __init__(self, journal: Journal, steady: Callable[[], float] = time.monotonic) -> None:
         self._journal = journal
