@@ -1,1 +1,1 @@
-"""Rows of one subject (whose row it is, by `subject` of its source): where they are, and their erasure."""
+"""Rows of one subject (by the column that `subject` of their source names): where they are, and their erasure."""

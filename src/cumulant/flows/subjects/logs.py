@@ -14,7 +14,7 @@ import msgspec
 
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt, status_after, total
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.ports.log import UNDATED, Log, PartInfo
 
@@ -179,9 +179,4 @@ def find_exchanges(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 def keep_exchanges(context: Context, subject: Subject) -> Receipt:
     reason = "it holds the hash only; rows go with their day (`serving.log.keep`) or with the oldest files"
-    return _kept(EXCHANGES, find_exchanges(context, subject), reason)
-
-
-def _kept(store: str, places: list[SubjectPlace], reason: str) -> Receipt:
-    rows = total(places)
-    return Receipt(store=store, status="kept" if places else "nothing", rows=rows, reason=reason if places else "")
+    return kept_receipt(EXCHANGES, find_exchanges(context, subject), reason)

@@ -25,7 +25,7 @@ STORE = "online state"
 
 
 class _Table(NamedTuple):
-    """A filled table, and its plan with what stands for personal keys."""
+    """A filled table, and its plan with hashes in place of personal keys."""
 
     name: str
     hashed: HashedKeys

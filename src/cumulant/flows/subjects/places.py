@@ -16,7 +16,7 @@ Status = Literal["erased", "pending", "kept", "nothing"]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of the columns that say whose row it is, and its keyed hash, which stands for it in logs and events.
+    """A value of the columns that `subject` names, and its keyed hash, by which logs and events name it.
 
     `columns`: source to its column of subjects.
     """
@@ -56,7 +56,7 @@ def subject_of(value: str, salt: bytes, columns: Mapping[str, str]) -> Subject:
 
 
 class SubjectPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """One place that holds something of the subject. `rows`: how many records; `store`: whose place it is."""
+    """One place that holds something of the subject. `rows`: how many records; `store`: the name of its store."""
 
     store: str
     where: str
@@ -94,6 +94,13 @@ class SubjectStore(msgspec.Struct, frozen=True, kw_only=True):
 
 def total(places: list[SubjectPlace]) -> int:
     return sum(place.rows for place in places)
+
+
+def kept_receipt(store: str, places: list[SubjectPlace], reason: str) -> Receipt:
+    """Of a store that keeps these places, for this reason."""
+    if not places:
+        return Receipt(store=store, status="nothing")
+    return Receipt(store=store, status="kept", rows=total(places), reason=reason)
 
 
 def status_after(before: list[SubjectPlace], after: list[SubjectPlace]) -> Status:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt
 from cumulant.review.queue import CLOSED, OPEN
 
 if TYPE_CHECKING:
@@ -52,8 +52,4 @@ def find_events(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 
 def keep_events(context: Context, subject: Subject) -> Receipt:
-    places = find_events(context, subject)
-    reason = "events are chained by hashes and cannot be changed"
-    return Receipt(
-        store=EVENTS, status="kept" if places else "nothing", rows=len(places), reason=reason if places else ""
-    )
+    return kept_receipt(EVENTS, find_events(context, subject), "events are chained by hashes and cannot be changed")

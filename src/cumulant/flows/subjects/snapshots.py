@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.flows.data.validate import ERASED, REFUSED, SNAPSHOT, snapshots_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
-from cumulant.flows.subjects.places import Receipt, Status, Subject, SubjectPlace, status_after, total
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt, status_after, total
 from cumulant.flows.training.chosen_rows import CHOSEN
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ def find_rows(context: Context, subject: Subject) -> list[SubjectPlace]:
     return [
         SubjectPlace(store=STORE, where=key, rows=rows)
         for source, column in subject.columns.items()
-        for key, rows in _found(context.project, f"data/{source}/", column, subject)
+        for key, rows in _matching_tables(context.project, f"data/{source}/", column, subject)
     ]
 
 
-def _found(project: Project, prefix: str, column: str, subject: Subject) -> Iterator[tuple[str, int]]:
+def _matching_tables(project: Project, prefix: str, column: str, subject: Subject) -> Iterator[tuple[str, int]]:
+    """The keys of tables with rows of the subject, and how many."""
     tables = project.tables()
     for key in tables.keys(prefix):
         rows = count_rows(tables.scan(key), column, subject)
@@ -167,7 +168,7 @@ def find_derived(context: Context, subject: Subject) -> list[SubjectPlace]:
         SubjectPlace(store=DERIVED, where=key, rows=rows)
         for column in subject.names
         for prefix in (_FEATURES, _REPRODUCTIONS, f"{CHOSEN}/")
-        for key, rows in _found(context.project, prefix, column, subject)
+        for key, rows in _matching_tables(context.project, prefix, column, subject)
     ]
 
 
@@ -202,10 +203,8 @@ def find_references(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 
 def keep_references(context: Context, subject: Subject) -> Receipt:
-    places = find_references(context, subject)
     reason = "`cumulant data clean` deletes them once a version that was trained since has replaced theirs"
-    status: Status = "kept" if places else "nothing"
-    return Receipt(store=REFERENCES, status=status, rows=total(places), reason=reason if places else "")
+    return kept_receipt(REFERENCES, find_references(context, subject), reason)
 
 
 def find_models(context: Context, subject: Subject) -> list[SubjectPlace]:
@@ -233,4 +232,4 @@ def keep_models(context: Context, subject: Subject) -> Receipt:
     places = find_models(context, subject)
     names = ", ".join(place.where for place in places)
     reason = f"trained on deleted rows or on rows of the subject: {names}; train, release, and delete these versions"
-    return Receipt(store=MODELS, status="kept" if places else "nothing", reason=reason if places else "")
+    return kept_receipt(MODELS, places, reason)
