@@ -62,9 +62,9 @@ class HashedKeys:
                 hint="give the salt of the environment, as CUMULANT_SALT or with --salt-file FILE",
             )
         fields = {name: source.fields for name, source in plan.sources.items()}
-        self._readers = {name: self._of(own) for name, own in fields.items()}
-        self._request = self._of(plan.request)
-        self.plan = plan if not self._names else self._hidden(plan)
+        self._readers = {name: self._readers_of(own) for name, own in fields.items()}
+        self._request = self._readers_of(plan.request)
+        self.plan = plan if not self._names else self._hashed_plan(plan)
 
     @classmethod
     def of(cls, plan: FeaturePlan, salt: Callable[[], bytes]) -> Self:
@@ -96,7 +96,7 @@ class HashedKeys:
         readers = self._readers.get(source)
         return [self._row(row, readers) for row in rows] if self._names and readers else rows
 
-    def any_key(self, key: Row) -> Row:
+    def key(self, key: Row) -> Row:
         """A key of windows and lookups with hashes; values may be texts, as on a command line."""
         return {name: mask(value, self._salt) if name in self._names else value for name, value in key.items()}
 
@@ -106,8 +106,8 @@ class HashedKeys:
             return frames
         return {name: self._frame(frame, self._readers.get(name, {})) for name, frame in frames.items()}
 
-    def _of(self, fields: Iterable[Field]) -> dict[str, tuple[RequestReader, Any]]:
-        """Of each hashed column, what reads its values, and turns them into those of a frame."""
+    def _readers_of(self, fields: Iterable[Field]) -> dict[str, tuple[RequestReader, Any]]:
+        """By hashed column, what reads its values, and what converts them to those of a frame."""
         return {
             field.name: (RequestReader([field]), python_converter(field.dtype))
             for field in fields
@@ -135,14 +135,14 @@ class HashedKeys:
             pl.col(name).map_batches(hashed, return_dtype=pl.String, is_elementwise=True) for name in sorted(names)
         )
 
-    def _hidden(self, plan: FeaturePlan) -> FeaturePlan:
-        sources = {name: self._hidden_source(source) for name, source in plan.sources.items()}
-        return msgspec.structs.replace(plan, sources=sources, request=self._hidden_fields(plan.request))
+    def _hashed_plan(self, plan: FeaturePlan) -> FeaturePlan:
+        sources = {name: self._hashed_source(source) for name, source in plan.sources.items()}
+        return msgspec.structs.replace(plan, sources=sources, request=self._hashed_fields(plan.request))
 
-    def _hidden_source(self, source: Source) -> Source:
-        return msgspec.structs.replace(source, fields=self._hidden_fields(source.fields))
+    def _hashed_source(self, source: Source) -> Source:
+        return msgspec.structs.replace(source, fields=self._hashed_fields(source.fields))
 
-    def _hidden_fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:
+    def _hashed_fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:
         return tuple(
             msgspec.structs.replace(field, dtype="str", zone=None) if field.name in self._names else field
             for field in fields

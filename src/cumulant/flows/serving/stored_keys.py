@@ -59,7 +59,7 @@ def show_key(
         state = _state(context, uri)
         hashed = HashedKeys.of(state.plan, project.salt)
         return read_key(
-            hashed.plan, project.online(), state.table, hashed.any_key(key), now=datetime.now(UTC), newest=newest
+            hashed.plan, project.online(), state.table, hashed.key(key), now=datetime.now(UTC), newest=newest
         )
 
 
@@ -92,7 +92,7 @@ def forget_key(
         frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
         gone = deletions(project, plan, state.snapshots, as_of=None)
         hashed = HashedKeys.of(plan, project.salt)
-        plan, key = hashed.plan, hashed.any_key(key)
+        plan, key = hashed.plan, hashed.key(key)
         done = forget_key(plan, hashed.frames(frames), store, table, key, after=after, deletions=hashed.frames(gone))
         context.emit(KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
         stored = read_key(plan, store, table, key, now=datetime.now(UTC))

@@ -108,7 +108,7 @@ def _stored(store: OnlineStore, table: _Table, subject: Subject) -> int:
                 table.plan,
                 store,
                 table.name,
-                table.hashed.any_key({column: subject.value}),
+                table.hashed.key({column: subject.value}),
                 now=datetime.now(UTC),
                 newest=0,
             )
@@ -156,5 +156,5 @@ def _forget(project: Project, table: _Table, column: str, subject: Subject) -> N
     known = {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
     frames = scans(project, known, {name: snapshot.id for name, snapshot in known.items()}, as_of=None)
     gone = table.hashed.frames(deletions(project, table.plan, known, as_of=None))
-    key = table.hashed.any_key({column: subject.value})
+    key = table.hashed.key({column: subject.value})
     forget_key(table.plan, table.hashed.frames(frames), project.online(), table.name, key, deletions=gone)

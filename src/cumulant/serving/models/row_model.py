@@ -54,8 +54,8 @@ class RowModel:
     """One servable of a project.
 
     `table` names its online state; by default the `state` of the servable's lineage. `refuse_invalid`: rows that
-    break the data contract are refused, else answered with a warning. `salt`: of the hashes that stand for personal
-    keys in the state.
+    break the data contract are refused, else answered with a warning. `salt`: of the hashes that the state has
+    in place of personal keys.
 
     Raises:
         NotFoundError, IntegrityError: as `Scorer`; also for state of another plan, and as `Reasoning`.
