@@ -33,7 +33,7 @@ class ErasedSubjects:
 
 
 @dataclass(frozen=True)
-class PreparedWithout:
+class FilteredPrepare:
     """`prepare` of a source, where there is one, and then the rows of erased subjects dropped."""
 
     prepare: Prepare | None
@@ -45,9 +45,9 @@ class PreparedWithout:
         return self.erased.without(raw if self.prepare is None else self.prepare(raw))
 
 
-def without_erased(prepare: Prepare | None, erased: ErasedSubjects | None) -> Prepare | PreparedWithout | None:
+def without_erased(prepare: Prepare | None, erased: ErasedSubjects | None) -> Prepare | FilteredPrepare | None:
     """What prepares the rows of a source, so that those of erased subjects are dropped."""
     if erased is None:
         return prepare
     name, code = ("erasures", "") if prepare is None else (prepare.name, prepare.digest)
-    return PreparedWithout(prepare, erased, name, digest([code, erased.digest]))
+    return FilteredPrepare(prepare, erased, name, digest([code, erased.digest]))

@@ -17,7 +17,7 @@ import polars as pl
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.erased_subjects import PreparedWithout
+from cumulant.data.erased_subjects import FilteredPrepare
 from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
@@ -180,7 +180,7 @@ class PartContext:
     source: str
     policy: SourcePolicy
     tables: TableStore
-    prepare: Prepare | PreparedWithout | None = None
+    prepare: Prepare | FilteredPrepare | None = None
     budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(memory_limit(None)))
     #: facts of parts that were read, and packs that were read or made
     facts: dict[str, PartFacts] = field(default_factory=dict)

@@ -199,8 +199,8 @@ def _searches(project: Project) -> Iterator[Removed]:
 def _code(project: Project) -> Iterator[Removed]:
     """Code that went to workers: of no step that waits for one. It is stored again with the next command."""
     objects = project.objects()
-    open_steps = [read_queued(row) for row in project.journal().rows(QUEUED_STEP)]
-    needed = {step.call.code for step in open_steps if not is_settled(step)}
+    queued_steps = [read_queued(row) for row in project.journal().rows(QUEUED_STEP)]
+    needed = {step.call.code for step in queued_steps if not is_settled(step)}
     for key in objects.keys(f"{CODE}/"):
         if key not in needed and (ref := objects.find(key)):
             yield Removed(key=key, kind="object", bytes=ref.bytes)

@@ -320,7 +320,7 @@ def _ingest(
 
 def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeSource], principal: Principal) -> Intake:
     """As `join_labels`, for a flow that has checked access; `sources` were ingested before."""
-    posted, progress = _take_in(project, schema)
+    posted, progress = _ingest_and_join(project, schema)
     facts: list[Fact] = [ingest_event(_POSTED, content) for content in posted]
     if progress.labelled or progress.pairs or progress.graded:
         from cumulant.outcomes.events import PredictionsLabelled
@@ -337,7 +337,7 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
     )
 
 
-def _take_in(project: Project, schema: LabelSchema) -> tuple[Sequence[IngestedFile], JoinResult]:
+def _ingest_and_join(project: Project, schema: LabelSchema) -> tuple[Sequence[IngestedFile], JoinResult]:
     """Ingest posts and join what is new; without a lease where nothing is."""
     from cumulant.outcomes.join.joining import JoinResult
     from cumulant.outcomes.labels.ingest import count_waiting, ingest_inbox

@@ -49,14 +49,14 @@ class TrialJournal:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self.records = self._resume(identity)
-            copied = [] if self._copies is None else self._exchange(self._copies)
+            copied = [] if self._copies is None else self._synchronize(self._copies)
             self._stream = (self._folder / _FILE).open("ab")
             for record in copied:
                 self._write(record)
         except OSError as error:
             raise _unwritable(self._folder, error) from error
 
-    def _exchange(self, copies: TrialCopies) -> list[TrialRecord]:
+    def _synchronize(self, copies: TrialCopies) -> list[TrialRecord]:
         """The trials of other machines; those that only this one has are copied."""
         copied = copies.restore({record.number for record in self.records}, self._folder)
         for record in self.records:
