@@ -61,7 +61,7 @@ class Source(msgspec.Struct, frozen=True):
     fields: tuple[Field, ...]
     known: dict[str, KnownAt] = {}
     corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
-    #: the column that says whose row it is
+    #: the column with the subject of each row, such as a customer
     subject: str | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -225,7 +225,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     file_lists: tuple[TableRef, ...] = ()
     #: the names under which its parts are stored; empty in a record that is older
     part_names: tuple[str, ...] = ()
-    #: the column that says whose row it is; fields say which columns are personal
+    #: the column with the subject of each row, such as a customer; personal columns are marked in the fields
     subject: str | None = None
     #: why it was not accepted; empty for an accepted snapshot
     breaches: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ class QueuedStep(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         call: the step.
         request: identifies this run of the step; one that is queued again has another.
-        caller: identifies who waits for it; whoever adopts it writes itself here.
+        caller: identifies who waits for it; a caller that adopts it replaces it.
         version: the version of Cumulant that the caller has.
         queued: when, by the caller's clock; the order of the queue.
         status: `ended`: a worker has written the outcome; `collected`: a caller has read it.

@@ -26,7 +26,7 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     key_file: str | None = None
     #: file of the key that tokens for servers are made with, see `core.network.gateway_token`; None: none are sent
     gateway_key_file: str | None = None
-    #: whether an agent says with `Gateway.keep_ready` that the gateway is ready
+    #: whether an agent reports with `Gateway.keep_ready` that the gateway is ready
     agent: bool = False
 
 

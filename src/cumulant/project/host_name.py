@@ -9,7 +9,7 @@ VARIABLE = "CUMULANT_HOST_NAME"
 
 
 def host_name() -> str:
-    """What CUMULANT_HOST_NAME says, else the name that the operating system has."""
+    """The value of CUMULANT_HOST_NAME, else the name that the operating system has."""
     return declared_host_name() or socket.gethostname()
 
 

@@ -41,7 +41,7 @@ class Writer(NamedTuple):
 
 
 def find_writer(path: Path) -> Writer | None:
-    """The process that holds the write lock of a file with a write-ahead log; None where the system does not tell.
+    """The process that holds the write lock of a file with a write-ahead log; None where the system does not report it.
 
     Nothing is opened: closing one of the file's descriptors would end this process's own locks on it.
     """

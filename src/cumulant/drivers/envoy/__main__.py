@@ -55,7 +55,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
     parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
     parser.add_argument("--gateway-key-file", help="file of the key that tokens for the servers are made with")
-    parser.add_argument("--agent", action="store_true", help="an agent says when the gateway is ready")
+    parser.add_argument("--agent", action="store_true", help="an agent reports when the gateway is ready")
     options = parser.parse_args(arguments)
     if bool(options.certificate) != bool(options.private_key):
         parser.error("--certificate and --private-key go together")

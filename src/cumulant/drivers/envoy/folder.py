@@ -152,7 +152,7 @@ class Folder:
         return False
 
     def readiness(self) -> Readiness:
-        """What the agent said last; not ready where it said nothing."""
+        """The last report of the agent; not ready where there is none."""
         try:
             return msgspec.json.decode(self._readiness.read_bytes(), type=Readiness)
         except (OSError, msgspec.DecodeError):

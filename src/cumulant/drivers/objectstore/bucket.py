@@ -137,8 +137,8 @@ class Bucket:
     def create(self, path: str, content: bytes) -> bool:
         """Write a new object; False if it exists already. One of many writers wins.
 
-        Where the answer is lost, the call is repeated and meets its own object: the content tells, if it is unique to
-        the writer.
+        Where the answer is lost, the call is repeated and finds its own object, which it knows by the content, if that
+        is unique to the writer.
         """
         with self._errors(path):
             try:

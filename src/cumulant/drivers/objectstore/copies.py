@@ -1,4 +1,4 @@
-"""Copies of published folders on this machine: private, of limited size, or none that stay."""
+"""Copies of published folders on this machine: private, and of limited size; or deleted after use."""
 
 from __future__ import annotations
 

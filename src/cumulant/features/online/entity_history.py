@@ -46,7 +46,7 @@ class ValueHistory:
 
     @property
     def numbers(self) -> Numbers:
-        """Numbers, whatever stands for null."""
+        """The numbers; that of a null is arbitrary."""
         if self._numbers is None:
             self._numbers = unpacked(self._data, is_float=self.is_float)
         return self._numbers

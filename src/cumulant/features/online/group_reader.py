@@ -40,7 +40,7 @@ class GroupReader:
         #: features of a row without a key or a moment
         self.missing: Inside = dict.fromkeys(group.measures)
         self._key = source.key
-        #: where the row's own event time stands; None where rows do not count in their own windows
+        #: the column of the row's own event time; None where rows do not count in their own windows
         self._event_time = source.event_time if group.counts_itself else None
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []

@@ -1,4 +1,7 @@
-"""What the supervisor of a machine of `deploy: hosts://` does beside its processes: it follows, copies and reports."""
+"""What the supervisor of a machine of `deploy: hosts://` does beside its processes.
+
+It follows the desired state, keeps a copy of it, and reports.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +57,9 @@ class HostAgent:
             thread.start()
 
     def leave(self) -> None:
-        """Report no more, and wait until no gateway sends requests to this machine, or nobody is left who could.
+        """Report no more, and wait until no gateway sends requests to this machine, if another machine serves.
 
-        Where the journal does not answer, nobody can be told: then it does not wait.
+        It does not wait where the journal does not answer: then the report cannot be removed.
         """
         self._ending.set()
         self._threads[0].join(_REPORT_SECONDS)

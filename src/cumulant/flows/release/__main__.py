@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _anonymous(project: Project) -> Callable[[str], None]:
-    """Whether a caller without a name may do an action to the project's model; raises RefusedError."""
+    """A check that raises RefusedError where a caller without a name may not do an action to the project's model."""
     caller = Principal("anonymous", tenant=project.scope.tenant, via="http")
     return lambda action: check(project, caller, action, model=OWN_MODEL)
 

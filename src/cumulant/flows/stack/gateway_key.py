@@ -22,7 +22,7 @@ _LABELS = {GATEWAY_KEY: b"cumulant gateway key", CALLER_KEY: b"cumulant keys of 
 
 
 def key_path(state: Path, name: str = GATEWAY_KEY) -> Path:
-    """Where a key of a project's stack lies; nothing but the path stands in a command."""
+    """The file of a key of a project's stack: commands name the file and never contain the key."""
     return state.absolute() / FOLDER / name
 
 
@@ -46,7 +46,7 @@ def shared_key(salt: bytes, name: str = GATEWAY_KEY) -> bytes:
 
 
 def salt_mark(salt: bytes) -> str:
-    """By which machines see whether their salts are equal; it tells nothing else of the salt."""
+    """Equal where machines have equal salts; the salt cannot be computed from it."""
     return hmac.digest(salt, b"cumulant mark of the salt", "sha256").hex()[:16]
 
 

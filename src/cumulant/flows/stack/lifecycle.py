@@ -73,8 +73,8 @@ def up(
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
     callers need the token of CUMULANT_TOKEN, or `insecure`: anyone may call.
 
-    With `deploy: hosts://`, `roles` says what this machine does of it (default: everything), and `advertise` at which
-    address of this machine others reach its servers.
+    With `deploy: hosts://`, `roles` are what this machine runs (default: everything), and `advertise` is the address
+    at which other machines reach its servers.
 
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
     data: no caller waits for them, and it serves on where they cannot be had.

@@ -1,4 +1,4 @@
-"""Parts of the log `exchanges`: a row a request, numbered within its writer's life as the part's name says."""
+"""Parts of the log `exchanges`: one row per request, numbered within its writer's life by the part's name."""
 
 from __future__ import annotations
 

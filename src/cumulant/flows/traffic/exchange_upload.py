@@ -41,7 +41,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExchangeUpload:
-    """Uploads what `source` has, from the folder that `place` is kept in; one at a time a machine."""
+    """Uploads the exchanges of `source`; the folder `place` has the position. One at a time per machine."""
 
     def __init__(
         self,

@@ -232,6 +232,6 @@ def _read(body: bytes) -> PostedLabels:
 
 
 def _name_of(content: bytes, salt: bytes) -> str:
-    """128 bits of a hash; under the salt, so that nobody without it can test what was posted."""
+    """128 bits of a hash; under the salt, so that a guess of what was posted cannot be tested without it."""
     hashed = hmac.digest(salt, content, "sha256") if salt else hashlib.sha256(content).digest()
     return hashed.hex()[:32]

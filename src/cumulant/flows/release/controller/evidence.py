@@ -87,8 +87,9 @@ class LiveEvidence:
     """Evidence from the running system.
 
     Args:
-        stack: the supervisor's folder, which says how often servers were restarted.
-        servers: says it in place of the folder, by URL.
+        exchanges: the requests that the gateways answered.
+        stack: the supervisor's folder, whose status counts the restarts of servers.
+        servers: the states of servers by URL, in place of that status.
         log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.

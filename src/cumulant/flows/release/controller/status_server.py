@@ -39,7 +39,7 @@ _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StatusRoute(NamedTuple):
-    """A path; a part in braces stands for any text. `action`: what a caller does there; None: a probe."""
+    """A path; `{release}` stands for any text. `action`: what a caller does there; None: a probe."""
 
     template: str
     action: str | None
@@ -120,7 +120,7 @@ def serve_status(
 ) -> Iterator[str]:
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
 
-    `allow` is as in `respond`: callers have no names, and what they may do is what anybody of this machine may.
+    `allow` is as in `respond`: callers have no names: they may do what any user of this machine may.
 
     Raises:
         OSError: the folder cannot be written.
