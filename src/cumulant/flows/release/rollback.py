@@ -115,10 +115,7 @@ def roll_back(
     revision = _apply(traffic, arm, routes or first, above=1 if known.current else _BEYOND)
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
-    if own and not known.current:
-        missed = _keep_for_later(project, model, rollback, keep)
-    else:
-        missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
+    missed = _record(project, model, rollback, keep, known) if own else _deliver(project, model, rollback)
     return RollbackResult(
         model=model,
         version=arm.version,
@@ -185,15 +182,22 @@ def _with_servers(project: Project, arm: Arm, known: _KnownDeployment, seconds: 
     return msgspec.structs.replace(arm, endpoints=endpoints)
 
 
+def _record(
+    project: Project, model: str, rollback: Rollback, keep: datetime, known: _KnownDeployment
+) -> dict[str, str]:
+    """As `_deliver`, with the rollback and its pending deliveries in the desired state, or in this machine's copy."""
+    pending = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
+    return (_store_and_deliver if known.current else _keep_for_later)(project, model, pending, keep)
+
+
 def _keep_for_later(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """Put the rollback into this machine's copy, from which it goes to the journal; what is missing until then."""
-    owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
-    unsent = UnsentRollback(rollback=owing, until=keep)
+    unsent = UnsentRollback(rollback=rollback, until=keep)
     change_copy(
         project.state,
         model,
         lambda copy: msgspec.structs.replace(
-            copy, desired=with_rollback(copy.desired, owing, keep), unsent=(*copy.unsent, unsent)
+            copy, desired=with_rollback(copy.desired, rollback, keep), unsent=(*copy.unsent, unsent)
         ),
     )
     return dict.fromkeys(DELIVERIES, "the journal does not answer")
@@ -309,12 +313,11 @@ def _apply(traffic: Traffic, arm: Arm, routes: Routes, *, above: int) -> int:
 
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_deliver`; the desired state has the champion and the pending deliveries."""
-    owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
-    deployment_of(project).change(model, lambda desired: with_rollback(desired, owing, keep))
+    deployment_of(project).change(model, lambda desired: with_rollback(desired, rollback, keep))
     lease = _take_delivery(project, model, rollback)
     with nullcontext() if lease is None else lease.renewed():
-        missed = _deliver(project, model, owing)
-        store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed)))
+        missed = _deliver(project, model, rollback)
+        store_rollback(project, model, msgspec.structs.replace(rollback, pending=tuple(missed)))
     return missed
 
 

@@ -95,14 +95,8 @@ def start_release(
         LeaseHeldError: the version is on its way already, another process changed the release meanwhile, servers are
             being replaced, or the last release is not wound up yet.
     """
-    if model and outside is None:
-        raise UsageError(
-            "a model is named only where external servers are compared",
-            subject=model,
-            hint=f"the model of this project is {project.name}; name its version, or none",
-        )
+    name = _compared_model(project, model, outside)
     check_gateway(project)
-    name = model or project.name
     notes: list[str] = []
     policy = project.policies.release
     check_policy(project, policy)
@@ -149,6 +143,16 @@ def start_release(
             _remove_candidate(project, compared.arms[1].version)
         raise
     return ReleaseStart(release=release, notes=tuple(notes))
+
+
+def _compared_model(project: Project, model: str, outside: ExternalServers | None) -> str:
+    if model and outside is None:
+        raise UsageError(
+            "a model is named only where external servers are compared",
+            subject=model,
+            hint=f"the model of this project is {project.name}; name its version, or none",
+        )
+    return model or project.name
 
 
 class _Comparison(NamedTuple):
