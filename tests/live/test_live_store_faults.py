@@ -80,7 +80,7 @@ def test_every_third_call_is_refused_and_many_reads_at_once_go_on(url, secrets, 
 
 def test_a_turn_of_maintenance_whose_answer_is_lost_is_had(url, secrets, proxy, tmp_path):
     log = BucketLog(url, secrets=secrets, cache=tmp_path)
-    proxy.refuses, proxy.lost = ".maintenance", 0.3
+    proxy.faulty_path, proxy.lost = ".maintenance", 0.3
     for _ in range(5):
         with log.maintenance() as had:
             assert had

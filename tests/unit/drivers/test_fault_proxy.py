@@ -82,7 +82,7 @@ def test_an_answer_is_lost_after_the_call_was_passed_on(service):
 
 def test_faults_are_limited_to_paths(service):
     with FaultProxy(service, refused=1.0) as proxy:
-        proxy.refuses = "/log/"
+        proxy.faulty_path = "/log/"
         connection = connect(proxy)
         assert [call(connection, path=path)[0] for path in ("/store/a", "/log/a")] == [200, 503]
         connection.close()

@@ -26,7 +26,7 @@ class FaultProxy:
         refused: the share of calls that get 503 and are not passed on.
         lost: the share of calls that are passed on and whose answer is not returned: the connection is closed.
         every: of so many calls the last one gets 503; 0 for none.
-        refuses: restricts the faults to paths that contain this text.
+        faulty_path: restricts the faults to paths that contain this text.
         calls: how many calls came.
         faults: how many of them were refused or lost.
     """
@@ -35,7 +35,7 @@ class FaultProxy:
         self, target: str, *, delay: float = 0.0, refused: float = 0.0, lost: float = 0.0, every: int = 0, seed: int = 1
     ) -> None:
         self.delay, self.refused, self.lost, self.every = delay, refused, lost, every
-        self.refuses = ""
+        self.faulty_path = ""
         self.calls = self.faults = 0
         self._target = urlsplit(target)
         self._random = random.Random(seed)  # noqa: S311 - no secret
@@ -60,7 +60,7 @@ class FaultProxy:
         """What becomes of the next call: `refused`, `lost` or nothing."""
         with self._lock:
             self.calls += 1
-            if self.refuses not in path:
+            if self.faulty_path not in path:
                 return ""
             drawn = self._random.random()
             refused = drawn < self.refused or bool(self.every and self.calls % self.every == 0)
