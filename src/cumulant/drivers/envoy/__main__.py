@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.network.gateway_token import read_key
+from cumulant.core.system.end_signals import end_event
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
@@ -72,9 +72,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
 
 
 def _run(folder: Folder, opening: ListenOptions, sockets: Sockets) -> int:
-    end_requested = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end_requested.set())
+    end_requested = end_event()
     salt = _read_salt(opening.key_file) if opening.key_file else b""
     key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
     writer = ExchangeWriter(folder.exchanges)

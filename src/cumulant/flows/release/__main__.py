@@ -6,15 +6,14 @@ With `--once` it evaluates every release once, prints the state of each, and end
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.end_signals import end_event
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
@@ -40,9 +39,7 @@ def _anonymous(project: Project) -> Callable[[str], None]:
 def main(words: Sequence[str] | None = None) -> int:
     """Exit code 0 after a request to end, 4 where the project cannot be loaded."""
     options = _parser().parse_args(words)
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+    ending = end_event()
     report = LogLines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project:

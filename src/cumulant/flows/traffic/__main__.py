@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.end_signals import end_event
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.units import duration
 from cumulant.flows.release.controller_process import LogLines
@@ -28,9 +28,7 @@ _LAST_SECONDS = 20.0
 def main(words: Sequence[str] | None = None) -> int:
     """Exit code 0 after a request to end, 4 where the project cannot be loaded."""
     options = _parser().parse_args(words)
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+    ending = end_event()
     report = LogLines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project, _uploading(project, ending):
