@@ -14,7 +14,7 @@ import urllib.request
 import polars as pl
 import pytest
 from gcs import gcs_over
-from test_live_objectstore import ask, binary, folder_objects, folder_tables, free_ports, weed
+from test_live_objectstore import ask, binary, folder_objects, folder_tables, weed
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
 from cumulant.drivers.objectstore.bucket import open_bucket
@@ -25,6 +25,7 @@ from cumulant.testing.conformance.files import FilesConformance
 from cumulant.testing.conformance.objects import ObjectsConformance
 from cumulant.testing.conformance.tables import TablesConformance
 from cumulant.testing.secrets import MemorySecrets
+from cumulant.testing.servers.programs import paired_ports
 
 pytestmark = pytest.mark.live
 
@@ -33,7 +34,7 @@ KEY = base64.b64encode(b"a key of the tests").decode()
 
 
 def azurite():
-    (port,) = free_ports(1)
+    (port,) = paired_ports(1)
     command = [
         binary("azurite-blob"),
         "--silent",
@@ -195,7 +196,7 @@ def test_a_wrong_key_of_azure(cloud, url, tmp_path):
 
 @pytest.mark.parametrize(("scheme", "settings"), [("az", azure_settings), ("gs", google_settings)])
 def test_nobody_answers(scheme, settings, tmp_path):
-    (port,) = free_ports(1)
+    (port,) = paired_ports(1)
     values = settings(f"http://127.0.0.1:{port}")
     tables = BucketTables(f"{scheme}://bucket/x", secrets=MemorySecrets(values), cache=tmp_path, embedded=folder_tables)
     with pytest.raises(EngineUnavailableError):

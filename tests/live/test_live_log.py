@@ -1,13 +1,14 @@
 """The log in an object store, against real servers that speak S3: SeaweedFS and moto's."""
 
 import pytest
-from test_live_objectstore import KEY, SECRET, endpoint, free_ports, secrets, url
+from test_live_objectstore import KEY, SECRET, endpoint, secrets, url
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.objectstore.log import BucketLog
 from cumulant.testing.conformance.gaps import Gap
 from cumulant.testing.conformance.log import LogAddress, LogConformance
 from cumulant.testing.secrets import MemorySecrets
+from cumulant.testing.servers.programs import paired_ports
 
 pytestmark = pytest.mark.live
 __all__ = ["endpoint", "secrets", "url"]  # fixtures
@@ -34,7 +35,7 @@ class TestBucketLogOnS3(LogConformance):
 
 
 def test_nobody_answers(tmp_path):
-    (port,) = free_ports(1)
+    (port,) = paired_ports(1)
     values = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
     values["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     log = BucketLog("s3://bucket/log", secrets=MemorySecrets(values), cache=tmp_path)

