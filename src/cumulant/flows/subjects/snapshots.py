@@ -209,16 +209,12 @@ def keep_references(context: Context, subject: Subject) -> Receipt:
 
 def find_models(context: Context, subject: Subject) -> list[SubjectPlace]:
     """Versions that were trained on a snapshot that holds the subject, or that was deleted because it did."""
-    journal, table_keys = context.project.journal(), {place.where for place in find_rows(context, subject)}
-    present = {snapshot.id for source in subject.columns for snapshot in _snapshots(context.project, source)}
     from cumulant.data.retention import needs
 
-    holding = {
-        snapshot.id
-        for source in subject.columns
-        for snapshot in _snapshots(context.project, source)
-        if needs(snapshot, table_keys)
-    }
+    journal, table_keys = context.project.journal(), {place.where for place in find_rows(context, subject)}
+    known = [snapshot for source in subject.columns for snapshot in _snapshots(context.project, source)]
+    present = {snapshot.id for snapshot in known}
+    holding = {snapshot.id for snapshot in known if needs(snapshot, table_keys)}
     places = []
     for row in journal.rows(MODEL):
         used = msgspec.convert(row.value, ModelRecord).snapshots
