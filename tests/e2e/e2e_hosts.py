@@ -18,7 +18,7 @@ from typing import Any
 import e2e_registry
 import msgspec
 import pytest
-from e2e_stack import BODY, MODEL, STEPS, free_ports, until
+from e2e_stack import BODY, MODEL, RELEASE, STEPS, free_ports, until
 from e2e_support import environment
 
 from cumulant.core.events import Actor
@@ -38,7 +38,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 import serving_graphs
 
 SALT = "0123456789abcdef0123456789abcdef"
-FILE = """\
+FILE = (
+    """\
 version: 1
 model: {{name: graph}}
 environments:
@@ -50,16 +51,9 @@ environments:
     log: 'file://{shared}/log'
     salt: ${{secret:SALT}}
 serving: {{http: '127.0.0.1:{port}'}}
-release:
-  look: 200ms
-  block: 200ms
-  # What evidence decides is tested by simulation; here nothing but a fault ends a release or holds it.
-  alpha: 1e-300
-  metrics:
-    errors: {{required: false, margin: 90%}}
-    timeouts: {{required: false, margin: 90%}}
-    latency: {{required: false, margin: 100%}}
 """
+    + RELEASE
+)
 
 
 class Machine:

@@ -46,12 +46,8 @@ import serving_graphs
 
 T = TypeVar("T")
 MODEL = "graph"
-SPEC = """\
-version: 1
-model: {{name: graph}}
-environments:
-  local: {{tracking_uri: 'noted://'}}
-serving: {{http: '127.0.0.1:{port}'}}
+#: the section `release` of project files, for `str.format`
+RELEASE = """\
 release:
   look: 200ms
   block: 200ms
@@ -62,6 +58,16 @@ release:
     timeouts: {{required: false, margin: 90%}}
     latency: {{required: false, margin: 100%}}
 """
+SPEC = (
+    """\
+version: 1
+model: {{name: graph}}
+environments:
+  local: {{tracking_uri: 'noted://'}}
+serving: {{http: '127.0.0.1:{port}'}}
+"""
+    + RELEASE
+)
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
 #: a step lasts as long as a test wants: each has a thousand times the shortest time of the one before, see `onward`
 STEPS = tuple(
