@@ -47,15 +47,18 @@ READS = {
     "alerting.views.count_matches",
     "data.validate.newest_snapshot",
     "data.validate.refused_snapshot",
+    "deployment.deployment.deployment_of",
+    "deployment.deployment.is_shared",
+    "deployment.deployment.with_servers",
     "monitoring.project_drift.declared_targets",
     "project.driver_needs.driver_needs",
     "release.controller.rollback_outbox.list_rollbacks",
     "release.release_queries.waiting_candidate",
     "review.service.session_reader",
     "review.service.used_for_training",
-    "deployment.deployment.deployment_of",
     "stack.lifecycle.traffic_shares",
     "stack.stack_processes.check_gateway",
+    "traffic.clients.gateway_url",
 }
 
 
