@@ -61,7 +61,7 @@ def send(url, state, until=None):
 
 
 def posted(folder):
-    lines = [line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    lines = [line for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
     return [json.loads(line)["id"] for line in lines]
 
 
