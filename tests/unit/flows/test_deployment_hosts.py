@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cumulant.cli.serving.stack_table import silence, unserved_text
 from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.events import Actor
+from cumulant.core.masking import fingerprint
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.deployment import host_agent
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
@@ -34,7 +35,7 @@ from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.release.controller.route_keeper import routes_to_servers, with_endpoints
 from cumulant.flows.release.rollback import roll_back, with_rollback
 from cumulant.flows.stack.desired_state import Rollback, read_desired_state
-from cumulant.flows.stack.gateway_key import salt_mark, shared_key
+from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_processes
@@ -334,7 +335,7 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
     check_conflicts(journal, "another")
     write_report(journal, msgspec.structs.replace(other, supervisor=ELSEWHERE))  # lost: it reports no more
     check_conflicts(journal, "another", within=0)
-    assert salt_mark(b"s" * 32) != salt_mark(b"t" * 32)
+    assert fingerprint(b"s" * 32) != fingerprint(b"t" * 32)
 
 
 def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.masking import fingerprint
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, server_states
 from cumulant.flows.deployment.follow import follow
@@ -19,7 +20,6 @@ from cumulant.flows.deployment.host_report import BEAT, LAPSE, HostReport, remov
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.stack.desired_state import read_desired_state
-from cumulant.flows.stack.gateway_key import salt_mark
 from cumulant.flows.stack.stack_processes import SERVERS
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.traffic.clients import traffic_of
@@ -43,7 +43,7 @@ class HostAgent:
     def __init__(self, project: Project, roles: Sequence[str], address: str, *, write: Callable[[str], object]) -> None:
         self._project, self._roles, self._address, self._write = project, tuple(roles), address, write
         self._deployment = HostsDeployment(project)
-        self._salt = salt_mark(project.salt())
+        self._salt = fingerprint(project.salt())
         self._ending = threading.Event()
         self._desired: DesiredState | None = None
         self._faults: tuple[str, ...] = ()

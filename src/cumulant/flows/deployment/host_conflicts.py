@@ -18,7 +18,7 @@ _SEEN_SECONDS = 3 * BEAT
 
 
 def check_conflicts(journal: Journal, salt: str, *, within: float = _SEEN_SECONDS) -> None:
-    """Refuse this machine where one that runs has its name, or another salt than the one whose mark is `salt`.
+    """Refuse this machine where one that runs has its name, or another salt than the one whose fingerprint is `salt`.
 
     Raises:
         LeaseHeldError: another machine, or another folder of this one, has the name: each would undo what the other

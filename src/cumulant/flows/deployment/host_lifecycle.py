@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.deployment.deployment import HostsDeployment, is_shared
@@ -21,7 +22,7 @@ from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
-from cumulant.flows.stack.gateway_key import salt_mark, shared_key
+from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.served_versions import is_free
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
@@ -144,7 +145,7 @@ def prepare_host(
             subject="--advertise",
             hint="name an address that this machine has, at which gateways reach it",
         )
-    check_conflicts(project.journal(), salt_mark(project.salt()))
+    check_conflicts(project.journal(), fingerprint(project.salt()))
     if options.has(GATEWAY):
         check_gateway(project)
     if options.has(CONTROLLER):

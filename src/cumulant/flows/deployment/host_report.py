@@ -39,7 +39,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     status: Status | None = None
     #: what keeps the machine from serving all that it should
     trouble: str = ""
-    #: mark of the machine's salt; empty where it is unknown
+    #: fingerprint of the machine's salt; empty where it is unknown
     salt: str = ""
 
 

@@ -21,7 +21,7 @@ from cumulant.core.version import __version__
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
-from cumulant.flows.registry.lineage import work_again
+from cumulant.flows.registry.lineage import trained_version, work_again
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import CHAMPION, servable_folder
 from cumulant.flows.serving.batch.answer_columns import decision_columns
@@ -125,11 +125,7 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
 
 def run_reference(context: Context, *, version: str) -> dict[str, object]:
     """The step in a process of its own: the key of the reference."""
-    registered = context.project.registry().resolve(version)
-    record = find_record(context.project, registered)
-    described = load_description(servable_folder(context.project, registered))
-    if record is None or not isinstance(described, Servable):
-        raise NotFoundError(f"{version} has no record of its training here", subject=version, hint=_HINT)
+    registered, record, described = trained_version(context.project, version, hint=_HINT)
     return _store(context, registered, record, described.plan)
 
 

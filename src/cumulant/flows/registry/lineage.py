@@ -223,6 +223,24 @@ def recorded_work(
     )
 
 
+def trained_version(
+    project: Project, uri: str, *, hint: str | None = None
+) -> tuple[ModelVersion, ModelRecord, Servable]:
+    """A version that was trained here, what the journal knows of it, and its servable.
+
+    Raises:
+        NotFoundError: there is no such version, or it was not trained here; `hint` says what to do then.
+    """
+    from cumulant.servable.folder import load_description
+
+    version = project.registry().resolve(uri)
+    record = find_record(project, version)
+    described = load_description(servable_folder(project, version))
+    if record is None or not isinstance(described, Servable):
+        raise NotFoundError(f"{uri} has no record of its training here", subject=uri, hint=hint)
+    return version, record, described
+
+
 def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> TrainingWork:
     """The work that made a version; its features are found, or computed again and kept.
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from cumulant import statistics
-from cumulant.core.errors import CumulantError, DataError, MissingPartError, NotFoundError
+from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.step_function import StepFunction
@@ -108,13 +108,9 @@ def _made_reference(context: Context, version: ModelVersion, record: ModelRecord
 
 def run_reference(context: Context, *, version: str) -> dict[str, object]:
     """The step in a process of its own: the key of the reference."""
-    from cumulant.servable.folder import load_description
+    from cumulant.flows.registry.lineage import trained_version
 
-    registered = context.project.registry().resolve(version)
-    record = find_record(context.project, registered)
-    described = load_description(servable_folder(context.project, registered))
-    if record is None or not isinstance(described, Servable):
-        raise NotFoundError(f"{version} has no record of its training here", subject=version)
+    registered, record, described = trained_version(context.project, version)
     return _store(context, registered, record, described.plan)
 
 

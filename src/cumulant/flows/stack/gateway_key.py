@@ -45,11 +45,6 @@ def shared_key(salt: bytes, name: str = GATEWAY_KEY) -> bytes:
     return hmac.digest(salt, _LABELS[name], "sha256")
 
 
-def salt_mark(salt: bytes) -> str:
-    """Equal where machines have equal salts; the salt cannot be computed from it."""
-    return hmac.digest(salt, b"cumulant mark of the salt", "sha256").hex()[:16]
-
-
 def write_key(state: Path, key: bytes, name: str = GATEWAY_KEY) -> None:
     """Write a key to its file, for its owner alone.
 
