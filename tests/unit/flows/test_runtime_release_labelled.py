@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from cumulant.flows.release.controller import label_evidence
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.stack.desired_state import ServedVersion, change_desired_state
 from cumulant.outcomes.join.mirrored_pairs import GradedPair
+from cumulant.project.file.spec import EnvironmentSpec
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,6 +30,7 @@ class Release(msgspec.Struct):
 
 class Project:
     name = "late"
+    file = SimpleNamespace(environment=EnvironmentSpec())
 
     def __init__(self, state: Path = Path("/nowhere")) -> None:
         self.state = state

@@ -236,9 +236,10 @@ def locked(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
-def test_a_locked_store_delays_writes_only(place, kind, tmp_path):  # noqa: F811 - the fixture
-    from serving_models import ROW, flights
+def test_a_locked_store_delays_writes_only(place, kind, tmp_path, monkeypatch):  # noqa: F811 - the fixture
+    from serving_models import ROW, SALT, flights
 
+    monkeypatch.setenv("CUMULANT_SALT", SALT.decode())
     (event,) = rows_of(flights(KNOWN + 1).tail(1), ["distance", "sched_dep", "carrier", "tail", "late", "landed"])
     row = ROW | {"sched_dep": "2013-04-03T18:00:00+00:00"}
     with serving(*place, "--model-control", "explicit") as (_, ready):

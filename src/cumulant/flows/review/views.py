@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.masking import is_masked, mask
 from cumulant.core.prediction import read_object
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.review.case_context import CaseReader
@@ -219,13 +219,7 @@ def _is_number(reader: CaseReader, version: tuple[str, str]) -> bool:
 
 
 def _hashed(value: object, salt: bytes) -> object:
-    if value is None or (isinstance(value, str) and (value == HIDDEN or _is_hash(value))):
-        return value
-    return mask(value, salt)
-
-
-def _is_hash(text: str) -> bool:
-    return len(text) == 13 and text.startswith("#") and all(sign in "0123456789abcdef" for sign in text[1:])
+    return value if value is None or is_masked(value) else mask(value, salt)
 
 
 def _is_same_class(first: object, second: object) -> bool:

@@ -92,7 +92,7 @@ class RowModel:
         self._names = tuple(self.outputs)
         self._known = self.outputs if self.reasons is None else {**self.outputs, **OUTPUT}
         #: what the state holds in place of personal keys
-        self.hashed = HashedKeys(self.servable.plan, salt) if self.servable.plan.needs_state else None
+        self.hashed = self._hashed_keys(salt, store)
         self.features = self._with_state(store)
         plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
         #: the key of the rows that are scored, and whether some window counts such rows
@@ -118,12 +118,17 @@ class RowModel:
             for field in self.schema.fields.values()
         }
 
-    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
-        plan = self.servable.plan
-        if store is None and plan.needs_state:
+    def _hashed_keys(self, salt: bytes, store: OnlineStore | None) -> HashedKeys | None:
+        if not self.servable.plan.needs_state:
+            return None
+        if store is None:
             hint = "name the store with --online URL"
             raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
-        features = OnlineFeatures(plan if self.hashed is None else self.hashed.plan, store, self.table)
+        return HashedKeys(self.servable.plan, salt)
+
+    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
+        plan = self.servable.plan if self.hashed is None else self.hashed.plan
+        features = OnlineFeatures(plan, store, self.table)
         # Met now rather than by the first request: no state under that name, or one made for another plan.
         features.state()
         return features
