@@ -349,6 +349,7 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
                 traffic.apply(routes(server.url, revision=revision))
                 gateway.start()
                 assert traffic.in_force("m") == routes(server.url, revision=revision)
+            wait_for(lambda: reader.read() and reader.exchanges[-1].revision == 4)
             done.set()
             for thread in threads:
                 thread.join()

@@ -13,11 +13,10 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.core.system.end_signals import setting
 from cumulant.flows.reports.terminal import clean
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rich.console import Console
 
     from cumulant.flows.worker.worker import StepRun
@@ -89,12 +88,7 @@ def _draining(drain: bool) -> Iterator[threading.Event]:
     if not drain or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    before = signal.signal(signal.SIGTERM, handle)
+    before = signal.signal(signal.SIGTERM, setting(stop))
     try:
         yield stop
     finally:
