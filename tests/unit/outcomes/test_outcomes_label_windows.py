@@ -146,7 +146,7 @@ def test_no_limit_of_open_files_stops_a_report(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scanning, "_open_files", opened_files)
     try:
-        for spare in range(120, 260, 10):
+        for spare in range(120, 260, 20):
             resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + spare, hard))
             assert report(opened(tmp_path), NOW) == before, spare
     finally:

@@ -81,7 +81,7 @@ XGBOOST = [
 ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @each(seed=st.integers(0, 2**20), objective=st.sampled_from(LIGHTGBM), leaves=st.integers(2, 40))
 def test_lightgbm_answers_as_itself(tmp_path_factory, seed, objective, leaves):
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def test_lightgbm_answers_as_itself(tmp_path_factory, seed, objective, leaves):
     assert np.allclose(found, booster.predict(sample), rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @each(
     seed=st.integers(0, 2**20),
     objective=st.sampled_from(XGBOOST),

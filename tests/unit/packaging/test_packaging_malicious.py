@@ -160,7 +160,7 @@ def test_an_archive_with_an_endless_name_is_refused_in_short(tmp_path, size, wor
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads peaks of memory from /proc")
 def test_some_of_every_kind_through_the_commands():
-    line = [sys.executable, str(BENCH), "--every", "97", "--processes", "1", "--limit", "100"]
+    line = [sys.executable, str(BENCH), "--every", "193", "--processes", "1", "--limit", "100"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "0 with a violation" in done.stdout
