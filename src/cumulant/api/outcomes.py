@@ -47,6 +47,7 @@ class ProjectOutcomes(MethodGroup):
         until: datetime,
         *,
         speed: float = 1.0,
+        concurrency: int = 32,
         restart: bool = False,
         scale_release: bool = True,
         is_cancelled: Callable[[], bool] | None = None,
@@ -54,6 +55,7 @@ class ProjectOutcomes(MethodGroup):
     ) -> ReplayResult:
         """Send the rows of [since, until) through the gateway, `speed` times as fast, as `cumulant replay`.
 
+        At most `concurrency` requests run at once; where they are slower than the pace, the replayed clock waits.
         `restart` begins again where an earlier replay was cut off. With `scale_release`, the stages of a release last
         replayed time. `on_response` is called after each response with the party that failed the request: `champion`,
         `candidate`, `gateway`, `caller`, or an empty text. It and `is_cancelled` run on the sending thread.
@@ -73,6 +75,7 @@ class ProjectOutcomes(MethodGroup):
                 since=since,
                 until=until,
                 speed=speed,
+                concurrency=concurrency,
                 again=restart,
                 release_clock=scale_release,
                 ended=is_cancelled or (lambda: False),

@@ -73,7 +73,7 @@ release:                                # stages of seconds: the demo's callers 
     quality: {margin: 0.02, required: true, block: 1800ms, share: 3}
 
 serving:
-  queue: 250ms                          # 32 callers share the cores with what they call; default 40ms
+  queue: 250ms                          # a dozen callers share the cores with what they call; default 40ms
   log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
 
 monitoring:
