@@ -62,17 +62,14 @@ class Callers:
             _hash(f"Bearer {holder.token}".encode()): Principal(holder.name, holder.groups, tenant=tenant, via="http")
             for holder in holders
         }
+        #: whether callers need a token
+        self.guarded = bool(self._known)
         self.anonymous = Principal(ANONYMOUS, tenant=tenant, via="http")
         self._gateway = Principal(GATEWAY, tenant=tenant, via="http")
 
-    @property
-    def guarded(self) -> bool:
-        """Whether callers need a token."""
-        return bool(self._known)
-
     def identify(self, authorization: bytes, *, forwarded: bool = False) -> Principal | None:
         """Who sends a request; `forwarded`: the gateway has proved that it did. None: a token is needed and missing."""
-        if self._known:
+        if self.guarded:
             return self._known.get(_hash(authorization))
         return self._gateway if forwarded else self.anonymous
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cumulant.core.network.hosts import Hosts
-from cumulant.ports.access import Principal
 from cumulant.serving.access.control import AccessControl, Reason, token_needed
 from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Headers, Request
@@ -22,7 +21,7 @@ class RequestCheck:
     """Checks requests by the action that their path declares; `names` gives the served models."""
 
     def __init__(self, access: AccessControl, hosts: Hosts, names: Callable[[], Sequence[str]]) -> None:
-        self._access, self._hosts, self._names = access, hosts, names
+        self._access, self._callers, self._hosts, self._names = access, access.callers, hosts, names
         self._known: dict[bytes, tuple[str, str | None]] = {}
 
     def check(self, request: Request) -> None:
@@ -35,12 +34,12 @@ class RequestCheck:
         target = request.target
         if target.startswith(OPEN):
             return
-        if not self._access.callers.guarded:  # a token decides alone: no page of another place has one
+        if not self._callers.guarded:  # a token decides alone: no page of another place has one
             fault = self._hosts.fault(request.headers.get(b"host"), request.headers.get(b"origin"))
             if fault is not None:
                 self._record(target, "origin")
                 raise HttpError(403, fault, hint=_FOREIGN)
-        principal = self._identify(request.headers, forwarded=request.forwarded)
+        principal = self._callers.identify(request.headers.get(b"authorization", b""), forwarded=request.forwarded)
         if principal is None:
             self._record(target, "token")
             raise token_needed()
@@ -52,15 +51,12 @@ class RequestCheck:
         """Whether the body of a request with this head is read; otherwise the request is refused by its head."""
         if target.startswith(OPEN):
             return True
-        principal = self._identify(headers, forwarded=forwarded)
+        principal = self._callers.identify(headers.get(b"authorization", b""), forwarded=forwarded)
         try:
             needed = self._known.get(target) or self._needed(target)
             return principal is not None and (needed is None or self._access.allows(principal, *needed))
         except Exception:  # noqa: BLE001 - the edge: the request is handled without its body, which reports the fault
             return False
-
-    def _identify(self, headers: Headers, *, forwarded: bool) -> Principal | None:
-        return self._access.callers.identify(headers.get(b"authorization", b""), forwarded=forwarded)
 
     def _needed(self, target: bytes) -> tuple[str, str | None] | None:
         """The action of a request to this target, and the model; None where there is nothing to allow."""
@@ -79,4 +75,4 @@ class RequestCheck:
     def _record(self, target: bytes, reason: Reason) -> None:
         needed = self._needed(target)
         if needed is not None:
-            self._access.record(self._access.callers.anonymous, *needed, reason)
+            self._access.record(self._callers.anonymous, *needed, reason)
