@@ -152,6 +152,9 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     path = "/v1/models/returns/predict"
     direct = httpx.post(named(shop, "server-1").url + path, json=ROW, headers=forged, timeout=10)
     assert direct.status_code == 200
+    foreign = {"origin": "http://elsewhere.example"}
+    refused = [httpx.post(named(shop, "server-1").url + path, json=ROW, headers=foreign, timeout=10) for _ in range(9)]
+    assert [answer.status_code for answer in refused] == [403] * 9
     assert (state_of(shop) / "stack" / "gateway.key").stat().st_mode & 0o777 == 0o600
     assert f"process {told['supervisor']}" in words(shop, "up", code=3)
     shown = run(shop, "ps")
@@ -169,6 +172,11 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     assert run(shop, "predictions", "show", "asked-here") == [logged]
     (logged,) = run(shop, "predictions", "show", direct.json()["request_id"])
     assert (logged["arm"], logged["shadow"], logged["caller_id"]) == ("", False, "forged")
+    events = run(shop, "events", "list", "--kind", "access.refused")
+    assert sum(event["data"]["count"] for event in events) == 9 > len(events)
+    assert {(event["actor"], event["data"]["resource"], event["data"]["reason"]) for event in events} == {
+        ("anonymous", "returns", "origin")
+    }
 
 
 def test_each_process_that_is_killed_comes_back_and_the_port_stays(shop):

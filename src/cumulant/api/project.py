@@ -328,7 +328,10 @@ class Project(MethodGroup):
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
         """The project's events, oldest first."""
+        from cumulant.flows.ledger.refusals import ingest_if_possible
+
         check(self.loaded, self._principal, "events.show")
+        ingest_if_possible(self.loaded)
         events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
         return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))

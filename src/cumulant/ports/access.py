@@ -24,7 +24,7 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """What is acted on: a project, or one of its models; where it is, and labels for policies."""
+    """What is acted on: a project, one of its models, or a prediction server; where it is, and labels for policies."""
 
     kind: str
     name: str
@@ -43,5 +43,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 class Access(Protocol):
     def check(self, principal: Principal, action: str, resource: Resource) -> Decision:
-        """Whether the principal may. Actions are declared in `flows.ledger.actions`."""
+        """Whether the principal may. Actions are declared in `flows.ledger.actions`.
+
+        Prediction servers call it on their event loop and keep the decision for seconds: it decides from memory.
+        """
         ...

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.occurrences import OccurrenceCounter
 from cumulant.core.scope import Scope
 from cumulant.ports.access import Access, Principal, Via
 from cumulant.ports.compute import Compute
@@ -40,9 +41,9 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.policy import TrainingPolicy
 
-#: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and labels
-#: that were posted and are not ingested yet
-LogName = Literal["predictions", "labels", "joined", "exchanges", "inbox"]
+#: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and what is
+#: not ingested yet: labels that were posted, and requests that servers refused
+LogName = Literal["predictions", "labels", "joined", "exchanges", "inbox", "refusals"]
 PREDICTIONS: LogName = "predictions"
 #: seconds after which a receiver's secret is read again, since it may have been replaced
 _SECRET_SECONDS = 60.0
@@ -86,6 +87,8 @@ class Project:
         self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, scope=self.scope)
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
+        #: counts refusals of a process that serves requests; None: each one is an event
+        self.refusals: OccurrenceCounter[Any] | None = None
         #: whether the journal is a copy, which other processes do not see
         self.reads_aside = False
         self._variables, self._via = variables, via

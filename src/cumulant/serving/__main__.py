@@ -71,7 +71,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from cumulant.serving.access_token import read_token
+    from cumulant.serving.access.callers import read_holders
     from cumulant.serving.cache.answer_cache import Caching
     from cumulant.serving.models.passed_checks import passed_checks_folder
     from cumulant.serving.scheduling.runner import Scheduling
@@ -90,7 +90,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "grpc_port": grpc_port,
         "table": options.state_table,
         "control": options.model_control == "explicit",
-        "token": read_token(options.token_file, os.environ),
+        "tokens": read_holders(options.token_file, os.environ),
         "hosts": tuple(map(host_name, options.allow_host)),
         "gateway_key": _gateway_key(options.gateway_key_file, expected=options.behind_gateway),
         "scheduling": Scheduling(queue=numbers["queue"], caching=Caching(mode=mode)),

@@ -24,19 +24,37 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
     """
     if path is None:
         token = environment.get(VARIABLE, "").strip()
-        return _checked(token, VARIABLE, least) if token else None
+        return check_token(token, VARIABLE, least) if token else None
+    token = _read(path).strip()
+    if not token:
+        raise UsageError(f"{path} is empty", subject=str(path))
+    return check_token(token, str(path), least)
+
+
+def read_lines(path: Path) -> list[tuple[str, list[str]]]:
+    """The words of each line of a file of tokens, with the place of the line; empty lines and comments are left out.
+
+    Raises:
+        UsageError: the file cannot be read, or has no line.
+        RefusedError: others can read it.
+    """
+    rows = [(f"{path}, line {place}", line.split()) for place, line in enumerate(_read(path).splitlines(), 1)]
+    rows = [(place, words) for place, words in rows if words and not words[0].startswith("#")]
+    if not rows:
+        raise UsageError(f"{path} holds no token", subject=str(path), hint="write a line a caller: TOKEN ada")
+    return rows
+
+
+def _read(path: Path) -> str:
     try:
         check_private(path)
-        token = path.read_text().strip()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
-    if not token:
-        raise UsageError(f"{path} is empty", subject=str(path))
-    return _checked(token, str(path), least)
 
 
-def _checked(token: str, source: str, least: int) -> str:
+def check_token(token: str, source: str, least: int = LEAST) -> str:
     """The checked token. Messages never contain it, as they are logged."""
     if not all(33 <= ord(letter) <= 126 for letter in token):
         raise UsageError(

@@ -1,8 +1,7 @@
-"""The HTTP application: routing, authentication and scoring requests."""
+"""The HTTP application: who sends a request and whether it may, routing, and scoring requests."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.network.hosts import Hosts
 from cumulant.core.version import __version__
+from cumulant.serving.access.control import AccessControl
 from cumulant.serving.admin import (
     answer_metrics,
     answer_repository,
@@ -21,6 +21,7 @@ from cumulant.serving.admin import (
     model_metadata,
 )
 from cumulant.serving.endpoints import invocations, plain_rows
+from cumulant.serving.endpoints.authorization import RequestCheck
 from cumulant.serving.endpoints.openapi import document
 from cumulant.serving.endpoints.request_bodies import LARGE as LARGE_BODY
 from cumulant.serving.endpoints.request_bodies import (
@@ -37,8 +38,8 @@ from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
 from cumulant.serving.protocol.json_size import check_decoded, most_decoded
-from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
-from cumulant.serving.protocol.probes import OPEN, answer_probe
+from cumulant.serving.protocol.paths import allow_header, answer_options, find_route, split_path
+from cumulant.serving.protocol.probes import answer_probe
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.telemetry.access_log import write_fault
 from cumulant.serving.telemetry.metrics import Metrics, Series, model_series
@@ -75,7 +76,7 @@ class ServingApplication:
         *,
         body_limit: int = BODY_LIMIT,
         name: str = "cumulant",
-        token: str | None = None,
+        access: AccessControl | None = None,
         hosts: Hosts | None = None,
     ) -> None:
         self._models = models
@@ -84,8 +85,9 @@ class ServingApplication:
         self.score = ScoringService(self.metrics)
         self.draining = False
         self.name = name
-        self._token = None if token is None else f"Bearer {token}".encode()
-        self._hosts = hosts or Hosts(local=False)
+        #: of requests over any protocol
+        self.access = access or AccessControl(server=name)
+        self.requests = RequestCheck(self.access, hosts or Hosts(local=False), self._names)
         #: all workers; who loads and unloads models on them, and whether by request
         self.fleet: Fleet = SingleWorker(_Self(self))
         self.control: Control | None = None
@@ -113,6 +115,9 @@ class ServingApplication:
         self._models = models
         self._known.clear()
 
+    def _names(self) -> list[str]:
+        return self._models.names()
+
     def join(self, fleet: Fleet, control: Control, may_control: bool) -> None:
         """Connect the application to the other workers and to model control."""
         self.fleet, self.control, self.may_control = fleet, control, may_control
@@ -130,15 +135,9 @@ class ServingApplication:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            headers = request.headers
-            if request.target.startswith(OPEN):
-                pass
-            elif self._token is not None:
-                self.admit(headers.get(b"authorization", b""))
-            elif (fault := self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))) is not None:
-                return _error(HttpError(403, fault, hint=_FOREIGN))
-            if b"content-encoding" in headers:
-                request.body = decompress(request.body, headers[b"content-encoding"], self.body_limit)
+            self.requests.check(request)
+            if (encoding := request.headers.get(b"content-encoding")) is not None:
+                request.body = decompress(request.body, encoding, self.body_limit)
             known = self._known.get(request.target)
             if known is not None and request.method == "POST" and len(request.body) <= LARGE_BODY:
                 response = self.score(request, *known)
@@ -160,23 +159,10 @@ class ServingApplication:
         except Exception:  # noqa: BLE001 - the edge, as above
             return _fault()
 
-    def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request with this head is authorized. Health paths need no token."""
-        return target.startswith(OPEN) or self._knows(headers.get(b"authorization", b""))
-
-    def _knows(self, authorization: bytes) -> bool:
-        return self._token is None or hmac.compare_digest(authorization, self._token)
-
     @property
     def guarded(self) -> bool:
         """Whether callers need a token."""
-        return self._token is not None
-
-    def admit(self, authorization: bytes) -> None:
-        """Raises HttpError (401) where a token is needed and `authorization` does not carry it."""
-        if not self._knows(authorization):
-            hint = "send the header Authorization: Bearer TOKEN"
-            raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
+        return self.access.callers.guarded
 
     # --- paths
 
@@ -185,7 +171,10 @@ class ServingApplication:
         method = request.method
         if method == "OPTIONS":
             return answer_options(request.target)
-        match split_path(request.target):
+        parts = split_path(request.target)
+        if find_route(parts) is None:  # no action is declared for it
+            raise _no_shared_memory() if _SHARED_MEMORY.intersection(parts[1:2]) else _no_path(path)
+        match parts:
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
                 if (api, verb) in self._verbs:
@@ -196,19 +185,12 @@ class ServingApplication:
                     return self._score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:
                     return self._get(path, ["v2", "models", "stats"], method)
-                if (api, verb) not in _DESCRIBED:
-                    raise _no_path(path)
                 _allow(method, "GET")
                 return self._describe(api, verb, name, version)
-            case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
-                raise RequestError(
-                    "this server has no shared memory with its callers",
-                    hint="send tensors in the body, as binary tensor data where size matters",
-                )
             case ["v1", "events" | "labels"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
-                return self._post(split_path(request.target)[1:], request)
-            case parts:
+                return self._post(parts[1:], request)
+            case _:
                 return self._get(path, parts, method)
 
     def _only_model(self) -> Model:
@@ -317,10 +299,7 @@ class _Self:
         return [msgspec.to_builtins(series) for series in self._app.series()] if verb == "metrics" else None
 
 
-#: what a GET of a model may name, by API and what follows its name
-_DESCRIBED = {("v2", ""), ("v2", "ready"), ("v2", "config"), ("v2", "stats"), ("v1", "")}
-_FOREIGN = "call 127.0.0.1, name this server with --allow-host, or give it a token"
-_BEARER = ((b"www-authenticate", b"Bearer"),)
+_SHARED_MEMORY = {"systemsharedmemory", "cudasharedmemory"}
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
@@ -351,6 +330,11 @@ def _allow(method: str, allowed: str) -> None:
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
         text = f"this path takes {allowed}, not {method[:20]}"
         raise HttpError(405, text, headers=((b"allow", allow_header(allowed)),))
+
+
+def _no_shared_memory() -> RequestError:
+    hint = "send tensors in the body, as binary tensor data where size matters"
+    return RequestError("this server has no shared memory with its callers", hint=hint)
 
 
 def _no_path(path: str) -> NotFoundError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import sys
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -26,7 +26,7 @@ from cumulant.core.traffic import (
     TOKEN_HEADER,
     printable_id,
 )
-from cumulant.serving.http.messages import Request, Response
+from cumulant.serving.http.messages import Headers, Request, Response
 from cumulant.serving.http.site_state import Handler
 
 _ARM, _SERVED, _SHADOW, _REQUEST, _CALLER, _TOKEN = (
@@ -66,8 +66,8 @@ class Trust:
 
     def check(self, headers: dict[bytes, bytes]) -> bool:
         """Whether the gateway forwarded the request; else its headers are removed. It gets an id of the server."""
+        believed = self.believes(headers)
         token = headers.pop(_TOKEN, b"")
-        believed = any(hmac.compare_digest(token, own_token) for own_token in self._tokens)
         if not believed:
             if token:
                 self._reject()
@@ -76,6 +76,11 @@ class Trust:
         if not name_of(headers):
             headers[_REQUEST] = new_name().encode()
         return believed
+
+    def believes(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the headers hold a token that the gateway makes for this server."""
+        token = headers.get(_TOKEN, b"")
+        return any(hmac.compare_digest(token, own_token) for own_token in self._tokens)
 
     def _reject(self) -> None:
         """Count a rejected token, and write a hint once: a release behind this gateway gets no evidence."""
@@ -93,11 +98,16 @@ class Trust:
 
         def checked(request: Request) -> Response | Awaitable[Response]:
             if check(request.headers):
+                request.forwarded = True
                 return handle(request)
             name, response = request.headers[_REQUEST], handle(request)
             return _named(response, name) if isinstance(response, Response) else _named_later(response, name)
 
         return checked
+
+    def admit(self, admitted: Callable[..., bool]) -> Callable[[bytes, Headers], bool]:
+        """`admitted`, which is given whether the gateway forwarded the request."""
+        return lambda target, headers: admitted(target, headers, forwarded=self.believes(headers))
 
 
 def _named(response: Response, name: bytes) -> Response:

@@ -16,6 +16,8 @@ from msgspec import inspect
 
 from cumulant.serving.spec import FallbackSpec, ServingSpec, setting
 
+#: the driver of access that allows everything
+OPEN_ACCESS = "open://"
 #: values by the names of options: `{"log_keep": "90d", "fallback": ("cached",), "insecure": True}`
 Values = Mapping[str, Any]
 
@@ -30,7 +32,10 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     ] = None
     scope: Annotated[
         str | None,
-        setting("scope TENANT/PROJECT/ENVIRONMENT", "Whose features they are, in a store that several projects share."),
+        setting(
+            "scope TENANT/PROJECT/ENVIRONMENT",
+            "Whose server it is: in a store of features that several projects share, and for `--access`.",
+        ),
     ] = None
     secrets: Annotated[
         str, setting("secrets URL", "Where the secret is looked up that `--online` names by `?password=NAME`.")
@@ -41,7 +46,18 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     ] = "none"
     token_file: Annotated[
         str | None,
-        setting("token-file FILE", "Holds the token that callers must send; `CUMULANT_TOKEN` does the same."),
+        setting(
+            "token-file FILE",
+            "Holds the tokens of callers, one a line: TOKEN, TOKEN NAME or TOKEN NAME GROUP,GROUP; `CUMULANT_TOKEN`"
+            " holds a single one.",
+        ),
+    ] = None
+    access: Annotated[
+        str, setting("access URL", "The driver that decides what callers may do; `open://` allows everything.")
+    ] = OPEN_ACCESS
+    refusals: Annotated[
+        str | None,
+        setting("refusals DIR|URL", "Record refused requests, counted, in the log there, for events of the project."),
     ] = None
     behind_gateway: Annotated[
         bool,

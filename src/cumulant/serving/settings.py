@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from cumulant.serving.access.callers import CallerToken
 from cumulant.serving.cache.shared_cache import SharedCacheConfig
 from cumulant.serving.content_pins import Pin
+from cumulant.serving.options import OPEN_ACCESS
 from cumulant.serving.scheduling.runner import Scheduling
 
 
@@ -49,8 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "cumulant"
     #: models may be loaded and unloaded by request
     control: bool = False
-    #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
-    token: str | None = None
+    #: whose tokens callers send as `Authorization: Bearer TOKEN`; empty: nobody needs one
+    tokens: tuple[CallerToken, ...] = ()
+    #: URL of the driver that decides what callers may do
+    access: str = OPEN_ACCESS
     #: names of this server beside loopback's, where it needs no token: of a proxy in front; `*`: any
     hosts: tuple[str, ...] = ()
     #: key of the gateway in front, whose headers are trusted; None: no gateway
@@ -86,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passed: str | None = None
     #: folder or URL of the log of posted labels; None: none are taken
     labels: str | None = None
+    #: folder or URL of the log of refused requests; None: they are counted only
+    refusals: str | None = None
     #: bytes of posted labels that wait for ingestion
     labels_size: int = 1024 * 1024 * 1024
     #: folders that could not be loaded at the start, and why

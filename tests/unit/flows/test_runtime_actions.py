@@ -50,6 +50,7 @@ READS = {
     "deployment.deployment.deployment_of",
     "deployment.deployment.is_shared",
     "deployment.deployment.with_servers",
+    "ledger.refusals.ingest_if_possible",
     "monitoring.project_drift.declared_targets",
     "project.driver_needs.driver_needs",
     "release.controller.rollback_outbox.list_rollbacks",
@@ -98,7 +99,8 @@ def test_a_refusal_is_an_event(project, grant):
         check(project, ADA, "model.alias", model="flight-late/3")
     assert caught.value.hint == "grant model.alias"
     data = {"action": "model.alias", "resource": "flight-late", "policies": ["grants"]}
-    assert events(project) == [("access.refused", "user:ada", data)]
+    rest = {"reason": "policy", "server": "", "count": 1, "first": None, "last": None}
+    assert events(project) == [("access.refused", "user:ada", data | rest)]
 
 
 def test_a_read_of_personal_data_is_an_event(project, grant):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 import msgspec
 
 from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.flows.serving import serve as serving
-from cumulant.flows.serving.serve import PreparedService, folders_command, server_command
+from cumulant.flows.serving.serve import PreparedService, folders_command, server_command, service_of
+from cumulant.ports.registry import ModelVersion
+from cumulant.project.file.loading import load
 from cumulant.serving.__main__ import parse_options
 from cumulant.serving.spec import FallbackSpec, ServingSpec
 
@@ -74,6 +77,30 @@ def test_what_is_given_goes_before_what_is_declared():
     assert read(server_command(declared, http="127.0.0.1:0", given={}))[3:6] == (["servable=cheap"], "11ms", "4s")
     durable = service(log={"write": "durable"})
     assert read(server_command(durable, http="127.0.0.1:0", given={}))[1:3] == ("90d", "durable")
+
+
+def test_who_may_do_what_and_where_reaches_the_server(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\nmodel: {name: shop}\nenvironments:\n"
+        "  local: {}\n  prod: {tenant: acme, region: north, access: 'open://'}\n"
+    )
+    found = {}
+    for name in ("local", "prod"):
+        with load(tmp_path, environment=name) as project:
+            served = service_of(
+                project,
+                ModelVersion(name="shop", version="1", uri="", run_id=None, created=datetime.now(UTC)),
+                tmp_path,
+            )
+            own = msgspec.structs.replace(served, access="roles://a=b") if name == "prod" else served
+            found[name] = parse_options(server_command(own, http="127.0.0.1:0", given={})[3:])
+    local, prod = found["local"], found["prod"]
+    assert (local.access, local.scope, local.region) == ("open://", None, "")
+    assert (prod.access, prod.scope, prod.region) == ("roles://a=b", "acme/shop/prod", "north")
+    assert (local.refusals, prod.refusals) == (
+        str(tmp_path / ".cumulant/refusals"),
+        str(tmp_path / ".cumulant/environments/prod/refusals"),
+    )
 
 
 def test_the_command_passes_them_on(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from serving_models import call
 from test_serving_http import bodies, post, run, said, server, slow, statuses, talk, until
 
 from cumulant.core.errors import RequestError
+from cumulant.serving.access.callers import Callers, CallerToken
+from cumulant.serving.access.control import AccessControl
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import read_message
 from cumulant.serving.http.limits import HttpLimits
@@ -331,10 +333,12 @@ def test_a_client_that_goes_on_reading_keeps_its_connection_and_one_that_stops_d
 
 @pytest.mark.parametrize("head", [post(b"x" * 900)[:-900], post(b"", extra="Expect: 100-continue\r\n")])
 def test_a_request_without_a_token_is_refused_before_its_body_comes(head, tmp_path):
-    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "graph"))]), token="secret")
+    app = ServingApplication(
+        ModelSet([open_model(scale(tmp_path / "graph"))]), access=AccessControl(Callers([CallerToken("secret")]))
+    )
 
     async def act():
-        site = HttpSite(app, HttpLimits(), app.admitted)
+        site = HttpSite(app, HttpLimits(), app.requests.admitted)
         listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
         async with listening:
             reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())

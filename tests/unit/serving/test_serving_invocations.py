@@ -7,6 +7,8 @@ from serving_graphs import echo, scale
 from serving_models import ROW, call, servable
 
 from cumulant.core.version import __version__
+from cumulant.serving.access.callers import Callers, CallerToken
+from cumulant.serving.access.control import AccessControl
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 
@@ -196,7 +198,9 @@ def test_a_reloaded_model_answers_at_the_path_without_a_name(tmp_path):
 
 
 def test_probes_answer_without_a_token(tmp_path):
-    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "a"))]), token="secret")
+    app = ServingApplication(
+        ModelSet([open_model(scale(tmp_path / "a"))]), access=AccessControl(Callers([CallerToken("secret")]))
+    )
     for path in ("/ping", "/health"):
         answer = call(app, "GET", path)
         assert (answer.status_code, answer.text) == (200, "\n")

@@ -17,7 +17,7 @@ from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.models.stores import open_inbox
+from cumulant.serving.models.stores import open_log
 from cumulant.serving.posted.label_inbox import InboxQuota, LabelInbox
 from cumulant.serving.posted.label_masking import label_fields
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
@@ -96,7 +96,7 @@ def test_a_label_s_own_parts_are_never_masked():
 
 
 def test_a_folder_of_posts_is_its_user_s_alone(tmp_path):
-    inbox = open_inbox(str(tmp_path / "posts"))
+    inbox = open_log(str(tmp_path / "posts"))
     assert (tmp_path / "posts").stat().st_mode & 0o777 == 0o700
     append_lines(inbox, PartInfo(UNDATED, "post-1", 1, 1, "jsonl"), ["{}"])
     assert len(list((tmp_path / "posts").rglob("*.jsonl"))) == 1

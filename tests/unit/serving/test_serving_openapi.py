@@ -14,6 +14,8 @@ from serving_graphs import echo, scale
 from serving_models import ROW, call, servable
 from test_serving_fleet import serving
 
+from cumulant.serving.access.callers import Callers, CallerToken
+from cumulant.serving.access.control import AccessControl
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.endpoints.openapi import document
 from cumulant.serving.endpoints.openapi_schemas import row_schema
@@ -100,7 +102,7 @@ def test_the_examples_in_the_document_are_answered(app):
 
 
 def test_a_token_is_declared_where_one_is_needed(app):
-    guarded = document(ServingApplication(app.models, token="secret"))
+    guarded = document(ServingApplication(app.models, access=AccessControl(Callers([CallerToken("secret")]))))
     assert guarded["paths"]["/v2"]["get"]["security"] == [{"token": []}]
     assert "security" not in guarded["paths"]["/ping"]["get"]
     assert "securitySchemes" not in document(app)["components"]

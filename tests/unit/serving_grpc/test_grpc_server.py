@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from grpc_support import SERVICE, Code, doubled, message, over
 
 from cumulant.core.errors import PortInUseError
+from cumulant.serving.access.callers import Callers, CallerToken
+from cumulant.serving.access.control import AccessControl
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc import messages
-from cumulant.serving.grpc.reflection import REFLECTION
+from cumulant.serving.grpc.actions import REFLECTION
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.control import Control, SingleWorker, WorkerDuties
 from cumulant.serving.models.model import ModelSet, open_model
@@ -29,7 +31,7 @@ from cumulant.serving.models.repository import Repository
 
 def test_a_token_is_needed_but_for_health(folders):
     model = open_model(folders["double"])
-    app = ServingApplication(ModelSet([model]), token="sesame")
+    app = ServingApplication(ModelSet([model]), access=AccessControl(Callers([CallerToken("sesame")])))
 
     async def talk(client):
         for metadata in ((), (("authorization", "Bearer sesam"),), (("authorization", "sesame"),)):

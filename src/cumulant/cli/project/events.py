@@ -56,7 +56,10 @@ def list_(
     last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 50,
 ) -> None:
     """Show events, oldest first."""
+    from cumulant.flows.ledger.refusals import ingest_if_possible
+
     with call.project() as project:
+        ingest_if_possible(project)
         events = list(project.journal().events(kinds=kind or (), run=run))
     shown = events[-last:] if last else events
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from cumulant.core.errors import RefusedError, TerminalError, did_you_mean
 from cumulant.core.events import Actor, Fact
+from cumulant.core.occurrences import Occurrences
 from cumulant.ports.access import Principal, Resource
 from cumulant.ports.journal import Freezing
 from cumulant.ports.registry import model_name
@@ -116,12 +118,21 @@ def find_action(name: str) -> FlowAction:
 
 
 class AccessRefused(Fact, frozen=True, kw_only=True):
-    """A principal, the event's actor, may not do an action; `policies` decided."""
+    """A principal, the event's actor, may not do an action.
+
+    `reason`: `policy` (`policies` decided), `token` (a server needs one) or `origin` (a page or a host name of another
+    place). `count` equal refusals between `first` and `last`; `server`: of that prediction server.
+    """
 
     kind = "access.refused"
     action: str
     resource: str
     policies: tuple[str, ...] = ()
+    reason: str = "policy"
+    server: str = ""
+    count: int = 1
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 class PersonalDataRead(Fact, frozen=True, kw_only=True):
@@ -130,6 +141,15 @@ class PersonalDataRead(Fact, frozen=True, kw_only=True):
     kind = "access.personal_data_read"
     action: str
     resource: str
+
+
+class RefusalKey(NamedTuple):
+    """What equal refusals have in common."""
+
+    principal: str
+    action: str
+    resource: str
+    policies: tuple[str, ...]
 
 
 def verb(action: str, *, of: str | None = None, personal: bool = False) -> Callable[[Verb], Verb]:
@@ -170,7 +190,8 @@ def check(
     """Return if `principal` may do `action` to the project, or to a model: any URI of it; empty: the project's own.
 
     A refusal is an event, and so is an allowed action that shows personal data; neither where the journal cannot be
-    written, such as on a read-only disk.
+    written, such as on a read-only disk. In a process that serves requests, equal refusals are one event at once and
+    then one a window (`record_refusals`).
 
     Raises:
         RefusedError: the principal may not.
@@ -186,17 +207,39 @@ def check(
     )
     decision = project.access().check(principal, declared.name, resource)
     if not decision.allowed:
-        _record(project, principal, AccessRefused(action=action, resource=resource.name, policies=decision.policies))
+        _count_refusal(project, RefusalKey(principal.id, action, resource.name, decision.policies))
         raise RefusedError(
             f"{principal.id} may not do {action} to {resource.name}", subject=resource.name, hint=decision.hint
         )
     if personal:
-        _record(project, principal, PersonalDataRead(action=action, resource=resource.name))
+        _record(project, principal.id, PersonalDataRead(action=action, resource=resource.name))
 
 
-def _record(project: Project, principal: Principal, fact: Fact) -> None:
+def _count_refusal(project: Project, key: RefusalKey) -> None:
+    """An event of a refusal; of equal ones in a server, of the first one and later of their number."""
+    now = datetime.now(UTC)
+    if project.refusals is None:
+        emit_refusal(project, key, Occurrences(1, now, now))
+    elif (due := project.refusals.add(key, now)) is not None:
+        emit_refusal(project, *due)
+
+
+def emit_refusal(project: Project, key: RefusalKey, occurrences: Occurrences) -> None:
+    """An event of equal refusals. Raises CumulantError: the journal does not take it."""
+    fact = AccessRefused(
+        action=key.action,
+        resource=key.resource,
+        policies=key.policies,
+        count=occurrences.count,
+        first=occurrences.first if occurrences.count > 1 else None,
+        last=occurrences.last if occurrences.count > 1 else None,
+    )
+    _record(project, key.principal, fact)
+
+
+def _record(project: Project, actor: str, fact: Fact) -> None:
     journal = project.journal()
     if isinstance(journal, Freezing) and journal.frozen:
         return  # not a copy: what the flow writes next must fail, and not vanish with it
-    with journal.transaction(actor=Actor(principal.id)) as transaction:
+    with journal.transaction(actor=Actor(actor)) as transaction:
         transaction.emit(fact)

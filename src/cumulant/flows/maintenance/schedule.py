@@ -20,6 +20,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, await_lease, holder_of
+from cumulant.flows.ledger.refusals import ingest_refusals
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
 from cumulant.flows.stack.stack_processes import program
@@ -205,6 +206,12 @@ def _run_review(project: Project) -> str:
     return fill(project, principal=project.principal()).sentence
 
 
+def _run_refusals(project: Project) -> str:
+    """Events of the requests that prediction servers refused."""
+    count = ingest_refusals(project)
+    return f"refused requests that became events: {count}" if count else "no server refused a request"
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
@@ -217,5 +224,6 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="monitoring", every=timedelta(minutes=10), run=_run_monitoring),
     ScheduledJob(name="retraining", every=timedelta(), run=_run_retraining),
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
+    ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),
 )

@@ -19,6 +19,7 @@ from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_report import watch_hosts
 from cumulant.flows.ledger.actions import OWN_MODEL, check
+from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.flows.maintenance.refill import refill_in_background
 from cumulant.flows.release.controller.status_server import serve_status
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
@@ -52,6 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
             with (
                 deliver_in_background(project, LogLines(sys.stderr.write)),
                 refill_in_background(project, LogLines(sys.stderr.write)),
+                record_refusals(project, LogLines(sys.stderr.write), servers=True),
                 serve_status(project.state / FOLDER, project.journal, allow=_anonymous(project)) as url,
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):

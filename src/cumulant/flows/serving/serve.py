@@ -19,6 +19,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
+from cumulant.core.scope import Scope
 from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import stop
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
@@ -32,7 +33,7 @@ from cumulant.flows.serving.spawning import spawn
 from cumulant.ports.driver import Need
 from cumulant.ports.registry import ModelVersion
 from cumulant.ports.tables import Protection
-from cumulant.serving.options import Values, declared, overridden, words
+from cumulant.serving.options import OPEN_ACCESS, Values, declared, overridden, words
 from cumulant.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     log_key: str | None = None
     #: folder or URL of the log of posted labels
     labels: str | None = None
+    #: folder or URL of the log of refused requests
+    refusals: str | None = None
+    #: the driver that decides what callers may do, and the region; None: the server's own defaults
+    access: str | None = None
+    region: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
 
@@ -147,7 +153,7 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
 
 def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedService:
     """A servable's folder by the present settings of the project, without stored features."""
-    url, inbox = project.log_url(), project.log_url("inbox")
+    url, inbox, refusals = project.log_url(), project.log_url("inbox"), project.log_url("refusals")
     log = project.drivers.path(url)
     return PreparedService(
         model=model,
@@ -157,8 +163,11 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         log_upload=url if log is None else None,
         log_key=project.salt_source.path(),
         labels=str(project.drivers.path(inbox) or inbox),
+        refusals=str(project.drivers.path(refusals) or refusals),
         scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
         secrets=project.endpoints.secrets,
+        access=project.endpoints.access,
+        region=project.scope.region,
         settings=project.policies.serving,
     )
 
@@ -313,10 +322,15 @@ def server_command(service: PreparedService, *, http: str, given: Values, ready:
         "log": service.log,
         "log_upload": service.log_upload,
         "labels": service.labels,
+        "refusals": service.refusals,
         "salt_file": service.log_key,
     }
     if service.labels is None:
         del own["labels_size"]
+    if service.access not in (None, OPEN_ACCESS):
+        own |= {"access": service.access, "scope": service.scope, "secrets": service.secrets}
+    if service.region not in (None, Scope().region):
+        own["region"] = service.region
     if service.online:
         own |= {"online": service.online, "state_table": service.table, "scope": service.scope}
     if "password=" in (service.online or "") or "://" in (service.labels or ""):

@@ -11,8 +11,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.grpc.actions import HEALTH, SERVICES
 from cumulant.serving.grpc.codec import parsed
-from cumulant.serving.grpc.reflection import HEALTH, SERVICES
 from cumulant.serving.grpc.service import Context, Shutdown, refuse
 
 

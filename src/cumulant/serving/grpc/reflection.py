@@ -15,13 +15,10 @@ from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined]
 
 from cumulant.core.errors import CumulantError
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.grpc.actions import REFLECTION, SERVICES, SHOW
 from cumulant.serving.grpc.codec import parsed
-from cumulant.serving.grpc.messages import FILE, SERVICE
-from cumulant.serving.grpc.service import Context, Shutdown, admit, refuse
-
-HEALTH = "grpc.health.v1.Health"
-REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
-SERVICES = (SERVICE, HEALTH, *REFLECTION)
+from cumulant.serving.grpc.messages import FILE
+from cumulant.serving.grpc.service import Context, Shutdown, identify, refuse
 
 
 class Reflection(aio.ReflectionServicer):  # type: ignore[misc, name-defined]  # has no types
@@ -38,7 +35,7 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc, name-defined]  #
 
     async def describe(self, _: object, context: Context) -> None:
         try:
-            admit(self._app, context)
+            self._app.access.check(identify(self._app, context, SHOW), SHOW)
             async for response in self.ServerReflectionInfo(self._requests(context), context):
                 response.valid_host = response.original_request.host
                 await context.write(response.SerializeToString())

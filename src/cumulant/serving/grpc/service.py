@@ -16,6 +16,8 @@ from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.core.traffic import REQUEST_HEADER
+from cumulant.ports.access import Principal
+from cumulant.serving.access.control import token_needed
 from cumulant.serving.admin import (
     gather_series,
     model_configuration,
@@ -25,9 +27,11 @@ from cumulant.serving.admin import (
     require_control,
 )
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.authorization import PREDICT
 from cumulant.serving.endpoints.scoring import Scoring, read_inference
 from cumulant.serving.errors import HttpError
 from cumulant.serving.gateway_headers import new_name
+from cumulant.serving.grpc.actions import METHOD_ACTIONS, SHARED_MEMORY, method_name
 from cumulant.serving.grpc.codec import (
     is_large,
     parsed,
@@ -45,25 +49,6 @@ from cumulant.serving.telemetry.access_log import write_fault
 Context = grpc.aio.ServicerContext[Any, Any]
 Document = dict[str, Any]
 
-_SHARED_MEMORY = tuple(
-    f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
-)
-#: what a caller of each method does, one of the declared actions; None where there is nothing to allow: probes
-METHOD_ACTIONS: Mapping[str, str | None] = {
-    "ServerLive": None,
-    "ServerReady": None,
-    "ServerMetadata": "server.show",
-    "ModelReady": "server.show",
-    "ModelMetadata": "server.show",
-    "ModelConfig": "server.show",
-    "ModelStatistics": "server.show",
-    "RepositoryIndex": "server.show",
-    "RepositoryModelLoad": "model.load",
-    "RepositoryModelUnload": "model.load",
-    "ModelInfer": "model.predict",
-    "ModelStreamInfer": "model.predict",
-    **dict.fromkeys(_SHARED_MEMORY),  # refused to all
-}
 #: of a number of 64 bits
 _DIGITS = 18
 
@@ -138,7 +123,7 @@ class Service:
         methods = {
             name: grpc.unary_unary_rpc_method_handler(_unary(self._app, name, answer)) for name, answer in unary.items()
         }
-        methods.update((name, grpc.unary_unary_rpc_method_handler(no_shared_memory)) for name in _SHARED_MEMORY)
+        methods.update((name, grpc.unary_unary_rpc_method_handler(no_shared_memory)) for name in SHARED_MEMORY)
         methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -149,9 +134,11 @@ class Service:
         """`ModelInfer`."""
         received = time.perf_counter()
         try:
-            admit(self._app, context)
+            caller = identify(self._app, context, PREDICT)
             name = self._name(context)
-            response = self._score(*read_message(body), len(body), received, context, name=name)
+            message, raws = read_message(body)
+            self._app.access.check(caller, PREDICT, message.model_name)
+            response = self._score(message, raws, len(body), received, context, name=name)
             return response if isinstance(response, bytes) else await response
         except CumulantError as error:
             await refuse(context, error)
@@ -161,16 +148,17 @@ class Service:
     async def stream(self, _: object, context: Context) -> None:
         """`ModelStreamInfer`: one answer a request, in their order; a request that is refused ends nothing."""
         try:
-            admit(self._app, context)
+            caller = identify(self._app, context, PREDICT)
             while (body := await self._shutdown.or_read(context)) is not None:
-                await context.write(await self._one_of_stream(body, context))
+                await context.write(await self._one_of_stream(body, context, caller))
         except CumulantError as error:
             await refuse(context, error)
 
-    async def _one_of_stream(self, body: bytes, context: Context) -> bytes:
+    async def _one_of_stream(self, body: bytes, context: Context, caller: Principal) -> bytes:
         received, message = time.perf_counter(), None
         try:
             message, raws = read_message(body)
+            self._app.access.check(caller, PREDICT, message.model_name)
             response = self._score(message, raws, len(body), received, context)
             return stream_answer(response if isinstance(response, bytes) else await response)
         except CumulantError as error:
@@ -261,12 +249,21 @@ async def no_shared_memory(_: bytes, context: Context) -> NoReturn:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
 
 
-def admit(app: ServingApplication, context: Context) -> None:
-    """Raises HttpError (401) where a token is needed and the call's metadata do not carry it."""
-    if not app.guarded:
-        return
-    token = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-    app.admit(token if isinstance(token, bytes) else str(token).encode())
+def identify(app: ServingApplication, context: Context, action: str) -> Principal:
+    """Who calls a method of that action.
+
+    Raises:
+        HttpError: 401, a token is needed and the call's metadata do not carry it.
+    """
+    callers, token = app.access.callers, b""
+    if callers.guarded:
+        given = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+        token = given if isinstance(given, bytes) else str(given).encode()
+    principal = callers.identify(token)
+    if principal is None:
+        app.access.record(callers.anonymous, action, None, "token")
+        raise token_needed()
+    return principal
 
 
 async def refuse(context: Context, error: CumulantError) -> NoReturn:
@@ -293,12 +290,17 @@ def _unary(
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     """Handler of a method that `answer` answers with a document."""
     parse, response_class = message_class(f"{name}Request").FromString, message_class(f"{name}Response")
+    action = METHOD_ACTIONS[method_name(name)]
 
     async def handle(body: bytes, context: Context) -> bytes:
         try:
-            if METHOD_ACTIONS[name] is not None:
-                admit(app, context)
-            answered = answer(parsed(parse, body))
+            if action is None:
+                request = parsed(parse, body)
+            else:
+                caller = identify(app, context, action)
+                request = parsed(parse, body)
+                app.access.check(caller, action, _named_model(request))
+            answered = answer(request)
             document = answered if isinstance(answered, dict) else await answered
             return ParseDict(document, response_class(), ignore_unknown_fields=True).SerializeToString()  # type: ignore[no-any-return]
         except CumulantError as error:
@@ -307,6 +309,11 @@ def _unary(
             await refuse(context, fault())
 
     return handle
+
+
+def _named_model(request: Any) -> str | None:
+    """The model that a message names; None where it is about the server."""
+    return getattr(request, "model_name", "") or getattr(request, "name", "") or None
 
 
 def _config(model: Model) -> Document:

@@ -24,6 +24,8 @@ class Request(msgspec.Struct, eq=False):
     client: str = ""
     #: when its last byte came, by `time.perf_counter`
     received: float = 0.0
+    #: the gateway in front has proved that it sent the request on
+    forwarded: bool = False
 
 
 class Response(msgspec.Struct):

@@ -12,6 +12,7 @@ from cumulant.core.scope import Scope
 from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
+    from cumulant.ports.access import Access
     from cumulant.ports.cache import SharedCache
     from cumulant.ports.log import Log
     from cumulant.ports.online import OnlineStore
@@ -37,8 +38,8 @@ def open_store(url: str, *, scope: str | None = None, secrets: str = "env://") -
     return cast("OnlineStore", drivers.client(named, "online", secrets=find_secrets, scope=of))
 
 
-def open_inbox(place: str, *, secrets: str = "env://") -> Log:
-    """Log of posted labels in the folder `place`, or at that URL with the secrets that are at the URL `secrets`.
+def open_log(place: str, *, secrets: str = "env://") -> Log:
+    """Log of posted labels or of refusals in the folder `place`, or at that URL with the secrets at the URL `secrets`.
 
     What is posted of models without a declaration may be personal: a new folder is this user's alone.
 
@@ -49,9 +50,21 @@ def open_inbox(place: str, *, secrets: str = "env://") -> Log:
     url, drivers = place, Drivers.installed()
     if "://" not in place:
         url = f"file://{Path(place).absolute()}"
-        with suppress(OSError):  # the first post is refused
+        with suppress(OSError):  # the first record is refused
             Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
     return cast("Log", drivers.client(url, "log", secrets=lambda: drivers.client(secrets, "secrets")))
+
+
+def open_access(url: str, *, scope: Scope, secrets: str = "env://") -> Access:
+    """The driver at `url` that decides what callers may do.
+
+    Raises:
+        UsageError: no installed driver has that scheme, or the driver decides nothing.
+        MissingPartError: the driver's engine is not installed.
+    """
+    drivers = Drivers.installed()
+    client = drivers.client(url, "access", secrets=lambda: drivers.client(secrets, "secrets"), scope=scope)
+    return cast("Access", client)
 
 
 def parse_scope(text: str) -> Scope:

@@ -32,6 +32,11 @@ class Route(msgspec.Struct, frozen=True):
         return self.template.strip("/").split("/") if self.template != "/" else []
 
     @property
+    def model(self) -> int | None:
+        """The place of the model's name among the parts of a path; None where it names no model."""
+        return self.parts.index("{model}") if "{model}" in self.parts else None
+
+    @property
     def takes(self) -> bytes:
         """The methods, as the header Allow lists them."""
         return allow_header(self.method)
@@ -84,9 +89,12 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+_TEMPLATES = [(route.parts, route) for route in ROUTES]
+
+
 def find_route(parts: Sequence[str]) -> Route | None:
     """The route of a path in its parts; of two that fit, the one with fewer braces."""
-    routes = [route for route in ROUTES if _fits(route.parts, parts)]
+    routes = [route for template, route in _TEMPLATES if _fits(template, parts)]
     return min(routes, key=lambda route: route.template.count("{"), default=None)
 
 

@@ -58,6 +58,9 @@ FAMILIES = {
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
     ),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
+    "cumulant_access_refused_total": Family(
+        "counter", "Requests that the policy refuses, or without a token or from another origin.", ("action", "reason")
+    ),
     "cumulant_gateway_tokens_rejected_total": Family("counter", "Requests with a rejected gateway token.", ()),
     "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
     "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait for ingestion.", (), once=True),

@@ -17,9 +17,11 @@ from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.units import duration, size
+from cumulant.ports.plugins import Drivers
 from cumulant.serving.content_pins import Pin
 from cumulant.serving.models.artifact_cache import artifact_folder, pin_fallback
 from cumulant.serving.models.repository import Repository
+from cumulant.serving.options import OPEN_ACCESS
 from cumulant.serving.prediction_log.personal_values import personal_fields
 from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt
 from cumulant.serving.sequences.sequence_store import sequence_folder
@@ -105,7 +107,7 @@ def run(
     salt = _salt(settings, salts)
     settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt), salt=salt)
     raise_file_limit()
-    open_to_all = insecure or settings.token is not None
+    open_to_all = insecure or bool(settings.tokens)
     with (
         restore_signals(),
         pin_fallback(settings) as fixed,
@@ -160,8 +162,10 @@ def _check(settings: Settings, *, insecure: bool) -> None:
         raise UsageError("at least one worker is needed", hint="--workers 1")
     if settings.log_write == "durable" and settings.log is None and settings.log_socket is None:
         raise UsageError("a durable prediction log needs a folder", hint="name one with --log DIR")
+    if settings.access != OPEN_ACCESS:
+        Drivers.installed().driver(settings.access, "access")
     hosts = [settings.host] + ([] if settings.grpc_port is None else [settings.grpc_host])
-    if settings.control and settings.token is None and not all(map(is_loopback, hosts)) and insecure:
+    if settings.control and not settings.tokens and not all(map(is_loopback, hosts)) and insecure:
         hint = "give a token with --token-file, or listen on loopback"
         raise UsageError("anyone who reaches this address could load and unload models", hint=hint)
 

@@ -10,8 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts, is_loopback
+from cumulant.core.scope import Scope
+from cumulant.serving.access.callers import Callers
+from cumulant.serving.access.control import AccessControl
+from cumulant.serving.access.refusal_log import RefusalLog
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.content_pins import Pin, pin, refuse_duplicates
 from cumulant.serving.gateway_headers import Marks, Trust, marks_of, new_name
@@ -19,10 +25,12 @@ from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.refusals import Refusals
 from cumulant.serving.http.site import HttpSite
+from cumulant.serving.http.site_state import Admitted
 from cumulant.serving.logged_answers import PredictionLogger
 from cumulant.serving.models.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.models.stores import open_inbox
+from cumulant.serving.models.stores import open_access, open_log, parse_scope
+from cumulant.serving.options import OPEN_ACCESS
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.posted.label_masking import label_fields
 from cumulant.serving.posted.state_updates import StateRecorder
@@ -65,6 +73,7 @@ class Worker:
         self._shared_cache = SharedCacheClient(settings) if settings.sharing else None
         self._opening = ModelOpener(settings, self._shared_cache)
         self._load_check = LoadCheck(settings)
+        self._refusals: RefusalLog | None = None
         try:
             wanted = [pin(folder) for folder in self._opening.repository.folders()] if pins is None else pins
             self._load_check.remember_names(wanted)
@@ -74,34 +83,53 @@ class Worker:
         except CumulantError:
             self.close()
             raise
+        if settings.refusals is not None:
+            self._refusals = RefusalLog(open_log(settings.refusals, secrets=settings.secrets), settings.name)
         self._prediction_logger: PredictionLogger | None = None
         self.app = ServingApplication(
             models,
             body_limit=settings.body_limit,
             name=settings.name,
-            token=settings.token,
+            access=self._access_control(),
             hosts=Hosts(settings.hosts, local=is_loopback(settings.host)),
         )
         self.app.score.recorder = self.recorder
         if settings.labels is not None:
-            inbox = open_inbox(settings.labels, secrets=settings.secrets)
+            inbox = open_log(settings.labels, secrets=settings.secrets)
             self.app.inbox = LabelInbox(
                 inbox, settings.labels_size, personal=self._personal_of_labels, salt=settings.salt
             )
         self.app.score.watch = self._observers.watch
         handle = self._observers.wrap(self.app)
+        admitted: Admitted = self.app.requests.admitted
         self._trust: Trust | None = None
         if settings.gateway_key is not None:
             self.app.score.marks = _marks
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
-            handle = self._trust.wrap(handle)
-        admitted = None if settings.token is None else self.app.admitted
+            handle, admitted = self._trust.wrap(handle), self._trust.admit(self.app.requests.admitted)
         refusals = Refusals(self._observers.log_refusal)
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
         queue = math.inf if settings.fallback.is_declared else settings.scheduling.queue
         limits = HttpLimits.of_body(settings.body_limit, queue=queue)
-        self._site = HttpSite(handle, limits, admitted, refusals, urgent=is_urgent)
+        # Without tokens and with a driver that allows everything nothing is refused by its head.
+        restricted = settings.tokens or settings.access != OPEN_ACCESS
+        self._site = HttpSite(handle, limits, admitted if restricted else None, refusals, urgent=is_urgent)
         self.staff = WorkerDuties(models, self._opening.repository, self._opening, put=self._put, series=self._series)
+
+    def _access_control(self) -> AccessControl:
+        """Raises UsageError, MissingPartError: as `open_access`."""
+        settings = self._settings
+        scope = Scope() if settings.scope is None else parse_scope(settings.scope)
+        if settings.region:
+            scope = msgspec.structs.replace(scope, region=settings.region)
+        restricted = settings.access != OPEN_ACCESS  # else no driver is looked for, which takes time at the start
+        return AccessControl(
+            Callers(settings.tokens, tenant=scope.tenant),
+            open_access(settings.access, scope=scope, secrets=settings.secrets) if restricted else None,
+            scope=scope,
+            server=settings.name,
+            refused=(lambda _: None) if self._refusals is None else self._refusals.add,
+        )
 
     def _personal_of_labels(self) -> dict[str, Field]:
         return label_fields(model.servable for model in self.app.models)
@@ -137,6 +165,8 @@ class Worker:
             client = self._prediction_logger.client
             counts = {"written": client.written, "lost": client.lost, "refused": client.refused}
             series += counter_series("cumulant_log_records_total", (), counts)
+        for (action, reason), count in self.app.access.refused.items():
+            series.append(Series("cumulant_access_refused_total", (action, reason), count))
         if self._trust is not None:
             series.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
         return series
@@ -186,7 +216,9 @@ class Worker:
         return await start(self.app, settings.grpc_host, settings.grpc_port, shared=can_share_port(), watch=watch)
 
     def close(self) -> None:
-        """Commit pending state updates and close the stores."""
+        """Commit pending state updates, write counted refusals, and close the stores."""
+        if self._refusals is not None:
+            self._refusals.close()
         self._observers.close()
         self.recorder.close()
         self._opening.close()

@@ -23,7 +23,7 @@ from cumulant.serving.sockets import split_address
 USER = 10001
 PORT = 8080
 #: options whose files and folders come from outside
-_PATHS = ("log", "labels", "sequences", "token-file", "salt-file", "gateway-key-file")
+_PATHS = ("log", "labels", "refusals", "sequences", "token-file", "salt-file", "gateway-key-file")
 #: before what stands after the image's name
 _PROGRAM = ("python3", "-P", "-m", "cumulant.serving", "/model", "--http", f"0.0.0.0:{PORT}")
 

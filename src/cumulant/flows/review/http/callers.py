@@ -15,10 +15,9 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import RefusedError, UsageError
-from cumulant.core.system.private_files import check_private
 from cumulant.flows.review.service import check_name
 from cumulant.ports.access import Principal
-from cumulant.serving.access_token import LEAST
+from cumulant.serving.access_token import VARIABLE, check_token, read_lines
 from cumulant.serving.errors import HttpError
 
 USER, GROUPS = b"x-cumulant-user", b"x-cumulant-groups"
@@ -40,17 +39,8 @@ def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
         RefusedError: other users can read it.
     """
     if path is None:
-        return [TokenHolder(_hash(_check_token(shared, "CUMULANT_TOKEN")), None)] if shared.strip() else []
-    try:
-        check_private(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
-    rows = [(place, line.split()) for place, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"]
-    callers = [_caller(words, f"{path}, line {place}") for place, words in rows]
-    if not callers:
-        raise UsageError(f"{path} holds no token", subject=str(path), hint="write a line a reviewer: TOKEN ada")
+        return [TokenHolder(_hash(check_token(shared.strip(), VARIABLE)), None)] if shared.strip() else []
+    callers = [_caller(words, place) for place, words in read_lines(path)]
     if len({caller.token for caller in callers}) < len(callers):
         raise UsageError(f"{path} has a token twice", subject=str(path), hint="give each reviewer one of their own")
     return callers
@@ -59,23 +49,11 @@ def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
 def _caller(words: Sequence[str], place: str) -> TokenHolder:
     if len(words) > 3:
         raise UsageError(f"{place}: more than TOKEN REVIEWER GROUP,GROUP", subject=place)
-    token = _check_token(words[0], place)
+    token = check_token(words[0], place)
     if len(words) == 1:
         return TokenHolder(_hash(token), None)
     groups = tuple(filter(None, words[2].split(","))) if len(words) > 2 else ()
     return TokenHolder(_hash(token), Principal(check_name(words[1]), groups, via="http"))
-
-
-def _check_token(token: str, place: str) -> str:
-    token = token.strip()
-    if len(token) < LEAST or not all(33 <= ord(letter) <= 126 for letter in token):
-        # The token itself is not repeated: messages are logged.
-        raise UsageError(
-            f"{place}: a token is one word of at least {LEAST} ASCII letters, digits and signs",
-            subject=place,
-            hint="python -c 'import secrets; print(secrets.token_urlsafe())'",
-        )
-    return token
 
 
 def _hash(token: str) -> bytes:

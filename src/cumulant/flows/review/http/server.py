@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import msgspec
 
 from cumulant.core.network.hosts import is_loopback
 from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.flows.review.http.app import ReviewApplication
 from cumulant.flows.review.http.callers import CallerTokens, TokenHolder
 from cumulant.flows.review.views import policy_of
@@ -79,8 +81,9 @@ def serve(
                 await site.drain(_DRAIN_SECONDS)
 
         app = ReviewApplication(project, known, local=not known.guarded and is_loopback(host))
-        try:
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(answer())
-        finally:
-            app.close()
+        with record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")):
+            try:
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    runner.run(answer())
+            finally:
+                app.close()

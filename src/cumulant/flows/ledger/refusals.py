@@ -1,0 +1,157 @@
+"""Events of refused requests: of servers of this project at once and then counted, and of prediction servers from the
+log that they write.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, LeaseHeldError
+from cumulant.core.events import Actor
+from cumulant.core.occurrences import OccurrenceCounter, Occurrences
+from cumulant.flows.ledger.actions import AccessRefused, RefusalKey, emit_refusal
+from cumulant.ports.journal import Freezing
+from cumulant.serving.access.refusal_log import MERGED, MOST, WINDOW, RefusalRecord, read_records
+
+if TYPE_CHECKING:
+    from cumulant.ports.log import Log, PartInfo
+    from cumulant.project.project import Project
+
+#: the row that names the parts of which there are events
+_KIND, _KEY = "refusals", "parts"
+#: seconds between two looks
+_ROUND, _LAST = 10.0, 2.0
+
+
+def ingest_refusals(project: Project) -> int:
+    """Events of what prediction servers refused and no event reports yet; how many requests that are.
+
+    Each part becomes events in one transaction with the row that names it, whose version is the fence of processes
+    that do this at once. Where the journal cannot be written nothing is done.
+
+    Raises:
+        CumulantError: the log or the journal does not answer.
+    """
+    journal, log = project.journal(), project.log("refusals")
+    listed = [part for day in log.days() for part in log.parts(day)]
+    if not listed or (isinstance(journal, Freezing) and journal.frozen):
+        return 0
+    row = journal.get(_KIND, _KEY)
+    keys = {part.key for part in listed}
+    done = keys & set(msgspec.convert({} if row is None else row.value, _Parts).parts)
+    version, count = 0 if row is None else row.version, 0
+    for part in listed:
+        records = None if part.key in done else _read(log, part)
+        if records:
+            done.add(part.key)
+            try:
+                version = _emit(project, records, sorted(done), version)
+            except LeaseHeldError:  # another process does it
+                return count
+            count += sum(record.count for record in records)
+        log.delete([part])
+        done.discard(part.key)
+    return count
+
+
+def ingest_if_possible(project: Project) -> None:
+    """As `ingest_refusals`, before events are shown: what cannot be read now is an event later."""
+    with suppress(CumulantError):
+        ingest_refusals(project)
+
+
+class _Parts(msgspec.Struct):
+    parts: list[str] = []
+
+
+def _read(log: Log, part: PartInfo) -> list[RefusalRecord] | None:
+    try:
+        with log.open(part) as stream:
+            return read_records(stream.read())
+    except FileNotFoundError:  # another process has done it
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        log.set_aside(part)
+        return None
+
+
+def _emit(project: Project, records: list[RefusalRecord], done: list[str], version: int) -> int:
+    with project.journal().transaction(actor=Actor(records[0].refusal.principal)) as transaction:
+        row = transaction.put(_KIND, _KEY, {"parts": done}, expect=version)
+        for record in records:
+            transaction.emit(_fact(record))
+    return row.version
+
+
+def _fact(record: RefusalRecord) -> AccessRefused:
+    refusal = record.refusal
+    return AccessRefused(
+        action=refusal.action,
+        resource=refusal.resource,
+        policies=refusal.policies,
+        reason=refusal.reason,
+        server=record.server,
+        count=record.count,
+        first=record.first,
+        last=record.last,
+    )
+
+
+@contextmanager
+def record_refusals(
+    project: Project, report: Callable[[str], object], *, servers: bool = False, window: timedelta = WINDOW
+) -> Iterator[None]:
+    """While the block lasts, equal refusals of this process are one event at once and then one a window; with `servers`
+    those of prediction servers become events too. At its end all that is counted is written.
+    """
+    counter: OccurrenceCounter[RefusalKey] = OccurrenceCounter(window, MOST, _merged)
+    project.refusals = counter
+    ended = threading.Event()
+    thread = threading.Thread(target=_work, args=(project, counter, ended, report, servers), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        project.refusals = None
+        ended.set()
+        thread.join(_LAST)
+        _report(project, counter, report, every=True)
+
+
+def _merged(key: RefusalKey) -> RefusalKey:
+    return key._replace(principal=MERGED, resource=MERGED, policies=())
+
+
+def _work(
+    project: Project,
+    counter: OccurrenceCounter[RefusalKey],
+    ended: threading.Event,
+    report: Callable[[str], object],
+    servers: bool,
+) -> None:
+    while not ended.wait(_ROUND):
+        _report(project, counter, report)
+        try:
+            if servers:
+                ingest_refusals(project)
+        except (CumulantError, OSError, sqlite3.Error) as error:
+            report(f"refused requests of servers wait: {project.vault.redact(str(error))}")
+
+
+def _report(
+    project: Project, counter: OccurrenceCounter[RefusalKey], report: Callable[[str], object], *, every: bool = False
+) -> None:
+    waiting: list[tuple[RefusalKey, Occurrences]] = counter.due(datetime.now(UTC), every=every)
+    for key, occurrences in waiting:
+        try:
+            emit_refusal(project, key, occurrences)
+        except (CumulantError, OSError, sqlite3.Error) as error:
+            counter.put_back(key, occurrences)
+            report(f"{occurrences.count} refused requests wait for the journal: {project.vault.redact(str(error))}")
