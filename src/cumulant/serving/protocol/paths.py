@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.core.network.path_template import fits_template
 from cumulant.serving.http.messages import Response
 
 Method = Literal["GET", "POST"]
@@ -86,14 +87,8 @@ ROUTES: tuple[Route, ...] = (
 
 def find_route(parts: Sequence[str]) -> Route | None:
     """The route of a path in its parts; of two that fit, the one with fewer braces."""
-    routes = [route for route in ROUTES if _fits(route.parts, parts)]
+    routes = [route for route in ROUTES if fits_template(route.parts, parts)]
     return min(routes, key=lambda route: route.template.count("{"), default=None)
-
-
-def _fits(template: Sequence[str], parts: Sequence[str]) -> bool:
-    return len(template) == len(parts) and all(
-        pattern.startswith("{") or pattern == part for pattern, part in zip(template, parts, strict=True)
-    )
 
 
 def path_template(target: bytes) -> str:
