@@ -89,11 +89,11 @@ def _model_routes(routes: Routes, *, alone: bool, gateways: int) -> list[dict[st
     else:
         pattern = rf"/v[12]/(repository/)?models/{re.escape(routes.model)}([/:].*)?"
         match = {"safe_regex": {"regex": pattern}}
-    made = [*(_forced_route(routes, arm, match) for arm in routes.arms), _split_route(routes, match)]
+    entries = [*(_forced_route(routes, arm, match) for arm in routes.arms), _split_route(routes, match)]
     if routes.limits.rate is not None:
-        for route in made:
+        for route in entries:
             route["typed_per_filter_config"][_RATE] = _rate_limit(routes.limits.rate, gateways)
-    return made
+    return entries
 
 
 def _forced_route(routes: Routes, arm: Arm, match: dict[str, Any]) -> dict[str, Any]:
