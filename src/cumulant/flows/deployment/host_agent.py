@@ -28,6 +28,7 @@ from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import DesiredState
+    from cumulant.ports.traffic import Traffic
     from cumulant.project.project import Project
 
 #: seconds for which a machine that leaves waits until no request is sent to it any more
@@ -91,10 +92,11 @@ class HostAgent:
             remove_report(self._project.journal(), host_name())
             removed.set()
             urls = {server.endpoint for server in self._servers()}
-            while urls and self._has_others() and self._is_routed(urls):
+            traffic = traffic_of(self._project)
+            while urls and self._has_others() and self._is_routed(traffic, urls):
                 time.sleep(_CHECK_SECONDS)
         except CumulantError as error:
-            self._write(f"this machine leaves its report behind: {self._project.vault.redact(error.message)}\n")
+            self._write(f"this machine leaves without waiting: {self._project.vault.redact(error.message)}\n")
         finally:
             unrouted.set()
 
@@ -136,9 +138,12 @@ class HostAgent:
     def _has_others(self) -> bool:
         return any(server.host != host_name() for server in self._deployment.present(self._project.name))
 
-    def _is_routed(self, urls: set[str]) -> bool:
-        routes = traffic_of(self._project).in_force(self._project.name)
-        return routes is not None and any(urls & set(arm.endpoints) for arm in routes.arms)
+    def _is_routed(self, traffic: Traffic, urls: set[str]) -> bool:
+        """Whether the routes in force lead to these servers, or a gateway may still work by earlier ones."""
+        routes = traffic.in_force(self._project.name)
+        if routes is None:
+            return False
+        return any(urls & set(arm.endpoints) for arm in routes.arms) or bool(traffic.lagging(self._project.name))
 
     def _repeat(self, work: Callable[[], None]) -> None:
         last = ""
