@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2e_hosts import BODY, Hosts, hosts, until
@@ -87,6 +88,20 @@ def test_servers_are_replaced_and_leave_without_a_failed_request(tmp_path):
             assert machines.endpoints() == {"whole"}
             assert second.run("ps")["running"] is False
         assert [one for one in callers.seen if one.failed] == []
+
+
+def test_of_two_machines_with_one_name_that_start_at_once_one_is_refused(tmp_path):
+    with hosts(tmp_path) as machines:
+        twins = [machines.add("one"), machines.add("other")]
+        twins[1].name = twins[0].name
+        machines.serve("1")
+        with ThreadPoolExecutor(2) as pool:
+            shown = list(pool.map(lambda twin: twin.run("up", "--detach", "--role", "controller", codes=(0, 3)), twins))
+        (refused,) = [document["error"] for document in shown if "error" in document]
+        assert refused["error"].startswith("one is the name of another machine or folder of this project")
+        assert refused["exit_code"] == 3
+        assert [twin.run("ps")["running"] for twin in twins] == ["error" not in document for document in shown]
+        assert machines.reports().keys() == {"one"}
 
 
 def check_forged_headers(machines: Hosts) -> None:

@@ -77,6 +77,10 @@ class GatewayMachine:
         address = self.gateway.address()
         return 0 if address is None else _status(f"{address.admin}{path}")
 
+    def reason(self) -> str:
+        """What `/ready` says."""
+        return HttpClient(seconds=2.0).get(f"{wait_for(self.gateway.address).admin}/ready").body.decode()
+
     def callers_probe(self) -> int:
         """As `probe`, at the address of callers."""
         return _status(f"{self.url}/ready")

@@ -6,21 +6,25 @@ import shutil
 import signal
 import time
 
+import msgspec
 import pytest
 from gateway_machines import GatewayMachine
 
 from cumulant.core.errors import EngineUnavailableError, MissingPartError
 from cumulant.core.traffic import CALLER_HEADER, CANDIDATE, CHAMPION
 from cumulant.drivers.envoy import engine
+from cumulant.drivers.envoy.admin import Admin
+from cumulant.drivers.envoy.folder import Folder
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.flows.traffic.rows import LAPSE, list_reports
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.testing.arms import ArmServer
-from cumulant.testing.conformance.routes import MODEL, routes_of
+from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
 from cumulant.testing.gateways import Caller, load, wait_for
 from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
+RATED = msgspec.structs.replace(CALM, rate=40)
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +120,52 @@ def test_a_gateway_without_its_agent_turns_unready_and_holds_nothing_up(machines
     wait_for(lambda: traffic.lagging(MODEL) == [])  # its next report says so
 
 
+def test_a_gateway_without_routes_is_not_ready_and_says_why(machines, arms):
+    assert [machine.probe() for machine in machines] == [503, 503]
+    assert [machine.reason() for machine in machines] == ["the gateway has no routes yet\n"] * 2
+    assert [machine.probe("/health") for machine in machines] == [200, 200]
+    traffic_by(machines[0]).apply(routes_of(arms[0].url, revision=1))
+    assert [machine.probe() for machine in machines] == [200, 200]
+
+
+def test_two_gateways_share_the_rate_and_the_one_that_is_left_has_all_of_it(machines, arms):
+    one, lost = machines
+    traffic_by(one).apply(routes_of(arms[0].url, revision=1, limits=RATED))
+    wait_for(lambda: [bucket(machine) for machine in machines] == [20, 20])
+    began, statuses = time.monotonic(), []
+    for machine in machines:
+        statuses += [answer.status for answer in post(machine, 60)]
+    assert set(statuses) == {200, 429}
+    assert 40 <= statuses.count(200) <= 42 + 40 * (time.monotonic() - began)
+    lost.kill("gateway")
+    wait_for(lambda: bucket(one) == 40)
+    assert [answer.status for answer in post(one, 60)].count(200) >= 40
+    lost.start_gateway()
+    wait_for(lambda: [bucket(machine) for machine in machines] == [20, 20])
+
+
+def bucket(machine):
+    """How many requests at once the rate lets through, as Envoy has it."""
+    gateway = Folder.at(machine.project.endpoints.traffic).gateway()
+    (host,) = Admin(gateway.socket).table()[1]["virtual_hosts"] if gateway else [{"routes": []}]
+    limits = [
+        filters["token_bucket"]["max_tokens"]
+        for route in host["routes"]
+        for filters in route.get("typed_per_filter_config", {}).values()
+        if "token_bucket" in filters
+    ]
+    return limits[0] if limits else None
+
+
 def test_a_lost_machine_is_waited_for_until_its_report_lapses(machines, arms):
     one, lost = machines
     traffic = traffic_by(one)
-    traffic.apply(routes_of(arms[0].url, revision=1))
+    traffic.apply(routes_of(arms[0].url, revision=1, limits=RATED))
     for what in ("agent", "gateway"):
         lost.kill(what)
     shutil.rmtree(lost.folder)
-    traffic.apply(routes_of(arms[0].url, revision=2))
+    traffic.apply(routes_of(arms[0].url, revision=2, limits=RATED))
+    wait_for(lambda: bucket(one) == 40)  # its share of the rate is back
     assert one.gateway.in_force(MODEL).revision == 2
     assert reports(one).keys() == {"gateway-1"}
     assert {answer.status for answer in post(one, 3)} == {200}

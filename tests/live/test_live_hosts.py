@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,22 @@ def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server,
             until(lambda: machines.endpoints() == {"first"}, why=machines.logs)
         failed = [one for one in callers.seen if one.failed]
         assert len(failed) <= 3, failed
+
+
+def test_machines_end_in_order_while_the_journal_does_not_answer(server, tmp_path):
+    with hosts(tmp_path, server.url("hosts")) as machines:
+        front, serving = map(machines.add, ("front", "serving"))
+        machines.serve("1")
+        front.up("gateway", "controller")
+        serving.up("servers")
+        until(machines.answers, why=machines.logs)
+        server.stop("immediate")
+        with ThreadPoolExecutor(2) as pool:
+            shown = list(pool.map(lambda machine: machine.run("down"), (front, serving)))
+        server.start()
+        assert [document["ended"] for document in shown] == [4, 2]
+        for machine in (front, serving):
+            assert machine.processes() == []
+            logs = machine.logs()
+            assert "the journal does not answer" in logs
+            assert "it did not within" not in logs, logs  # none was killed after a wait

@@ -49,13 +49,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds a request and an arm. Times in seconds."""
 
     deadline: float = 10.0
-    #: again on another endpoint, or the other arm, where no connection was made; never after bytes were sent
+    #: again on another endpoint, or the other arm, where no connection was made; never after bytes were sent. Each try
+    #: has an equal part of the deadline to connect in, 1 s at most
     retries: int = 1
     #: retries at once, in percent of the requests under way
     retry_budget: float = 20.0
     connections: int = 1024
     pending: int = 1024
-    #: requests a second; None: no limit
+    #: requests a second, of all gateways together; None: no limit
     rate: int | None = None
     #: failures in a row after which an endpoint is left alone, and for how long at first
     eject_after: int = 5

@@ -115,6 +115,19 @@ class Gateway(Traffic, ExchangeSource, Protocol):
         """Where it listens; None while it does not run."""
         ...
 
-    def keep_ready(self, seconds: float) -> None:
-        """Let it answer `/ready` for so many seconds; 0: from now on not. For one that was started with an agent."""
+    def share_rates(self, gateways: int) -> None:
+        """Let through the share of one of so many gateways of each `limits.rate`; durably, also while it does not run.
+
+        The shares add up to the rate. Each gateway has at least a part of a request a second.
+
+        Raises:
+            EngineUnavailableError: it runs and does not take the change.
+        """
+        ...
+
+    def keep_ready(self, seconds: float, reason: str = "") -> None:
+        """Let it answer `/ready` for so many seconds; 0: from now on not, for that `reason`.
+
+        For one that was started with an agent. Another one is ready while it has routes.
+        """
         ...

@@ -38,7 +38,10 @@ class MemoryTraffic:
     def lagging(self, model: str) -> Sequence[str]:  # noqa: ARG002 - the port has it
         return ()
 
-    def keep_ready(self, seconds: float) -> None:
+    def share_rates(self, gateways: int) -> None:
+        """No request passes here, so that there is no rate."""
+
+    def keep_ready(self, seconds: float, reason: str = "") -> None:
         """There is no process that could be ready."""
 
     def health(self, model: str) -> Sequence[EndpointHealth]:

@@ -29,6 +29,8 @@ class Server:
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
+        self._clogged = threading.Event()
+        self._waiting: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -37,7 +39,7 @@ class Server:
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
-            while True:
+            while not self._clogged.is_set():
                 connection, _ = self._listener.accept()
                 self._open.add(connection)
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -52,11 +54,24 @@ class Server:
                 if not self.behave(connection, request):
                     return
 
+    def clog(self) -> None:
+        """Take no connection any more: whoever connects waits, as to a machine that is gone."""
+        self._clogged.set()
+        socket.create_connection(self._listener.getsockname()).close()  # ends the accept that waits
+        self._listener.listen(0)
+        for _ in range(8):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(self._listener.getsockname())
+            self._waiting.append(waiting)
+
     def close(self) -> None:
         # A blocked accept holds the listener open until it is shut down.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for waiting in self._waiting:
+            waiting.close()
         for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

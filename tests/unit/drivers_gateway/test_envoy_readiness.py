@@ -1,4 +1,4 @@
-"""`/ready` of a gateway with an agent, as load balancers and anybody else may ask for it."""
+"""`/ready` of a gateway, as load balancers and anybody else may ask for it."""
 
 import socket
 import sys
@@ -30,12 +30,14 @@ def ask(path, method="GET"):
         return b"".join(iter(lambda: caller.recv(4096), b""))
 
 
-@pytest.mark.parametrize(("ready", "status"), [(True, b"HTTP/1.0 200"), (False, b"HTTP/1.0 503")])
-def test_get_and_head_say_whether_it_is_ready(path, ready, status):
+@pytest.mark.parametrize(("fault", "status"), [("", b"HTTP/1.0 200"), ("no routes: größe", b"HTTP/1.0 503")])
+def test_get_and_head_say_whether_it_is_ready(path, fault, status):
     from cumulant.drivers.envoy.readiness import serve_readiness
 
-    with serve_readiness(path, lambda: ready):
-        assert ask(path).startswith(status)
+    with serve_readiness(path, lambda: fault):
+        answer = ask(path)
+        assert answer.startswith(status)
+        assert answer.decode().endswith(f"\r\n\r\n{fault or 'LIVE'}\n")
         head = ask(path, "HEAD")
     assert head.startswith(status)
     assert head.endswith(b"\r\n\r\n")
@@ -44,7 +46,7 @@ def test_get_and_head_say_whether_it_is_ready(path, ready, status):
 def test_many_callers_at_once_and_callers_who_leave_hold_up_no_probe(path, capfd):
     from cumulant.drivers.envoy.readiness import serve_readiness
 
-    with serve_readiness(path, lambda: True), ExitStack() as stack:
+    with serve_readiness(path, str), ExitStack() as stack:
         for _ in range(100):
             connected(stack, path).sendall(b"GET /re")
         for _ in range(20):
@@ -52,3 +54,19 @@ def test_many_callers_at_once_and_callers_who_leave_hold_up_no_probe(path, capfd
                 connected(brief, path).sendall(b"GET /ready HTTP/1.1\r\n\r\n")
         assert ask(path).startswith(b"HTTP/1.0 200")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_gateway_is_ready_for_as_long_as_its_agent_confirmed(tmp_path):
+    from cumulant.drivers.envoy.folder import Folder, Readiness
+
+    folder = Folder(tmp_path)
+    assert folder.readiness().fault == "the agent does not confirm the routes"
+    for readiness, fault in [
+        (Readiness.lasting(60.0), ""),
+        (Readiness.lasting(0.0, "the gateway has no routes yet"), "the gateway has no routes yet"),
+        (Readiness.lasting(-1.0), "the agent does not confirm the routes"),
+        # of another life of the machine, whose clock began anew
+        (Readiness(until=1e12, seconds=60.0), "the agent does not confirm the routes"),
+    ]:
+        folder.write_readiness(readiness)
+        assert folder.readiness().fault == fault

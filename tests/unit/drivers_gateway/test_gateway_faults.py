@@ -131,6 +131,17 @@ def test_after_bytes_were_sent_nothing_is_tried_again(apply: Applied, address: s
         assert (len(bad.requests), len(good.requests)) == (1, 0)
 
 
+def test_a_server_that_takes_no_connection_leaves_time_for_another(apply: Applied, address: str) -> None:
+    limits = msgspec.structs.replace(LIMITS, deadline=1.0, retries=9, health_every=3600.0)
+    with served() as gone, served() as good:
+        apply(gone.url, good.url, weight=0.0, limits=limits)
+        gone.clog()
+        for _ in range(5):
+            assert status(talk(address, post())) == 200
+        assert apply.told().rescued
+        assert len(good.requests) == 5
+
+
 GOOD = {
     "until the end": (b"HTTP/1.1 200 OK\r\n\r\n{}", b"{}"),
     "chunks": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\nx: y\r\n\r\n", b"{}"),

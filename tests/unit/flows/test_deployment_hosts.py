@@ -28,6 +28,7 @@ from cumulant.flows.deployment.host_report import (
     HostWatch,
     forget_lost_hosts,
     read_reports,
+    remove_report,
     write_report,
 )
 from cumulant.flows.deployment.versions import find_references
@@ -303,15 +304,51 @@ def test_a_name_that_another_machine_reports_by_is_refused(machine):
     write_report(journal, mine)
     with pytest.raises(LeaseHeldError, match="the name of another machine or folder"):
         check_conflicts(journal, "salt")
+    remove_report(journal, host_name())
     ended = msgspec.structs.replace(this_process(), born="0")  # the number of a process that is no more
     write_report(journal, msgspec.structs.replace(mine, supervisor=ended))
     check_conflicts(journal, "salt")
+    assert read_reports(journal) == []
+
+
+def test_of_two_machines_with_one_name_that_start_at_once_one_is_refused(machine):
+    journal = machine("a").journal()
+    barrier, refused = threading.Barrier(8), []
+
+    def start(number):
+        supervisor = Process(f"elsewhere:{number:08d}", 1, "1")
+        check_conflicts(journal, "salt", within=0)
+        barrier.wait(60)
+        try:
+            write_report(journal, HostReport(host="one", roles=("servers",), supervisor=supervisor))
+        except LeaseHeldError as error:
+            refused.append((number, error.message))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (winner,) = read_reports(journal)
+    assert {number for number, _ in refused} == set(range(8)) - {int(winner.supervisor.host.partition(":")[2])}
+    assert all("one is the name of another machine" in text for _, text in refused)
+    write_report(journal, winner)  # it goes on
+
+
+def test_a_supervisor_does_not_start_where_another_machine_has_its_name(machine):
+    project = machine("a")
+    write_report(project.journal(), HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE))
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
+    with pytest.raises(LeaseHeldError, match="the name of another machine"):
+        agent.start()
+    assert [report.supervisor for report in read_reports(project.journal())] == [ELSEWHERE]
 
 
 def test_a_name_is_free_when_its_machine_reports_no_more(machine):
     journal = machine("a").journal()
     write_report(journal, HostReport(host=host_name(), roles=("servers",), supervisor=ELSEWHERE))
     check_conflicts(journal, "salt", within=0)
+    assert read_reports(journal) == []
 
     class Reports(MemoryJournal):
         def get(self, kind, key):
@@ -333,30 +370,34 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
         check_conflicts(journal, "another")
     write_report(journal, msgspec.structs.replace(other, salt=""))  # of a version that reports none
     check_conflicts(journal, "another")
+    remove_report(journal, "b")
     write_report(journal, msgspec.structs.replace(other, supervisor=ELSEWHERE))  # lost: it reports no more
     check_conflicts(journal, "another", within=0)
     assert fingerprint(b"s" * 32) != fingerprint(b"t" * 32)
 
 
-def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch):
+@pytest.mark.parametrize("where", ["write_report", "remove_report"])
+def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch, where):
     project, said, hangs, asked = machine("a"), [], threading.Event(), threading.Event()
 
-    def write(journal, report):
+    def wait(*_):
         asked.set()
         hangs.wait(60)
 
-    monkeypatch.setattr(host_agent, "write_report", write)
     monkeypatch.setattr(host_agent, "_REPORT_SECONDS", 0.1)
-    monkeypatch.setattr(host_agent, "remove_report", lambda *_: pytest.fail("it would wait for the journal"))
     agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=said.append)
     agent.start()
+    monkeypatch.setattr(host_agent, where, wait)
     try:
-        assert asked.wait(60)
-        agent.leave()
+        if where == "write_report":
+            assert asked.wait(60)
+        trouble = agent.leave()
     finally:
         hangs.set()
         agent._threads[0].join(60)
-    assert said == ["this machine leaves without a report: the journal does not answer\n"]
+    assert asked.is_set()
+    assert "the journal does not answer" in trouble
+    assert said == [f"{trouble}\n"]
 
 
 def test_a_machine_that_is_silent_is_shown_as_such():

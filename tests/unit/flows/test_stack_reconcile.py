@@ -65,6 +65,9 @@ def test_the_controller_ends_first_and_the_servers_last():
     kinds = {one.name: one.kind for one in (SERVER, GATEWAY, OTHER, CONTROLLER)}
     assert stop_order(kinds) == [["controller"], ["gateway"], ["server-1", "server-2"]]
     assert stop_order({"gateway": "gateway"}) == [["gateway"]]
+    assert stop_order({"gateway": "gateway", "agent": "agent", **kinds}) == [
+        ["agent", "controller"], ["gateway"], ["server-1", "server-2"],
+    ]  # fmt: skip
 
 
 @given(

@@ -32,6 +32,8 @@ class Gateway(MemoryTraffic):
         super().__init__()
         self.name, self.runs, self.fault = name, True, None
         self.ready: list[float] = []
+        self.reason = ""
+        self.shares: list[int] = []
 
     def address(self):
         return GatewayAddress(url=f"http://{self.name}:80", admin="", pid=1) if self.runs else None
@@ -41,8 +43,12 @@ class Gateway(MemoryTraffic):
             raise self.fault
         super().apply(routes)
 
-    def keep_ready(self, seconds):
+    def keep_ready(self, seconds, reason=""):
         self.ready.append(seconds)
+        self.reason = reason
+
+    def share_rates(self, gateways):
+        self.shares.append(gateways)
 
 
 @pytest.fixture
@@ -143,6 +149,7 @@ def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(jou
         with pytest.raises(EngineUnavailableError):
             traffic.lagging(MODEL)
         assert bad.ready[-1] == 0.0
+        assert bad.reason == f"revision 2 of the routes of {MODEL} is refused: no file of certificates"
         bad.fault = None
         wait_for(lambda: bad.in_force(MODEL) == SECOND and bad.ready[-1] > 0)
         traffic.apply(SECOND)
@@ -172,7 +179,7 @@ def test_a_gateway_that_does_not_run_is_not_waited_for_and_gets_the_routes(journ
     SharedTraffic(journal).apply(FIRST)
     follower.round()
     assert gateway.in_force(MODEL) == FIRST
-    assert gateway.ready == [0.0, 0.0]
+    assert (gateway.ready, gateway.reason) == ([0.0, 0.0], "the gateway does not run")
     gateway.runs = True
     follower.round()
     assert gateway.ready[-1] > 0
@@ -254,3 +261,61 @@ def test_routes_that_cannot_be_read_are_named(journal):
         transaction.put(rows.ROUTES, MODEL, {"model": MODEL, "champion": "of another form"})
     with pytest.raises(IntegrityError, match=f"the row routes/{MODEL} of the journal cannot be read"):
         list_routes(journal)
+
+
+def test_a_gateway_without_routes_is_not_ready_and_waited_for(journal):
+    gateway = Gateway("a")
+    follower = agent(gateway, journal)
+    follower.round()
+    assert (gateway.ready, gateway.reason) == ([0.0], "the gateway has no routes yet")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    assert SharedTraffic(journal).lagging(MODEL) == ["a"]
+    follower.round()
+    assert gateway.ready[-1] > 0
+
+
+# --- the rate
+
+RATED = msgspec.structs.replace(FIRST, limits=msgspec.structs.replace(FIRST.limits, rate=10))
+
+
+def test_ready_gateways_share_the_rate_and_a_lost_one_counts_until_it_lapses(journal):
+    now = [0.0]
+    one, other = Gateway("a"), Gateway("b")
+    agents = [agent(gateway, journal, steady=lambda: now[0]) for gateway in (one, other)]
+    SharedTraffic(journal).apply(RATED)
+    for _ in range(2):
+        for each in agents:
+            each.round()
+    assert (one.shares[-1], other.shares[-1]) == (2, 2)
+    elsewhere(journal, "b")  # it reports no more
+    for now[0] in range(1, int(LAPSE) + 1):
+        agents[0].round()
+        assert one.shares[-1] == 2, now
+    now[0] += 1.5
+    agents[0].round()
+    assert one.shares[-1] == 1
+    agents[1].round()  # it was cut off, and is back
+    agents[0].round()
+    assert (one.shares[-1], other.shares[-1]) == (2, 2)
+
+
+def test_a_gateway_that_is_not_ready_has_a_share_that_the_others_do_not_count(journal):
+    one, other = Gateway("a"), Gateway("b")
+    agents = [agent(gateway, journal) for gateway in (one, other)]
+    SharedTraffic(journal).apply(RATED)
+    for _ in range(2):
+        for each in agents:
+            each.round()
+    other.runs = False
+    for each in reversed(agents):
+        each.round()
+    assert (one.shares[-1], other.shares[-1]) == (1, 2)
+
+
+def test_without_a_rate_no_gateway_counts_the_others(journal):
+    gateway = Gateway("a")
+    SharedTraffic(journal).apply(FIRST)
+    agent(gateway, journal).round()
+    assert gateway.shares == []

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -25,7 +24,7 @@ from cumulant.drivers.envoy.access_log import AccessLogReader
 from cumulant.drivers.envoy.admin import Admin
 from cumulant.drivers.envoy.bootstrap import Sockets, build_bootstrap
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
-from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway, write_file
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, GatewayState, RunningGateway, write_file
 from cumulant.drivers.envoy.published import write_clusters, write_table
 from cumulant.drivers.envoy.readiness import serve_readiness
 from cumulant.ports.traffic import GatewayAddress, ListenOptions
@@ -34,12 +33,13 @@ from cumulant.ports.traffic import GatewayAddress, ListenOptions
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 after SIGTERM or SIGINT, 1 where Envoy ended by itself or did not start."""
     folder, opening = _parse_arguments(arguments)
+    end_requested = end_event()
     try:
         folder.make()
         with folder.lock_gateway(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
-            ready = f"{private}/ready.sock"
-            with serve_readiness(ready, lambda: folder.readiness().now) if opening.agent else nullcontext():
-                return _run(folder, opening, Sockets(f"{private}/admin.sock", ready if opening.agent else None))
+            sockets = Sockets(f"{private}/admin.sock", f"{private}/ready.sock")
+            with serve_readiness(sockets.ready, lambda: _why_unready(folder, opening, end_requested)):
+                return _run(folder, opening, sockets, end_requested)
     except CumulantError as error:
         sys.stderr.write(f"{error.full_text}\n")
         return 1
@@ -71,14 +71,22 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
     return Folder(options.folder.absolute()), opening
 
 
-def _run(folder: Folder, opening: ListenOptions, sockets: Sockets) -> int:
-    end_requested = end_event()
+def _why_unready(folder: Folder, opening: ListenOptions, end_requested: threading.Event) -> str:
+    """Why the gateway should get no requests; empty while it should."""
+    if end_requested.is_set():
+        return "the gateway ends"
+    if opening.agent:
+        return folder.readiness().fault
+    return "" if folder.state().routes else "the gateway has no routes yet"
+
+
+def _run(folder: Folder, opening: ListenOptions, sockets: Sockets, end_requested: threading.Event) -> int:
     salt = _read_salt(opening.key_file) if opening.key_file else b""
     key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
     writer = ExchangeWriter(folder.exchanges)
     with folder.lock_routes():
         # Stored, so that later changes of the routes send the servers their tokens too.
-        state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file, agent=opening.agent)
+        state = _started(folder.state(), opening)
         folder.write_state(state)
         write_clusters(folder, state, key)
         write_table(folder, state)
@@ -93,6 +101,16 @@ def _run(folder: Folder, opening: ListenOptions, sockets: Sockets) -> int:
         folder.remove_gateway()
         process.end(envoy)
         reader.join()
+
+
+def _started(state: GatewayState, opening: ListenOptions) -> GatewayState:
+    """The state of a gateway that listens so. Without an agent it shares its rates with no other."""
+    return msgspec.structs.replace(
+        state,
+        gateway_key_file=opening.gateway_key_file,
+        agent=opening.agent,
+        gateways=state.gateways if opening.agent else 1,
+    )
 
 
 def _read_salt(path: str) -> bytes:

@@ -18,7 +18,7 @@ from cumulant.core.traffic import (
 )
 from cumulant.drivers.envoy.entries import TYPES, extension, header
 from cumulant.drivers.envoy.folder import Folder
-from cumulant.drivers.envoy.routing import MIRROR_HEADER, READY_ROUTE, STALL, TABLE
+from cumulant.drivers.envoy.routing import MIRROR_HEADER, READINESS, READY_ROUTE, STALL, TABLE
 from cumulant.ports.traffic import ListenOptions
 
 _FILTERS = "envoy.extensions.filters"
@@ -93,11 +93,11 @@ LOGGED = {
 
 class Sockets(NamedTuple):
     """Sockets that only the gateway's user can open: of Envoy's administration interface, and of what answers
-    `/ready` for an agent.
+    `/ready`.
     """
 
     admin: str
-    ready: str | None = None
+    ready: str
 
 
 def build_bootstrap(folder: Folder, opening: ListenOptions, sockets: Sockets) -> dict[str, Any]:
@@ -108,8 +108,7 @@ def build_bootstrap(folder: Folder, opening: ListenOptions, sockets: Sockets) ->
         "dynamic_resources": {"cds_config": _watched_file(folder.clusters)},
         "static_resources": {
             "listeners": [_callers(folder, opening), _administration(opening)],
-            "clusters": [_local_cluster("envoy", sockets.admin)]
-            + ([_local_cluster("agent", sockets.ready)] if sockets.ready else []),
+            "clusters": [_local_cluster("envoy", sockets.admin), _local_cluster(READINESS, sockets.ready)],
         },
         "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
@@ -176,7 +175,7 @@ def _administration(opening: ListenOptions) -> dict[str, Any]:
         {"match": {"prefix": "/", "headers": [{"name": "origin", "present_match": True}]}, **_REFUSED},
         {"match": {"path": "/metrics"}, "route": {"cluster": "envoy", "prefix_rewrite": "/stats/prometheus"}},
         {"match": {"path": "/health"}, "route": {"cluster": "envoy", "prefix_rewrite": "/ready"}},
-        READY_ROUTE if opening.agent else {"match": {"path": "/ready"}, "route": {"cluster": "envoy"}},
+        READY_ROUTE,
     ]
     manager = {
         "@type": _HTTP,

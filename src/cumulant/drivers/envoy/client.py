@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
@@ -53,15 +53,28 @@ class EnvoyTraffic:
             check_authority(arm.authority)
             for url in arm.endpoints:
                 parse_endpoint(url)
-        with self._folder.lock_routes():
-            state = self._folder.state()
+        _check_rate(routes.limits.rate)
+
+        def put(state: GatewayState) -> GatewayState:
             present = state.routes.get(routes.model)
             if present is not None and not present.gives_way_to(routes):
                 raise LeaseHeldError(
                     f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                     subject=routes.model,
                 )
-            wanted = state if present == routes else state.with_routes(routes)
+            return state if present == routes else state.with_routes(routes)
+
+        self._change(put)
+
+    def share_rates(self, gateways: int) -> None:
+        if self._folder.state().gateways != gateways:
+            self._change(lambda state: state.shared_by(gateways))
+
+    def _change(self, change: Callable[[GatewayState], GatewayState]) -> None:
+        """Put in force what `change` makes of the state, or nothing of it."""
+        with self._folder.lock_routes():
+            state = self._folder.state()
+            wanted = change(state)
             key = read_gateway_key(self._folder, state.gateway_key_file)
             self._folder.write_state(wanted)
             try:
@@ -96,8 +109,8 @@ class EnvoyTraffic:
         del model
         return ()
 
-    def keep_ready(self, seconds: float) -> None:
-        self._folder.write_readiness(Readiness.lasting(seconds))
+    def keep_ready(self, seconds: float, reason: str = "") -> None:
+        self._folder.write_readiness(Readiness.lasting(seconds, reason))
 
     def health(self, model: str) -> Sequence[EndpointHealth]:
         admin = self._admin()
@@ -119,6 +132,13 @@ class EnvoyTraffic:
     def _admin(self) -> Admin | None:
         gateway = self._folder.gateway()
         return Admin(gateway.socket) if gateway else None
+
+
+def _check_rate(rate: int | None) -> None:
+    if rate is not None and rate < 1:
+        raise UsageError(
+            f"a rate of {rate} requests a second lets none through", subject="rate", hint="without a limit it is None"
+        )
 
 
 def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) -> None:

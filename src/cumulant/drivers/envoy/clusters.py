@@ -24,14 +24,24 @@ _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MATCH = "envoy.transport_socket_match"
 #: below the server's own limit of 75 s, so that a request never meets a connection that is just being closed
 _IDLE = "30s"
-#: of a health check and of making a connection, seconds
+#: of a health check, and of making a connection at most, seconds
 _PATIENCE = 1.0
 
 
 def cluster_name(model: str, arm: Arm, limits: Limits) -> str:
     """`MODEL|ARM|HASH`."""
-    configuration = msgspec.json.encode([arm, msgspec.structs.replace(limits, deadline=0.0, rate=None)])
+    connect = connect_seconds(limits)  # all that a cluster has of the deadline
+    hashed = msgspec.structs.replace(limits, deadline=0.0 if connect == _PATIENCE else connect, rate=None)
+    configuration = msgspec.json.encode([arm, hashed])
     return f"{model}|{arm.name}|{hashlib.sha256(configuration).hexdigest()[:12]}"
+
+
+def connect_seconds(limits: Limits) -> float:
+    """Seconds in which each try of a request must connect: an equal part of the deadline, so that the last one has its
+    turn. A request that was sent is not tried again, and has the rest of the deadline.
+    """
+    part = limits.deadline / (limits.retries + 1)
+    return min(_PATIENCE, part) if part > 0 else _PATIENCE
 
 
 def failover_name(routes: Routes, arm: Arm) -> str:
@@ -105,7 +115,7 @@ def _server_cluster(model: str, arm: Arm, limits: Limits, gateway_key: bytes | N
         "name": name,
         "type": "STATIC" if all(_is_address(server.hostname) for server in servers) else "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
-        "connect_timeout": f"{_PATIENCE}s",
+        "connect_timeout": f"{connect_seconds(limits):.9g}s",
         "lb_policy": "LEAST_REQUEST",
         # If all servers seem to have failed, requests are sent rather than refused.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},

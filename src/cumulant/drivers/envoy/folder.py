@@ -3,7 +3,7 @@
 state.json          routes by model, the previous ones, and a generation that counts every change
 address.json        where the gateway listens; valid while `running.lock` is locked
 apply.lock          locked by the process that changes state.json
-readiness.json      until when the gateway is ready, written by an agent
+readiness.json      until when the gateway is ready, or why it is not, written by an agent
 xds/*/*.json        the files that Envoy watches, made from state.json
 exchanges/*.jsonl   the exchange log
 """
@@ -45,6 +45,8 @@ class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     gateway_key_file: str | None = None
     #: whether it has an agent
     agent: bool = False
+    #: how many share the rates
+    gateways: int = 1
 
     def with_routes(self, routes: Routes) -> GatewayState:
         old = self.routes.get(routes.model)
@@ -52,6 +54,11 @@ class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return msgspec.structs.replace(
             self, generation=self.generation + 1, routes=self.routes | {routes.model: routes}, before=before
         )
+
+    def shared_by(self, gateways: int) -> GatewayState:
+        """Of the same generation where no route has a rate: Envoy takes no table that is as the one before."""
+        has_rate = any(routes.limits.rate is not None for routes in self.routes.values())
+        return msgspec.structs.replace(self, generation=self.generation + has_rate, gateways=gateways)
 
 
 class RunningGateway(msgspec.Struct, frozen=True):
@@ -64,19 +71,22 @@ class RunningGateway(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The gateway is ready for `seconds`, to the moment `until` of the machine's monotonic clock."""
+    """The gateway is ready for `seconds`, to the moment `until` of the machine's monotonic clock; or not, and why."""
 
     until: float = 0.0
     seconds: float = 0.0
+    reason: str = ""
 
     @classmethod
-    def lasting(cls, seconds: float) -> Readiness:
-        return cls(time.monotonic() + seconds, seconds)
+    def lasting(cls, seconds: float, reason: str = "") -> Readiness:
+        return cls(time.monotonic() + seconds, seconds, reason)
 
     @property
-    def now(self) -> bool:
-        """Also false where the machine was started since, so that its clock began anew."""
-        return 0.0 < self.until - time.monotonic() <= self.seconds
+    def fault(self) -> str:
+        """Why the gateway is not ready; empty while it is. The clock begins anew where the machine is started again."""
+        if 0.0 < self.until - time.monotonic() <= self.seconds:
+            return ""
+        return self.reason or "the agent does not confirm the routes"
 
 
 class Folder:

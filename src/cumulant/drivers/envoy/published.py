@@ -54,7 +54,8 @@ def read_gateway_key(folder: Folder, path: str | None) -> bytes | None:
 
 
 def write_table(folder: Folder, state: GatewayState) -> None:
-    write_file(folder.routes, _discovery_response(state, [build_table(state.routes, agent=state.agent)]))
+    table = build_table(state.routes, agent=state.agent, gateways=state.gateways)
+    write_file(folder.routes, _discovery_response(state, [table]))
 
 
 def _discovery_response(state: GatewayState, resources: list[dict[str, Any]]) -> bytes:

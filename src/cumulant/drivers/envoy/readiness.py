@@ -1,4 +1,4 @@
-"""Answers `/ready` for a gateway with an agent, on a socket that Envoy passes these requests to."""
+"""Answers `/ready` for a gateway, on a socket that Envoy passes these requests to."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 @contextmanager
-def serve_readiness(path: str, is_ready: Callable[[], bool]) -> Iterator[None]:
-    """Answer at the socket `path` while the block runs: 200 while `is_ready`, else 503."""
+def serve_readiness(path: str, fault: Callable[[], str]) -> Iterator[None]:
+    """Answer at the socket `path` while the block runs: 200, or 503 with the `fault` that there is."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _PATIENCE
 
         def do_HEAD(self) -> None:
-            self._answer(is_ready())
+            self._send_head(fault())
 
         def do_GET(self) -> None:
-            ready = is_ready()
-            self._answer(ready)
-            self.wfile.write(b"LIVE\n" if ready else b"the agent does not confirm the routes\n")
+            reason = fault()
+            self._send_head(reason)
+            self.wfile.write(f"{reason or 'LIVE'}\n".encode())
 
-        def _answer(self, ready: bool) -> None:
-            self.send_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        def _send_head(self, reason: str) -> None:
+            self.send_response(HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK)
+            self.send_header("content-type", "text/plain; charset=utf-8")
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - as the base names it

@@ -34,21 +34,23 @@ _LUA = "envoy.filters.http.lua"
 _WITHOUT_KEY: dict[str, Any] = {
     _LUA: {"@type": f"{TYPES}/envoy.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}
 }
-#: to the cluster of what answers for the agent
+#: name of the cluster of what knows whether the gateway is ready
+READINESS = "readiness"
 READY_ROUTE: dict[str, Any] = {
     "match": {"path": "/ready"},
-    "route": {"cluster": "agent"},
+    "route": {"cluster": READINESS},
     "typed_per_filter_config": _WITHOUT_KEY,
 }
 
 
-def build_table(models: dict[str, Routes], *, agent: bool = False) -> dict[str, Any]:
+def build_table(models: dict[str, Routes], *, agent: bool = False, gateways: int = 1) -> dict[str, Any]:
     """The route table of all models. A single model has every path; with several, the path names the model.
 
-    With an agent, `/ready` is the gateway's own, for what shares requests between gateways.
+    With an agent, `/ready` is the gateway's own, for what shares requests between gateways. The rates are shared by
+    `gateways`.
     """
-    names = sorted(models)
-    model_routes = [route for name in names for route in _model_routes(models[name], alone=len(names) == 1)]
+    names, alone = sorted(models), len(models) == 1
+    model_routes = [route for name in names for route in _model_routes(models[name], alone=alone, gateways=gateways)]
     return {
         "@type": f"{TYPES}/envoy.config.route.v3.RouteConfiguration",
         "name": TABLE,
@@ -81,14 +83,17 @@ def _unknown_path_route() -> dict[str, Any]:
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}
 
 
-def _model_routes(routes: Routes, *, alone: bool) -> list[dict[str, Any]]:
+def _model_routes(routes: Routes, *, alone: bool, gateways: int) -> list[dict[str, Any]]:
     if alone:
         match: dict[str, Any] = {"prefix": "/"}
     else:
         pattern = rf"/v[12]/(repository/)?models/{re.escape(routes.model)}([/:].*)?"
         match = {"safe_regex": {"regex": pattern}}
-    forced = [_forced_route(routes, arm, match) for arm in routes.arms]
-    return [*forced, _split_route(routes, match)]
+    entries = [*(_forced_route(routes, arm, match) for arm in routes.arms), _split_route(routes, match)]
+    if routes.limits.rate is not None:
+        for route in entries:
+            route["typed_per_filter_config"][_RATE] = _rate_limit(routes.limits.rate, gateways)
+    return entries
 
 
 def _forced_route(routes: Routes, arm: Arm, match: dict[str, Any]) -> dict[str, Any]:
@@ -193,17 +198,23 @@ def _common_settings(routes: Routes, *, forced: bool) -> dict[str, Any]:
         filters |= _WITHOUT_KEY
     else:
         metadata[_LUA] = {"key": routes.key}
-    if routes.limits.rate is not None:
-        filters[_RATE] = _rate_limit(routes.limits.rate)
     return {"metadata": {"filter_metadata": metadata}, "typed_per_filter_config": filters}
 
 
-def _rate_limit(rate: int) -> dict[str, Any]:
+def _rate_limit(rate: int, gateways: int) -> dict[str, Any]:
+    """A gateway's share of the rate: the bucket holds whole requests, one at least; the time in which it fills makes
+    it exact.
+    """
+    tokens = -(-rate // gateways)
     always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     return {
         "@type": f"{TYPES}/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "rate",
-        "token_bucket": {"max_tokens": rate, "tokens_per_fill": rate, "fill_interval": "1s"},
+        "token_bucket": {
+            "max_tokens": tokens,
+            "tokens_per_fill": tokens,
+            "fill_interval": f"{tokens * gateways / rate:.9g}s",
+        },
         "filter_enabled": always,
         "filter_enforced": always,
     }

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sqlite3
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,13 @@ _STORAGE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
+}
+#: errors that MLflow passes on from clients of its server and of the stores of its artifacts, by their module
+_STORE_ERRORS = {
+    "requests.exceptions": ("RequestException",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "google.api_core.exceptions": ("GoogleAPIError",),
+    "azure.core.exceptions": ("AzureError",),
 }
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -88,6 +96,12 @@ def engine(subject: str) -> Iterator[ModuleType]:
         except sqlalchemy.exc.DBAPIError as error:
             message = f"the registry does not answer: {error.orig}"
             raise _find_storage_error(error, subject) or EngineUnavailableError(message, subject=subject) from error
+        except _store_errors() as error:
+            raise EngineUnavailableError(
+                f"the store of the registry's files does not answer as it should: {error}",
+                subject=subject,
+                hint="check that the tracking server and the store of its artifacts run, then try again",
+            ) from error
         except OSError as error:
             raise _storage_error(error.strerror or str(error), subject) from error
 
@@ -107,6 +121,12 @@ def use_uri(uri: str) -> Iterator[None]:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         else:
             os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Those of clients that are loaded: no other one can have raised an error."""
+    loaded = [(sys.modules[module], names) for module, names in _STORE_ERRORS.items() if module in sys.modules]
+    return tuple(getattr(module, name) for module, names in loaded for name in names)
 
 
 def _find_storage_error(error: BaseException, subject: str) -> StorageError | None:

@@ -30,7 +30,7 @@ def follow(project: Project, desired: DesiredState, address: str) -> tuple[str, 
         try:
             _serve(project, served, address)
         except CumulantError as error:
-            faults.append(f"version {served.version} cannot be served: {project.vault.redact(error.message)}")
+            faults.append(f"version {served.version} cannot be served: {project.vault.redact(error.full_text)}")
     state = read_desired_state(project.state, project.name)
     if _followed(state, desired) != state:
         change_desired_state(project.state, project.name, lambda present: _followed(present, desired))

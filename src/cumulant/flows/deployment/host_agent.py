@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.masking import fingerprint
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, server_states
 from cumulant.flows.deployment.follow import follow
-from cumulant.flows.deployment.host_report import BEAT, LAPSE, HostReport, remove_report, write_report
+from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_report, write_report
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.stack.desired_state import read_desired_state
@@ -28,11 +28,12 @@ from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import DesiredState
+    from cumulant.ports.traffic import Traffic
     from cumulant.project.project import Project
 
 #: seconds for which a machine that leaves waits until no request is sent to it any more
 _LEAVE_SECONDS = 15.0
-#: seconds for a report that is under way; one that takes longer waits for the journal
+#: seconds to end a report that is under way and to remove it; what takes longer waits for the journal
 _REPORT_SECONDS = 3.0
 _CHECK_SECONDS = 0.2
 
@@ -47,33 +48,57 @@ class HostAgent:
         self._ending = threading.Event()
         self._desired: DesiredState | None = None
         self._faults: tuple[str, ...] = ()
-        self._reported = time.monotonic()
+        #: whether `leave` could remove the report
+        self.withdrawn = False
         self._threads = [threading.Thread(target=self._repeat, args=(self.report,), daemon=True)]
         if SERVERS in self._roles:
             self._threads.append(threading.Thread(target=self._repeat, args=(self._follow,), daemon=True))
 
     def start(self) -> None:
+        """Report for the first time, and start the threads.
+
+        Raises:
+            LeaseHeldError: another machine reports by this one's name.
+        """
+        try:
+            self.report()
+        except LeaseHeldError:
+            raise
+        except CumulantError as error:
+            self._write(f"waits: {self._project.vault.redact(error.message)}\n")
         for thread in self._threads:
             thread.start()
 
-    def leave(self) -> None:
+    def leave(self) -> str:
         """Report no more, and wait until no gateway sends requests to this machine, if another machine serves.
 
-        It does not wait where the journal does not answer: then the report cannot be removed.
+        It does not wait where the journal does not answer, and returns that the report could not be removed.
         """
         self._ending.set()
-        self._threads[0].join(_REPORT_SECONDS)
-        if self._threads[0].is_alive() or time.monotonic() - self._reported > LAPSE:
-            self._write("this machine leaves without a report: the journal does not answer\n")
-            return
-        urls = {server.endpoint for server in self._servers()}
-        deadline = time.monotonic() + _LEAVE_SECONDS
+        removed, unrouted = threading.Event(), threading.Event()
+        threading.Thread(target=self._withdraw, args=(removed, unrouted), daemon=True).start()
+        self.withdrawn = removed.wait(_REPORT_SECONDS)
+        if self.withdrawn:
+            unrouted.wait(_LEAVE_SECONDS)
+            return ""
+        text = "the journal does not answer: other machines notice in some seconds that this one has ended"
+        self._write(f"{text}\n")
+        return text
+
+    def _withdraw(self, removed: threading.Event, unrouted: threading.Event) -> None:
+        """Remove the report, and wait until no route leads here. In a thread, since it may wait for the journal."""
+        self._threads[0].join()
         try:
             remove_report(self._project.journal(), host_name())
-            while urls and self._has_others() and self._is_routed(urls) and time.monotonic() < deadline:
+            removed.set()
+            urls = {server.endpoint for server in self._servers()}
+            traffic = traffic_of(self._project)
+            while urls and self._has_others() and self._is_routed(traffic, urls):
                 time.sleep(_CHECK_SECONDS)
         except CumulantError as error:
-            self._write(f"this machine leaves without a report: {error.message}\n")
+            self._write(f"this machine leaves without waiting: {self._project.vault.redact(error.message)}\n")
+        finally:
+            unrouted.set()
 
     def report(self) -> None:
         """Renew the copy of the desired state and this machine's row.
@@ -96,7 +121,6 @@ class HostAgent:
                 salt=self._salt,
             ),
         )
-        self._reported = time.monotonic()
 
     def _servers(self) -> list[ServerState]:
         if SERVERS not in self._roles:
@@ -114,9 +138,12 @@ class HostAgent:
     def _has_others(self) -> bool:
         return any(server.host != host_name() for server in self._deployment.present(self._project.name))
 
-    def _is_routed(self, urls: set[str]) -> bool:
-        routes = traffic_of(self._project).in_force(self._project.name)
-        return routes is not None and any(urls & set(arm.endpoints) for arm in routes.arms)
+    def _is_routed(self, traffic: Traffic, urls: set[str]) -> bool:
+        """Whether the routes in force lead to these servers, or a gateway may still work by earlier ones."""
+        routes = traffic.in_force(self._project.name)
+        if routes is None:
+            return False
+        return any(urls & set(arm.endpoints) for arm in routes.arms) or bool(traffic.lagging(self._project.name))
 
     def _repeat(self, work: Callable[[], None]) -> None:
         last = ""

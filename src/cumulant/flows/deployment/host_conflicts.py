@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cumulant.core.errors import LeaseHeldError, UsageError
-from cumulant.flows.deployment.host_report import BEAT, SERVER_HOST, HostReport
+from cumulant.core.errors import UsageError
+from cumulant.flows.deployment.host_report import BEAT, SERVER_HOST, HostReport, name_taken_error, remove_report
 from cumulant.flows.ledger.processes import is_gone, is_here
 from cumulant.ports.journal import Journal, Row
 from cumulant.project.host_name import host_name
@@ -19,6 +19,9 @@ _SEEN_SECONDS = 3 * BEAT
 
 def check_conflicts(journal: Journal, salt: str, *, within: float = _SEEN_SECONDS) -> None:
     """Refuse this machine where one that runs has its name, or another salt than the one whose fingerprint is `salt`.
+
+    The report of one that had the name and no longer runs is removed. Of two machines that start at once, the second to
+    report is refused by `write_report`.
 
     Raises:
         LeaseHeldError: another machine, or another folder of this one, has the name: each would undo what the other
@@ -33,18 +36,15 @@ def check_conflicts(journal: Journal, salt: str, *, within: float = _SEEN_SECOND
     }
     running = _running(journal, {host: (rows[host], reports[host]) for host in doubtful}, within)
     if host_name() in running:
-        raise LeaseHeldError(
-            f"{host_name()} is the name of another machine or folder of this project, which runs as process"
-            f" {reports[host_name()].supervisor.pid}",
-            subject=host_name(),
-            hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
-        )
+        raise name_taken_error(reports[host_name()])
     if running:
         raise UsageError(
             f"the salt of this machine differs from that of {', '.join(sorted(running))}",
             subject="salt",
             hint="give every machine the same secret; to change it, end all of them with `cumulant down` first",
         )
+    if host_name() in reports:
+        remove_report(journal, host_name(), version=rows[host_name()].version)
 
 
 def _running(journal: Journal, doubtful: Mapping[str, tuple[Row, HostReport]], within: float) -> set[str]:

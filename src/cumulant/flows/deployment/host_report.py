@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, IntegrityError
+from cumulant.core.errors import CumulantError, IntegrityError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.status import Status
@@ -44,9 +44,28 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_report(journal: Journal, report: HostReport) -> None:
-    """Raises CumulantError where the journal does not take it."""
+    """Write a machine's report, which no other supervisor has written that may still run.
+
+    Raises:
+        LeaseHeldError: another machine, or another folder of this one, reports by its name: each would undo what the
+            other reports.
+        CumulantError: the journal does not take it.
+    """
     with journal.transaction(actor=_ACTOR) as transaction:
+        present = transaction.get(SERVER_HOST, report.host)
+        for other in readable_reports(filter(None, [present]), HostReport).values():
+            if other.supervisor != report.supervisor and not is_gone(other.supervisor):
+                raise name_taken_error(other)
         transaction.put(SERVER_HOST, report.host, msgspec.to_builtins(report))
+
+
+def name_taken_error(other: HostReport) -> LeaseHeldError:
+    return LeaseHeldError(
+        f"{other.host} is the name of another machine or folder of this project, which runs as process"
+        f" {other.supervisor.pid}",
+        subject=other.host,
+        hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
+    )
 
 
 def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
@@ -156,7 +175,7 @@ def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[N
         yield
     finally:
         ending.set()
-        thread.join()
+        thread.join(BEAT)
 
 
 def servers_of(reports: Sequence[HostReport]) -> list[ServerState]:

@@ -6,6 +6,7 @@ With `--once` it evaluates every release once, prints the state of each, and end
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_report import watch_hosts
 from cumulant.flows.ledger.actions import OWN_MODEL, check
+from cumulant.flows.ledger.ending import run_until_ended
 from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.flows.maintenance.refill import refill_in_background
 from cumulant.flows.release.controller.status_server import serve_status
@@ -58,7 +60,10 @@ def main(words: Sequence[str] | None = None) -> int:
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):
                 report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")
-                run(project, acting, ending.wait, report)
+                if not run_until_ended(
+                    lambda: run(project, acting, ending.wait, report), ending, project.journal(), report
+                ):
+                    os._exit(0)  # the threads of this block wait for the journal too, and it may be killed at any point
     except CumulantError as error:
         sys.stderr.write(f"{error.message}\n")
         return 4

@@ -13,15 +13,20 @@ from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.deployment.host_agent import HostAgent
 from cumulant.flows.stack.desired_state import LOOPBACK
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.stack_processes import ROLES, Stack, build_stack
+from cumulant.flows.stack.stack_processes import REFUSED, ROLES, Stack, build_stack
 from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.flows.traffic.clients import traffic_of
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
+#: seconds for the last events of a machine that found no journal to leave
+_WITHOUT_JOURNAL = 0.5
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exit code 0 after a request to end, 3 where another supervisor runs, 4 where it cannot work."""
+    """Exit code 0 after a request to end, 3 where another supervisor runs, or one on another machine by this machine's
+    name, 4 where it cannot work.
+    """
     options = _parser().parse_args(words)
     try:
         with load(Path(options.project), environment=options.env) as project:
@@ -29,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
             asyncio.run(_supervise(described, project, options))
     except LeaseHeldError as error:
         sys.stderr.write(f"{error.message}\n")
-        return 3
+        return REFUSED
     except CumulantError as error:
         sys.stderr.write(f"{error.full_text}\n")
         return 4
@@ -48,12 +53,15 @@ async def _supervise(described: Stack, project: Project, options: argparse.Names
         project.gateway(),
         parent=options.parent,
         report=reporter,
-        leave=agent.leave if agent else lambda: None,
+        leave=agent.leave if agent else lambda: "",
     )
     try:
         await supervisor.run()
     finally:
-        reporter.close()
+        if agent is None or agent.withdrawn:
+            reporter.close()
+        else:
+            reporter.close(patience=_WITHOUT_JOURNAL)
 
 
 def _parser() -> argparse.ArgumentParser:

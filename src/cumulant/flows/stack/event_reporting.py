@@ -42,14 +42,14 @@ class Reporter:
         except queue.Full:
             sys.stderr.write("too many events wait for the journal: this one is only in this log\n")
 
-    def close(self) -> None:
+    def close(self, *, patience: float = _PATIENCE) -> None:
         """Write what waits, for a few seconds at most."""
         self._ending.set()
         try:
             self._waiting.put_nowait(None)
         except queue.Full:
             return
-        self._thread.join(_PATIENCE)
+        self._thread.join(patience)
 
     def _work(self) -> None:
         while (fact := self._waiting.get()) is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system import child_processes
 from cumulant.flows.deployment.deployment import deployment_of
@@ -30,7 +30,7 @@ from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.server_commands import refresh_commands
-from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, check_gateway, logs_folder
+from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, REFUSED, check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.flows.traffic.clients import traffic_of
 from cumulant.serving.access_token import read_token
@@ -169,7 +169,7 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
         count = 1 + sum(child.pid is not None for child in status.children) if status else 1
         supervisor = process_of(pid)
         _terminate(pid)
-        _await_end(supervisor)
+        _await_end(supervisor, project, progress)
     else:
         report_killed(project, status)
     return count + end_left_behind(project.state)
@@ -236,7 +236,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], options: HostOpti
     deadline, waiting_for = time.monotonic() + _READY_SECONDS, ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise not_ready_error(project, "supervisor", "has ended")
+            raise _ended_error(project, process)
         status = read_status(project.state)
         if status is not None and status.supervisor.pid == process.pid:
             late = host_waits_for(project, options, status) if options.roles else _waits_for(status)
@@ -250,6 +250,16 @@ def _await(project: Project, process: subprocess.Popen[bytes], options: HostOpti
         time.sleep(_CHECK_SECONDS)
     late = next(iter(_unready(read_status(project.state))), "gateway")
     raise not_ready_error(project, late, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _ended_error(project: Project, process: subprocess.Popen[bytes]) -> CumulantError:
+    if process.returncode == REFUSED:
+        return LeaseHeldError(
+            log_file(logs_folder(project.state), "supervisor").last_line(),
+            subject=project.name,
+            hint="`cumulant ps` shows what runs",
+        )
+    return not_ready_error(project, "supervisor", "has ended")
 
 
 def _unready(status: Status | None) -> list[str]:
@@ -272,10 +282,14 @@ def _terminate(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def _await_end(supervisor: Process) -> None:
-    pid = supervisor.pid
+def _await_end(supervisor: Process, project: Project, progress: Progress) -> None:
+    """Wait for its end, and report what makes it take longer or leave something undone."""
+    pid, trouble = supervisor.pid, ""
     deadline = time.monotonic() + _DOWN_SECONDS
     while not is_gone(supervisor):
+        status = read_status(project.state)
+        if status is not None and trouble != (trouble := status.trouble) and trouble:
+            progress(trouble)
         if time.monotonic() > deadline:
             raise EngineUnavailableError(
                 f"the supervisor, process {pid}, has not ended within {_DOWN_SECONDS:g} s",

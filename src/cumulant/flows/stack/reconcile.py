@@ -11,6 +11,7 @@ Kind = Literal["server", "gateway", "agent", "controller"]
 Verb = Literal["start", "stop", "forget"]
 #: processes that others need start first and end last
 _ORDER: tuple[Kind, ...] = ("server", "gateway", "agent", "controller")
+_ENDS: tuple[tuple[Kind, ...], ...] = (("controller", "agent"), ("gateway",), ("server",))
 
 
 class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ def plan_actions(
 
 def stop_order(kinds: Mapping[str, Kind]) -> list[list[str]]:
     """Names in the groups in which they end: processes that act on others first, the servers last."""
-    groups = [[name for name, kind in kinds.items() if kind == wanted] for wanted in reversed(_ORDER)]
+    groups = [[name for name, kind in kinds.items() if kind in wanted] for wanted in _ENDS]
     return [group for group in groups if group]
 
 

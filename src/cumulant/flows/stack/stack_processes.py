@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 LOGS = "logs"
+#: exit code of a supervisor that does not start since another one does its work
+REFUSED = 3
 #: what a machine of `deploy: hosts://` can do
 SERVERS, GATEWAY, CONTROLLER = "servers", "gateway", "controller"
 ROLES = (GATEWAY, SERVERS, CONTROLLER)

@@ -52,9 +52,11 @@ class StackSupervisor:
         report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
-        leave: Callable[[], object] = lambda: None,
+        leave: Callable[[], str] = lambda: "",
     ) -> None:
-        """`leave` is called before the processes end, and may take its time: they serve on meanwhile."""
+        """`leave` is called before the processes end, and may take its time: they serve on meanwhile. It returns what
+        went wrong.
+        """
         self._stack = stack
         self._leave = leave
         self._traffic = traffic
@@ -97,7 +99,9 @@ class StackSupervisor:
             try:
                 cause = await self._rounds()
             finally:
-                await asyncio.to_thread(self._leave)
+                if trouble := await asyncio.to_thread(self._leave):
+                    self._trouble["leave"] = trouble
+                    self._write_status(self._steady(), self._clock.now())
                 probing.cancel()
                 await self._end()
                 remove_keys(self._stack.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.system.end_signals import end_event
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.units import duration
+from cumulant.flows.ledger.ending import run_until_ended
 from cumulant.flows.release.controller_process import LogLines
 from cumulant.flows.stack.desired_state import FOLDER
-from cumulant.flows.traffic.agent import GatewayAgent
+from cumulant.flows.traffic.agent import ENDED, GatewayAgent
 from cumulant.flows.traffic.exchange_upload import ExchangeUpload
 from cumulant.project.file.loading import load
 from cumulant.project.host_name import host_name
@@ -32,11 +33,18 @@ def main(words: Sequence[str] | None = None) -> int:
     report = LogLines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project, _uploading(project, ending):
-            GatewayAgent(project.gateway(), project.journal(), report=report).run(ending.wait)
+            _follow_routes(project, ending, report)
     except CumulantError as error:
         sys.stderr.write(f"{error.message}\n")
         return 4
     return 0
+
+
+def _follow_routes(project: Project, ending: threading.Event, report: Callable[[str], object]) -> None:
+    gateway, journal = project.gateway(), project.journal()
+    agent = GatewayAgent(gateway, journal, report=report)
+    if not run_until_ended(lambda: agent.run(ending.wait), ending, journal, report):
+        gateway.keep_ready(0.0, ENDED)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cumulant.flows.traffic.rows import (
     GATEWAY,
     SILENT,
     GatewayReport,
+    GatewayWatch,
     Refusal,
     StoredRoutes,
     list_routes,
@@ -31,6 +32,7 @@ from cumulant.ports.journal import Journal
 from cumulant.ports.traffic import Gateway
 from cumulant.project.host_name import host_name
 
+ENDED = "the gateway's agent has ended"
 #: seconds between two rounds, at least; and after a journal that did not answer
 _PAUSE, _LATER = 0.02, 1.0
 
@@ -50,6 +52,7 @@ class GatewayAgent:
         self._gateway, self._journal = gateway, journal
         self._host = host or host_name()
         self._say, self._steady = report, steady
+        self._watch = GatewayWatch(journal, steady)
         self._refused: dict[str, Refusal] = {}
         self._reported: GatewayReport | None = None
         self._reported_at = 0.0
@@ -65,7 +68,7 @@ class GatewayAgent:
             except CumulantError as error:
                 self._say(f"waits: {error.message}")
                 pause = _LATER
-        self._gateway.keep_ready(0.0)
+        self._gateway.keep_ready(0.0, ENDED)
         try:
             remove_report(self._journal, self._host)
         except CumulantError as error:
@@ -79,10 +82,21 @@ class GatewayAgent:
         """
         after = self._journal.head().seq
         stored = list_routes(self._journal)
+        self._share_rates(stored)
         for model, present in stored.items():
             self._follow(model, present)
         self._report(stored)
         return after
+
+    def _share_rates(self, stored: Mapping[str, StoredRoutes]) -> None:
+        """Share the rates of the routes with the other gateways that are ready. A lost one counts until it lapses."""
+        if all(present.routes is None or present.routes.limits.rate is None for present in stored.values()):
+            return
+        others = {report.host for report in self._watch.present() if report.ready} - {self._host}
+        try:
+            self._gateway.share_rates(len(others) + 1)
+        except EngineUnavailableError as error:
+            self._say(f"the rates are not shared by {len(others) + 1} gateways yet: {error.message}")
 
     def _follow(self, model: str, stored: StoredRoutes) -> None:
         """Make a model's routes those of the journal, or bring later ones of this machine there."""
@@ -121,16 +135,15 @@ class GatewayAgent:
         """Write the report where something of it changed that others wait for, and once a second."""
         routes = self._routes(stored)
         url = self._url()
-        ready = url is not None and all(
-            present.routes is None or (model in routes and routes[model].revision >= present.routes.revision)
-            for model, present in stored.items()
-        )
+        behind = _why_behind(stored, routes, url, self._refused)
+        ready = not behind
         last, now = self._reported, self._steady()
         changed = last is None or (last.routes, last.ready, last.refused) != (routes, ready, self._refused)
         if not changed and now - self._reported_at < BEAT:
             return
-        if not ready:
-            self._gateway.keep_ready(0.0)
+        unready = behind or ("" if routes else "the gateway has no routes yet")
+        if unready:
+            self._gateway.keep_ready(0.0, unready)
         report = GatewayReport(
             host=self._host,
             agent=this_process(),
@@ -143,7 +156,7 @@ class GatewayAgent:
         )
         self._write(report, {} if last is None else last.routes)
         self._reported, self._reported_at = report, now
-        if ready:
+        if not unready:
             self._gateway.keep_ready(SILENT)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
@@ -170,3 +183,18 @@ class GatewayAgent:
             for model, routes in report.routes.items():
                 if before.get(model) != routes:
                     transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+
+
+def _why_behind(
+    stored: Mapping[str, StoredRoutes], applied: Mapping[str, Routes], url: str | None, refused: Mapping[str, Refusal]
+) -> str:
+    """Why a gateway does not work by the routes of the journal; empty where it does, or where there are none."""
+    if url is None:
+        return "the gateway does not run"
+    for model, present in stored.items():
+        if present.routes is None or (model in applied and applied[model].revision >= present.routes.revision):
+            continue
+        if model in refused:
+            return f"revision {refused[model].revision} of the routes of {model} is refused: {refused[model].reason}"
+        return f"revision {present.routes.revision} of the routes of {model} is not in force yet"
+    return ""

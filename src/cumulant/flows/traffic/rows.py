@@ -30,7 +30,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class GatewayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway of one machine. `ready`: it runs, and works by every model's routes.
+    """The gateway of one machine. `ready`: it runs, and works by every model's routes, where there are any.
 
     Attributes:
         agent: the process beside the gateway that reports.

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.core.network.path_template import fits_template
 from cumulant.serving.http.messages import Response
 
 Method = Literal["GET", "POST"]
@@ -94,14 +95,8 @@ _TEMPLATES = [(route.parts, route) for route in ROUTES]
 
 def find_route(parts: Sequence[str]) -> Route | None:
     """The route of a path in its parts; of two that fit, the one with fewer braces."""
-    routes = [route for template, route in _TEMPLATES if _fits(template, parts)]
+    routes = [route for template, route in _TEMPLATES if fits_template(template, parts)]
     return min(routes, key=lambda route: route.template.count("{"), default=None)
-
-
-def _fits(template: Sequence[str], parts: Sequence[str]) -> bool:
-    return len(template) == len(parts) and all(
-        pattern.startswith("{") or pattern == part for pattern, part in zip(template, parts, strict=True)
-    )
 
 
 def path_template(target: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,6 +28,19 @@ from cumulant.testing.gateways import Caller, Reader, load, wait_for
 
 #: a request that hangs ends this soon after its deadline (seconds), however busy the machine
 _SLACK = 5.0
+
+
+class Passed(NamedTuple):
+    """How many of some requests the rate let through, and how long they took."""
+
+    passed: int
+    seconds: float
+
+
+def _count_passed(caller: Caller, count: int) -> Passed:
+    began = time.monotonic()
+    passed = [caller.post().status for _ in range(count)].count(200)
+    return Passed(passed, time.monotonic() - began)
 
 
 class FaultRules(GatewaySuite):
@@ -145,6 +159,23 @@ class FaultRules(GatewaySuite):
         exchanges = Reader(traffic).until(60)
         assert sum(exchange.fault == "rate" for exchange in exchanges) == refused
         assert {exchange.assigned for exchange in exchanges if exchange.status == 200} == {CHAMPION}
+
+    def test_the_rate_is_shared_by_gateways(self, traffic: Gateway, caller: Caller, champion: ArmServer) -> None:
+        traffic.share_rates(4)
+        traffic.apply(routes_of(champion.url, limits=msgspec.structs.replace(CALM, rate=40)))
+        first = _count_passed(caller, 80)
+        assert 10 <= first.passed <= 11 + 10 * first.seconds
+        traffic.share_rates(1)  # it is the only one now, and has all of the rate
+        assert _count_passed(caller, 80).passed >= 40
+
+    def test_a_share_below_one_request_a_second_lets_requests_through(
+        self, traffic: Gateway, caller: Caller, champion: ArmServer
+    ) -> None:
+        traffic.share_rates(3)
+        traffic.apply(routes_of(champion.url, limits=msgspec.structs.replace(CALM, rate=2)))
+        first = _count_passed(caller, 20)
+        assert 1 <= first.passed <= 2 + first.seconds
+        wait_for(lambda: caller.post().status == 200)
 
     def test_headers_of_callers_are_not_trusted(
         self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cumulant.core.errors import LeaseHeldError
+from cumulant.core.network.http_client import HttpClient
 from cumulant.core.traffic import (
     CALLER_HEADER,
     CANDIDATE,
@@ -24,6 +25,21 @@ from cumulant.testing.gateways import Caller, GatewayAnswer, GatewayProcess, Rea
 
 class LifeRules(GatewaySuite):
     """Changes under load, kills and restarts, drains."""
+
+    def test_a_gateway_without_routes_is_not_ready(
+        self, traffic: Gateway, gateway: GatewayProcess, champion: ArmServer
+    ) -> None:
+        address = traffic.address()
+        assert address is not None
+        probe = HttpClient(seconds=30.0).get
+        answer = probe(f"{address.admin}/ready")
+        assert (answer.status, answer.body) == (503, b"the gateway has no routes yet\n")
+        assert probe(f"{address.admin}/health").status == 200
+        traffic.apply(routes_of(champion.url))
+        assert probe(f"{address.admin}/ready").status == 200
+        gateway.kill()
+        again = gateway.start()
+        assert probe(f"{again.admin}/ready").status == 200
 
     @pytest.mark.usefixtures("gateway")
     def test_changes_under_load_lose_nothing(

@@ -116,3 +116,12 @@ class GatewayRoutesConformance(RoutesConformance):
         gateway = connect()
         assert gateway.address() is None
         assert gateway.exchanges()[0] == []
+
+    def test_the_share_of_a_gateway_is_no_change_of_routes(self, connect: Callable[[], Gateway]) -> None:
+        routes = routes_of("http://127.0.0.1:1", limits=msgspec.structs.replace(CALM, rate=5), revision=3)
+        gateway = connect()
+        gateway.share_rates(2)
+        gateway.apply(routes)
+        gateway.share_rates(3)
+        assert connect().in_force(MODEL) == routes
+        connect().apply(routes)

@@ -19,6 +19,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, RefusedError
 from cumulant.core.network.hosts import Hosts
+from cumulant.core.network.path_template import fits_template
 from cumulant.core.structs import prepare_decoding
 from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.alerting.views import exposition
@@ -45,10 +46,7 @@ class StatusRoute(NamedTuple):
     action: str | None
 
     def matches(self, parts: Sequence[str]) -> bool:
-        mine = self.template.strip("/").split("/")
-        return len(mine) == len(parts) and all(
-            pattern in (part, "{release}") for pattern, part in zip(mine, parts, strict=True)
-        )
+        return fits_template(self.template.strip("/").split("/"), parts)
 
 
 ROUTES = (

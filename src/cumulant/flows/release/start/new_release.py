@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.events import Actor
+from cumulant.core.traffic import Limits
 from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.effects import queue_message, with_warm_version
@@ -59,6 +60,7 @@ def begin_release(
         author=author,
         begun=at,
         revision=max(present.revision if present else 0, last[0].revision if last else 0),
+        limits=present.limits if present else Limits(),
     )
     release = _with_history(project, with_evaluation(release, evaluation))
     with project.journal().transaction(actor=Actor(principal.id), run=release.id) as transaction:

@@ -1,0 +1,57 @@
+"""The end of a process that works with the journal, which may not answer just then."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from cumulant.core.errors import CumulantError
+from cumulant.ports.journal import Journal
+
+#: seconds for the work to end by itself, and for the journal to answer where it does not
+_GRACE, _ANSWER = 2.0, 2.0
+
+
+def run_until_ended(
+    work: Callable[[], object], ended: threading.Event, journal: Journal, report: Callable[[str], object]
+) -> bool:
+    """Run `work`, which returns soon after `ended` is set; whether it did. For work that may be killed at any point.
+
+    Where the journal does not answer, a client may wait for it for a minute. Then the work is left to its thread, which
+    ends with the process, and `report` is given the reason. What `work` raises is raised here.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+            failures.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, name="cumulant-work", daemon=True)
+    thread.start()
+    ended.wait()
+    thread.join(_GRACE)
+    while thread.is_alive():
+        if not _answers(journal):
+            report("the journal does not answer: this process ends without it")
+            return False
+        thread.join(_GRACE)
+    if failures:
+        raise failures[0]
+    return True
+
+
+def _answers(journal: Journal) -> bool:
+    answered = threading.Event()
+
+    def read() -> None:
+        with suppress(CumulantError):
+            journal.head()
+            answered.set()
+
+    threading.Thread(target=read, name="cumulant-journal", daemon=True).start()
+    return answered.wait(_ANSWER)
