@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import LeaseHeldError
+from cumulant.core.errors import LeaseHeldError, NotFoundError
 from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels, outcomes_of
@@ -68,7 +68,10 @@ class LabelEvidence:
 
         served = deployment_of(self._project).read(release.model).versions.get(release.champion.version)
         folder = None if served is None else servable_of(self._project, served)
-        return None if folder is None else load_description(folder)
+        try:
+            return None if folder is None else load_description(folder)
+        except NotFoundError:  # its files are gone: the registry has them
+            return None
 
     def _join(self, schema: LabelSchema) -> None:
         now = self._steady()
