@@ -20,11 +20,10 @@ import polars as pl
 from zero_edit import command, gap, labels, options, ours, parts
 
 from cumulant.flows.registry.model_record import find_record
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_row_servable
 from cumulant.flows.training.search_step import load_model
 from cumulant.packaging.builder import build
 from cumulant.project.file.loading import load
-from cumulant.servable.folder import load_servable
 from cumulant.statistics import Rows, metric
 
 
@@ -33,7 +32,7 @@ def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
     with load(folder) as project:
         version = project.registry().resolve(f"{project.name}/1")
         record = find_record(project, version)
-        served = load_servable(servable_folder(project, version))
+        served = describe_row_servable(project, version)
         objects = project.objects()
         tested = load_model(project, record.fitted.model)
         tables = project.tables()

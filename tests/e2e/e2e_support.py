@@ -74,10 +74,12 @@ def outcome(project: Project) -> dict[str, Any]:
     record = record_of(project, version)
     assert version.run_id is not None
     metrics = project.registry().metrics(version.run_id)
+    with project.objects().open(record.servable.key) as folder:
+        files = hashes(folder)
     return {
         "aliases": version.aliases,
         "servable": record.servable.key,
-        "files": hashes(project.objects().path(record.servable.key)),
+        "files": files,
         "metrics": record.judgement.evaluation.values(),
         "verdict": msgspec.to_builtins(record.judgement.verdict),
         "logged": {name: value for name, value in metrics.items() if name != "seconds"},
@@ -108,7 +110,8 @@ def check_whole(project: Project) -> None:
     for key in objects.keys(""):
         ref = objects.find(key)
         assert ref is not None, key
-        assert objects.path(key).exists(), key
+        with objects.open(key) as path:
+            assert path.exists(), key
     for row in journal.rows(STEP):
         step = read_step(row)
         assert (step.result is not None) == (step.status == "done"), step

@@ -72,11 +72,13 @@ def test_what_looks_compare_with_goes_with_its_version(project):
     with open_run(project, "review fill", principal=who, progress=silent) as context:
         reference_of(context, version)
     of_review = key_of(find_record(project, version))
-    of_drift = served_reference(project, principal=who).key
+    with served_reference(project, principal=who) as served:
+        of_drift = served.key
     assert {*objects.keys("monitoring/"), *objects.keys("review/")} == {of_drift, of_review}
     assert keys(clean(project, principal=who), "object") == set()
     for key in (of_drift, of_review):
-        objects.put(f"{key}0", objects.path(key))
+        with objects.open(key) as folder:
+            objects.put(f"{key}0", folder)
     listed = clean(project, principal=who, dry_run=False)
     assert keys(listed, "object") == {f"{of_drift}0", f"{of_review}0"}
     assert all(item.bytes > 0 for item in listed)

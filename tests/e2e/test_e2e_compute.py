@@ -119,7 +119,8 @@ def other_steps(folder):
         principal = project.principal()
         version = project.registry().resolve(f"{project.name}@champion")
         plan(project, principal=principal)
-        served = served_reference(project, principal=principal)
+        with served_reference(project, principal=principal) as served:
+            reference = hashlib.sha256(served.path.read_bytes()).hexdigest()
         with open_run(project, "test", principal=principal, progress=silent) as context:
             review, notes = reference_of(context, version)
             assert review is not None, notes
@@ -128,7 +129,7 @@ def other_steps(folder):
             entities = materialize(context, task.plan, snapshots, as_of=None)[1]
         steps = {read_step(row).name: read_step(row) for row in project.journal().rows(STEP)}
         results = {name: steps[name].result for name in ("check rows", "monitoring reference", "review reference")}
-        return {**results, "file": hashlib.sha256(served.path.read_bytes()).hexdigest(), "entities": entities}, calls
+        return {**results, "file": reference, "entities": entities}, calls
 
 
 def test_steps_of_other_commands(both):

@@ -215,8 +215,8 @@ def test_lineage_leads_to_the_files(project, trained):
     assert found.training["trials"] == 2
     servable = _servable(project, record_of(project, found.model))
     assert found.files == servable.files
-    folder = project.objects().path(found.servable)
-    assert {name: hashes(folder)[name] for name in found.files} == found.files
+    with project.objects().open(found.servable) as folder:
+        assert {name: hashes(folder)[name] for name in found.files} == found.files
 
 
 def test_the_events_hold_together_and_tell_the_story(project):
@@ -318,4 +318,5 @@ def _parts(tables: Path, key: str) -> dict[str, str]:
 
 
 def _servable(project, record):
-    return load_servable(project.objects().path(record.servable.key))
+    with project.objects().open(record.servable.key) as folder:
+        return load_servable(folder)

@@ -15,12 +15,12 @@ from cumulant.data.views import read_quarantine
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
 from cumulant.flows.data.validate import newest_snapshot
-from cumulant.flows.registry.lineage import record_of, reproduce
+from cumulant.flows.registry.lineage import reproduce
+from cumulant.flows.registry.version_servable import describe_row_servable
 from cumulant.flows.reports.report import report
 from cumulant.flows.serving import serve
 from cumulant.flows.serving.predict import predict
 from cumulant.flows.training.train import train
-from cumulant.servable.folder import load_servable
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +161,7 @@ def test_classes_that_are_whole_numbers(tmp_path, target, task, values):
     with opened(tmp_path / "kind") as project:
         answers = check_served(project, strange(frame))
         version = project.registry().resolve("kind")
-        servable = load_servable(project.objects().path(version.tags["cumulant.servable"]))
+        servable = describe_row_servable(project, version)
         kind = str(signature(load_mlflow(), servable).outputs.input_types()[0])
     assert answers["prediction"].dtype == pl.Int64
     assert set(answers["prediction"]) <= values
@@ -257,7 +257,7 @@ def test_reasons_of_a_linear_model_are_its_weights_times_the_distances_from_the_
     with opened(folder) as project:
         who = project.principal()
         version = project.registry().resolve("kind")
-        servable = load_servable(project.objects().path(version.tags["cumulant.servable"]))
+        servable = describe_row_servable(project, version)
         reference = servable.reasons.reference
         assert reference["colour"] == "red"
         assert reference["night"] is False
@@ -424,8 +424,7 @@ def test_personal_values_show_nowhere(tmp_path):
         rows = frame.tail(40)
         check_served(project, rows)
         state = project.state
-        record = record_of(project, found.model)
-        servable = load_servable(project.objects().path(record.servable.key))
+        servable = describe_row_servable(project, found.model)
         assert servable.example["guest"].startswith("#")
         assert servable.example["born"] is None
         assert {one.feature for one in servable.inputs} == {

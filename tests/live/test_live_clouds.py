@@ -6,15 +6,13 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
-import time
 import urllib.error
 import urllib.request
 
 import polars as pl
 import pytest
 from gcs import gcs_over
-from test_live_objectstore import ask, binary, folder_objects, folder_tables, weed
+from test_live_objectstore import binary, folder_objects, folder_tables, started, weed_server
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
 from cumulant.drivers.objectstore.bucket import open_bucket
@@ -63,21 +61,6 @@ def make_container(endpoint):
         return False
 
 
-def started(command, folder, ready, **options):
-    with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, **options)
-    try:
-        deadline = time.monotonic() + 60
-        while not ready():
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the server did not start:\n{(folder / 'log.txt').read_text()[-3000:]}")
-            time.sleep(0.2)
-        yield
-    finally:
-        server.kill()  # nothing of it is kept
-        server.wait()
-
-
 def azure_settings(endpoint, key=KEY):
     return {
         "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
@@ -104,13 +87,11 @@ def cloud(request, tmp_path_factory):
     if request.param == "az":
         command, endpoint = azurite()
         environment = os.environ | {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}
-        for _ in started(command, folder, lambda: make_container(endpoint), env=environment):
+        with started(command, folder, lambda: make_container(endpoint), env=environment):
             yield "az", azure_settings(endpoint)
     else:
-        command, s3 = weed(folder)
-        for _ in started(command, folder, lambda: ask("PUT", f"{s3}/bucket") == 200):
-            with gcs_over(s3) as endpoint:
-                yield "gs", google_settings(endpoint)
+        with weed_server(folder) as s3, gcs_over(s3) as endpoint:
+            yield "gs", google_settings(endpoint)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """The object store driver against real servers that speak S3: SeaweedFS and moto's."""
 
-import json
 import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -24,7 +24,7 @@ from cumulant.testing.conformance.objects import ObjectsConformance
 from cumulant.testing.conformance.tables import TablesConformance
 from cumulant.testing.secrets import MemorySecrets
 from cumulant.testing.servers.programs import paired_ports
-from cumulant.testing.servers.seaweedfs import KEY, SECRET
+from cumulant.testing.servers.seaweedfs import BUCKET, KEY, SECRET, seaweed_server
 
 pytestmark = pytest.mark.live
 
@@ -33,7 +33,6 @@ INSTALL = {
     "moto_server": 'pip install "moto[server]"',
     "azurite-blob": "tools/engines.sh, or npm install -g azurite",
 }
-ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
 def folder_tables(folder):
@@ -52,25 +51,6 @@ def binary(name):
     return found
 
 
-def weed(folder):
-    master, volume, filer, s3 = paired_ports(4)
-    identities = [
-        {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ACTIONS},
-        {"name": "anonymous", "actions": ["Admin"]},
-    ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    command = [binary("weed"), "-logtostderr", "server", "-s3", f"-s3.config={folder / 's3.json'}", f"-dir={folder}"]
-    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
-    command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else of the same ports in each test process
-    return command, f"http://127.0.0.1:{s3}"
-
-
-def moto(folder):
-    (port,) = paired_ports(1)
-    return [binary("moto_server"), "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}"
-
-
 def ask(method, url):
     """The status of an answer; None where nobody listens."""
     try:
@@ -82,22 +62,44 @@ def ask(method, url):
         return None
 
 
+@contextmanager
+def started(command, folder, ready, **options):
+    """A server that runs in the block; nothing of it is kept."""
+    with (folder / "log.txt").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, **options)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the server did not start:\n{(folder / 'log.txt').read_text()[-3000:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+@contextmanager
+def moto_server(folder):
+    (port,) = paired_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [binary("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with started(command, folder, lambda: ask("PUT", f"{url}/{BUCKET}") == 200):
+        yield url
+
+
+@contextmanager
+def weed_server(folder):
+    binary("weed")
+    with seaweed_server(folder) as server:
+        yield server.url
+
+
 @pytest.fixture(scope="module", params=["weed", "moto"])
 def endpoint(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    command, url = {"weed": weed, "moto": moto}[request.param](folder)
-    with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 60
-            while ask("PUT", f"{url}/bucket") != 200:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the server did not start:\n{(folder / 'log.txt').read_text()[-3000:]}")
-                time.sleep(0.2)
-            yield url
-        finally:
-            server.kill()  # nothing of it is kept
-            server.wait()
+    start = {"weed": weed_server, "moto": moto_server}[request.param]
+    with start(tmp_path_factory.mktemp(request.param)) as url:
+        yield url
 
 
 @pytest.fixture

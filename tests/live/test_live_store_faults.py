@@ -63,7 +63,8 @@ def test_tables_and_objects_are_written_and_read(url, secrets, proxy, faults, tm
     objects.put("report", tmp_path / "report")
     tables(url, secrets).write("t", ROWS)
     elsewhere = BucketObjects(url, secrets=secrets, embedded=folder_objects, cache=tmp_path / "others")
-    assert elsewhere.path("report").read_text() == "content"
+    with elsewhere.open("report") as path:
+        assert path.read_text() == "content"
     assert tables(url, secrets).scan("t").collect().equals(ROWS)
     assert tables(url, secrets).keys() == ["t"]
 

@@ -235,6 +235,12 @@ def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None =
     return NotFoundError(f'no {kind} named "{name}"', subject=name, hint=did_you_mean(name, names) or listed)
 
 
+def not_stored(kind: str, key: str) -> NotFoundError:
+    """The error for a content name that a store does not have. Similar names are of other contents: none is listed."""
+    hint = "it was removed, or the environment's store is another one than it was written to"
+    return NotFoundError(f'no {kind} named "{key}"', subject=key, hint=hint)
+
+
 def missing_part(module: str, extra: str) -> MissingPartError:
     return MissingPartError(
         f"this needs the Python package {module}, which is not installed",

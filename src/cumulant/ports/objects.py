@@ -15,13 +15,12 @@ class ObjectStore(Protocol):
         ...
 
     def open(self, key: str) -> AbstractContextManager[Path]:
-        """The object as a read-only file or folder of this machine, while the block lasts; a remote store fetches it
-        first. Raises NotFoundError.
-        """
-        ...
+        """The object as a read-only file or folder of this machine, while the block lasts: the stored one itself, or a
+        copy that a remote store fetches first.
 
-    def path(self, key: str) -> Path:
-        """As `open`, while this client lives: for what is read later, or by libraries that keep files open."""
+        Raises:
+            NotFoundError: there is no such object (its `subject` is `key`), or no such store.
+        """
         ...
 
     def find(self, key: str) -> ObjectRef | None: ...

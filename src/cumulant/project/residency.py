@@ -13,14 +13,20 @@ _DECLARING = ("store", "log")
 #: the keys of what else stores, on servers that declare none
 _OTHERS = ("journal", "online", "tracking_uri")
 _EMBEDDED = ("sqlite", "file", "mlflow+sqlite")
+#: the scheme whose client uses the region of its URL, so that the service refuses a wrong one, and those whose does not
+_REGIONAL, _WITHOUT_REGIONS = "s3", ("gs", "az")
 
 
 def residency_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem]:
-    """The declared regions outside of `residency`, each with its line."""
+    """The declared regions outside of `residency`, and those that no client uses, each with its line."""
+    problems = [
+        _at(chosen, key, f"{key}: {_scheme(url)}:// has no option region: its client uses none; leave it out")
+        for key in _DECLARING
+        if _scheme(url := getattr(spec, key)) in _WITHOUT_REGIONS and _region(url)
+    ]
     if not spec.residency:
-        return []
+        return problems
     allowed = ", ".join(spec.residency)
-    problems = []
     if not is_allowed(spec.region, spec.residency):
         text = f'region "{spec.region}" is outside of residency ({allowed}): nothing may be stored there'
         problems.append(_at(chosen, "region", text))
@@ -54,11 +60,19 @@ def unchecked_places(spec: EnvironmentSpec) -> list[str]:
     return [
         f"{key} ({masked(url)})"
         for key, url in urls.items()
-        if url and url.partition(":")[0] not in _EMBEDDED and _declared(url) is None
+        if url and _scheme(url) not in _EMBEDDED and _declared(url) is None
     ]
 
 
 def _declared(url: str | None) -> str | None:
+    return _region(url) if _scheme(url) == _REGIONAL else None
+
+
+def _scheme(url: str | None) -> str:
+    return (url or "").partition(":")[0].lower()
+
+
+def _region(url: str | None) -> str | None:
     """As the driver reads it: the last of several, and an empty one is none."""
     options = dict(parse_qsl((url or "").partition("?")[2], keep_blank_values=True))
     return options.get("region") or None

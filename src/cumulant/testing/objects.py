@@ -8,7 +8,7 @@ import weakref
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from cumulant.core.errors import UsageError, not_found
+from cumulant.core.errors import UsageError, not_found, not_stored
 from cumulant.core.ids import digest, tree_digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.scope import Scope
@@ -42,13 +42,10 @@ class MemoryObjects:
         self._objects[key] = (reference, copy)
         return reference
 
-    def path(self, key: str) -> Path:
-        if key not in self._objects:
-            raise not_found("object", key, self._objects)
-        return self._objects[key][1]
-
     def open(self, key: str) -> AbstractContextManager[Path]:
-        return nullcontext(self.path(key))
+        if key not in self._objects:
+            raise not_stored("object", key)
+        return nullcontext(self._objects[key][1])
 
     def find(self, key: str) -> ObjectRef | None:
         entry = self._objects.get(key)

@@ -191,7 +191,9 @@ def test_stored_files_are_read_only(tmp_path):
     source.write_text("x")
     objects = FileObjects(f"file://{tmp_path}/objects")
     objects.put("a", source)
-    assert objects.path("a").stat().st_mode & 0o222 == 0
+    with objects.open("a") as path:
+        assert path.stat().st_mode & 0o222 == 0
+        assert path.is_relative_to(tmp_path / "objects"), "the stored file itself, no copy"
     objects.delete("a")
     assert objects.keys() == []
 

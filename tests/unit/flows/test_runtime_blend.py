@@ -12,13 +12,13 @@ import pytest
 from cumulant.flows.monitoring.backtest.replayed_training import learner_of
 from cumulant.flows.registry.lineage import reproduce
 from cumulant.flows.registry.model_record import find_record
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.training.evaluation import champion_parameters
+from cumulant.flows.training.search_step import load_model
 from cumulant.flows.training.train import train
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.loading import load
 from cumulant.servable.scorer import Scorer
-from cumulant.training.model import FittedModel
 
 PROJECT = """\
 version: 1
@@ -86,10 +86,11 @@ def test_a_blend_of_engines_is_served_described_and_reproduced(tmp_path):
         learner = learner_of(record.training, record, found.model.uri)
         assert learner.trainer == summary.parts[0].trainer
         assert ("rounds" in learner.params) == (learner.trainer != "linear")
-        served = FittedModel.from_folder(project.objects().path(record.fitted.final.model.key))
+        served = load_model(project, record.fitted.final.model)
         assert served.widened()[1].kind == "blend"
         sample = rows.select(COLUMNS).head(200)
-        answers = Scorer(servable_folder(project, found.model)).score(sample.to_dict(as_series=False))
+        with open_servable(project, found.model) as folder:
+            answers = Scorer(folder).score(sample.to_dict(as_series=False))
         assert np.abs(answers - served.predict_frame(sample)).max() < 1e-6
         assert reproduce(project, "towns/1", principal=who).identical
 

@@ -299,7 +299,8 @@ def test_a_refused_training_runs_with_the_number_that_the_refusal_names(
 
 def _check_reference(project: Project, most: int) -> None:
     """What drift is measured against is of the chosen rows, each with its own truth."""
-    rows = pl.read_parquet(served_reference(project, principal=ME).path)
+    with served_reference(project, principal=ME) as served:
+        rows = pl.read_parquet(served.path)
     source = payments()
     chosen = source[smallest(source, most)].drop_nulls("fraud")
     assert sorted(rows["amount"].to_list()) == sorted(chosen["amount"].to_list())

@@ -18,14 +18,15 @@ from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.project.planning import plan
 from cumulant.flows.registry.lineage import reproduce
 from cumulant.flows.registry.model_record import LEARNED_TO, find_record
-from cumulant.flows.registry.models import servable_folder, show_model
+from cumulant.flows.registry.models import show_model
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.review.review_reference import reference_of
 from cumulant.flows.training.evaluate import evaluate
 from cumulant.flows.training.final_fit import held_out_scores
+from cumulant.flows.training.search_step import load_model
 from cumulant.flows.training.train import TrainResult, train
 from cumulant.project.file.loading import load
 from cumulant.servable.scorer import Scorer
-from cumulant.training.model import FittedModel
 
 #: a booster that learns its rows by heart
 PROJECT = """\
@@ -93,18 +94,18 @@ def test_the_model_learns_all_rows_and_its_figures_stay_those_of_the_configurati
         )
         assert found.evaluation.metrics == alone.evaluation.metrics
         assert any("not of this model" in note for note in found.notes)
-        served, measured = (
-            FittedModel.from_folder(project.objects().path(ref.key)) for ref in (final.model, record.fitted.model)
-        )
+        served, measured = (load_model(project, ref) for ref in (final.model, record.fitted.model))
         assert (served.calibration, served.threshold) == (measured.calibration, measured.threshold)
         test = rows[1200:].select("x", "y", "z")
         truth = rows["bought"][1200:].to_numpy()
         by_heart, honest = (np.mean((one.predict_frame(test) - truth) ** 2) for one in (served, measured))
         assert by_heart < 0.75 * honest
-        scorer = Scorer(servable_folder(project, found.model))
+        with open_servable(project, found.model) as folder:
+            scorer = Scorer(folder)
         assert np.abs(scorer.score(test.to_dict(as_series=False)) - served.predict_frame(test)).max() < 1e-9
         # What monitoring and review learn of errors is of scores of rows that the model did not know.
-        known = pl.read_parquet(served_reference(project, principal=who).path).drop_nulls("bought")
+        with served_reference(project, principal=who) as served_rows:
+            known = pl.read_parquet(served_rows.path).drop_nulls("bought")
         errors = known["answer.probability"].to_numpy() - (known["bought"].cast(pl.String) == "true").to_numpy()
         assert np.mean(errors**2) == pytest.approx(found.evaluation.metrics["brier"].value)
         with open_run(project, "review", principal=who, progress=silent) as context:
@@ -138,7 +139,7 @@ def test_a_later_gate_compares_what_was_tested_on_rows_that_neither_learned_from
         assert any("compared as fitted without their test rows" in note for note in quick.notes)
         assert any("does not fit a second time" in note for note in quick.notes)
         record, served = find_record(project, first.model), find_record(project, later.model)
-        tested = FittedModel.from_folder(project.objects().path(record.fitted.model.key))
+        tested = load_model(project, record.fitted.model)
         rows = visits(1520)[1216:]
         assert len(rows) == served.fitted.split.test
         loss = np.mean((tested.predict_frame(rows.select("x", "y", "z")) - rows["bought"].to_numpy()) ** 2)
@@ -184,7 +185,8 @@ def test_a_champion_whose_tested_model_is_damaged_or_gone_is_compared_as_it_is_s
         version = project.registry().resolve("kept/1")
         key = find_record(project, version).fitted.model.key
         # A booster cut to half ends the process that reads it.
-        file = project.objects().path(key) / "booster-0.txt"
+        with project.objects().open(key) as stored:
+            file = stored / "booster-0.txt"
         whole = file.read_bytes()
         file.chmod(0o644)
         file.write_bytes(whole[: len(whole) // 2])

@@ -121,12 +121,14 @@ def test_what_labels_are_is_asked_of_the_champion_as_it_is_served(
     tmp_path: Path, joins: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path | None] = []
-    monkeypatch.setattr(label_evidence, "schema_of", lambda _, folder: asked.append(folder))
+    monkeypatch.setattr(label_evidence, "schema_of", lambda _, described: asked.append(described))
     served = ServedVersion(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
     change_desired_state(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
     labels = told([0.0], Project(tmp_path))
     labels.read_losses(Release(), "")  # its folder is gone: the registry has it
     (tmp_path / "model").mkdir()
+    labels.read_losses(Release(), "")  # and so it is where its files are gone
+    monkeypatch.setattr("cumulant.servable.folder.load_description", lambda folder: folder)
     labels.read_losses(Release(), "")
-    assert asked == [None, tmp_path / "model"]
+    assert asked == [None, None, tmp_path / "model"]
     assert joins

@@ -16,6 +16,7 @@ from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.maintenance.cleanup import clean
+from cumulant.ports.objects import ObjectStore
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
@@ -65,12 +66,17 @@ def work(action: str, folders: list[Path]) -> None:
     assert [process.returncode for process in started] == [0] * PROCESSES, "\n".join(outputs)[-4000:]
 
 
+def read(objects: ObjectStore, key: str) -> bytes:
+    with objects.open(key) as path:
+        return path.read_bytes()
+
+
 def content_of(project: Project) -> dict[str, object]:
     """Every table and object of a project that its snapshots and features are made of, as rows and bytes."""
     tables, objects = project.tables(), project.objects()
     return {
         **{key: tables.scan(key).collect().rows() for key in tables.keys("") if not key.startswith("reproductions/")},
-        **{key: objects.path(key).read_bytes() for key in objects.keys("") if key != STRAY},
+        **{key: read(objects, key) for key in objects.keys("") if key != STRAY},
     }
 
 

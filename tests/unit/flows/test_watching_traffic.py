@@ -2,11 +2,13 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.core.servable import Servable
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import monitor
 from cumulant.flows.monitoring.reference import ServedReference
@@ -64,6 +66,7 @@ def look(tmp_path):
         asked = MonitorRequest(predictions=tmp_path / "log", reference=None, before=FIRST + at * DAY)
         served = ServedReference(
             version=ModelVersion(name="m", version=version, uri=f"m/{version}", run_id=None, created=FIRST),
+            described=cast("Servable", None),  # drift reads nothing of it
             path=tmp_path / "reference.parquet",
             key=version,
             truth="y",

@@ -16,7 +16,7 @@ from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
 from cumulant.outcomes import labelled_log, scanning
 from cumulant.outcomes.join import joining, numbered_table
 from cumulant.outcomes.join.joining import Outcomes
-from cumulant.outcomes.join.numbered_table import NumberedTable
+from cumulant.outcomes.join.numbered_table import NumberedTable, TableParts
 from cumulant.outcomes.labels import label_snapshot
 from cumulant.testing.log import folder_log
 
@@ -28,6 +28,7 @@ def in_windows(patch, held=2, window=3):
         patch.setattr(module, "WINDOW", window)
     patch.setattr(labelled_log, "_BYTES", 1)
     patch.setattr(numbered_table, "_LARGE", 2)
+    patch.setattr(numbered_table, "_HELD", 3)
 
 
 def results(tmp_path, clock, folder):
@@ -182,7 +183,9 @@ SEQUENCE = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32})
 
 
 def table_of(tmp_path, name="rows"):
-    return NumberedTable(folder_log(tmp_path / "joined"), name, SEQUENCE.to_arrow().schema, ["sequence", "row"])
+    return NumberedTable(
+        TableParts(folder_log(tmp_path / "joined")), name, SEQUENCE.to_arrow().schema, ["sequence", "row"]
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -235,3 +238,52 @@ def test_of_two_that_append_at_once_one_is_refused_and_nothing_of_it_is_there(tm
             second.append(pl.DataFrame([(2, 1)], schema=SEQUENCE.schema, orient="row"))
     assert table_of(tmp_path).since()[0].rows() == [(1, 1)]
     assert second.append(pl.DataFrame([(2, 1)], schema=SEQUENCE.schema, orient="row")) == 1
+
+
+def of_joined(outcomes):
+    """The lists of the joined rows that are asked for from now on."""
+    log, listed = outcomes.logs.joined, []
+    parts = log.parts
+    log.parts = lambda day: listed.append(day) or parts(day)
+    return listed
+
+
+def test_one_join_lists_the_joined_rows_twice(tmp_path):
+    put(tmp_path / "log", {"id": "a", "shadow": True, "version": "2", "served_arm": "candidate"}, {"id": "a"})
+    label(tmp_path, "a", True)
+    outcomes = opened(tmp_path)
+    listed = of_joined(outcomes)
+    found = outcomes.advance()
+    assert (found.labelled, found.pairs, found.graded) == (2, 1, 1)
+    assert len(listed) == 2
+    listed.clear()
+    assert outcomes.advance() == type(found)(labelled=0, pairs=0, graded=0)
+    assert listed == []
+
+
+def test_rows_that_are_appended_twice_in_one_join_are_there_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(numbered_table, "_LARGE", 1)
+    table = table_of(tmp_path)
+    with table._all.joining():
+        assert table.append(pl.DataFrame([(1, 1), (2, 1)], schema=SEQUENCE.schema, orient="row")) == 2
+        assert table.append(pl.DataFrame([(2, 1), (3, 1)], schema=SEQUENCE.schema, orient="row")) == 1
+        assert table.last == 3
+        table._all.confirm()
+    assert table.since()[0].rows() == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_what_another_process_has_merged_over_is_no_append(tmp_path, monkeypatch):
+    """A process that slept through its lease has a list from before the other one appended and merged."""
+    monkeypatch.setattr(numbered_table, "_MANY", 2)
+    sleeper, other = table_of(tmp_path), table_of(tmp_path)
+    with sleeper._all.joining():
+        assert sleeper.last == 0
+        for number in (1, 2):
+            other.append(pl.DataFrame([(number, 1)], schema=SEQUENCE.schema, orient="row"))
+        other.compact()
+        assert sleeper.append(pl.DataFrame([(7, 1)], schema=SEQUENCE.schema, orient="row")) == 1
+        with pytest.raises(LeaseHeldError, match="another process"):
+            sleeper._all.confirm()
+    assert other.since()[0].rows() == [(1, 1), (2, 1)]
+    assert sleeper.append(pl.DataFrame([(7, 1)], schema=SEQUENCE.schema, orient="row")) == 1
+    assert other.since()[0].rows() == [(1, 1), (2, 1), (7, 1)]

@@ -236,6 +236,23 @@ def test_the_file_itself_may_be_named(tmp_path):
     assert load(str(tmp_path)).file.path == tmp_path / "cumulant.yaml"
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("labels", "kept where `log` says"), ("streams", "no part reads streams")],
+)
+def test_a_place_that_an_environment_does_not_name(tmp_path, key, said):
+    lines = f"environments:\n  prod:\n    {key}: s3://acme/{key}\n"
+    [(file, line, text)] = problems(tmp_path, f"version: 1\n{lines}", environment="prod")
+    assert (file, line) == ("cumulant.yaml", 4)
+    assert text.startswith(f'unknown key "{key}" in environments.prod; ')
+    assert said in text
+    (tmp_path / "shared.yaml").write_text(f"{key}: s3://acme/{key}\n")
+    extended = "environments:\n  prod: {extends: shared.yaml}\n"
+    [(file, line, text), *_] = problems(tmp_path, f"version: 1\n{extended}", environment="prod")
+    assert (file, line) == ("shared.yaml", 1)
+    assert said in text
+
+
 def test_an_unknown_environment(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nenvironments: {prod: {}, staging: {}}\n")
     with pytest.raises(NotFoundError) as caught:

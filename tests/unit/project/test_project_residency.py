@@ -88,6 +88,21 @@ def test_what_is_not_checked_is_named_without_passwords(tmp_path):
     assert "secret" not in str(places)
 
 
+@pytest.mark.parametrize("key", ["store", "log"])
+@pytest.mark.parametrize("scheme", ["gs", "az", "GS"])
+@pytest.mark.parametrize("residency", [{}, {"residency": "[eu]"}])
+def test_a_region_that_no_client_uses_is_refused(tmp_path, key, scheme, residency):
+    with pytest.raises(ProjectFileError) as caught:
+        project(tmp_path, region="eu", **{key: f"{scheme}://acme/x?region=eu"}, **residency)
+    [(_, line, text)] = caught.value.problems
+    assert (line, text) == (5, f"{key}: {scheme.lower()}:// has no option region: its client uses none; leave it out")
+
+
+def test_a_bucket_without_a_region_is_named_where_it_matters(tmp_path):
+    found = project(tmp_path, region="eu", residency="[eu]", store="gs://acme/x", log="az://acme/x?cache=0")
+    assert [place.split()[0] for place in unchecked_places(found.file.environment)] == ["store", "log"]
+
+
 def test_without_residency_nothing_is_refused(tmp_path):
     found = project(tmp_path, region="us-east-1", store="s3://acme/x?region=eu-central-1")
     assert unchecked_places(found.file.environment) == []
@@ -99,5 +114,7 @@ def test_the_region_of_a_url_is_that_of_the_client(tmp_path):
     store = tables.BucketTables("s3://acme/x?region=eu-central-1&cache=0", embedded=lambda folder: None)
     assert store._publisher._bucket.store.config["region"] == "eu-central-1"
     assert copies.parse_store_url("s3://acme/x?region=eu&cache=1KiB") == ("s3://acme/x", 1024, "eu")
+    with pytest.raises(UsageError, match="only the URL of s3:// has the option region"):
+        copies.parse_store_url("gs://acme/x?region=eu")
     with pytest.raises(UsageError, match='no option "regoin"'):
         copies.parse_store_url("s3://acme/x?regoin=eu")

@@ -121,8 +121,8 @@ def test_copies_of_objects_are_no_code_of_the_project(tmp_path):
     found = shop(tmp_path)
     (tmp_path / "shop" / "features.py").write_text("features = []\n")
     key = store_code(found)
-    stored = found.objects().path(key)
-    assert [path.relative_to(stored).as_posix() for path in stored.rglob("*.yaml")] == ["files/shop/cumulant.yaml"]
+    with found.objects().open(key) as stored:
+        assert [path.relative_to(stored).as_posix() for path in stored.rglob("*.yaml")] == ["files/shop/cumulant.yaml"]
 
 
 def test_a_store_that_refuses_or_does_not_answer(tmp_path):

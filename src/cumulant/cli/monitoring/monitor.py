@@ -159,7 +159,7 @@ def _monitor(
 
     import msgspec
 
-    from cumulant.flows.data.memory_budget import SPILL
+    from cumulant.flows.data.memory_budget import scratch_folder
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import declared_targets, monitor_project
     from cumulant.flows.serving.predictions import prediction_log
@@ -178,7 +178,7 @@ def _monitor(
                 replace(request, targets=declared_targets(project)),
                 policy,
                 performance=project.policies.monitoring.performance,
-                scratch=project.state / SPILL,
+                scratch=scratch_folder(project),
             )
         log = prediction_log(project, principal=principal)
         if not log.days():

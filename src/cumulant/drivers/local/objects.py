@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import not_found
+from cumulant.core.errors import not_found, not_stored
 from cumulant.core.ids import tree_digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.scope import Scope
@@ -54,14 +54,11 @@ class FileObjects:
         # Another writer may have been first.
         return self.find(key) or ObjectRef(key, sha256, size)
 
-    def path(self, key: str) -> Path:
+    def open(self, key: str) -> AbstractContextManager[Path]:
         manifest = self._folders.manifest(key)
         if manifest is None:
-            raise not_found("object", key, self.keys())
-        return self._folders.folder(key) / _DATA / manifest.name
-
-    def open(self, key: str) -> AbstractContextManager[Path]:
-        return nullcontext(self.path(key))
+            raise not_stored("object", key)
+        return nullcontext(self._folders.folder(key) / _DATA / manifest.name)
 
     def find(self, key: str) -> ObjectRef | None:
         manifest = self._folders.manifest(key)

@@ -152,10 +152,13 @@ class StoreUrl(NamedTuple):
 
 
 def parse_store_url(url: str, *, cache: int = DEFAULT_BYTES) -> StoreUrl:
-    """`cache` is the default. Raises UsageError: another option, or no size."""
+    """`cache` is the default. Raises UsageError: another option, no size, or a region that the client would not use."""
     address, _, text = url.partition("?")
     options = dict(parse_qsl(text, keep_blank_values=True))
     bound, region = options.pop("cache", None), options.pop("region", None)
+    if region and not address.lower().startswith("s3://"):
+        hint = "leave it out: the bucket itself says where it is, and this client does not read it"
+        raise UsageError("only the URL of s3:// has the option region", subject=url, hint=hint)
     for name in options:
         hint = f"leave out ?{name}; what is stored belongs to the project that opens it"
         raise UsageError(f'the URL of an object store has no option "{name}"', subject=url, hint=hint)

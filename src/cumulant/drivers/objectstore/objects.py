@@ -27,8 +27,8 @@ class BucketObjects(PublishedStore[ObjectStore, ObjectRef]):
 
     @contextmanager
     def open(self, key: str) -> Iterator[Path]:
-        with self._publisher.open(self._published(key)) as folder:
-            yield self._embedded(folder).path(self.noun)
-
-    def path(self, key: str) -> Path:
-        return self._fetch(key).path(self.noun)
+        with (
+            self._publisher.open(self._published(key)) as folder,
+            self._embedded(folder).open(self.noun) as path,
+        ):
+            yield path

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from cumulant.core.errors import StorageError, UsageError, not_found
+from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_stored
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef, TableRef
 from cumulant.core.scope import Scope
@@ -176,15 +176,14 @@ class PublishedStore(Generic[Store, Ref]):
     def delete(self, key: str) -> None:
         self._publisher.delete(key)
 
-    def _fetch(self, key: str) -> Store:
-        """Fetch what `key` names; returns the store on this machine that has it, under the noun."""
-        return self._embedded(self._publisher.local(self._published(key)))
-
     def _published(self, key: str) -> PublishedFolder:
         published = self._publisher.find(key)
         if published is None:
-            raise not_found(self.noun, key, self.keys())
+            raise self._missing(key)
         return published
+
+    def _missing(self, key: str) -> NotFoundError:
+        return not_stored(self.noun, key)
 
     def _reference(self, published: PublishedFolder) -> Ref:
         return cast("Ref", msgspec.convert(published.about | {"key": published.key}, self.reference))

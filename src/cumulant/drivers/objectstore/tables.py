@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.errors import NotFoundError, not_found
 from cumulant.core.refs import TableRef
 from cumulant.drivers.objectstore.publishing import PublishedStore
 from cumulant.ports.tables import UNPROTECTED, Protection, TableHead, TableStore
@@ -47,10 +48,18 @@ class BucketTables(PublishedStore[TableStore, TableRef]):
             return self._reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
-        return self._fetch(ref if isinstance(ref, str) else ref.key).scan(self.noun)
+        return self._fetch(ref).scan(self.noun)
 
     def protection(self, ref: TableRef | str) -> Protection:
-        return self._fetch(ref if isinstance(ref, str) else ref.key).protection(self.noun)
+        return self._fetch(ref).protection(self.noun)
 
     def check(self, ref: TableRef | str) -> None:
-        self._fetch(ref if isinstance(ref, str) else ref.key).check(self.noun)
+        self._fetch(ref).check(self.noun)
+
+    def _missing(self, key: str) -> NotFoundError:
+        return not_found(self.noun, key, self.keys())
+
+    def _fetch(self, ref: TableRef | str) -> TableStore:
+        """The store on this machine that has the table under the noun; it is fetched first."""
+        key = ref if isinstance(ref, str) else ref.key
+        return self._embedded(self._publisher.local(self._published(key)))

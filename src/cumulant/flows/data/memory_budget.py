@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cumulant.core.system.memory import memory_limit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cumulant.data.parts.spill import MemoryBudget
     from cumulant.project.project import Project
 
@@ -14,8 +16,13 @@ if TYPE_CHECKING:
 SPILL = "spill"
 
 
+def scratch_folder(project: Project) -> Path:
+    """The folder of this machine for rows that do not fit into memory; they go with their command."""
+    return project.state / SPILL
+
+
 def memory_budget(project: Project) -> MemoryBudget:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
     from cumulant.data.parts.spill import MemoryBudget
 
-    return MemoryBudget(memory_limit(project.policies.memory), project.state / SPILL)
+    return MemoryBudget(memory_limit(project.policies.memory), scratch_folder(project))

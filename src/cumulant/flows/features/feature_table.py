@@ -17,7 +17,7 @@ from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
 from cumulant.features.offline.groups import ORDER_RULE
-from cumulant.flows.data.memory_budget import SPILL, memory_budget
+from cumulant.flows.data.memory_budget import memory_budget, scratch_folder
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
@@ -154,7 +154,7 @@ def store_features(
     from cumulant.features.offline.partitions import compute_within
 
     budget = memory_budget(project)
-    computed = compute_within(plan, frames, memory=budget.memory, scratch=project.state / SPILL, progress=progress)
+    computed = compute_within(plan, frames, memory=budget.memory, scratch=scratch_folder(project), progress=progress)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed, protect=protection_of(plan))

@@ -20,6 +20,7 @@ import msgspec
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.ids import digest, file_digest
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
+from cumulant.flows.ledger.stored_folder import stored_folder
 from cumulant.project.endpoints import STATE
 
 if TYPE_CHECKING:
@@ -66,14 +67,12 @@ def store_code(project: Project) -> str:
     )
     key = _key(manifest)
     if project.objects().find(key) is None:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / CODE
+        with stored_folder(project.objects(), key, CODE) as folder:
             for name in manifest.files:
                 target = folder / _FILES / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(base / name, target)
             (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
-            project.objects().put(key, folder)
     return key
 
 

@@ -104,7 +104,7 @@ def refill(project: Project, *, principal: Principal, progress: Progress = silen
 
 def _refill(context: Context, table: str, versions: tuple[str, ...]) -> RefilledTable:
     from cumulant.features.events import StateLost
-    from cumulant.flows.registry.models import servable_folder
+    from cumulant.flows.registry.version_servable import describe_servable
     from cumulant.flows.serving.serve import materialize
     from cumulant.servable.folder import load_description
 
@@ -113,8 +113,9 @@ def _refill(context: Context, table: str, versions: tuple[str, ...]) -> Refilled
     served = deployment_of(project).read(project.name).versions[versions[0]]  # versions of one table have one plan
     folder = servable_of(project, served)
     if folder is None:
-        folder = servable_folder(project, project.registry().resolve(f"{project.name}/{served.version}"))
-    described = load_description(folder)
+        described = describe_servable(project, project.registry().resolve(f"{project.name}/{served.version}"))
+    else:
+        described = load_description(folder)
     assert isinstance(described, Servable), "a version that reads a table has a plan"
     snapshots = _newest_snapshots(context, described.plan.sources)
     _, entities = materialize(context, described.plan, snapshots, as_of=None, into=table)

@@ -19,10 +19,11 @@ from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.deployment.versions import find_references
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
-from cumulant.flows.registry.models import FETCHED, copy_name
+from cumulant.flows.registry.version_servable import FETCHED, copy_name
 from cumulant.flows.review.reference_key import key_of
-from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
-from cumulant.flows.serving.services import list_uses
+from cumulant.flows.serving.servable_copies import SERVING
+from cumulant.flows.serving.serve import ONLINE_STATE, USES, state_table
+from cumulant.flows.serving.services import list_uses, shared_tables
 from cumulant.review.queue import ReviewQueue
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
     last = {_plan(step): table for table, step in filled.items()}
     plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
     used = {use.table for use in list_uses(project.state / USES)} | find_references(project)[1]
+    used |= shared_tables(project)
     store = project.online()
     for table in store.tables():
         step = filled.get(table)

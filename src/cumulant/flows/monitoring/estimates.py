@@ -14,7 +14,7 @@ import polars as pl
 from cumulant.core.errors import DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.flows.monitoring.result_cache import ResultCache
+from cumulant.flows.monitoring.result_cache import ResultCache, cache_folder
 from cumulant.flows.monitoring.served_log import ServedModel, predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
@@ -102,7 +102,7 @@ def _cache(project: Project, served: ServedReference, model: ServedModel, window
     """Where what the version's test rows teach is stored: each look would learn it again."""
     classes = [[type(label).__name__, label] for label in model.classes]
     key = digest([served.key, served.truth, model.task, classes, window.total_seconds(), __version__])
-    return ResultCache(project.state / "monitoring" / "estimators", key)
+    return ResultCache(cache_folder(project, "monitoring", "estimators"), key)
 
 
 def _by_scores(

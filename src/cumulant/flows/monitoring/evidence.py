@@ -156,7 +156,7 @@ def load_evidence(
     policy, window = project.policies.monitoring.performance, project.policies.monitoring.performance.window
     fault = _data_fault(context)
     stored = _stored(project, version)
-    model, test = model_of(project, served), tested_rows(served)
+    model, test = model_of(served), tested_rows(served)
     reference = test_predictions(test, served.truth, model, window)
     since = window_start(at - max(RECENT + BEFORE, policy.look_back), window)
     own = ServedRows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,14 @@ import msgspec
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
-from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.data.memory_budget import scratch_folder
 from cumulant.flows.features.task import target_columns
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
+from cumulant.flows.monitoring.result_cache import cache_folder
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.events import DriftAlarm, DriftEvaluated
 from cumulant.ports.log import Log
@@ -51,7 +53,6 @@ def monitor_project(
         DataError, UsageError, StorageError: as `monitor`.
         UsageError, NotFoundError: as `served_reference`.
     """
-    served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,
         predictions=log,
@@ -59,14 +60,18 @@ def monitor_project(
         targets=declared_targets(project),
         skew=project.policies.clock_skew,
     )
-    result = monitor(
-        request,
-        policy,
-        served=served,
-        keep=project.state / "monitoring" / "profiles",
-        performance=project.policies.monitoring.performance,
-        scratch=project.state / SPILL,
-    )
+    with ExitStack() as stack:
+        served = None
+        if request.reference is None:
+            served = stack.enter_context(served_reference(project, principal=principal, progress=progress))
+        result = monitor(
+            request,
+            policy,
+            served=served,
+            keep=cache_folder(project, "monitoring", "profiles"),
+            performance=project.policies.monitoring.performance,
+            scratch=scratch_folder(project),
+        )
     _report(project, _fact(project.name, result), principal, quiet=quiet)
     if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in DRIFT_RULES]

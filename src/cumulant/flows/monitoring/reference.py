@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +21,16 @@ from cumulant.core.version import __version__
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.flows.ledger.stored_folder import stored_folder
 from cumulant.flows.registry.lineage import trained_version, work_again
 from cumulant.flows.registry.model_record import ModelRecord, find_record
-from cumulant.flows.registry.models import CHAMPION, servable_folder
+from cumulant.flows.registry.models import CHAMPION
+from cumulant.flows.registry.version_servable import describe_row_servable, describe_servable
 from cumulant.flows.serving.batch.answer_columns import decision_columns
 from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.flows.training.final_fit import held_out_scores
 from cumulant.flows.training.search_step import rows_of
 from cumulant.monitoring.tables import ANSWER, MOMENT, request_column
-from cumulant.servable.folder import load_description, load_servable
 from cumulant.servable.scorer import labels
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ _HINT = "name rows as they should be with --reference FILE"
 
 @dataclass(frozen=True)
 class ServedReference:
-    """The reference of a served version. `path`: a Parquet file, `key`: a name of its content.
+    """The reference of a served version. `described`: its servable; `path`: a Parquet file; `key`: names its content.
 
     `truth`: the column of the test rows' truth. `weights`: importance of each request column; `unread`: those without.
     """
 
     version: ModelVersion
+    described: Servable
     path: Path
     key: str
     truth: str
@@ -65,8 +67,11 @@ class ServedReference:
 
 
 @verb("monitor.run")
-def served_reference(project: Project, *, principal: Principal, progress: Progress = silent) -> ServedReference:
-    """The reference of the champion, made once.
+@contextmanager
+def served_reference(
+    project: Project, *, principal: Principal, progress: Progress = silent
+) -> Iterator[ServedReference]:
+    """The reference of the champion, made once; its file is there while the block lasts.
 
     A file with the columns of a log: the request's fields (personal ones as keyed hashes), the moment of prediction,
     and of test rows the answers and the truth (null in training rows). Beyond MOST rows a random sample with a fixed
@@ -77,7 +82,7 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
         NotFoundError: what it was trained on was removed.
     """
     version = _champion(project)
-    record, described = find_record(project, version), load_description(servable_folder(project, version))
+    record, described = find_record(project, version), describe_servable(project, version)
     if not isinstance(described, Servable):
         raise UsageError(
             f"{version.uri} reads tensors: what it was trained on is not known", subject=version.uri, hint=_HINT
@@ -93,7 +98,9 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
         with open_run(project, "monitor reference", principal=principal, progress=progress) as context:
             _make(context, version, record, described)
     weights, unread = weights_of(described.plan, record.judgement.evaluation.importance)
-    return ServedReference(version, objects.path(key) / _FILE, key, _truth(record.training.target), weights, unread)
+    truth = _truth(record.training.target)
+    with objects.open(key) as folder:
+        yield ServedReference(version, described, folder / _FILE, key, truth, weights, unread)
 
 
 def _champion(project: Project) -> ModelVersion:
@@ -139,11 +146,8 @@ def _store(context: Context, version: ModelVersion, record: ModelRecord, plan: F
             subject=version.uri,
             hint=_HINT,
         ) from error
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "reference"
-        folder.mkdir()
+    with stored_folder(context.project.objects(), key, "reference") as folder:
         _table(context, version, record, work).write_parquet(folder / _FILE)
-        context.project.objects().put(key, folder)
     return {"key": key}
 
 
@@ -153,7 +157,7 @@ def _table(context: Context, version: ModelVersion, record: ModelRecord, work: T
     split = rows_of(context, work)
     test = split.test.at_most(_TESTED)
     train = split.train.at_most(MOST - len(test))
-    described = load_servable(servable_folder(context.project, version))
+    described = describe_row_servable(context.project, version)
     scores = held_out_scores(context.project, version, record, test)
     answers = decision_columns(scores, described).rename(lambda name: ANSWER + name)
     classes = labels(described)

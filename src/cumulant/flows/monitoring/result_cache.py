@@ -16,12 +16,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.system.atomic_files import read_checked, write_checked
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
 
 Result = TypeVar("Result")
 #: keys whose results stay; a version that served before may serve again
@@ -61,6 +64,11 @@ class ResultCache:
             self.write(name, result)
         remove_oldest(self.root, self.folder.name)
         return result
+
+
+def cache_folder(project: Project, subject: str, name: str) -> Path:
+    """A folder of results on this machine; another machine makes its own from the same logs."""
+    return project.state / subject / name
 
 
 def remove_oldest(root: Path, used: str) -> None:

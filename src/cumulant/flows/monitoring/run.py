@@ -13,7 +13,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
 from cumulant.data.parts.spill import spill_in
-from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.data.memory_budget import scratch_folder
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
@@ -26,7 +26,6 @@ from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.monitoring.result import EvaluationResult, newest_since
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels
-from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.predictions import prediction_log
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.retrain_rule import RetrainAction
@@ -138,24 +137,25 @@ def evaluate_served(
         LeaseHeldError: another process has evaluated the model meanwhile.
         StorageError: the log or a label cannot be read.
     """
-    served = served_reference(project, principal=principal, progress=progress)
-    schema = schema_of(project, servable_folder(project, served.version))
-    join_labels(project, principal=principal, schema=schema)
-    with (
-        open_run(
-            project,
-            "monitor",
-            principal=principal,
-            progress=progress,
-            clock=clock,
-            quiet=True,
-        ) as context,
-        spill_in(project.state / SPILL) as scratch,
-    ):
-        evidence = load_evidence(context, served, schema, drift.drift.active, at=at or context.now(), scratch=scratch)
-        evaluation = evaluate(evidence, project.policies.monitoring)
-        write_evaluation(context, evidence.stored, evaluation, at=at)
-        return evaluation.result
+    with served_reference(project, principal=principal, progress=progress) as served:
+        schema = schema_of(project, served.described)
+        join_labels(project, principal=principal, schema=schema)
+        with (
+            open_run(
+                project,
+                "monitor",
+                principal=principal,
+                progress=progress,
+                clock=clock,
+                quiet=True,
+            ) as context,
+            spill_in(scratch_folder(project)) as scratch,
+        ):
+            time = at or context.now()
+            evidence = load_evidence(context, served, schema, drift.drift.active, at=time, scratch=scratch)
+            evaluation = evaluate(evidence, project.policies.monitoring)
+            write_evaluation(context, evidence.stored, evaluation, at=at)
+            return evaluation.result
 
 
 def _findings(drift: MonitorResult, evaluation: EvaluationResult) -> Iterator[MonitorFinding]:

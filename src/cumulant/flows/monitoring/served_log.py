@@ -16,15 +16,13 @@ import polars as pl
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.ids import digest
 from cumulant.core.prediction import read_object
-from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.core.version import __version__
 from cumulant.flows.features.task import target_of
-from cumulant.flows.monitoring.result_cache import remove_oldest
+from cumulant.flows.monitoring.result_cache import cache_folder, remove_oldest
 from cumulant.flows.monitoring.scored_rows import ScoredRows
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.registry.model_record import find_record
-from cumulant.flows.registry.models import servable_folder
 from cumulant.monitoring.performance.rows import PredictionRows, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes.join.join_cache import JoinCache
@@ -79,13 +77,11 @@ class ServedModel:
         return "squared_error" if self.task == "regression" else "brier"
 
 
-def model_of(project: Project, served: ServedReference) -> ServedModel:
+def model_of(served: ServedReference) -> ServedModel:
     """What the version answers."""
-    from cumulant.servable.folder import load_description
     from cumulant.servable.scorer import labels
 
-    described = load_description(servable_folder(project, served.version))
-    assert isinstance(described, Servable)
+    described = served.described
     return ServedModel(
         name=served.version.name,
         task=described.task,
@@ -124,7 +120,7 @@ def read_scored_rows(
 
 def _cache(project: Project, schema: LabelSchema, model: ServedModel) -> JoinCache:
     """The join of the project's log and labels, of which only what has changed since the last look is made again."""
-    root = project.state / "monitoring" / "rows"
+    root = cache_folder(project, "monitoring", "rows")
     classes = [[type(label).__name__, label] for label in model.classes]
     key = digest([model.name, model.task, classes, msgspec.to_builtins(schema.key), __version__])[:32]
     remove_oldest(root, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,10 +10,11 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.flows.features.task import target_of
-from cumulant.flows.registry.models import CHAMPION, servable_folder
+from cumulant.flows.registry.models import CHAMPION
+from cumulant.flows.registry.version_servable import describe_servable
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cumulant.training.spec import TrainingSpec
 
 
-def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
-    """The form of labels by the servable in `folder`, else the champion's, the newest version's, or the project's."""
-    training, described = project.spec.training, model_description(project, folder)
+def schema_of(project: Project, served: Servable | GraphServable | None = None) -> LabelSchema:
+    """The form of labels by the model `served`, else the champion's, the newest version's, or the project's."""
+    training, described = project.spec.training, model_description(project) if served is None else _of_rows(served)
     plan = None if described is None else described.plan
     declared = _entity_source(project, training, None if plan is None else plan.entity)
     fields = {} if plan is None else {field.name: field for field in plan.sources[plan.entity].fields}
@@ -70,15 +70,16 @@ def _entity_source(project: Project, training: TrainingSpec | None, entity: str 
     return sources.get(named or "", SourceSpec())
 
 
-def model_description(project: Project, folder: Path | None = None) -> Servable | None:
-    """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
+def model_description(project: Project) -> Servable | None:
+    """The champion's or newest version's servable; None without one, and for a foreign model."""
     try:
-        from cumulant.servable.folder import load_description
-
-        description = load_description(folder or servable_folder(project, _version(project)))
+        return _of_rows(describe_servable(project, _version(project)))
     except NotFoundError:
         return None
-    return description if isinstance(description, Servable) else None
+
+
+def _of_rows(described: Servable | GraphServable) -> Servable | None:
+    return described if isinstance(described, Servable) else None
 
 
 def _version(project: Project) -> ModelVersion:

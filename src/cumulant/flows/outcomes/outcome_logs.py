@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.lease import LeaseWatch, take_lease
+from cumulant.flows.ledger.lease import LeaseWatch, holder_of, take_lease
 from cumulant.outcomes.logs import OutcomeLogs
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
 
-#: the lease of what one process at a time does: ingestion of posts, the join, merging
+#: the lease of what one process at a time does: ingestion of posts, the join, merging. Messages name it
 LABELS_LEASE = "labels"
 #: seconds; a dead holder's lease ends while the next one waits for it
 _TTL, _PATIENCE = 20.0, 60.0
@@ -45,8 +45,9 @@ def exclusive(project: Project, name: str, *, patience: float = _PATIENCE) -> It
     actor = Actor(project.principal().id)
     while (lease := take_lease(project.journal(), name, ttl=_TTL, actor=actor, watch=watch)) is None:
         if time.monotonic() >= until:
+            holder = holder_of(project.journal(), name) or "another process"
             raise LeaseHeldError(
-                "another process is ingesting labels", subject=project.name, hint="try again when it is done"
+                f"{holder} is working on {name}", subject=project.name, hint="try again when it is done"
             )
         time.sleep(_POLL)
     with lease.renewed():

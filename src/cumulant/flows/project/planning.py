@@ -144,10 +144,10 @@ def _check_declarations(context: Context) -> None:
 def _check_task(context: Context, task: Task, snapshot: Snapshot) -> tuple[RowFacts, tuple[str, ...]]:
     """Facts of the task by its rows, and warnings. Raises as `plan`."""
     from cumulant.flows.project import plan_checks
-    from cumulant.flows.training.target_classes import class_warnings
+    from cumulant.flows.training.target_classes import class_warnings, known_classes
 
     project = context.project
     plan_checks.check_names(project, task, snapshot)
     rows = plan_checks.check_rows(context, task, snapshot)
-    warnings = class_warnings(project, task, snapshot, kind=rows.task, counts=rows.counts)
+    warnings = class_warnings(project, task, snapshot, known=known_classes(project), kind=rows.task, counts=rows.counts)
     return rows, (*warnings, *plan_checks.gateway_warnings(project))

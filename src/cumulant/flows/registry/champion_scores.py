@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cumulant.core import expr
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.data.row_columns import ROW
-from cumulant.flows.data.memory_budget import SPILL, memory_budget
+from cumulant.flows.data.memory_budget import memory_budget, scratch_folder
 from cumulant.flows.features.feature_table import scans, used_sources
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.training.chosen_rows import at_positions, read_rows
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def model_answers(
     try:
         from cumulant.servable.scorer import Scorer
 
-        scorer = Scorer(servable_folder(context.project, version))
+        with open_servable(context.project, version) as folder:
+            scorer = Scorer(folder)
         why = _another_question(version, scorer.servable.task, work, test)
         if why is None:
             servable = scorer.servable
@@ -88,7 +89,7 @@ def _features(
     budget = memory_budget(context.project)
     from cumulant.features.offline.partitions import compute_within
 
-    computed = compute_within(plan, frames, memory=budget.memory, scratch=context.project.state / SPILL)
+    computed = compute_within(plan, frames, memory=budget.memory, scratch=scratch_folder(context.project))
     read = read_rows(context.project, work.snapshot, work.training, [], as_of=work.as_of)[ROW].to_numpy()
     wanted = read[test.rows]
     rows = at_positions([computed] if isinstance(computed, pl.DataFrame) else computed, np.sort(wanted))

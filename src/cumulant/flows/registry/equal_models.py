@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_servable
 
 if TYPE_CHECKING:
     from cumulant.flows.training.package_step import PackageResult
@@ -24,16 +23,19 @@ def same_as_champion(project: Project, package: PackageResult, champion: ModelVe
         return False
 
     def packaged() -> Servable | GraphServable:
-        with project.objects().open(package.servable.key) as folder:
-            return _described(folder)
+        from cumulant.servable.folder import load_description
 
-    return _same(lambda: _described(servable_folder(project, champion)), packaged)
+        with project.objects().open(package.servable.key) as folder:
+            return load_description(folder, verify=False)
+
+    return _same(lambda: describe_servable(project, champion, verify=False), packaged)
 
 
 def same_versions(project: Project, version: ModelVersion, other: ModelVersion) -> bool:
     """As `same_as_champion`, of two registered versions."""
     return _same(
-        lambda: _described(servable_folder(project, version)), lambda: _described(servable_folder(project, other))
+        lambda: describe_servable(project, version, verify=False),
+        lambda: describe_servable(project, other, verify=False),
     )
 
 
@@ -42,12 +44,6 @@ def _same(first: Callable[[], Servable | GraphServable], second: Callable[[], Se
         return _answering(first()) == _answering(second())
     except (NotFoundError, IntegrityError):
         return False
-
-
-def _described(folder: Path) -> Servable | GraphServable:
-    from cumulant.servable.folder import load_description
-
-    return load_description(folder, verify=False)
 
 
 def _answering(servable: Servable | GraphServable) -> Servable | GraphServable:

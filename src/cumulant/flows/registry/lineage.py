@@ -20,7 +20,8 @@ from cumulant.flows.features.task import Task, target_of
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.model_record import ModelRecord, find_record
-from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
+from cumulant.flows.registry.models import LearnedRows, learned_rows
+from cumulant.flows.registry.version_servable import describe_row_servable, describe_servable
 from cumulant.flows.training.final_fit import fit_on_all_rows
 from cumulant.flows.training.search_step import all_rows, rows_of, sample_training_rows
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
@@ -94,11 +95,9 @@ def record_of(project: Project, version: ModelVersion) -> ModelRecord:
 @verb("lineage.show", of="uri")
 def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
     """Where a version comes from. Raises NotFoundError."""
-    from cumulant.servable.folder import load_servable
-
     version = project.registry().resolve(uri)
     record = record_of(project, version)
-    servable = load_servable(servable_folder(project, version))
+    servable = describe_row_servable(project, version)
     return Lineage(
         model=version,
         run=record.run,
@@ -140,12 +139,10 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
     with open_run(
         project, "reproduce", writes=False, principal=principal, progress=progress, settings={"model": uri}
     ) as context:
-        from cumulant.servable.folder import load_servable
-
         begun = context.now()
         version = project.registry().resolve(uri)
         record = record_of(project, version)
-        before = load_servable(servable_folder(project, version))
+        before = describe_row_servable(project, version)
         snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
             folder, work = _repeat(context, record, before, snapshots, Path(scratch))
@@ -231,11 +228,9 @@ def trained_version(
     Raises:
         NotFoundError: there is no such version, or it was not trained here; `hint` says what to do then.
     """
-    from cumulant.servable.folder import load_description
-
     version = project.registry().resolve(uri)
     record = find_record(project, version)
-    described = load_description(servable_folder(project, version))
+    described = describe_servable(project, version)
     if record is None or not isinstance(described, Servable):
         raise NotFoundError(f"{uri} has no record of its training here", subject=uri, hint=hint)
     return version, record, described

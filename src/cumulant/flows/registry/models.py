@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
 from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor, Fact
-from cumulant.core.ids import digest, short
+from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.registry_metrics import plain_metrics
+from cumulant.flows.registry.version_servable import describe_servable
 from cumulant.flows.reports.request_example import LOCAL_URL
 from cumulant.ports.registry import ModelVersion
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-#: the folder of the project's state with servables of versions that were not made here
-FETCHED = "fetched"
 
 
 class ModelAliased(Fact, frozen=True, kw_only=True):
@@ -92,15 +90,13 @@ def list_models(project: Project, *, principal: Principal, name: str | None = No
 @verb("model.show", of="uri")
 def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
     """A version with its metrics and its servable. Raises NotFoundError."""
-    from cumulant.servable.folder import load_description
-
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
     record = find_record(project, version)
     return ModelDetail(
         version=version,
         metrics=plain_metrics(metrics),
-        servable=load_description(servable_folder(project, version)),
+        servable=describe_servable(project, version),
         learned=None if record is None else learned_rows(record.fitted),
         trainer=None if record is None else record.fitted.summary.made_by,
         url=_served_at(project, version.name) or LOCAL_URL,
@@ -168,25 +164,6 @@ def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, princi
     project.registry().tag(version.name, version.version, tags)
     _emit(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
     return project.registry().resolve(f"{version.name}/{version.version}")
-
-
-def servable_folder(project: Project, version: ModelVersion) -> Path:
-    """The version's servable on this machine: the project's own copy, else fetched from the registry."""
-    key = version.tags.get("cumulant.servable", "")
-    if key and project.objects().find(key) is not None:
-        return project.objects().path(key)
-    into = project.state / FETCHED / version.name / copy_name(version)
-    known = [
-        description.parent
-        for description in into.glob("*/servable.json")
-        if not description.parent.name.startswith(".")
-    ]
-    return known[0] if known else project.registry().fetch(version, into)
-
-
-def copy_name(version: ModelVersion) -> str:
-    """The folder of a version's copy. By version and content: the registry may be another one by now."""
-    return f"{version.version}-{short(digest(version.tags.get('cumulant.servable', '')))}"
 
 
 def _emit(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:

@@ -14,7 +14,7 @@ from cumulant.core.servable import Servable
 from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.outcomes.label_schema import schema_of
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_servable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,9 +97,7 @@ class Period:
 
 
 def _plan(project: Project, version: ModelVersion) -> FeaturePlan:
-    from cumulant.servable.folder import load_description
-
-    described = load_description(servable_folder(project, version))
+    described = describe_servable(project, version)
     if not isinstance(described, Servable):
         raise UsageError(
             f"{version.uri} was not trained from the project's sources, so no row of them is a request of it",

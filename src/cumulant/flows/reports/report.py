@@ -13,7 +13,7 @@ from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord, read_run, read_step, runs
 from cumulant.flows.registry.model_record import find_record
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_row_servable
 from cumulant.flows.reports import collect, feature_texts, model_content
 from cumulant.flows.training.evaluation_record import EVALUATION, EvaluateResult
 
@@ -105,15 +105,13 @@ def _run(project: Project, target: str) -> RunRecord | None:
 def _of_run(project: Project, run: RunRecord) -> ReportData:
     row = project.journal().get(EVALUATION, run.id)
     if row is not None:
-        from cumulant.servable.folder import load_servable
-
         evaluated = msgspec.convert(row.value, EvaluateResult)
         known = _of_model(project, evaluated.model, run=run.id)
         subject = f"{evaluated.model.name} version {evaluated.model.version}, evaluated again"
         known = model_content.with_judgement(
             known, evaluated.judgement, subject=subject, tested=evaluated.judgement.tested
         )
-        return _masked(project, known, load_servable(servable_folder(project, evaluated.model)).plan)
+        return _masked(project, known, describe_row_servable(project, evaluated.model).plan)
     version = _registered(project, run)
     if version is not None:
         return _of_model(project, version, run=run.id)
@@ -129,9 +127,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
 
 
 def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> ReportData:
-    from cumulant.servable.folder import load_servable
-
-    servable = load_servable(servable_folder(project, version))
+    servable = describe_row_servable(project, version)
     known = collect.base(project, subject=f"{version.name} version {version.version}", run=run)
     known = msgspec.structs.replace(
         known,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_servable
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -52,10 +52,8 @@ class CaseReader:
         name = f"{model}/{version}"
         if name not in self._described:
             try:
-                from cumulant.servable.folder import load_description
-
                 resolved = self._project.registry().resolve(name)
-                self._described[name] = load_description(servable_folder(self._project, resolved))
+                self._described[name] = describe_servable(self._project, resolved)
             except NotFoundError:
                 return None
         return self._described[name]

@@ -19,7 +19,7 @@ from cumulant.core.prediction import read_object
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.parts.spill import Spill, spill_in
-from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.data.memory_budget import scratch_folder
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.outcomes.label_schema import schema_of
@@ -103,7 +103,7 @@ def fill(
                 overdue=overdue,
                 sentence=reason,
             )
-        with spill_in(project.state / SPILL) as spill:
+        with spill_in(scratch_folder(project)) as spill:
             looked = _LogScan(context, policy, conditions, since=begin, until=until).choose(allowed, spill)
         draw, cases = _cases(looked, policy, state, now=clock.now(), within=(begin, until))
         added = 0

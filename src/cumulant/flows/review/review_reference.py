@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,9 @@ from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.flows.ledger.stored_folder import stored_folder
 from cumulant.flows.registry.model_record import ModelRecord, find_record
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_row_servable, describe_servable
 from cumulant.flows.review.reference_key import inputs_of, key_of
 from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.review.reasons import ReviewReference
@@ -49,9 +49,7 @@ class _Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReference | None, tuple[str, ...]]:
     """The reference of a registered version, made once; None, and a note why, where there is none to be had."""
-    from cumulant.servable.folder import load_description
-
-    described = load_description(servable_folder(context.project, version))
+    described = describe_servable(context.project, version)
     if not isinstance(described, Servable):
         return None, (f"{version.uri} reads tensors: unsure and far rows are not detected",)
     record = find_record(context.project, version)
@@ -70,17 +68,13 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReferen
 
 def request_fields(project: Project, version: ModelVersion) -> tuple[Field, ...]:
     """The fields that a request of the version may have; none where it reads tensors."""
-    from cumulant.servable.folder import load_description
-
-    described = load_description(servable_folder(project, version))
+    described = describe_servable(project, version)
     return tuple(described.plan.request) if isinstance(described, Servable) else ()
 
 
 def stored_reference(project: Project, version: ModelVersion) -> ReviewReference | None:
     """As `reference_of`, where it was made before; showing a case does not make it."""
-    from cumulant.servable.folder import load_description
-
-    described = load_description(servable_folder(project, version))
+    described = describe_servable(project, version)
     record = find_record(project, version)
     if record is None or not isinstance(described, Servable):
         return None
@@ -118,11 +112,8 @@ def _store(context: Context, version: ModelVersion, record: ModelRecord, plan: F
     from cumulant.flows.registry.lineage import work_again
 
     key, work = key_of(record), work_again(context, record, plan)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "reference"
-        folder.mkdir()
+    with stored_folder(context.project.objects(), key, "reference") as folder:
         _write(context, version, record, work, folder)
-        context.project.objects().put(key, folder)
     return {"key": key}
 
 
@@ -131,11 +122,10 @@ def _write(context: Context, version: ModelVersion, record: ModelRecord, work: T
 
     from cumulant.flows.training.final_fit import held_out_scores
     from cumulant.flows.training.search_step import rows_of
-    from cumulant.servable.folder import load_servable
 
     split = rows_of(context, work)
     test = split.test.at_most(_CALIBRATION)
-    described = load_servable(servable_folder(context.project, version))
+    described = describe_row_servable(context.project, version)
     answers = held_out_scores(context.project, version, record, test)
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
     known, summary = _known(context, work, described, split.train.at_most(_KNOWN))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.flows.monitoring.result_cache import ResultCache
+from cumulant.flows.monitoring.result_cache import ResultCache, cache_folder
 from cumulant.ports.log import current_parts
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _stored(project: Project, *inputs: object) -> ResultCache:
-    return ResultCache(project.state / "review" / "figures", digest([__version__, *inputs]))
+    return ResultCache(cache_folder(project, "review", "figures"), digest([__version__, *inputs]))
 
 
 def wrong_of(project: Project, cases: Sequence[ReviewCase], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
 from cumulant.flows.serving.server_client import RemoteServer, answers_frame, request_answers
 
@@ -60,7 +60,8 @@ def predict(
         from cumulant.servable.scorer import Scorer
 
         version = project.registry().resolve(uri)
-        scorer = Scorer(servable_folder(project, version))
+        with open_servable(project, version) as folder:
+            scorer = Scorer(folder)
         plan = scorer.servable.plan
         frame, others = _request_rows(project, scorer.servable, rows, progress)
         absent = [field.name for field in plan.request if field.name not in frame.columns]

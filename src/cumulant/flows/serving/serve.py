@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.ledger.step_function import StepFunction
-from cumulant.flows.registry.models import copy_name, servable_folder
-from cumulant.flows.serving.services import note_use
+from cumulant.flows.ledger.step_function import StepFunction, supports_hosts
+from cumulant.flows.serving.servable_copies import copy_with_version
+from cumulant.flows.serving.services import note_use, share_table_use
 from cumulant.flows.serving.spawning import spawn
 from cumulant.ports.driver import Need
 from cumulant.ports.registry import ModelVersion
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 ONLINE_STATE = "online state"
-#: folders of the project's state: copies of servables that servers read, and notes of which process reads which
-SERVING, USES = "serving", "uses"
+#: the folder of this machine with notes of which process serves from which copy
+USES = "uses"
 #: folder of the rows that wait for their upload
 SPOOL = "log-spool"
 _START_SECONDS, _END_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.02
@@ -75,6 +75,9 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     entities: int = 0
     #: folder where a server notes what it serves from, so that `clean` does not delete it
     uses: str
+    #: notes for other machines, whose `clean` may not delete the table either, that a process serves from it; called in
+    #: the process that the server ends with
+    share: Callable[[int], None] | None = None
     #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
     log: str
     #: URL of the log that readers read, where that is not the folder
@@ -143,11 +146,19 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
         # A day before the moment, so that requests just before it are answered too.
         since = None if as_of is None else as_of - timedelta(days=1)
         table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
+        shared = supports_hosts(project, "online")
         service = msgspec.structs.replace(
-            service, online=project.endpoints.online, table=table, as_of=as_of, entities=entities
+            service,
+            online=project.endpoints.online,
+            table=table,
+            as_of=as_of,
+            entities=entities,
+            share=partial(share_table_use, project, table=table) if shared else None,
         )
     # Before the run ends, and with it the time in which nothing is cleaned.
     note(service, os.getpid())
+    if service.share is not None:
+        service.share(os.getpid())
     return service
 
 
@@ -291,30 +302,6 @@ def state_protection(plan: FeaturePlan) -> Protection:
     return Protection(subjects[0] if len(subjects) == 1 else None, tuple(columns))
 
 
-def copy_with_version(project: Project, version: ModelVersion) -> Path:
-    """A copy of the servable that carries the registry's version number, so that answers name it."""
-    source = servable_folder(project, version)
-    target = project.state / SERVING / version.name / copy_name(version)
-    if (target / "servable.json").exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
-    shutil.copytree(source, draft, dirs_exist_ok=True)
-    (draft / "servable.json").chmod(0o644)
-    from cumulant.servable.folder import with_version
-
-    with_version(draft, version.version)
-    # The project itself gives the salt, and it may be one of another environment than that of the training.
-    from cumulant.servable.folder import with_salt
-
-    with_salt(draft, "")
-    try:
-        draft.rename(target)
-    except OSError:  # another process was first, with the same content
-        shutil.rmtree(draft, ignore_errors=True)
-    return target
-
-
 def server_command(service: PreparedService, *, http: str, given: Values, ready: Path | None = None) -> list[str]:
     """The command line that serves `service`: by the project file, overridden by `given`."""
     own: dict[str, Any] = {
@@ -363,6 +350,8 @@ def run_server(service: PreparedService, *, http: str = "127.0.0.1:0", keep: boo
             )
         try:
             note(service, process.pid)
+            if keep and service.share is not None:
+                service.share(process.pid)
             yield await_ready(process, ready, lambda: _ended_error(process, log))
         except BaseException:
             keep = False

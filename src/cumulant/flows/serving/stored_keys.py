@@ -13,18 +13,22 @@ from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import describe_servable
+from cumulant.flows.serving.servable_copies import served_folder
 from cumulant.flows.serving.serve import USES, materialize
 from cumulant.flows.serving.services import list_uses
+from cumulant.ports.deploy import STATE_TABLE
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.data.snapshot import Snapshot
     from cumulant.features.online.repair import StoredKey
     from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
 
 
@@ -88,7 +92,7 @@ def forget_key(
 
         state = _state(context, uri)
         plan, table, store = state.plan, state.table, project.online()
-        check_served(project, state.folder, table)
+        check_served(project, state.version, table)
         frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
         gone = deletions(project, plan, state.snapshots, as_of=None)
         hashed = HashedKeys.of(plan, project.salt)
@@ -99,9 +103,12 @@ def forget_key(
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
 
 
-def check_served(project: Project, folder: Path, table: str) -> None:
+def check_served(project: Project, version: ModelVersion, table: str) -> None:
     """Rows that are gone from the log could not be taken out of a state that still holds them any more."""
+    folder = served_folder(project, version)
     served = {use.table for use in list_uses(project.state / USES) if Path(use.folder) == folder}
+    servers = deployment_of(project).present(project.name) if version.name == project.name else ()
+    served |= {server.arguments.get(STATE_TABLE) for server in servers if server.version == version.version}
     if other := sorted(str(served_table) for served_table in served - {None, table}):
         raise RefusedError(
             f"a server reads the state {', '.join(other)}, which was made from earlier data than that of now",
@@ -111,23 +118,21 @@ def check_served(project: Project, folder: Path, table: str) -> None:
 
 
 class _State(NamedTuple):
-    """A model's plan, the table of its state, and the servable and the snapshots that they are of."""
+    """A version and its plan, the table of its state, and the snapshots that this is of."""
 
+    version: ModelVersion
     plan: FeaturePlan
     table: str
-    folder: Path
     snapshots: Mapping[str, Snapshot]
 
 
 def _state(context: Context, uri: str) -> _State:
     """The state of a model, filled where it is not yet."""
-    from cumulant.servable.folder import load_description
-
     project = context.project
-    folder = servable_folder(project, project.registry().resolve(uri))
-    described = load_description(folder)
+    version = project.registry().resolve(uri)
+    described = describe_servable(project, version)
     if not isinstance(described, Servable) or not described.plan.needs_state:
         raise UsageError(f"{uri} has no stored state: its features are all of the row itself", subject=uri)
     snapshots, _ = snapshots_of(context, described.plan.sources)
     table, _ = materialize(context, described.plan, snapshots, as_of=None)
-    return _State(described.plan, table, folder, snapshots)
+    return _State(version, described.plan, table, snapshots)

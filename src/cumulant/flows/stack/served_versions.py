@@ -14,9 +14,9 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
+from cumulant.flows.serving.servable_copies import copy_with_version
 from cumulant.flows.serving.serve import (
     PreparedService,
-    copy_with_version,
     renew_service,
     server_command,
     service_of,

@@ -89,7 +89,7 @@ STORES: tuple[SubjectStore, ...] = (
         name="runs, releases, alerts, jobs, hosts, steps",
         packages=(
             *("flows/maintenance", "flows/release", "flows/alerting", "flows/subjects"),
-            *("flows/deployment", "flows/worker"),
+            *("flows/deployment", "flows/serving", "flows/worker"),
         ),
         holds="code, hashes of inputs, names, counts and moments; no rows and no keys",
     ),

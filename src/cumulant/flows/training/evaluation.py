@@ -13,6 +13,7 @@ from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.champion_scores import ModelAnswers
 from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.registry.opponents import Opponent, Opponents, margin_reference, opponents_of
+from cumulant.flows.registry.version_servable import is_stored
 from cumulant.flows.training.evaluation_record import Judgement
 from cumulant.flows.training.fitted import Fitted
 from cumulant.flows.training.search_step import load_model, rows_of
@@ -102,6 +103,7 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
         inputs,
         lambda: _measure(context, work, fitted, champion, before),
         function=StepFunction(f"{__name__}:{run_evaluation.__name__}", arguments),
+        uses=() if all(is_stored(context.project, rival) for rival in rivals.values() if rival) else ("registry",),
         write=emit_decision,
     )
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.units import from_micros
 from cumulant.flows.ledger.step_function import StepFunction
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.training.fitted import FinalFit, Fitted
 from cumulant.flows.training.search_step import all_rows, load_model, sample_training_rows, store_model
 from cumulant.flows.training.training_identity import work_from_json
@@ -86,7 +86,8 @@ def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord
         return load_model(project, record.fitted.model).predict_frame(test.features)
     from cumulant.servable.scorer import Scorer
 
-    scorer = Scorer(servable_folder(project, version))
+    with open_servable(project, version) as folder:
+        scorer = Scorer(folder)
     import numpy as np  # what is only read of a version needs none of it
 
     return np.asarray(scorer.score({name: test.features[name].to_list() for name in scorer.features}))

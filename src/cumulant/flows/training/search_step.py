@@ -22,7 +22,7 @@ from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
 from cumulant.flows.training.memory_check import refuse_too_many_rows
 from cumulant.flows.training.split_rule import SplitRule, rule_of
-from cumulant.flows.training.target_classes import class_counts, class_warnings
+from cumulant.flows.training.target_classes import KnownClasses, class_counts, class_warnings, known_classes
 from cumulant.flows.training.training_identity import work_from_json
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.training.policy import ThresholdPolicy
@@ -56,6 +56,7 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
     """
     objects = context.project.objects()
     inputs = {**work.inputs, "champion": champion}
+    known = known_classes(context.project)  # another machine may not reach the registry
 
     def stands(result: Mapping[str, object]) -> bool:
         fitted = msgspec.convert(result, Fitted)
@@ -64,10 +65,15 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
     outcome = context.step(
         "search",
         inputs,
-        lambda: _search(context, work, champion=champion, scratch=digest(inputs)),
+        lambda: _search(context, work, champion=champion, known=known, scratch=digest(inputs)),
         function=StepFunction(
             f"{__name__}:{run_search.__name__}",
-            {"work": work.to_json(), "champion": champion and dict(champion), "scratch": digest(inputs)},
+            {
+                "work": work.to_json(),
+                "champion": champion and dict(champion),
+                "known": msgspec.to_builtins(known),
+                "scratch": digest(inputs),
+            },
         ),
         verify=stands,
     )
@@ -75,14 +81,20 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
 
 
 def run_search(
-    context: Context, *, work: object, champion: dict[str, Parameter] | None, scratch: str
+    context: Context, *, work: object, champion: dict[str, Parameter] | None, known: object, scratch: str
 ) -> dict[str, object]:
     """The step in a process of its own: a `Fitted`. `scratch`: the name of the folder of its trials."""
-    return _search(context, work_from_json(context.project, work), champion=champion, scratch=scratch)
+    before = msgspec.convert(known, KnownClasses | None)
+    return _search(context, work_from_json(context.project, work), champion=champion, known=before, scratch=scratch)
 
 
 def _search(
-    context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None, scratch: str
+    context: Context,
+    work: TrainingWork,
+    *,
+    champion: Mapping[str, Parameter] | None,
+    known: KnownClasses | None,
+    scratch: str,
 ) -> dict[str, object]:
     # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
     from cumulant.training.evaluation.gate import check_gate
@@ -96,7 +108,7 @@ def _search(
     split = rows_of(context, work, leakage=True)
     counts = class_counts(split.train, split.test)
     kind = split.train.task
-    warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
+    warnings = class_warnings(context.project, work.task, work.snapshot, known=known, kind=kind, counts=counts)
     split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
     costs = split.train.false_negative is not None
     check_gate(work.evaluation.gate, task=split.train.task, costs=costs)

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.core.expr import Column
-from cumulant.flows.registry.models import CANDIDATE, CHAMPION, servable_folder
+from cumulant.core.servable import Task as Kind
+from cumulant.flows.registry.models import CANDIDATE, CHAMPION
+from cumulant.flows.registry.version_servable import describe_row_servable
 
 if TYPE_CHECKING:
-    from cumulant.core.servable import Task as Kind
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.features.task import Task
     from cumulant.ports.registry import ModelVersion
@@ -22,6 +25,14 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
+class KnownClasses(msgspec.Struct, frozen=True, kw_only=True):
+    """What the champion, or without one the candidate, answers."""
+
+    uri: str
+    task: Kind
+    classes: tuple[str, ...]
+
+
 def class_counts(*parts: TrainingSet) -> dict[str, int]:
     """Class to its labelled rows, in the order of the classes; nothing for a regression."""
     return {
@@ -29,10 +40,22 @@ def class_counts(*parts: TrainingSet) -> dict[str, int]:
     }
 
 
+def known_classes(project: Project) -> KnownClasses | None:
+    """Those of the version that the next one takes the place of; None where none answers the same question."""
+    version = _version(project)
+    return None if version is None else _classes_of(project, version, project.training())
+
+
 def class_warnings(
-    project: Project, task: Task, snapshot: Snapshot, *, kind: Kind, counts: Mapping[str, int]
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    *,
+    known: KnownClasses | None,
+    kind: Kind,
+    counts: Mapping[str, int],
 ) -> tuple[str, ...]:
-    """What of the classes may not be as meant, and what the champion (without one, the candidate) does not know.
+    """What of the classes may not be as meant, and what the version before does not know of them (`known_classes`).
 
     Raises:
         DataError: other values have made the target another task than that version's, and no declaration says that it
@@ -41,21 +64,19 @@ def class_warnings(
     from cumulant.training.class_names import rare_classes
 
     spec = project.training()
-    champion = _version(project)
-    known = None if champion is None else _classes_of(project, champion, spec)
     meant = spec.task != "auto" or _declared(project, task, kind, counts)
-    if known is not None and champion is not None and known[0] != kind and not meant:
-        raise _another_task(spec.target, kind, counts, champion, known)
+    if known is not None and known.task != kind and not meant:
+        raise _another_task(spec.target, kind, counts, known)
     warnings = refused_classes(project, task, snapshot)
     rare = rare_classes(spec.target, counts)
-    if known is None or champion is None or not counts:
+    if known is None or not counts:
         return (*warnings, *rare)
-    new = {text: count for text, count in counts.items() if text not in known[1]}
-    gone = [text for text in known[1] if text not in counts]
+    new = {text: count for text, count in counts.items() if text not in known.classes}
+    gone = [text for text in known.classes if text not in counts]
     if new:
-        warnings += (f"the target {spec.target} has classes that {champion.uri} does not know: {_named(new)}",)
+        warnings += (f"the target {spec.target} has classes that {known.uri} does not know: {_named(new)}",)
     if gone:
-        warnings += (f"the target {spec.target} has no row of classes that {champion.uri} knows: {', '.join(gone)}",)
+        warnings += (f"the target {spec.target} has no row of classes that {known.uri} knows: {', '.join(gone)}",)
     return (*warnings, *rare)
 
 
@@ -105,23 +126,19 @@ def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[s
     return (text,)
 
 
-def _classes_of(project: Project, version: ModelVersion, spec: TrainingPolicy) -> tuple[Kind, tuple[str, ...]] | None:
+def _classes_of(project: Project, version: ModelVersion, spec: TrainingPolicy) -> KnownClasses | None:
     """The task and classes of a version that answers the same question, and whose files are there."""
     if version.tags.get("target", spec.target) != spec.target:
         return None
     try:
-        from cumulant.servable.folder import load_servable
-
-        servable = load_servable(servable_folder(project, version), verify=False)
+        servable = describe_row_servable(project, version, verify=False)
     except (DataError, IntegrityError, NotFoundError):
         return None
-    return servable.task, servable.classes
+    return KnownClasses(uri=version.uri, task=servable.task, classes=servable.classes)
 
 
-def _another_task(
-    target: str, kind: Kind, counts: Mapping[str, int], champion: ModelVersion, known: tuple[Kind, tuple[str, ...]]
-) -> DataError:
-    task, classes = known
+def _another_task(target: str, kind: Kind, counts: Mapping[str, int], known: KnownClasses) -> DataError:
+    classes = known.classes
     new = {text: count for text, count in counts.items() if text not in classes}
     gone = [text for text in classes if text not in counts]
     if new:
@@ -132,7 +149,7 @@ def _another_task(
     allowed = f"{{{target}: {{in: [{', '.join(classes)}]}}}}"
     quarantine = f"put such rows into quarantine by rules: {allowed} of the source; or, {meant}"
     return DataError(
-        f"the target {target} was {task} in {champion.uri} and is {kind} now{why}",
+        f"the target {target} was {known.task} in {known.uri} and is {kind} now{why}",
         subject=target,
         hint=quarantine if classes and (new or not counts) else f"look at the rows; {meant}",
     )

@@ -26,7 +26,7 @@ from cumulant.outcomes.join.mirrored_pairs import (
     to_graded,
     to_pairs,
 )
-from cumulant.outcomes.join.numbered_table import NumberedTable
+from cumulant.outcomes.join.numbered_table import NumberedTable, TableParts
 from cumulant.outcomes.join.pairing import Pairing
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels.batches import MERGED, LabelBatches
@@ -76,9 +76,10 @@ class Outcomes(LabelledLog):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(logs, predictions, key=key, clock=clock)
-        self._joined = NumberedTable(logs.joined, "labelled", _JOINED, IDENTITY)
-        self._pairs = NumberedTable(logs.joined, "pairs", PAIRS, IDENTITY)
-        self._graded = NumberedTable(logs.joined, "graded", GRADED, IDENTITY)
+        self._parts = TableParts(logs.joined)
+        self._joined = NumberedTable(self._parts, "labelled", _JOINED, IDENTITY)
+        self._pairs = NumberedTable(self._parts, "pairs", PAIRS, IDENTITY)
+        self._graded = NumberedTable(self._parts, "graded", GRADED, IDENTITY)
 
     @property
     def tables(self) -> tuple[NumberedTable, NumberedTable, NumberedTable]:
@@ -132,7 +133,11 @@ class Outcomes(LabelledLog):
         news, due = _news(batches, progress), progress.is_due(now)
         if not news and not due and self._is_log_read(progress):
             return JoinResult(labelled=0, pairs=0, graded=0)
-        pairing = Pairing(progress.waiting_rows())
+        with self._parts.joining():
+            return self._advance(progress, batches, news, now)
+
+    def _advance(self, progress: JoinProgress, batches: LabelBatches, news: list[str], now: datetime) -> JoinResult:
+        pairing, due = Pairing(progress.waiting_rows()), progress.is_due(now)
         with self.labels(batches.names) as known:
             labels = UsableLabels(known, now)
             labelled = self._join_new(
@@ -142,6 +147,7 @@ class Outcomes(LabelledLog):
         pairs = self._pair(progress, pairing, now)
         new_losses = self._grade(progress)
         progress.batches, progress.next_due = set(batches.names), ahead
+        self._parts.confirm()
         write_progress(self.logs.joined, progress)
         for table in self.tables:
             table.compact()

@@ -11,6 +11,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 
 import polars as pl
@@ -24,8 +25,8 @@ from cumulant.ports.log import UNDATED, Log, LogCursor, PartInfo, split_covered
 
 #: bytes below which parts are merged, and how many of them become one
 _SMALL, _MANY = 1 << 20, 16
-#: rows of one append
-_LARGE = 65_536
+#: rows of one append, and rows whose identities are held while parts are not listed again
+_LARGE, _HELD = 65_536, 1 << 20
 #: of every identity: the rows of a part have numbers near each other
 _COUNTED = "sequence"
 #: the number of a row's append
@@ -33,16 +34,79 @@ _APPEND = "append"
 _WRITER = "cumulant.writer"
 
 
+class TableParts:
+    """The parts of the tables of one log: listed at each use, and at most twice while one process joins.
+
+    Raises, in every method:
+        StorageError, EngineUnavailableError: as `Log`.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self._joining = False
+        self._listed: list[PartInfo] | None = None
+        self._own: list[PartInfo] = []
+        self._rows: list[tuple[str, pl.DataFrame]] = []
+
+    def of(self, table: str) -> list[PartInfo]:
+        """The parts of a table."""
+        parts = self.listed()
+        keys = {part.key for part in parts}
+        return [part for part in (*parts, *(own for own in self._own if own.key not in keys)) if part.life == table]
+
+    def listed(self) -> list[PartInfo]:
+        """The parts of all tables, in a block of `joining` those that the last list had."""
+        parts = self._listed
+        if parts is None:
+            parts = self.log.parts(UNDATED)
+            self._listed = parts if self._joining else None
+        return parts
+
+    def appended(self, table: str) -> list[pl.DataFrame]:
+        """The identities of rows that this process has appended since the last list."""
+        return [rows for name, rows in self._rows if name == table]
+
+    def add(self, part: PartInfo, rows: pl.DataFrame) -> None:
+        """A part that this process has appended, and the identities of its rows."""
+        if self._joining:
+            self._own.append(part)
+            self._rows.append((part.life, rows))
+            if sum(frame.height for _, frame in self._rows) > _HELD:
+                self._listed, self._rows = None, []
+
+    @contextmanager
+    def joining(self) -> Iterator[None]:
+        """For the holder of the lease: what was listed stays valid in the block, as no other process appends."""
+        self._joining = True
+        try:
+            yield
+        finally:
+            self._joining, self._listed, self._own, self._rows = False, None, [], []
+
+    def confirm(self) -> None:
+        """List again, and check that what was appended in this block is current.
+
+        Raises:
+            LeaseHeldError: another process has appended and merged meanwhile, as if this one had ended.
+        """
+        self._listed = self.log.parts(UNDATED)
+        current = {part.key for part in split_covered(self._listed)[0]}
+        if any(part.key not in current for part in self._own):
+            raise _append_refused(self.log)
+        self._own, self._rows = [], []
+
+
 class NumberedTable:
-    """Rows of `schema` in `log`, where the table is called `name`; `identity` are the columns that identify a row,
+    """Rows of `schema` in a log, where the table is called `name`; `identity` are the columns that identify a row,
     `sequence` among them.
 
     Raises, in every method:
         StorageError, EngineUnavailableError: as `Log`.
     """
 
-    def __init__(self, log: Log, name: str, schema: pa.Schema, identity: list[str]) -> None:
-        self._log, self._name, self._schema, self._identity = log, name, schema, identity
+    def __init__(self, parts: TableParts, name: str, schema: pa.Schema, identity: list[str]) -> None:
+        self._all, self._log = parts, parts.log
+        self._name, self._schema, self._identity = name, schema, identity
         answers = [column for column in schema.names if column.endswith("outputs")]
         self._stored = pa.schema([*schema, pa.field(_APPEND, pa.int64(), nullable=False)], protect(answers))
 
@@ -83,12 +147,9 @@ class NumberedTable:
         # Of one name there is one content: of another process, if it was faster.
         with contextlib.suppress(FileNotFoundError), open_part(self._log, part) as stored:
             if (stored.metadata.metadata or {}).get(_WRITER.encode()) == writer.encode():
+                self._all.add(part, rows.select(self._identity))
                 return
-        raise LeaseHeldError(
-            "another process joins labels with predictions",
-            subject=self._log.location,
-            hint="try again when it is done",
-        )
+        raise _append_refused(self._log)
 
     def since(self, cursor: str = "", *, limit: int | None = None) -> tuple[pl.DataFrame, str]:
         """Rows after the cursor, at most `limit` or those of one append, and the cursor to go on from.
@@ -136,7 +197,7 @@ class NumberedTable:
 
     def compact(self) -> None:
         """Merge the newest parts where many are small, and delete what was merged; for one process at a time."""
-        current, covered = split_covered(self._listed())
+        current, covered = split_covered(self._all.of(self._name))
         old = time.time() - self._log.grace
         merged = [part for part in current if part.modified <= old]
         self._log.delete([part for part in covered if any(wide.covers(part) for wide in merged)])
@@ -160,13 +221,18 @@ class NumberedTable:
                     yield number, some.select(self._schema.names)
 
     def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
-        for part in self._parts():
+        for known in self._all.appended(self._name):
+            frame = self._without(frame, known)
+        listed = [part for part in self._all.listed() if part.life == self._name]
+        for part in split_covered(listed)[0]:
             if not frame.height:
                 break
             if may_hold(self._log, part, _COUNTED, frame[_COUNTED]):
-                known = as_frame(read_part(self._log, part, self._identity))
-                frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
+                frame = self._without(frame, as_frame(read_part(self._log, part, self._identity)))
         return frame
+
+    def _without(self, frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        return frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
 
     def _read(self, part: PartInfo) -> pl.DataFrame:
         return as_frame(read_part(self._log, part))
@@ -174,12 +240,9 @@ class NumberedTable:
     def _empty(self) -> pl.DataFrame:
         return as_frame(pa.Table.from_batches([], self._schema))
 
-    def _listed(self) -> list[PartInfo]:
-        return [part for part in self._log.parts(UNDATED) if part.life == self._name]
-
     def _parts(self) -> list[PartInfo]:
         """The current parts in the order of their appends."""
-        return sorted(split_covered(self._listed())[0], key=lambda part: part.first)
+        return sorted(split_covered(self._all.of(self._name))[0], key=lambda part: part.first)
 
     def _cursor(self, number: int) -> str:
         cursor = LogCursor()
@@ -193,3 +256,11 @@ class NumberedTable:
         if len(intervals) > 1 or any(first != 1 for first, _ in intervals):
             raise UsageError("this text is no cursor of these rows", subject=cursor[:40])
         return intervals[0][1] if intervals else 0
+
+
+def _append_refused(log: Log) -> LeaseHeldError:
+    return LeaseHeldError(
+        "another process joins labels with predictions",
+        subject=log.location,
+        hint="try again when it is done",
+    )

@@ -102,7 +102,7 @@ class Checker:
             elif key in fields:
                 values[key] = self.check(inner, _with_form(fields[key], type_), (*path, key), partial=partial)
             else:
-                self.note(inner.place, self._unknown(key, fields, path))
+                self.note(inner.place, self._unknown(key, fields, path, _absent(type_)))
         missing = [name for name, field in fields.items() if field.required and name not in entry.value]
         if missing and not partial:
             where = f" in {'.'.join(path)}" if path else ""
@@ -110,12 +110,12 @@ class Checker:
             self.note(entry.place, f"{names} {'is' if len(missing) == 1 else 'are'} missing{where}")
         return values
 
-    def _unknown(self, key: str, fields: Iterable[str], path: Path) -> str:
+    def _unknown(self, key: str, fields: Iterable[str], path: Path, absent: Mapping[str, str]) -> str:
         known = list(fields)
         where = f" in {'.'.join(path)}" if path else ""
         near = did_you_mean(key, known)
         elsewhere = [] if near else [name for name in _homes(key, self.sections) if (name,) != path[:1]]
-        advice = near or (f"it belongs under {elsewhere[0]}" if elsewhere else None)
+        advice = absent.get(key) or near or (f"it belongs under {elsewhere[0]}" if elsewhere else None)
         text = f'unknown key "{key}"{where}'
         return f"{text}; {advice}" if advice else f"{text}; allowed: {', '.join(known)}"
 
@@ -212,6 +212,12 @@ def _admits(type_: inspect.Type, kind: type) -> bool:
 def form_of(field: inspect.Field, owner: inspect.StructType) -> str | None:
     """The form of a field's text (`duration`, `share`...): as its spec names it, or as `FORMS` lists it."""
     return shape(field.type).extra.get("text") or FORMS.get((owner.cls.__name__, field.encode_name))
+
+
+def _absent(type_: inspect.Type) -> Mapping[str, str]:
+    """Keys that a section does not have, each with what to write instead (`absent` of its Struct)."""
+    names: Mapping[str, str] = getattr(getattr(type_, "cls", None), "absent", {})
+    return names
 
 
 def _with_form(field: inspect.Field, owner: inspect.StructType) -> inspect.Type:

@@ -4,7 +4,7 @@ The modules of sections do not postpone the evaluation of annotations: msgspec e
 takes 15 ms of every command that loads a project.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -89,6 +89,12 @@ def _overrides(section: str) -> Meta:
 class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
 
+    #: keys that it does not have, though one may expect them, each with what to write instead
+    absent: ClassVar[dict[str, str]] = {
+        "labels": "labels and their join with predictions are kept where `log` says; files of labels are named by"
+        " `monitoring.labels`",
+        "streams": "no part reads streams: rows come from files, which `data` names, or are posted to a server",
+    }
     extends: Annotated[
         str | None,
         Meta(
@@ -104,7 +110,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         list[Name],
         Meta(
             description="The regions where it may store: `eu` includes `eu-central-1`. A declared region outside of"
-            " them is refused: `region`, and `?region=` of the URLs of `store` and `log`."
+            " them is refused: `region`, and `?region=` of the URLs of `store` and `log` in S3."
         ),
     ] = []
     tracking_uri: Annotated[

@@ -26,6 +26,11 @@ def content_of(path: Path) -> dict[str, bytes]:
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+def text_of(objects: ObjectStore, key: str) -> str:
+    with objects.open(key) as path:
+        return path.read_text()
+
+
 FILES = {"servable.json": b"{}", "model/a.onnx": b"\x00\x01" * 5000, "model/deep/ä b": b"", "_object.json": b"x"}
 
 
@@ -50,7 +55,7 @@ class ObjectsConformance(Suite):
             client.put("a/b", source)
         for number, client in enumerate(clients):
             assert client.keys() == client.keys("a/") == ["a/b"]
-            assert client.path("a/b").read_text() == f"content {number}"
+            assert text_of(client, "a/b") == f"content {number}"
         source.write_text("the same in all")
         assert {client.put("same", source).sha256 for client in clients} == {
             hashlib.sha256(b"the same in all").hexdigest()
@@ -69,10 +74,10 @@ class ObjectsConformance(Suite):
             for key in ("a", f"../../../{SCOPES[0].prefix}a", f"{SCOPES[0].prefix}a"):
                 other.delete(key)
                 assert other.find(key) is None
-                with pytest.raises(NotFoundError):
-                    other.path(key)
+                with pytest.raises(NotFoundError), other.open(key):
+                    pass
             assert other.keys() == [], scope
-        assert first.path("a").read_text() == "content"
+        assert text_of(first, "a") == "content"
         first.delete("a")
         assert first.keys() == []
 
@@ -83,15 +88,17 @@ class ObjectsConformance(Suite):
         assert reference.key == "reports/a"
         assert reference.sha256 == hashlib.sha256(b"<html>").hexdigest()
         assert reference.bytes == 6
-        assert objects.path("reports/a").read_bytes() == b"<html>"
-        assert objects.path("reports/a").name == "report.html"
+        with objects.open("reports/a") as path:
+            assert path.read_bytes() == b"<html>"
+            assert path.name == "report.html"
         assert objects.find("reports/a") == reference
 
     def test_a_folder(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = folder_of(tmp_path / "servable", FILES)
         reference = objects.put("a", source)
-        assert content_of(objects.path("a")) == FILES
-        assert objects.path("a").name == "servable"
+        with objects.open("a") as path:
+            assert content_of(path) == FILES
+            assert path.name == "servable"
         assert reference.bytes == sum(map(len, FILES.values()))
 
     def test_an_opened_object_stays_while_the_block_lasts(self, objects: ObjectStore, tmp_path: Path) -> None:
@@ -115,9 +122,9 @@ class ObjectsConformance(Suite):
         source.write_text("one")
         objects.put("a", source)
         source.write_text("two")
-        assert objects.path("a").read_text() == "one"
+        assert text_of(objects, "a") == "one"
         source.unlink()
-        assert objects.path("a").read_text() == "one"
+        assert text_of(objects, "a") == "one"
 
     def test_an_existing_object_is_not_replaced(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "a.txt"
@@ -125,12 +132,13 @@ class ObjectsConformance(Suite):
         first = objects.put("a", source)
         source.write_text("other")
         assert objects.put("a", source) == first
-        assert objects.path("a").read_text() == "one"
+        assert text_of(objects, "a") == "one"
 
     def test_missing(self, objects: ObjectStore, tmp_path: Path) -> None:
         assert objects.find("a") is None
-        with pytest.raises(NotFoundError):
-            objects.path("a")
+        with pytest.raises(NotFoundError) as caught, objects.open("a"):
+            pass
+        assert caught.value.subject == "a"
         with pytest.raises(NotFoundError):
             objects.put("a", tmp_path / "nothing")
         assert objects.keys() == []
@@ -159,8 +167,8 @@ class ObjectsConformance(Suite):
         objects.delete("a")
         objects.delete("never")
         assert objects.keys() == ["a/b"]
-        with pytest.raises(NotFoundError):
-            objects.path("a")
+        with pytest.raises(NotFoundError), objects.open("a"):
+            pass
         source.write_text("new")
         objects.put("a", source)
-        assert objects.path("a").read_text() == "new"
+        assert text_of(objects, "a") == "new"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import LeaseHeldError
+from cumulant.core.errors import LeaseHeldError, NotFoundError
 from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels, outcomes_of
@@ -15,6 +14,7 @@ from cumulant.flows.stack.served_versions import servable_of
 from cumulant.release.evidence.look import LossPair
 
 if TYPE_CHECKING:
+    from cumulant.core.servable import GraphServable, Servable
     from cumulant.outcomes.labels.label_rows import LabelSchema
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
@@ -62,10 +62,16 @@ class LabelEvidence:
         ]
         return mine, cursor
 
-    def _served(self, release: Release) -> Path | None:
+    def _served(self, release: Release) -> Servable | GraphServable | None:
         """The champion's servable as it is served. The registry may be slow to open, and harm is watched for."""
+        from cumulant.servable.folder import load_description
+
         served = deployment_of(self._project).read(release.model).versions.get(release.champion.version)
-        return None if served is None else servable_of(self._project, served)
+        folder = None if served is None else servable_of(self._project, served)
+        try:
+            return None if folder is None else load_description(folder)
+        except NotFoundError:  # its files are gone: the registry has them
+            return None
 
     def _join(self, schema: LabelSchema) -> None:
         now = self._steady()

@@ -21,7 +21,7 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.serving.batch.answer_columns import decision_columns, reasons_column
 from cumulant.flows.serving.batch.piece_scoring import BatchWork, PreparedPiece, refuse_lacking
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
@@ -232,8 +232,10 @@ def open_registered(
         RefusedError: `principal` may not.
         RequestError: it gives no reasons, or not so many.
     """
-    with open_run(project, "predict", writes=False, principal=principal, progress=progress) as context:
-        folder = servable_folder(project, project.registry().resolve(uri))
+    with (
+        open_run(project, "predict", writes=False, principal=principal, progress=progress) as context,
+        open_servable(project, project.registry().resolve(uri)) as folder,
+    ):
         described = load_description(folder)
         if isinstance(described, GraphServable):
             yield _graph(folder, described, keep, reasons)
