@@ -193,12 +193,13 @@ def find_references(context: Context, subject: Subject) -> list[SubjectPlace]:
     objects, places = context.project.objects(), []
     for prefix in ("monitoring/", "review/"):
         for key in objects.keys(prefix):
-            for path in sorted(objects.path(key).rglob("*.parquet")):
-                rows = pl.scan_parquet(path)
-                names = subject.names & set(rows.collect_schema())
-                named = [pl.col(name).cast(pl.String, strict=False).is_in(subject.texts) for name in names]
-                count = int(rows.select(pl.any_horizontal(named).sum()).collect().item()) if named else 0
-                places += [SubjectPlace(store=REFERENCES, where=key, rows=count)] if count else []
+            with objects.open(key) as reference:
+                for path in sorted(reference.rglob("*.parquet")):
+                    rows = pl.scan_parquet(path)
+                    names = subject.names & set(rows.collect_schema())
+                    named = [pl.col(name).cast(pl.String, strict=False).is_in(subject.texts) for name in names]
+                    count = int(rows.select(pl.any_horizontal(named).sum()).collect().item()) if named else 0
+                    places += [SubjectPlace(store=REFERENCES, where=key, rows=count)] if count else []
     return places
 
 
