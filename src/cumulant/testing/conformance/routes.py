@@ -116,3 +116,4 @@ class GatewayRoutesConformance(RoutesConformance):
         gateway = connect()
         assert gateway.address() is None
         assert gateway.exchanges()[0] == []
+        assert gateway.erase_names(["a key"], ["a request"]) == 0
