@@ -8,7 +8,7 @@ from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 
 if TYPE_CHECKING:
-    from cumulant.flows.subjects.subjects import Erasure, FoundSubject
+    from cumulant.flows.subjects.subjects import Erasure, FoundSubject, SubjectAdmitted
 
 
 @short_methods
@@ -40,3 +40,15 @@ class ProjectSubjects(MethodGroup):
 
         with self._follow("erase subject") as progress:
             return erase_subject(self._loaded, value, principal=self._principal, source=source, progress=progress)
+
+    def admit(self, value: str, *, source: str = "") -> SubjectAdmitted:
+        """Read rows of an erased subject again, of events after its erasure, as `cumulant subjects admit`.
+
+        Raises:
+            UsageError: no source declares a subject; a source has no event time.
+            NotFoundError: there is no such source, or the subject was not erased there.
+        """
+        from cumulant.flows.subjects.subjects import admit_subject
+
+        with self._follow("admit subject") as progress:
+            return admit_subject(self._loaded, value, principal=self._principal, source=source, progress=progress)

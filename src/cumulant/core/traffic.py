@@ -6,6 +6,7 @@ rescued stays the candidate's.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -147,3 +148,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def rescued(self) -> bool:
         return self.served not in {"", self.assigned}
+
+    def names(self, keys: Collection[str], requests: Collection[str]) -> bool:
+        """Whether its key is one of these, or it is one of these requests."""
+        return (self.key != "" and self.key in keys) or (self.request != "" and self.request in requests)
+
+    def without_names(self) -> Exchange:
+        """The exchange as it is counted, without the key, and the names that callers may have chosen."""
+        return msgspec.structs.replace(self, request="", caller_id="", key="")

@@ -246,7 +246,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(
             description="The column that says whose row it is, such as a customer's number: one of the key, or one "
-            "that `personal` or `rules` names. `cumulant subjects` finds and erases rows by it."
+            "that `personal` or `rules` names. `cumulant subjects` finds and erases rows by it.",
+            extra={"advice": "a subject is one column; where several say whose row it is, return one from `prepare`"},
         ),
     ] = None
     on_schema_change: Annotated[

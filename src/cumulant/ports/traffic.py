@@ -6,7 +6,7 @@ a controller can end and start again without a request noticing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -93,6 +93,16 @@ class ExchangeSource(Protocol):
 
         Each is returned once, those of one gateway in the order of writing, whether a gateway or the reader was killed
         between. Fewer than `limit` are all that there are.
+        """
+        ...
+
+    def erase_names(self, keys: Collection[str], requests: Collection[str]) -> int:
+        """Empty key and names of the exchanges that have one of these keys or are one of these requests; how many there
+        were. They still count, and cursors stay valid. Cut off, it is done again.
+
+        Raises:
+            StorageError: the log cannot be written.
+            LeaseHeldError: another process maintains the log.
         """
         ...
 

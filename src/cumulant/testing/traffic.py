@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import Exchange, Routes
@@ -60,6 +60,14 @@ class MemoryTraffic:
         begin = int(after or 0)
         exchanges = self._exchanges[begin : begin + limit]
         return exchanges, str(begin + len(exchanges))
+
+    def erase_names(self, keys: Collection[str], requests: Collection[str]) -> int:
+        named = [exchange.names(keys, requests) for exchange in self._exchanges]
+        self._exchanges = [
+            exchange.without_names() if erased else exchange
+            for exchange, erased in zip(self._exchanges, named, strict=True)
+        ]
+        return sum(named)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -109,6 +109,7 @@ OTHERS = {
     "worker",
     "subjects find",
     "subjects erase",
+    "subjects admit",
     "backup",
     "restore",
     "data validate",

@@ -1,6 +1,6 @@
 """Rows of erased subjects are left out when a source is read, whatever its format and `prepare`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -10,7 +10,7 @@ from cumulant.core.masking import mask
 from cumulant.data.erased_subjects import ErasedSubjects
 from cumulant.data.ingestion import ingest
 from cumulant.data.snapshot import scan, source_of
-from cumulant.data.spec import SourceSpec
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 from cumulant.project.data_section import source_policy
@@ -20,8 +20,10 @@ SALT = b"0" * 32
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def read(tmp_path, spec, *erased, previous=None, column="who"):
-    subjects = ErasedSubjects(column, frozenset(mask(value, SALT) for value in erased), SALT) if erased else None
+def read(tmp_path, spec, *erased, previous=None, column="who", admitted=None):
+    hashes = frozenset(mask(value, SALT) for value in erased)
+    returned = {} if admitted is None else dict.fromkeys(hashes, admitted)
+    subjects = ErasedSubjects(column, hashes, SALT, returned, spec) if erased else None
     return ingest(
         "visits",
         source_policy(spec),
@@ -63,6 +65,46 @@ def test_many_small_files_and_numbers_as_subjects(tmp_path):
     assert after.rows_dropped == 40
 
 
+def test_a_key_of_several_columns_has_a_subject_of_one(tmp_path):
+    orders = {"order": [1, 1, 2, 2], "line": [1, 2, 1, 2], "who": ["ann", "ann", "bob", "ann"]}
+    pl.DataFrame(orders).write_csv(tmp_path / "a.csv")
+    for subject, remaining in (("who", ["bob"]), ("order", ["bob", "ann"])):
+        spec = SourceSpec(path="a.csv", key=["order", "line"], personal=["who"], subject=subject)
+        after = read(tmp_path, spec, "ann" if subject == "who" else "1", column=subject)
+        assert whose(tmp_path, after) == remaining
+
+
+@pytest.mark.parametrize("written", ["text", "day first", "zone", "typed"])
+def test_rows_of_an_admitted_subject_count_from_the_erasure_on(tmp_path, written):
+    moments = [NOW + timedelta(hours=hours) for hours in (-30, -1, 0, 30)]
+    frame = pl.DataFrame({"id": range(5), "who": ["ann"] * 4 + ["bob"], "at": [*moments, moments[0]]})
+    rule, event, file = {}, EventTime(column="at", zone="UTC"), "a.csv"
+    text = {"text": "%Y-%m-%dT%H:%M:%S", "day first": "%d.%m.%Y %H:%M", "zone": "%Y-%m-%d %H:%M:%S"}.get(written)
+    if written == "typed":
+        file = "a.parquet"
+        frame.write_parquet(tmp_path / file)
+    else:
+        if written == "zone":
+            event = EventTime(column="at", zone="America/New_York")
+            frame = frame.with_columns(pl.col("at").dt.convert_time_zone("America/New_York"))
+        if written == "day first":
+            rule = {"at": RuleSpec(date_format="31/12/2024")}
+        frame.with_columns(pl.col("at").dt.strftime(text)).write_csv(tmp_path / file)
+    spec = SourceSpec(path=file, key="id", event_time=event, personal=["who"], subject="who", rules=rule)
+    after = read(tmp_path, spec, "ann", admitted=NOW)
+    assert scan(after, FileTables(f"file://{tmp_path}/tables")).collect()["id"].to_list() == [2, 3, 4]
+    again = read(tmp_path, spec, "ann", previous=after)
+    assert whose(tmp_path, again) == ["bob"]
+
+
+def test_a_row_of_an_admitted_subject_without_a_time_stays_out(tmp_path):
+    rows = {"id": [1, 2, 3], "who": ["ann", "ann", "bob"], "at": ["2026-02-01", None, "2026-02-01"]}
+    pl.DataFrame(rows).write_csv(tmp_path / "a.csv")
+    event = EventTime(column="at", zone="UTC")
+    spec = SourceSpec(path="a.csv", key="id", event_time=event, personal=["who"], subject="who", quarantine="50%")
+    assert read(tmp_path, spec, "ann", admitted=NOW).rows_dropped == 1
+
+
 def test_the_rows_after_prepare_count(tmp_path):
     (tmp_path / "clean.py").write_text(
         "import polars as pl\n\n\ndef clean(rows: pl.LazyFrame) -> pl.LazyFrame:\n"
@@ -86,6 +128,14 @@ def test_a_subject_that_is_not_declared_is_refused(tmp_path):
     with pytest.raises(
         Exception, match=r'visits\.subject names "mial", which is no declared column; did you mean "mail"\?'
     ):
+        load(tmp_path)
+
+
+def test_a_subject_of_several_columns_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\ndata: {visits: {path: a.csv, key: [land, number], subject: [land, number]}}\n"
+    )
+    with pytest.raises(Exception, match=r"visits\.subject must be text.*several say whose row.*from `prepare`"):
         load(tmp_path)
 
 

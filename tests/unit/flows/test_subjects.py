@@ -1,6 +1,7 @@
 """A subject is found wherever it is stored, erased where that is possible, and named nowhere by its value afterwards."""
 
 import ast
+import contextlib
 import io
 import json
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,13 @@ import pytest
 
 import cumulant
 from cumulant.cli.app import run as command
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
+from cumulant.core.traffic import Exchange
+from cumulant.drivers.envoy.exchanges import ExchangeWriter
+from cumulant.drivers.envoy.folder import Folder
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
@@ -26,8 +30,9 @@ from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.flows.serving.serve import materialize
+from cumulant.flows.subjects import online_state
 from cumulant.flows.subjects.stores import STORES
-from cumulant.flows.subjects.subjects import erase_subject, find_subject
+from cumulant.flows.subjects.subjects import admit_subject, erase_subject, find_subject
 from cumulant.outcomes.labels.ingest import ingest_file
 from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.ports.log import UNDATED, PartInfo
@@ -45,7 +50,7 @@ version: 1
 model: {name: shop}
 data:
   visits:
-    path: visits.csv
+    path: "visits*.csv"
     key: visit
     event_time: {column: at, zone: UTC}
     known_time: {1d: bought}
@@ -63,21 +68,24 @@ visits = source("visits")
 row = visits.columns("pages")
 before = visits.by("mail").count(window="7d")
 mean = visits.by("mail").mean("pages", window="7d")
+at_shop = visits.by("mail", "shop").count(window="7d")
+shop = visits.by("shop").sum("pages", window="7d")
 """
 
 
-def write_visits(folder, *, rows=200):
+def write_visits(folder, *, rows=200, start=START, name="visits.csv"):
     people = [ANN, BOB, "cid@example.com", "dee@example.com"]
     frame = pl.DataFrame(
         {
-            "visit": [f"v{number:04}" for number in range(rows)],
-            "at": [(START + timedelta(hours=number)).isoformat() for number in range(rows)],
+            "visit": [f"v{start:%y%m}{number:04}" for number in range(rows)],
+            "at": [(start + timedelta(hours=number)).isoformat() for number in range(rows)],
             "mail": [people[number % 4] for number in range(rows)],
+            "shop": [f"s{number % 3}" for number in range(rows)],
             "pages": [number % 9 if number != 8 else -1 for number in range(rows)],
             "bought": [number % 3 == 0 for number in range(rows)],
         }
     )
-    frame.write_csv(folder / "visits.csv")
+    frame.write_csv(folder / name)
 
 
 @pytest.fixture
@@ -98,9 +106,7 @@ def filled(project):
         snapshots, _ = snapshots_of(context)
         plan = resolve_task(project, snapshots).plan
         table, _ = materialize(context, plan, snapshots, as_of=None)
-    row = {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3, "bought": None}
-    hashed = HashedKeys(plan, project.salt())
-    OnlineFeatures(hashed.plan, project.online(), table).advance("visits", hashed.rows("visits", [row]))
+    post_visits(project, plan, table, [{"visit": "p1", "mail": ANN}, {"visit": "p2", "mail": BOB}])
     log_request(project, {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3})
     log_request(project, {"visit": "p2", "at": at.isoformat(), "mail": BOB, "pages": 3}, sequence=2)
     labels = [{"mail": ANN, "at": at.isoformat(), "label": True}, {"mail": BOB, "at": at.isoformat(), "label": True}]
@@ -110,11 +116,30 @@ def filled(project):
     path.write_text("".join(json.dumps({"id": name, "label": True}) + "\n" for name in ("r1", "r2")))
     assert ingest_file(logs_of(project), path, LabelSchema()).file.rows == 2
     outcomes_of(project, LabelSchema()).advance()
+    folder = Folder.at(project.endpoints.traffic)
+    folder.make()
+    with contextlib.closing(ExchangeWriter(folder.exchanges)) as writer:
+        keys = {"r1": "", "r2": mask(BOB, project.salt()), "r3": mask(ANN, project.salt())}
+        writer.write([exchange(name, key) for name, key in keys.items()])
     key = json.dumps([mask(ANN, project.salt())])
     with project.journal().transaction(actor=Actor(who.id)) as transaction:
         transaction.put(OPEN, "shop/0123456789ab", {"ref": f"k\x1f1\x1f{key}"})
         transaction.put(OPEN, "shop/0123456789ac", {"ref": f'k\x1f1\x1f["{mask(BOB, project.salt())}"]'})
     return project
+
+
+def post_visits(project, plan, table, visits, *, at=START + timedelta(days=30)):
+    hashed = HashedKeys(plan, project.salt())
+    more = {"at": at.isoformat(), "shop": "s1", "pages": 3, "bought": None}
+    rows = hashed.rows("visits", [visit | more for visit in visits])
+    OnlineFeatures(hashed.plan, project.online(), table).advance("visits", rows)
+
+
+def exchange(name, key):
+    named = {"caller_id": f"{name} of {ANN}", "key": key}
+    return Exchange(
+        request=name, time=9, model="shop", assigned="champion", served="champion", status=200, duration_us=9, **named
+    )
 
 
 def log_request(project, row, sequence=1):
@@ -165,10 +190,12 @@ def test_a_subject_is_found_in_every_store(filled):
         "label inbox",
         "labels",
         "prediction log",
+        "gateway log",
         "review cases",
     }
     by_store = {place.store: place.rows for place in found.places}
     assert by_store["prediction log"] == by_store["label inbox"] == by_store["review cases"] == 1
+    assert by_store["gateway log"] == 2
     assert [place.where.partition("/")[0] for place in found.places if place.store == "labels"] == ["labels", "joined"]
     rows = [place.rows for place in found.places if place.where.endswith("/rows")]
     refused = [place.rows for place in found.places if place.where.endswith("/refused")]
@@ -194,7 +221,7 @@ def test_an_erased_subject_is_gone_from_data_and_state(filled):
         "label inbox": "erased",
         "prediction log": "erased",
         "labels": "erased",
-        "gateway log": "nothing",
+        "gateway log": "erased",
         "review cases": "erased",
         "references": "nothing",
         "models": "nothing",
@@ -212,6 +239,122 @@ def test_an_erased_subject_is_gone_from_data_and_state(filled):
     assert not [event for event in filled.journal().events() if ANN in json.dumps(event.data)]
     erased = [event for event in filled.journal().events() if event.kind == "subjects.erased"]
     assert [event.data["subject"] for event in erased] == [mask(ANN, filled.salt())]
+
+
+def test_an_erasure_empties_names_of_exchanges_and_keeps_their_count(filled):
+    _, cursor = filled.gateway().exchanges(limit=1)
+    erase_subject(filled, ANN, principal=filled.principal())
+    exchanges, _ = filled.gateway().exchanges()
+    assert exchanges == [
+        exchange("r1", "").without_names(),
+        exchange("r2", mask(BOB, filled.salt())),
+        exchange("r3", "").without_names(),
+    ]
+    assert filled.gateway().exchanges(cursor)[0] == exchanges[1:]
+
+
+def online_values(project, requests):
+    """What the state gives for requests, by the newest plan; each has a shop and a person."""
+    with open_run(project, "test", principal=project.principal(), progress=lambda *_: None) as context:
+        snapshots, _ = snapshots_of(context)
+        plan = resolve_task(project, snapshots).plan
+        table, _ = materialize(context, plan, snapshots, as_of=None)
+    hashed = HashedKeys(plan, project.salt())
+    at = (START + timedelta(days=9)).isoformat()
+    rows = [{"visit": "q", "at": at, "pages": 1, "mail": mail, "shop": shop} for mail, shop in requests]
+    return OnlineFeatures(hashed.plan, project.online(), table).vectors(hashed.requests(rows)).columns
+
+
+def state_tables(project):
+    return [name for name in project.online().tables() if name.startswith("state_")]
+
+
+def test_windows_by_other_keys_and_by_several_are_filled_without_the_subject(filled, tmp_path_factory):
+    requests = [(mail, shop) for mail in (ANN, BOB) for shop in ("s0", "s1", "s2")]
+    other = tmp_path_factory.mktemp("without")
+    (other / "cumulant.yaml").write_text(FILE)
+    (other / "features.py").write_text(FEATURES)
+    visits = pl.read_csv(filled.root / "visits.csv", schema_overrides={"visit": pl.String})
+    visits.filter(pl.col("mail") != ANN).write_csv(other / "visits.csv")
+    with load(other) as without:
+        expected = online_values(without, requests)
+    (table,) = state_tables(filled)
+    before = online_values(filled, requests)
+    assert before["shop_7d"] != expected["shop_7d"]
+    assert before["at_shop_7d"] != expected["at_shop_7d"]
+    erase_subject(filled, ANN, principal=filled.principal())
+    assert table in state_tables(filled)  # servers go on to read it
+    assert online_values(filled, requests) == expected
+    assert find_subject(filled, ANN, principal=filled.principal()).places == ()
+
+
+def test_rows_that_an_erased_subject_posts_are_erased_too(filled):
+    erase_subject(filled, ANN, principal=filled.principal())
+    with open_run(filled, "test", principal=filled.principal(), progress=lambda *_: None) as context:
+        snapshots, _ = snapshots_of(context)
+        plan = resolve_task(filled, snapshots).plan
+        table, _ = materialize(context, plan, snapshots, as_of=None)
+    at = START + timedelta(days=8)
+    requests = [(BOB, "s1")]
+    before = online_values(filled, requests)
+    post_visits(filled, plan, table, [{"visit": "p3", "mail": ANN}], at=at)
+    assert online_values(filled, requests)["shop_7d"] == [before["shop_7d"][0] + 3]
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert {receipt.store: receipt.status for receipt in done.receipts}["online state"] == "erased"
+    assert done.remaining == ()
+    assert online_values(filled, requests) == before
+
+
+def test_an_erasure_that_is_killed_before_the_state_is_filled_again_is_finished_by_the_next(filled, monkeypatch):
+    expected_tables = state_tables(filled)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online_state, "_fill_again", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_subject(filled, ANN, principal=filled.principal())
+    left = find_subject(filled, ANN, principal=filled.principal()).places
+    assert {place.where for place in left if place.store == "online state"} == set(expected_tables)
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert done.remaining == ()
+    assert {receipt.store: receipt.status for receipt in done.receipts}["online state"] == "erased"
+
+
+def test_rows_after_the_erasure_are_read_once_the_subject_is_admitted(filled):
+    erase_subject(filled, ANN, principal=filled.principal())
+    write_visits(filled.root, rows=40, start=datetime.now(UTC) + timedelta(minutes=1), name="visits_new.csv")
+    snapshot = validate(filled, principal=filled.principal()).snapshots["visits"]
+    assert snapshot.rows_dropped == 50 + 10
+    admitted = admit_subject(filled, ANN, principal=filled.principal())
+    assert admitted.subject == mask(ANN, filled.salt())
+    assert admitted.since.keys() == {"visits"}
+    snapshot = validate(filled, principal=filled.principal()).snapshots["visits"]
+    assert snapshot.rows_dropped == 50  # those of the file from before the erasure
+    assert [event.data["subject"] for event in filled.journal().events() if event.kind == "subjects.admitted"] == [
+        admitted.subject
+    ]
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert done.remaining == ()
+    newest = newest_snapshot(filled, "visits")
+    assert newest is not None
+    assert newest.rows_dropped == 60
+
+
+def test_who_was_not_erased_is_not_admitted(filled):
+    with pytest.raises(NotFoundError, match="no erasure of #"):
+        admit_subject(filled, ANN, principal=filled.principal())
+
+
+def test_a_source_without_event_times_admits_nobody(project):
+    (project.root / "cumulant.yaml").write_text(
+        FILE.replace("    event_time: {column: at, zone: UTC}\n    known_time: {1d: bought}\n", "")
+    )
+    with load(project.root) as timeless:
+        erase_subject(timeless, ANN, principal=timeless.principal())
+        with pytest.raises(UsageError, match="visits has no event time"):
+            admit_subject(timeless, ANN, principal=timeless.principal())
 
 
 def test_others_keep_what_they_have(filled):
@@ -264,6 +407,8 @@ def test_the_command_changes_nothing_without_yes(filled, capsys, monkeypatch):
     assert done["remaining"] == []
     assert command(["subjects", "find", ANN, "--project", folder]) == 0
     assert "prediction log" not in capsys.readouterr().out
+    assert command(["subjects", "admit", ANN, "--project", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["since"].keys() == {"visits"}
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{BOB}\n"))
     assert command(["subjects", "find", "-", "--project", folder, "--json"]) == 0
     assert "prediction log" in capsys.readouterr().out
@@ -276,6 +421,7 @@ def test_python_finds_and_erases(filled):
         assert project.subjects.find(ANN, source="visits").sources == ("visits",)
         done = project.subjects.erase(ANN)
         assert (done.remaining, done.pending) == ((), False)
+        assert project.subjects.admit(ANN).since.keys() == {"visits"}
 
 
 # --- every package that writes is named by a store

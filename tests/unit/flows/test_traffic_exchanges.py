@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.clock import FixedClock
-from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
 from cumulant.core.traffic import Exchange
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
 from cumulant.flows.traffic.exchange_log import LoggedExchanges
-from cumulant.flows.traffic.exchange_parts import SCHEMA
+from cumulant.flows.traffic.exchange_parts import SCHEMA, write_part
 from cumulant.flows.traffic.exchange_upload import ExchangeUpload
-from cumulant.ports.log import current_parts
+from cumulant.ports.log import PartInfo, current_parts
 from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.testing.log import folder_log
 
@@ -241,3 +244,80 @@ def test_any_order_of_answers_uploads_kills_and_merges_gives_each_exchange_once(
             break
     for machine in machines.values():
         assert [one.request for one in seen if one.request[0] == machine.name] == machine.names
+
+
+# Erasure -------------------------------------------------------------------------------------------------------
+
+
+def named(number):
+    return msgspec.structs.replace(exchange(f"n{number}", number), key=f"#k{number % 3}", caller_id=f"caller {number}")
+
+
+def erased(number):
+    return named(number).without_names() if number % 3 == 1 or number == 5 else named(number)
+
+
+def test_erased_names_leave_a_gateways_files_readable_while_it_writes(tmp_path):
+    traffic, count = EnvoyTraffic(f"envoy://{tmp_path}"), 3000
+    (tmp_path / "exchanges").mkdir()
+    writer = ExchangeWriter(tmp_path / "exchanges", size=20_000, most_files=1000)
+    writer.write([named(number) for number in range(300)])
+    _, cursor = traffic.exchanges(limit=100)
+
+    def write():
+        for number in range(300, count):
+            writer.write([named(number)])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(5):
+        traffic.erase_names(["#k1"], ["n5"])
+    thread.join()
+    writer.close()
+    traffic.erase_names(["#k1"], ["n5"])
+    assert traffic.erase_names(["#k1"], ["n5"]) == 0
+    assert traffic.exchanges()[0] == [erased(number) for number in range(count)]
+    assert traffic.exchanges(cursor)[0] == [erased(number) for number in range(100, count)]
+    files = b"".join(path.read_bytes() for path in (tmp_path / "exchanges").iterdir())
+    assert b"#k1" not in files
+    assert b'"caller 4"' not in files
+    assert b'"caller 3"' in files
+
+
+def test_an_incomplete_or_damaged_line_is_left_as_it_is(tmp_path):
+    traffic = EnvoyTraffic(f"envoy://{tmp_path}")
+    (tmp_path / "exchanges").mkdir()
+    line = json.dumps(msgspec.to_builtins(named(1))).encode()
+    content = b"{damaged #k1\r\n" + line + b"\n" + line
+    (tmp_path / "exchanges" / "0000000001.jsonl").write_bytes(content)
+    assert traffic.erase_names(["#k1"], []) == 1
+    after = (tmp_path / "exchanges" / "0000000001.jsonl").read_bytes()
+    assert len(after) == len(content)
+    assert traffic.exchanges()[0] == [named(1).without_names()]
+
+
+def test_erased_names_leave_parts_and_cursors_of_the_shared_log_as_they_are(tmp_path):
+    log = folder_log(tmp_path / "log")
+    exchanges = LoggedExchanges(log)
+    for first in range(0, 60, 10):
+        with log.append(PartInfo(NOON.date(), "a", first + 1, first + 10)) as stream:
+            write_part(stream, [named(number) for number in range(first, first + 10)])
+    _, cursor = exchanges.exchanges(limit=20)
+    upkeep(log, keep=None, file_size=1 << 26, file_age=0, steady=60, say=print, schema=SCHEMA, name="it")
+    parts = [part.key for part in log.parts(NOON.date())]
+    assert exchanges.erase_names(["#k1"], ["n5"]) >= 21
+    assert exchanges.erase_names(["#k1"], ["n5"]) == 0
+    assert [part.key for part in log.parts(NOON.date())] == parts
+    assert exchanges.exchanges()[0] == [erased(number) for number in range(60)]
+    assert exchanges.exchanges(cursor)[0] == [erased(number) for number in range(20, 60)]
+    for part in log.parts(NOON.date()):
+        with log.open(part) as stream:
+            assert b"#k1" not in stream.read()
+
+
+def test_names_in_the_shared_log_wait_for_its_maintenance(tmp_path):
+    log = folder_log(tmp_path / "log")
+    with log.maintenance() as mine:
+        assert mine
+        with pytest.raises(LeaseHeldError):
+            LoggedExchanges(log).erase_names(["#k1"], [])

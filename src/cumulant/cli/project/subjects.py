@@ -90,6 +90,28 @@ def erase(
         raise typer.Exit(1)
 
 
+@command(
+    app,
+    action="subjects.admit",
+    examples=["cumulant subjects admit c17", "cumulant subjects admit c17 --source visits"],
+)
+def admit(call: Invocation, subject: Value, source: OfSource = "") -> None:
+    """Read rows of an erased subject again: those of events after its erasure, such as of a customer who came back.
+
+    Earlier rows stay out. `subjects erase` erases it again.
+    """
+    from cumulant.flows.subjects.subjects import admit_subject
+
+    with call.project() as project, call.progress("admit subject") as progress:
+        admitted = admit_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+
+    def text(console: Console) -> None:
+        for name, since in admitted.since.items():
+            console.print(f"subject {admitted.subject}: rows of {name} from {since:%Y-%m-%d %H:%M:%S} UTC on are read")
+
+    call.answer(admitted, text)
+
+
 def _print_places(console: Console, places: Sequence[SubjectPlace]) -> None:
     from cumulant.flows.reports.terminal import clean, table
 

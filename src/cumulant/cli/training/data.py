@@ -219,8 +219,8 @@ def clean(
     """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
     from cumulant.flows.maintenance.cleanup import clean as flow
 
-    with call.project() as project:
-        items = flow(project, principal=project.principal(), dry_run=not yes)
+    with call.project() as project, call.progress("clean") as progress:
+        items = flow(project, principal=project.principal(), dry_run=not yes, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table

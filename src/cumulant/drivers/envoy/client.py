@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -125,6 +125,9 @@ class EnvoyTraffic:
 
     def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
         return exchanges.read_exchanges(self._folder.exchanges, after, limit)
+
+    def erase_names(self, keys: Collection[str], requests: Collection[str]) -> int:
+        return exchanges.erase_names(self._folder.exchanges, lambda exchange: exchange.names(keys, requests))
 
     def close(self) -> None:
         """Does nothing: no connection stays open between calls."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.traffic import Exchange
 
 _SIZE = 16 * 1024 * 1024
@@ -83,6 +85,35 @@ def read_exchanges(folder: Path, after: str, limit: int) -> tuple[list[Exchange]
             break
         at, offset = later, 0
     return exchanges, f"{at}:{offset}" if at else after
+
+
+def erase_names(folder: Path, chosen: Callable[[Exchange], bool]) -> int:
+    """Empty key and names of the chosen exchanges where they stand, so that no line moves; how many there were.
+
+    The gateway may append to the newest file meanwhile. Raises StorageError.
+    """
+    count = 0
+    for number in sorted(_numbers(folder)):
+        path = _path(folder, number)
+        with storage_errors(path), contextlib.suppress(FileNotFoundError), path.open("r+b", buffering=0) as file:
+            erased = 0
+            for offset, line in _complete_lines(file.read()):
+                for exchange in filter(chosen, _decode_line(line)):
+                    os.pwrite(file.fileno(), _encode(exchange.without_names()).ljust(len(line) - 1), offset)
+                    erased += 1
+            if erased:
+                os.fsync(file.fileno())
+            count += erased
+    return count
+
+
+def _complete_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each line with its place; one that is still being written is left out."""
+    offset = 0
+    for line in content.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            yield offset, line
+        offset += len(line)
 
 
 def _read_lines(path: Path, offset: int, limit: int) -> tuple[list[Exchange], int]:

@@ -73,6 +73,11 @@ def log_table(scope: str, source: str) -> str:
     return f"events.{scope}.{source}"
 
 
+def is_log_of(table: str, source: str) -> bool:
+    """Whether a table is a log of the source, of any scope."""
+    return table.startswith("events.") and table.endswith(f".{source}")
+
+
 def row_key(values: Sequence[Any]) -> bytes:
     """The log's key of a row with this key, none of whose values is null."""
     return _ROW + encode(list(key_form(values)))

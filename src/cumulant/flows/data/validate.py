@@ -12,6 +12,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
+from cumulant.flows.data.erasures import erased_subjects
 from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -20,7 +21,6 @@ from cumulant.ports.driver import Need
 from cumulant.project.sources import files_base
 
 if TYPE_CHECKING:
-    from cumulant.data.erased_subjects import ErasedSubjects
     from cumulant.data.files.listing import FileListing
     from cumulant.data.policy import SourcePolicy
     from cumulant.data.snapshot import Snapshot
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 #: characters that make a path a pattern
 WILDCARDS = frozenset("*?[")
-#: journal rows: a subject of a source whose rows are left out, by `SOURCE/HASH` (`masking.mask`)
-ERASED = "erased_subject"
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
 NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
 
@@ -192,16 +190,6 @@ def run_ingest(
     except SourceBreachError as breach:
         return {"snapshot": msgspec.to_builtins(breach.snapshot), "breach": breach.message, "hint": breach.hint}
     return {"snapshot": msgspec.to_builtins(snapshot)}
-
-
-def erased_subjects(project: Project, name: str) -> ErasedSubjects | None:
-    """The subjects whose rows of a source are left out; None: no subject, or none of them."""
-    column, rows = project.policies.sources[name].spec.subject, project.journal().rows(ERASED, f"{name}/")
-    if column is None or not rows:
-        return None
-    from cumulant.data.erased_subjects import ErasedSubjects
-
-    return ErasedSubjects(column, frozenset(row.key.removeprefix(f"{name}/") for row in rows), project.salt())
 
 
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:

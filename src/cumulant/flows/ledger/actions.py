@@ -97,6 +97,7 @@ _DECLARED = (
     FlowAction("model.load", "load and unload models of a server by request"),
     FlowAction("subjects.find", "find what is stored of one subject", writes=False),
     FlowAction("subjects.erase", "erase what is stored of one subject"),
+    FlowAction("subjects.admit", "read new rows of an erased subject again"),
     FlowAction("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}

@@ -30,6 +30,7 @@ from cumulant.flows.ledger.step_function import (
     runs_elsewhere,
     settings_digest,
 )
+from cumulant.flows.ledger.stored_overrides import overrides_for_step
 from cumulant.ports.compute import StepCall
 
 if TYPE_CHECKING:
@@ -99,20 +100,31 @@ class Context:
         self, name: str, function: StepFunction, *, inputs: object, cancel: threading.Event | None = None
     ) -> dict[str, object]:
         """The result of a function that another process of this run calls; `inputs` are those of its step."""
-        run = RunReference(
+        overrides, key = self.project.file.layers.overrides, identity_of(name, inputs, __version__)
+        if not runs_elsewhere(self.project):
+            return self._run(name, function, key, self._reference(overrides), cancel)
+        with overrides_for_step(self.project.objects(), self.ledger.journal, overrides, step=key) as stored:
+            return self._run(name, function, key, self._reference({}, stored), cancel)
+
+    def _reference(self, overrides: dict[str, object], stored: str = "") -> RunReference:
+        return RunReference(
             root=str(self.project.root),
             environment=self.project.environment,
-            overrides=self.project.file.layers.overrides,
+            overrides=overrides,
             settings=settings_digest(self.project),
             run=self.run,
             cause=self.ledger.cause,
             principal=self.principal,
             begun=self.begun,
             salt=self.project.salt_source.fingerprint(),
+            stored_overrides=stored,
         )
+
+    def _run(
+        self, name: str, function: StepFunction, key: str, run: RunReference, cancel: threading.Event | None
+    ) -> dict[str, object]:
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
         call = StepCall(RUN_STEP, arguments, needed_resources(self.project, name), name, self._code)
-        key = identity_of(name, inputs, __version__)
         return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
 
     @cached_property

@@ -35,6 +35,7 @@ class RunReference(msgspec.Struct, frozen=True, kw_only=True):
     """An open run, for another process. `settings` is the digest of the project file as the run has read it.
 
     `cause` is the id of the run's first event. `salt` is the fingerprint of the run's salt; None where it has none yet.
+    `stored_overrides` is the key of the object with the overrides, where the journal holds the reference.
     """
 
     root: str
@@ -46,6 +47,7 @@ class RunReference(msgspec.Struct, frozen=True, kw_only=True):
     principal: Principal
     begun: datetime
     salt: str | None = None
+    stored_overrides: str = ""
 
 
 def driver_needs(project: Project) -> list[Need]:

@@ -19,6 +19,7 @@ from cumulant.flows.ledger.cleanup_lock import CLEAN
 from cumulant.flows.ledger.code_bundle import CODE
 from cumulant.flows.ledger.ledger_records import STEP, is_under_way, read_step, runs
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.ledger.stored_overrides import OVERRIDES
 from cumulant.flows.maintenance.unneeded_files import (
     Removed,
     abandoned_drafts,
@@ -29,7 +30,7 @@ from cumulant.flows.maintenance.unneeded_files import (
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.training.chosen_rows import CHOSEN
 from cumulant.flows.training.search_step import SEARCH
-from cumulant.ports.step_queue import QUEUED_STEP, is_settled, read_queued
+from cumulant.ports.step_queue import QUEUED_STEP, is_settled, readable
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -56,7 +57,8 @@ def clean(
     three newest feature tables, every servable and model of a registered version; of the stored state and the copies
     that servers read, what belongs to versions with an alias and each model's newest, what a server of this
     machine uses, and what served here before and may come back; what drift and the review queue compare with, of the
-    same versions. Drafts that a killed process left go after a day. What is removed and needed again is made again.
+    same versions; the code of steps that wait for a worker, those that another version of Cumulant has queued too.
+    Drafts that a killed process left go after a day. What is removed and needed again is made again.
 
     Runs that begin while things are removed wait for the end of it.
 
@@ -64,6 +66,7 @@ def clean(
         LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
     unneeded = _unneeded(project)
+    _report_unreadable_steps(project, progress)
     if dry_run or not unneeded:
         return unneeded
     removed: list[Removed] = []
@@ -197,10 +200,20 @@ def _searches(project: Project) -> Iterator[Removed]:
 
 
 def _code(project: Project) -> Iterator[Removed]:
-    """Code that went to workers: of no step that waits for one. It is stored again with the next command."""
-    objects = project.objects()
-    queued_steps = [read_queued(row) for row in project.journal().rows(QUEUED_STEP)]
-    needed = {step.call.code for step in queued_steps if not is_settled(step)}
-    for key in objects.keys(f"{CODE}/"):
-        if key not in needed and (ref := objects.find(key)):
-            yield Removed(key=key, kind="object", bytes=ref.bytes)
+    """Code and overrides that went to workers: of no step that waits for one. Commands store them again.
+
+    A step that this version cannot read may still be run by a worker of its own.
+    """
+    objects, rows = project.objects(), project.journal().rows(QUEUED_STEP)
+    settled = {row.key for row, step in readable(rows) if is_settled(step)}
+    needed = " ".join(msgspec.json.encode(row.value).decode() for row in rows if row.key not in settled)
+    for prefix in (CODE, OVERRIDES):
+        for key in objects.keys(f"{prefix}/"):
+            if key not in needed and (ref := objects.find(key)):
+                yield Removed(key=key, kind="object", bytes=ref.bytes)
+
+
+def _report_unreadable_steps(project: Project, progress: Progress) -> None:
+    rows = project.journal().rows(QUEUED_STEP)
+    if unreadable := len(rows) - len(readable(rows)):
+        progress(f"{unreadable} queued steps are of another version of Cumulant: their code is kept")

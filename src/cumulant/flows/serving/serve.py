@@ -201,11 +201,13 @@ def materialize(
     as_of: datetime | None,
     since: datetime | None = None,
     into: str = "",
+    anew: bool = False,
 ) -> tuple[str, int]:
     """The step that fills the online state; returns the state's table and how many entities it holds.
 
     A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
-    `into`: a table that servers read already, in place of the one that is named by the data.
+    `into`: a table that servers read already, in place of the one that is named by the data. `anew`: fill it although
+    it is there, as after an erasure.
     """
     from cumulant.core.masking import fingerprint
     from cumulant.features.online.entity_cache import is_filled
@@ -240,7 +242,7 @@ def materialize(
         lambda: _fill(context, plan, snapshots, table=table, as_of=as_of, since=since),
         function=StepFunction(f"{__name__}:{run_online_state.__name__}", {"inputs": inputs, "table": table}),
         uses=("online",),
-        verify=lambda _: is_filled(store, table),
+        verify=lambda _: not anew and is_filled(store, table),
         write=tell,
     )
     OnlineFeatures(hashed.plan, store, table).catch_up()

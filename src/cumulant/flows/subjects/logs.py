@@ -1,6 +1,7 @@
 """Logs of predictions, labels, joined rows and posts: parts are replaced by ones without the subject's rows.
 
-Exchanges of gateways hold keyed hashes, and are not rewritten.
+Exchanges of gateways have no rows of requests. They hold the keyed hash of the release's key, and names of requests,
+which callers may have chosen; both are emptied.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt, status_after, total
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.ports.log import UNDATED, Log, PartInfo
 
@@ -168,15 +170,41 @@ def _row(line: bytes) -> dict[str, object]:
 
 
 def find_exchanges(context: Context, subject: Subject) -> list[SubjectPlace]:
-    """Requests at the gateway whose key is the subject's hash."""
-    source, cursor, count = exchanges_of(context.project), "", 0
-    while True:
+    """Requests at the gateway whose key is the subject's hash, and those of its predictions."""
+    source, count = exchanges_of(context.project), 0
+    exchanges, cursor = source.exchanges(limit=_PAGE)
+    requests = _requests(context.project, subject) if exchanges else frozenset[str]()
+    while exchanges:
+        count += sum(exchange.names(subject.texts, requests) for exchange in exchanges)
         exchanges, cursor = source.exchanges(cursor, limit=_PAGE)
-        count += sum(exchange.key in subject.texts for exchange in exchanges)
-        if len(exchanges) < _PAGE:
-            return [SubjectPlace(store=EXCHANGES, where="exchanges", rows=count)] if count else []
+    return [SubjectPlace(store=EXCHANGES, where="exchanges", rows=count)] if count else []
 
 
-def keep_exchanges(context: Context, subject: Subject) -> Receipt:
-    reason = "it holds the hash only; rows go with their day (`serving.log.keep`) or with the oldest files"
-    return kept_receipt(EXCHANGES, find_exchanges(context, subject), reason)
+def erase_exchanges(context: Context, subject: Subject) -> Receipt:
+    """Empty key and names of these requests; the predictions by which they are found are still there."""
+    places, source = find_exchanges(context, subject), exchanges_of(context.project)
+    if places:
+        requests, until = _requests(context.project, subject), time.monotonic() + _PATIENCE
+        while True:
+            try:
+                source.erase_names(subject.texts, requests)
+                break
+            except LeaseHeldError:
+                if time.monotonic() >= until:
+                    break
+            time.sleep(_POLL)
+    remaining = find_exchanges(context, subject)
+    return Receipt(
+        store=EXCHANGES,
+        status=status_after(places, remaining),
+        rows=total(places),
+        rewritten=tuple(place.where for place in places),
+        reason="run this again: another process maintains the log, or requests came meanwhile" if remaining else "",
+    )
+
+
+def _requests(project: Project, subject: Subject) -> frozenset[str]:
+    """The names of the requests of the subject's predictions."""
+    from cumulant.outcomes import erasure
+
+    return frozenset(erasure.all_rows(_predictions(project, subject))["id"])

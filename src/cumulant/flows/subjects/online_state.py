@@ -1,8 +1,14 @@
-"""Online state of a subject: entities whose key it is, and rows that were posted of it."""
+"""Online state of a subject: tables that hold events of its rows, and logs of posted rows.
+
+Its rows enter windows by any columns, such as a shop's total. So an erasure deletes what was posted, and fills each
+table that held its rows again, from snapshots without them and from what others posted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -10,24 +16,41 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.online.hashed_keys import HashedKeys
-from cumulant.flows.data.validate import newest_snapshot
-from cumulant.flows.features.feature_table import deletions, scans
+from cumulant.flows.data.erasures import RecordedErasure, read_erasure, write_erasure
+from cumulant.flows.data.validate import SNAPSHOT, newest_snapshot
 from cumulant.flows.ledger.ledger_records import STEP, read_step
-from cumulant.flows.serving.serve import ONLINE_STATE, state_table
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, total
+from cumulant.flows.serving.serve import ONLINE_STATE, materialize, state_table
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
 
 if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.run_context import Context
     from cumulant.ports.online import Cells, OnlineStore
     from cumulant.project.project import Project
 
 STORE = "online state"
+_STEP = 10_000
+
+
+class _Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the step that filled a table records. `table`: its name, where that is not made of these inputs."""
+
+    plan: FeaturePlan
+    snapshots: dict[str, str]
+    as_of: datetime | None = None
+    since: datetime | None = None
+    table: str = ""
 
 
 class _Table(NamedTuple):
-    """A filled table, and its plan with hashes in place of personal keys."""
+    """A table that was filled: of what, and its plan with hashes in place of personal keys.
+
+    `filled`: when that began; None where it did not end, so that it may be as it was before.
+    """
 
     name: str
+    filled: datetime | None
+    inputs: _Inputs
     hashed: HashedKeys
 
     @property
@@ -37,52 +60,100 @@ class _Table(NamedTuple):
 
 def find_state(context: Context, subject: Subject) -> list[SubjectPlace]:
     project = context.project
-    tables = _tables(project)
     places = [
         SubjectPlace(store=STORE, where=table.name, rows=rows)
-        for table in tables
-        if (rows := _stored(project.online(), table, subject))
+        for table in _tables(project, subject)
+        if (rows := _events(project, table, subject)) or _is_older(project, table, subject)
     ]
-    return places + _posted(project, tables, subject)
+    return places + _posted(project, subject)
 
 
 def erase_state(context: Context, subject: Subject) -> Receipt:
-    """Delete what was posted of the subject, and make its entities again from the newest snapshots."""
-    project, places = context.project, find_state(context, subject)
-    refused = ""
-    for table in _tables(project):
-        for source, column in _keys(table, subject):
+    """Delete what was posted of the subject, and fill the tables that hold its rows again."""
+    project, places, refused = context.project, find_state(context, subject), ""
+    holding = {place.where for place in places}
+    posted = bool(_delete_posted(context, subject))
+    for table in _tables(project, subject):
+        if posted or table.name in holding:
             try:
-                _forget(project, table, column, subject)
+                _fill_again(context, table)
             except CumulantError as error:
-                refused = f"{table.name}, {source}: {project.vault.redact(error.message)}"
+                refused = f"{table.name}: {project.vault.redact(error.message)}"
     remaining = find_state(context, subject)
-    older = f"; {refused}" if refused else ""
-    if remaining:
-        where = ", ".join(place.where for place in remaining)
-        reason = f"left in {where}: fill the state anew (`cumulant features materialize`) and run this again{older}"
-        return Receipt(store=STORE, status="pending", rows=total(places), reason=reason)
-    reason = "windows by other keys hold values of its rows until the state is filled anew"
+    cause = f"it could not be filled again, {refused}" if refused else "its rows are in snapshots, or were posted since"
     return Receipt(
         store=STORE,
-        status="erased" if places else "nothing",
+        status="pending" if refused else status_after(places, remaining),
         rows=total(places),
         rewritten=tuple(place.where for place in places),
-        reason=reason if places else "",
+        reason=f"run this again: {cause}" if refused or remaining else "",
     )
 
 
-def _tables(project: Project) -> list[_Table]:
-    """The tables of this project that are there, the newest first."""
+def _tables(project: Project, subject: Subject) -> list[_Table]:
+    """The tables of this project that are there and have windows or lookups over rows of subjects, the newest first."""
     records = [read_step(row) for row in project.journal().rows(STEP)]
     filled = sorted((record for record in records if record.name == ONLINE_STATE), key=lambda record: record.started)
     present = set(project.online().tables()) if filled else set[str]()
-    tables = {}
+    tables = dict[str, _Table]()
     for record in reversed(filled):
-        name, inputs = state_table(record.inputs), record.inputs
-        if name in present and name not in tables and isinstance(inputs, dict):
-            tables[name] = _Table(name, HashedKeys.of(msgspec.convert(inputs["plan"], FeaturePlan), project.salt))
-    return list(tables.values())
+        inputs = msgspec.convert(record.inputs, _Inputs)
+        name = inputs.table or state_table(record.inputs)
+        if name in present and name not in tables:
+            ended = None if record.result is None else record.started
+            tables[name] = _Table(name, ended, inputs, HashedKeys.of(inputs.plan, project.salt))
+    return [table for table in tables.values() if _sources(table, subject)]
+
+
+def _sources(table: _Table, subject: Subject) -> set[str]:
+    """The sources with subjects whose rows are in the table."""
+    from cumulant.features.offline.groups import groups_of
+
+    return {group.source for group in groups_of(table.plan)} & subject.columns.keys()
+
+
+def _events(project: Project, table: _Table, subject: Subject) -> int:
+    """How many events of the subject a table holds: where its windows are by the subject alone, those that are stored;
+    elsewhere the rows of the snapshots that it was filled from.
+    """
+    by_key = dict(_keys(table, subject))
+    stored = _stored(project.online(), table, subject, by_key)
+    others = _sources(table, subject) - by_key.keys()
+    return stored + sum(_snapshot_rows(project, table, source, subject) for source in others)
+
+
+def _snapshot_rows(project: Project, table: _Table, source: str, subject: Subject) -> int:
+    from cumulant.data.snapshot import scan_versions
+    from cumulant.flows.subjects.snapshots import count_rows
+
+    snapshot = _snapshot(project, table, source)
+    if snapshot is None:
+        return 0
+    return count_rows(scan_versions(snapshot, project.tables()), subject.columns[source], subject)
+
+
+def _snapshot(project: Project, table: _Table, source: str) -> Snapshot | None:
+    """The snapshot that a table was filled from, as long as its rows are stored."""
+    from cumulant.data.snapshot import Snapshot
+
+    row = project.journal().get(SNAPSHOT, table.inputs.snapshots[source])
+    if row is None:
+        return None
+    snapshot = msgspec.convert(row.value, Snapshot)
+    present = set(project.tables().keys(f"data/{source}/"))
+    return snapshot if all(part.key in present for part in snapshot.parts) else None
+
+
+def _is_older(project: Project, table: _Table, subject: Subject) -> bool:
+    """Whether a table may be as it was before an erasure: of a snapshot that is gone, or of deleted posted rows."""
+    for source in _sources(table, subject):
+        erasure = read_erasure(project.journal(), source, subject.hash)
+        deleted = None if erasure is None else erasure.posted_rows_deleted
+        if deleted is not None and (table.filled is None or table.filled < deleted):
+            return True
+        if _snapshot(project, table, source) is None:
+            return True
+    return False
 
 
 def _keys(table: _Table, subject: Subject) -> Iterator[tuple[str, str]]:
@@ -95,14 +166,14 @@ def _keys(table: _Table, subject: Subject) -> Iterator[tuple[str, str]]:
             yield source, column
 
 
-def _stored(store: OnlineStore, table: _Table, subject: Subject) -> int:
-    """How many events of the subject a table holds."""
-    from datetime import UTC, datetime
+def _stored(store: OnlineStore, table: _Table, subject: Subject, keys: Mapping[str, str]) -> int:
+    """How many events of the subject a table holds under keys that are the subject alone."""
+    from datetime import UTC
 
     from cumulant.features.online.repair import read_key
 
     events = 0
-    for source, column in _keys(table, subject):
+    for source, column in keys.items():
         try:
             stored = read_key(
                 table.plan,
@@ -118,43 +189,67 @@ def _stored(store: OnlineStore, table: _Table, subject: Subject) -> int:
     return events
 
 
-def _posted(project: Project, tables: list[_Table], subject: Subject) -> list[SubjectPlace]:
+def _posted(project: Project, subject: Subject) -> list[SubjectPlace]:
     """The logs of posted rows that hold the subject."""
-    from cumulant.features.posted.posted_events import log_table
-
-    logs = {
-        log_table(table.hashed.log_scope(project.name), source): source
-        for table in tables
-        for source in table.plan.sources.keys() & subject.columns.keys()
-    }
-    present = sorted(logs.keys() & set(project.online().tables())) if logs else []
     return [
-        SubjectPlace(store=STORE, where=name, rows=rows)
-        for name in present
-        if (rows := _count_posted(project.online(), name, subject.columns[logs[name]], subject))
+        SubjectPlace(store=STORE, where=name, rows=len(keys))
+        for name, column in _logs(project, subject)
+        if (keys := project.online().update(partial(_rows, name=name, column=column, subject=subject)))
     ]
 
 
-def _count_posted(store: OnlineStore, name: str, column: str, subject: Subject) -> int:
+def _logs(project: Project, subject: Subject) -> list[tuple[str, str]]:
+    """Each log of posted rows of sources with subjects, of every scope, and the subject's column."""
+    from cumulant.features.posted.posted_events import is_log_of
+
+    present = project.online().tables()
+    return [(name, column) for source, column in subject.columns.items() for name in present if is_log_of(name, source)]
+
+
+def _rows(cells: Cells, name: str, column: str, subject: Subject) -> list[bytes]:
+    """The keys of the log's rows that are the subject's."""
     from cumulant.features.posted.posted_events import SourceLog
 
-    def count(cells: Cells) -> int:
-        log, rows, mark = SourceLog(cells, name), 0, 0
-        mark = log.first
-        while mark < log.next:
-            records, mark = log.since(mark, 10_000)
-            rows += sum(str((record.values | record.other).get(column)) in subject.texts for _, record in records)
-        return rows
-
-    return store.update(count)
+    log = SourceLog(cells, name)
+    keys, mark = dict[bytes, None](), log.first
+    while mark < log.next:
+        records, mark = log.since(mark, _STEP)
+        keys |= {key: None for key, row in records if str((row.values | row.other).get(column)) in subject.texts}
+    return list(keys)
 
 
-def _forget(project: Project, table: _Table, column: str, subject: Subject) -> None:
-    from cumulant.features.online.repair import forget_key
+def _delete_posted(context: Context, subject: Subject) -> list[SubjectPlace]:
+    """Delete the posted rows of the subject; where they were."""
+    store, places = context.project.online(), _posted(context.project, subject)
 
-    snapshots = {name: newest_snapshot(project, name) for name in table.plan.sources}
-    known = {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
-    frames = scans(project, known, {name: snapshot.id for name, snapshot in known.items()}, as_of=None)
-    gone = table.hashed.frames(deletions(project, table.plan, known, as_of=None))
-    key = table.hashed.key({column: subject.value})
-    forget_key(table.plan, table.hashed.frames(frames), project.online(), table.name, key, deletions=gone)
+    def delete(cells: Cells, name: str, column: str) -> None:
+        from cumulant.features.posted.posted_events import SourceLog
+
+        log, keys = SourceLog(cells, name), _rows(cells, name, column, subject)
+        log.load(keys)
+        log.forget(keys, log.first)
+        log.save()
+
+    if places:
+        _mark_deleted(context, subject)
+    names = {place.where for place in places}
+    for name, column in _logs(context.project, subject):
+        if name in names:
+            store.update(partial(delete, name=name, column=column))
+    return places
+
+
+def _mark_deleted(context: Context, subject: Subject) -> None:
+    """Note that tables must be filled again, whenever this process ends."""
+    with context.transaction() as transaction:
+        for source in subject.columns:
+            now = context.now()
+            erasure = read_erasure(transaction, source, subject.hash) or RecordedErasure(at=now)
+            marked = msgspec.structs.replace(erasure, posted_rows_deleted=now)
+            write_erasure(transaction, source, subject.hash, marked)
+
+
+def _fill_again(context: Context, table: _Table) -> None:
+    inputs, known = table.inputs, {name: newest_snapshot(context.project, name) for name in table.inputs.plan.sources}
+    snapshots = {name: snapshot for name, snapshot in known.items() if snapshot is not None}
+    materialize(context, inputs.plan, snapshots, as_of=inputs.as_of, since=inputs.since, into=table.name, anew=True)

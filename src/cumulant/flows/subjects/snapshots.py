@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError
-from cumulant.flows.data.validate import ERASED, REFUSED, SNAPSHOT, snapshots_of
+from cumulant.flows.data.erasures import RecordedErasure, read_erasure, write_erasure
+from cumulant.flows.data.validate import REFUSED, SNAPSHOT, snapshots_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt, status_after, total
@@ -93,11 +94,12 @@ def erase_rows(context: Context, subject: Subject) -> Receipt:
 
 
 def _record(context: Context, subject: Subject) -> None:
-    """The rows by which sources are read without the subject."""
+    """The rows by which sources are read without the subject, also if it had been admitted again."""
     with context.transaction() as transaction:
         for source in subject.columns:
-            if transaction.get(ERASED, f"{source}/{subject.hash}") is None:
-                transaction.put(ERASED, f"{source}/{subject.hash}", {"at": context.now().isoformat()})
+            erasure = read_erasure(transaction, source, subject.hash)
+            if erasure is None or erasure.admitted is not None:
+                write_erasure(transaction, source, subject.hash, RecordedErasure(at=context.now()))
 
 
 def _snapshots(project: Project, source: str) -> list[Snapshot]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cumulant.flows.subjects import logs, online_state, records, snapshots
 from cumulant.flows.subjects.places import SubjectStore
 
-#: in the order of an erasure: the state is made again from snapshots without the subject, and labels are found by
-#: predictions, which go last
+#: in the order of an erasure: the state is made again from snapshots without the subject; labels and the gateway's
+#: requests are found by predictions, which go after them
 STORES: tuple[SubjectStore, ...] = (
     SubjectStore(
         name=logs.INBOX,
@@ -58,18 +58,18 @@ STORES: tuple[SubjectStore, ...] = (
         erase=logs.erase_labels,
     ),
     SubjectStore(
+        name=logs.EXCHANGES,
+        packages=("flows/traffic",),
+        holds="the gateway's requests: keys as hashes, names that callers gave; no paths and no rows",
+        find=logs.find_exchanges,
+        erase=logs.erase_exchanges,
+    ),
+    SubjectStore(
         name=logs.PREDICTIONS,
         packages=("serving",),
         holds="requests and answers, personal values as hashes",
         find=logs.find_predictions,
         erase=logs.erase_predictions,
-    ),
-    SubjectStore(
-        name=logs.EXCHANGES,
-        packages=("flows/traffic",),
-        holds="the gateway's requests, keys of callers as hashes",
-        find=logs.find_exchanges,
-        erase=logs.keep_exchanges,
     ),
     SubjectStore(
         name=records.CASES,

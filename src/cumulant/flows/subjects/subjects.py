@@ -1,20 +1,25 @@
-"""Find and erase what a project holds of a subject."""
+"""Find and erase what a project holds of a subject, and admit it again."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from cumulant.core.errors import UsageError, not_found
+from cumulant.core.errors import NotFoundError, UsageError, not_found
 from cumulant.core.events import Fact
 from cumulant.core.progress import Progress, silent
+from cumulant.flows.data.erasures import read_erasure, write_erasure
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, subject_of
 from cumulant.flows.subjects.stores import STORES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cumulant.flows.data.erasures import RecordedErasure
     from cumulant.flows.ledger.run_context import Context
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
@@ -30,6 +35,15 @@ class SubjectErased(Fact, frozen=True, kw_only=True):
     stores: dict[str, str]
     #: records that are remaining, hashes included
     remaining: int
+
+
+class SubjectAdmitted(Fact, frozen=True, kw_only=True):
+    """New rows of an erased subject are read. `subject` is the keyed hash; `since`: events from then on, by source."""
+
+    kind: ClassVar[str] = "subjects.admitted"
+
+    subject: str
+    since: dict[str, datetime]
 
 
 class FoundSubject(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +114,51 @@ def erase_subject(
     return Erasure(
         subject=subject.hash, sources=tuple(subject.columns), receipts=tuple(receipts), remaining=tuple(remaining)
     )
+
+
+@verb("subjects.admit")
+def admit_subject(
+    project: Project, value: str, *, principal: Principal, source: str = "", progress: Progress = silent
+) -> SubjectAdmitted:
+    """Read rows of an erased subject again: those of events after its erasure, which the next run on the data reads.
+
+    Earlier rows stay out, such as those of a file that is delivered again.
+
+    Raises:
+        UsageError: no source declares a subject; a source has no event time.
+        NotFoundError: there is no such source, or the subject was not erased there.
+    """
+    subject = _subject(project, value, source)
+    with (
+        open_run(project, "admit subject", principal=principal, progress=progress) as context,
+        context.transaction() as transaction,
+    ):
+        recorded = {name: read_erasure(transaction, name, subject.hash) for name in subject.columns}
+        erasures = {name: erasure for name, erasure in recorded.items() if erasure is not None}
+        _check_admission(project, subject, erasures)
+        for name, erasure in erasures.items():
+            admitted = msgspec.structs.replace(erasure, admitted=erasure.admitted or context.now())
+            write_erasure(transaction, name, subject.hash, admitted)
+        since = {name: erasure.at for name, erasure in erasures.items()}
+        fact = SubjectAdmitted(subject=subject.hash, since=since)
+        transaction.emit(fact)
+    return fact
+
+
+def _check_admission(project: Project, subject: Subject, erasures: Mapping[str, RecordedErasure]) -> None:
+    if not erasures:
+        raise NotFoundError(
+            f"no erasure of {subject.hash} is recorded, so that its rows are read",
+            subject=subject.hash,
+            hint="check the value, and that the environment has the salt of the erasure",
+        )
+    for name in erasures:
+        if project.policies.sources[name].spec.time is None:
+            raise UsageError(
+                f"{name} has no event time, by which rows from before the erasure would be told from later ones",
+                subject=name,
+                hint=f"declare data.{name}.event_time, or admit the subject to another source with --source",
+            )
 
 
 def _search(context: Context, subject: Subject) -> list[SubjectPlace]:

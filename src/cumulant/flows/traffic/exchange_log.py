@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import timedelta
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.core.traffic import Exchange
 from cumulant.ports.log import Log, LogCursor, PartInfo, split_covered
 
@@ -37,6 +38,19 @@ class LoggedExchanges:
             pass
         return exchanges, position.text
 
+    def erase_names(self, keys: Collection[str], requests: Collection[str]) -> int:
+        """As the port; parts are replaced, those first that were merged and wait for their deletion."""
+        with self._log.maintenance() as mine:
+            if not mine:
+                raise LeaseHeldError(f"another process maintains {self._log.location}", hint="run this again later")
+            count = 0
+            for day in self._log.days():
+                current, covered = split_covered(self._log.parts(day))
+                for part in (*covered, *current):
+                    with suppress(FileNotFoundError):
+                        count += _erase_names(self._log, part, keys, requests)
+            return count
+
     def _unread(self, position: LogCursor) -> Iterator[PartInfo]:
         """Parts with what was not read. A part's day is that of its writing, so that earlier days are complete."""
         days = self._log.days()
@@ -50,15 +64,33 @@ class LoggedExchanges:
                 )
 
 
+def _erase_names(log: Log, part: PartInfo, keys: Collection[str], requests: Collection[str]) -> int:
+    """How many exchanges of a part were emptied; where there are none, it is not replaced."""
+    from cumulant.flows.traffic.exchange_parts import write_part
+
+    rows = _read_rows(log, part)
+    count = sum(row.names(keys, requests) for row in rows)
+    if count:
+        with log.replace(part) as stream:
+            write_part(stream, [row.without_names() if row.names(keys, requests) else row for row in rows])
+    return count
+
+
 def _new_rows(log: Log, part: PartInfo, position: LogCursor) -> list[Exchange]:
     """The rows of a part that were not read from the parts that it was merged of."""
+    read = position.intervals.get(f"{part.day}/{part.life}", [])
+    rows = enumerate(_read_rows(log, part), part.first)
+    return [row for number, row in rows if not any(low <= number <= high for low, high in read)]
+
+
+def _read_rows(log: Log, part: PartInfo) -> list[Exchange]:
     import pyarrow as pa
 
     from cumulant.flows.traffic.exchange_parts import read_part
 
     try:
         with log.open(part) as stream:
-            rows = read_part(stream)
+            return read_part(stream)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
@@ -67,5 +99,3 @@ def _new_rows(log: Log, part: PartInfo, position: LogCursor) -> list[Exchange]:
             subject=part.key,
             hint="delete it, if its exchanges can be missed",
         ) from None
-    read = position.intervals.get(f"{part.day}/{part.life}", [])
-    return [row for number, row in enumerate(rows, part.first) if not any(low <= number <= high for low, high in read)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import RefusedError, UsageError
+from cumulant.core.errors import CumulantError, RefusedError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import machine_memory
@@ -19,6 +19,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.code_bundle import CODE, open_code
 from cumulant.flows.ledger.run_context import without_secrets
 from cumulant.flows.ledger.step_function import RUN_STEP, RunReference, StepFunction
+from cumulant.flows.ledger.stored_overrides import delete_overrides, read_overrides
 from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.endpoints import STATE
@@ -89,6 +90,7 @@ def run_worker(
         project.journal(),
         project.drivers.client(_HERE, "compute"),
         prepare=partial(_call_here, project),
+        forget=partial(_forget, project),
         offer=offer,
         actor=Actor(principal.id),
         progress=progress,
@@ -99,16 +101,26 @@ def run_worker(
 
 @contextmanager
 def _call_here(project: Project, call: StepCall) -> Iterator[StepCall]:
-    """The call with the project's code of this machine's copy, and without what only chose the machine."""
+    """The call with the project's code of this machine's copy and the command's overrides, and without what only chose
+    the machine.
+    """
     arguments = _arguments(project, call)
     folder = project.state / _FOLDER / CODE
     with ExitStack() as stack:
         with without_secrets(project):
             code = open_code(project.objects(), call.code, folder, state=project.root / STATE)
             root = stack.enter_context(code)
-        here = msgspec.structs.replace(arguments, run=msgspec.structs.replace(arguments.run, root=str(root)))
+            overrides = read_overrides(project.objects(), arguments.run.stored_overrides)
+        run = msgspec.structs.replace(arguments.run, root=str(root), overrides=overrides, stored_overrides="")
+        here = msgspec.structs.replace(arguments, run=run)
         plain: dict[str, object] = msgspec.to_builtins(here)
         yield msgspec.structs.replace(call, arguments=plain, resources=type(call.resources)())
+
+
+def _forget(project: Project, call: StepCall) -> None:
+    """Delete what was stored for this call alone."""
+    with suppress(CumulantError):  # no step of a command, or the store does not answer: `clean` deletes it
+        delete_overrides(project.objects(), _arguments(project, call).run.stored_overrides)
 
 
 def _arguments(project: Project, call: StepCall) -> _Arguments:

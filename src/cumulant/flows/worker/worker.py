@@ -76,6 +76,7 @@ class StepWorker:
         journal: where steps are queued.
         compute: runs a step in a process of this machine.
         prepare: makes a call one that can run here while the block lasts, such as with the project's code.
+        forget: deletes what was stored for a call alone, once its row is deleted.
         offer: what this worker has for a step.
         progress: reports each step that begins, and reasons to wait.
         lease: seconds without a renewal after which another worker may take a step over.
@@ -87,13 +88,14 @@ class StepWorker:
         compute: Compute,
         *,
         prepare: Callable[[StepCall], AbstractContextManager[StepCall]],
+        forget: Callable[[StepCall], None] = lambda _: None,
         offer: WorkerOffer,
         actor: Actor,
         progress: Progress,
         clock: Clock | None = None,
         lease: float = LEASE_SECONDS,
     ) -> None:
-        self._journal, self._compute, self._prepare = journal, compute, prepare
+        self._journal, self._compute, self._prepare, self._forget = journal, compute, prepare, forget
         self._offer, self._actor, self._progress = offer, actor, progress
         self._clock, self._lease = clock or SystemClock(), lease
         self._name = str(this_process())
@@ -220,13 +222,18 @@ class StepWorker:
 
     def _remove_settled(self, rows: list[Row]) -> None:
         before = self._clock.now() - _KEPT
-        old = [row for row, step in readable(rows) if row.updated < before and is_settled(step)]
-        if old:
-            with self._journal.transaction(actor=self._actor) as transaction:
-                for row in old:
-                    present = transaction.get(row.kind, row.key)
-                    if present is not None and present.version == row.version:
-                        transaction.delete(row.kind, row.key)
+        old = [(row, step) for row, step in readable(rows) if row.updated < before and is_settled(step)]
+        if not old:
+            return
+        deleted = []
+        with self._journal.transaction(actor=self._actor) as transaction:
+            for row, step in old:
+                present = transaction.get(row.kind, row.key)
+                if present is not None and present.version == row.version:
+                    transaction.delete(row.kind, row.key)
+                    deleted.append(step.call)
+        for call in deleted:
+            self._forget(call)
 
 
 def _lost_workers(step: QueuedStep) -> StepFailedError:

@@ -142,6 +142,8 @@ class Checker:
         hint = ""
         if isinstance(entry.value, (bool, int, float)) and any(isinstance(o.type, inspect.StrType) for o in options):
             hint = "; put it in quotes"
+        advice = next((option.extra["advice"] for option in options if "advice" in option.extra), None)
+        hint = f"; {advice}" if advice and isinstance(entry.value, (list, dict)) else hint
         self.note(entry.place, f"{_named(path)} must be {wanted}, not {_shown(entry.value)}{hint}")
 
 

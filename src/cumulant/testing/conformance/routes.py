@@ -116,6 +116,7 @@ class GatewayRoutesConformance(RoutesConformance):
         gateway = connect()
         assert gateway.address() is None
         assert gateway.exchanges()[0] == []
+        assert gateway.erase_names(["a key"], ["a request"]) == 0
 
     def test_the_share_of_a_gateway_is_no_change_of_routes(self, connect: Callable[[], Gateway]) -> None:
         routes = routes_of("http://127.0.0.1:1", limits=msgspec.structs.replace(CALM, rate=5), revision=3)

@@ -62,6 +62,8 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert began <= exchange.time <= time.time() * 1e6 + 1e6
         assert 0 < exchange.duration_us < 30e6
         assert not exchange.rescued
+        assert traffic.erase_names([], [exchange.request]) == 1
+        assert traffic.exchanges()[0] == [exchange.without_names()]
 
     def test_only_the_gateway_sends_a_server_its_arm(
         self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
