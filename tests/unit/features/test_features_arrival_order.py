@@ -6,22 +6,21 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-import msgspec
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiled_tables import SMALL, check_form, rows_of
 
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
 from cumulant.features.definition.definitions import source
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
-from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.features.online.state import Events, decode_events, entity_key
 from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.online.tiles import TILES, TileRule
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 
@@ -67,7 +66,7 @@ def plan_of(*key: str) -> FeaturePlan:
 PLANS = {"number": plan_of("id"), "text": plan_of("part"), "both": plan_of("part", "id")}
 
 
-def rows_of(random: Random, count: int) -> list[Row]:
+def made_rows(random: Random, count: int) -> list[Row]:
     """Rows of which many become known at one moment."""
     rows = []
     for number in random.sample(range(100), count):
@@ -99,31 +98,38 @@ def arriving(plan: FeaturePlan, rows: list[Row], random: Random) -> list[list[Ro
     return [pieces[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(pieces)], strict=True)]
 
 
-def filled(plan: FeaturePlan, stored: list[Row], posts: list[list[Row]]) -> MemoryOnline:
-    store = MemoryOnline()
-    materialize(plan, {"tx": pl.DataFrame(stored, schema=SCHEMA)}, store, table="t")
-    writer = StateWriter(plan, store, "t", now_us=lambda: 0)
+def filled(
+    plan: FeaturePlan, stored: list[Row], posts: list[list[Row]], tiles: TileRule = TILES, *, again: bool = False
+) -> MemoryOnline:
+    """A table that is filled and posted to; `again`: and then filled from the same rows and what was posted."""
+    store, frames = MemoryOnline(), {"tx": pl.DataFrame(stored, schema=SCHEMA)}
+    materialize(plan, frames, store, table="t", tiles=tiles)
+    writer = StateWriter(plan, store, "t", now_us=lambda: 0, tiles=tiles)
     for post in posts:
         advance([writer], "tx", post)
+    if again:
+        materialize(plan, frames, store, table="t", tiles=tiles)
     return store
 
 
-def entities(plan: FeaturePlan, store: MemoryOnline) -> list[Events | None]:
-    """All events, without the number of the change that wrote them."""
-    keys = [entity_key(group.number, [card]) for group in groups_of(plan) for card in CARDS]
-    found = [None if blob is None else decode_events(blob) for blob in store.get("t", keys)]
-    return [None if events is None else msgspec.structs.replace(events, version=b"") for events in found]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(PLANS)), st.integers(1, 14), st.integers(0, 2**32))
-def test_any_order_of_arrival_gives_one_state_and_the_features_offline(key: str, count: int, seed: int) -> None:
+@settings(max_examples=90, deadline=None)
+@given(
+    st.sampled_from(sorted(PLANS)),
+    st.sampled_from([TILES, SMALL, TileRule(1, 4), TileRule(8, 3)]),
+    st.integers(1, 20),
+    st.integers(0, 2**32),
+    st.booleans(),
+)
+def test_any_order_of_arrival_gives_one_state_and_the_features_offline(
+    key: str, tiles: TileRule, count: int, seed: int, again: bool
+) -> None:
     plan, random = PLANS[key], Random(seed)
-    rows = rows_of(random, count)
+    rows = made_rows(random, count)
     cut = random.randint(0, count)
-    whole = filled(plan, rows, [])
-    posted = filled(plan, rows[:cut], arriving(plan, rows[cut:], random))
-    assert entities(plan, posted) == entities(plan, whole)
+    whole = filled(plan, rows, [], tiles)
+    posted = filled(plan, rows[:cut], arriving(plan, rows[cut:], random), tiles, again=again)
+    check_form(posted, tiles)
+    assert rows_of(posted) == rows_of(whole)
     shuffled = random.sample(rows, count)
     offline = compute(plan, {"tx": pl.DataFrame(shuffled, schema=SCHEMA)}).to_dicts()
     for together_from in (1, 1000):

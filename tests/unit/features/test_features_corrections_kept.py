@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
+from tiled_tables import events_of
 
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt, Source
 from cumulant.core.units import to_micros
@@ -16,7 +17,7 @@ from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.features.online.state import decode_events
+from cumulant.features.online.state import Events
 from cumulant.features.online.state_writer import LATE_US, StateWriter
 from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.state_update import advance
@@ -98,22 +99,21 @@ def test_a_correction_keeps_the_day_of_tolerance_of_late_requests(known: bool) -
     assert [count for _, count in after] == [count for _, count in before]
     assert after[1:] == before[1:]
     # Of a correction of an old row room is made for that one; of a new row up to a day before it.
-    times = decode_events(next(iter(_entities(served)))).times
+    times = _events(served).times
     assert served.post(row(10**5, NOW)) == 1
-    assert len(decode_events(next(iter(_entities(served)))).times) < len(times)
+    assert len(_events(served).times) < len(times)
     assert [served.at(moment) for moment in moments[1:]] == before[1:]
 
 
-def _entities(served: Served) -> list[bytes]:
-    return [blob for key, blob in served.store._tables["t"].items() if not key.startswith(b"\x00")]
+def _events(served: Served) -> Events:
+    return next(iter(events_of(served.store).values()))
 
 
 @pytest.mark.parametrize("moment", [-1, 1, 10**9])
 def test_blobs_that_say_one_moment_keep_the_day_of_tolerance(moment: int) -> None:
     """Earlier versions of Cumulant wrote the moment of a correction as if events had been dropped up to it."""
     served = Served(PLANS[False], ROWS)
-    key = next(key for key in served.store._tables["t"] if not key.startswith(b"\x00"))
-    older = decode_events(served.store._tables["t"][key])
+    ((key, older),) = events_of(served.store).items()
     older = msgspec.structs.replace(older, since_us=to_micros(NOW) + moment * 1_000_000)
     served.store.put("t", [(key, msgspec.msgpack.encode(older))])
     before = [served.at(NOW - hours * HOUR) for hours in (0.5, 23.9)]

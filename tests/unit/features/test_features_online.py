@@ -84,6 +84,22 @@ def test_rows_answer_at_their_own_moment_with_the_age_of_what_they_used() -> Non
     assert found.age == [1800.0, 0.0, None, None, None]
 
 
+@pytest.mark.parametrize("together_from", [1, 1000])
+def test_a_row_without_a_value_adds_none_where_all_stored_rows_have_one(together_from: int) -> None:
+    features = {
+        "sum": card.sum("amount", window="1d"),
+        "mean": card.mean("amount", window="1d"),
+        "n": card.count("amount", window="1d"),
+        "most": card.max("amount", window="1d"),
+    }
+    store, plan = MemoryOnline(), make_plan(**features)
+    materialize(plan, {"tx": history([0, 1])}, store, table="t")
+    found = OnlineFeatures(plan, store, "t", together_from=together_from).vectors(
+        [ask(2, amount=None), ask(2, amount=None, card="b")]
+    )
+    assert found.columns == {"sum_1d": [3.0, None], "mean_1d": [1.5, None], "n_1d": [2, 0], "most_1d": [2.0, None]}
+
+
 def test_features_of_expressions_and_of_every_type_come_out_as_python_values() -> None:
     plan = make_plan(
         row=tx.columns("amount", "day"),

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.plan import DType
 from cumulant.features.online.entity_history import EntityHistory
-from cumulant.features.online.state import FORMAT, STATE_KEY, TableState, decode_events, decode_state
+from cumulant.features.online.entity_reads import (
+    ATTEMPTS,
+    KnownTiles,
+    never_whole,
+    open_entity,
+    take_tiles,
+    unreadable,
+)
+from cumulant.features.online.state import FORMAT, STATE_KEY, TableState, decode_state
 from cumulant.ports.online import OnlineStore
 
 
@@ -67,6 +75,9 @@ class _CachedEntity:
         self.history, self.checked = history, checked
 
 
+Entities = tuple[TableState, dict[bytes, EntityHistory]]
+
+
 class EntityCache:
     """Decoded entities of one table, and the state that they belong to."""
 
@@ -86,7 +97,7 @@ class EntityCache:
         self._blob: bytes | None = None
         self._lock = threading.Lock()
 
-    def fetch(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
+    def fetch(self, keys: Iterable[bytes]) -> Entities:
         """The state and the entities that exist, all as they stood at one moment."""
         store = self._store
         if store is None:
@@ -94,17 +105,23 @@ class EntityCache:
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
-            missing = [key for key in wanted if (known := self._kept.get(key)) is None or known.checked != now]
-            blobs = store.get(self._table, [STATE_KEY, *missing])
-            if self._renew(blobs[0]) and len(missing) < len(wanted):
-                missing = wanted
-                blobs = store.get(self._table, [STATE_KEY, *missing])
+            changed = [key for key in wanted if (cached := self._kept.get(key)) is None or cached.checked != now]
+            blobs = store.get(self._table, [STATE_KEY, *changed])
+            if self._renew(blobs[0]) and len(changed) < len(wanted):
+                changed = wanted
+                blobs = store.get(self._table, [STATE_KEY, *changed])
                 self._renew(blobs[0])
-            return self._take(wanted, missing, blobs[1:])
+            if missing := self._keep_all(changed, blobs, {}):
+                reads = self._reads(wanted, changed, missing)
+                places = next(reads)
+                while places:
+                    places = reads.send(store.get(self._table, places))
+            return self._take(wanted)
 
-    async def read(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
+    async def read(self, keys: Iterable[bytes]) -> Entities:
         """As `fetch`, of a store that is read over a network: everything in one round trip, whatever is cached, since
-        a second one would cost more. What did not change is not decoded again.
+        a second one would cost more. What did not change is not decoded again; tiles that are not cached are read by
+        a second one.
         """
         store, wanted = self._store, list(keys)
         if store is None:
@@ -112,16 +129,55 @@ class EntityCache:
         blobs = await store.read(self._table, [STATE_KEY, *wanted])
         with self._lock:
             self._renew(blobs[0])
-            return self._take(wanted, wanted, blobs[1:])
+            missing = self._keep_all(wanted, blobs, {})
+            if not missing:
+                return self._take(wanted)
+            reads = self._reads(wanted, wanted, missing)
+            places = next(reads)
+        while True:
+            blobs = await store.read(self._table, places)
+            with self._lock:
+                places = reads.send(blobs)
+                if not places:
+                    return self._take(wanted)
 
-    def _take(
-        self, wanted: Sequence[bytes], keys: Sequence[bytes], blobs: Sequence[bytes | None]
-    ) -> tuple[TableState, dict[bytes, EntityHistory]]:
-        """Keep the blobs of `keys`, which are of the present state; the state and the entities that are wanted."""
+    def _reads(
+        self, wanted: Sequence[bytes], keys: Sequence[bytes], tiles: Sequence[bytes]
+    ) -> Generator[list[bytes], Sequence[bytes | None], None]:
+        """Yields what must be read at one moment: the entities of `keys` with the tiles that are missing; nothing, once
+        all that is wanted is kept as it stood at the moment of the last read.
+        """
+        known, generation = KnownTiles(), ""
+        for _ in range(ATTEMPTS):
+            blobs = yield [STATE_KEY, *keys, *tiles]
+            renewed = self._renew(blobs[0])
+            if self._state is not None and self._state.generation != generation:
+                known, generation = KnownTiles(), self._state.generation
+            self._take_tiles(known, tiles, blobs[1 + len(keys) :])
+            if renewed and len(keys) < len(wanted):
+                keys, tiles = wanted, []
+                continue
+            missing = self._keep_all(keys, blobs, known)
+            if not missing:
+                yield []
+                return
+            if not set(missing).isdisjoint(tiles):
+                raise unreadable(self._table)
+            tiles = missing
+        raise never_whole(self._table)
+
+    def _keep_all(self, keys: Sequence[bytes], blobs: Sequence[bytes | None], known: KnownTiles) -> list[bytes]:
+        """Keep entities as they were read after the state; the places of missing tiles."""
+        assert self._state is not None
+        sequence, missing = self._state.sequence, list[bytes]()
+        for key, blob in zip(keys, blobs[1 : 1 + len(keys)], strict=True):
+            missing += self._keep(key, blob, sequence, known)
+        return missing
+
+    def _take(self, wanted: Sequence[bytes]) -> Entities:
+        """The state and the entities that are wanted; the longest unused of the others leave."""
         state = self._state
         assert state is not None
-        for key, blob in zip(keys, blobs, strict=True):
-            self._keep(key, blob, state.sequence)
         for key in wanted:
             self._kept.move_to_end(key)
         histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
@@ -141,33 +197,41 @@ class EntityCache:
         self._state, self._blob = state, blob
         return True
 
-    def _keep(self, key: bytes, blob: bytes | None, sequence: int) -> None:
+    def _keep(self, key: bytes, blob: bytes | None, sequence: int, known: KnownTiles) -> Sequence[bytes]:
+        """Keep an entity as it was read; where tiles are missing, their places."""
         cached = self._kept.get(key)
+        old = None if cached is None else cached.history
         if cached is not None:
-            old = cached.history
             if blob is None:
                 unchanged = old is None
             else:  # a blob ends with the number of the change that wrote it
                 unchanged = old is not None and len(blob) == old.size and blob.endswith(old.version)
             if unchanged:
                 cached.checked = sequence
-                return
-        history = None if blob is None else self._decode(key, blob)
+                return ()
+        history = None if blob is None else self._open(key, blob, known, old)
+        if isinstance(history, list):
+            return history
         if cached is not None:
-            self._bytes -= _size(key, cached.history)
+            self._bytes -= _size(key, old)
         self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
+        return ()
 
-    def _decode(self, key: bytes, blob: bytes) -> EntityHistory:
+    def _open(
+        self, key: bytes, blob: bytes, known: KnownTiles, before: EntityHistory | None
+    ) -> EntityHistory | list[bytes]:
         kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
         try:
-            return EntityHistory(decode_events(blob), kinds, len(blob))
+            return open_entity(key, blob, kinds, known, before)
         except msgspec.MsgspecError as error:
-            raise IntegrityError(
-                f'the events of an entity in the online state "{self._table}" cannot be read',
-                subject=self._table,
-                hint="another program wrote there, or its store is damaged: fill it again",
-            ) from error
+            raise unreadable(self._table) from error
+
+    def _take_tiles(self, known: KnownTiles, places: Sequence[bytes], blobs: Sequence[bytes | None]) -> None:
+        try:
+            take_tiles(known, places, blobs)
+        except msgspec.MsgspecError as error:
+            raise unreadable(self._table) from error
 
 
 def _no_store() -> EngineUnavailableError:
@@ -175,4 +239,4 @@ def _no_store() -> EngineUnavailableError:
 
 
 def _size(key: bytes, history: EntityHistory | None) -> int:
-    return len(key) + (0 if history is None else history.size)
+    return len(key) + (0 if history is None else history.whole_size)

@@ -7,9 +7,9 @@ numpy; long ones by exact prefix sums made on first use.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cumulant.features.offline.kernel.whole import exact_sum
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.scalars import finite, whole
 from cumulant.features.online.state import Events, Slot
+from cumulant.features.online.tiles import Tile
 
 _LONG = 512
 #: values that are kept as a list, which takes several times their stored size
@@ -121,11 +122,25 @@ def _fsum(values: list[float]) -> float:
         return half * 4 if abs(half) < 2.0**1021 else math.inf
 
 
-class EntityHistory:
-    """One entity's decoded blob."""
+class StoredTiles(NamedTuple):
+    """The tiles of an entity, as its blob lists them, their stored sizes, and how many events they have."""
 
-    def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
-        self.size, self.events, self._kinds = size, events, kinds
+    listed: bytes = b""
+    tiles: Sequence[Tile] = ()
+    sizes: Sequence[int] = ()
+    events: int = 0
+
+
+_NO_TILES = StoredTiles()
+
+
+class EntityHistory:
+    """One entity's decoded blob, of `size` bytes, joined with its tiles, which come first."""
+
+    def __init__(self, events: Events, kinds: tuple[DType, ...], size: int, tiles: StoredTiles = _NO_TILES) -> None:
+        self.size, self.events, self._kinds, self.tiles = size, events, kinds, tiles
+        #: of all that is stored
+        self.whole_size = size + sum(tiles.sizes)
         self.since, self.version = events.since, events.version
         #: made for the second search: an entity that is often read is kept decoded
         self._identity_set: frozenset[int] | None = None
@@ -150,9 +165,10 @@ class EntityHistory:
             if self.events.identities is None:
                 return False
             identities = memoryview(self.events.identities).cast("q")
-            if not self._searched and len(identities) <= _SHARED:
+            if not self._searched:
                 self._searched = True
-                return identity in identities
+                few = len(identities) <= _SHARED
+                return identity in identities if few else bool((np.frombuffer(identities, np.int64) == identity).any())
             self._identity_set = frozenset(identities)
         return identity in self._identity_set
 

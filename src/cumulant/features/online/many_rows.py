@@ -200,7 +200,7 @@ class ManyRows:
         """The rows' own values, once for each window, and which there are; None where no row has one."""
         values = [own.values[slot] if own.values else None for own in self._own]
         exists = np.array([value is not None for value in values], dtype=np.bool_)
-        if not exists.any():
+        if all(own.enters is None for own in self._own):
             return None, None
         numbers = [0 if value is None else value for value in values]
         if is_float:

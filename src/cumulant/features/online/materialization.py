@@ -42,6 +42,7 @@ from cumulant.features.online.state import (
     typecode,
 )
 from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.online.tiles import TILES, TileRule, entity_rows
 from cumulant.features.posted.state_update import catch_up
 from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
@@ -68,6 +69,7 @@ def materialize(
     since: datetime | None = None,
     scope: str = "",
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
+    tiles: TileRule = TILES,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -84,6 +86,7 @@ def materialize(
             are carried over.
         deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
             that a posted row that is older than the deletion of its key stays out.
+        tiles: which entities are divided, as by all writers of the table.
 
     Returns:
         What was stored. Two fillings of equal content have one generation.
@@ -93,13 +96,13 @@ def materialize(
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
-    filling.deletions = deletions or {}
+    filling.deletions, filling.tiles = deletions or {}, tiles
     store.swap(table, filling.rows())
     reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
     for name in filling.versions:
         trim_log(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
     if groups_of(plan):
-        catch_up(StateWriter(plan, store, table))
+        catch_up(StateWriter(plan, store, table, tiles=tiles))
     done = MaterializationReport(
         rows=filling.events,
         entities=filling.entities,
@@ -112,18 +115,18 @@ def materialize(
     return done
 
 
-def entity_blobs(
+def entity_events(
     plan: FeaturePlan,
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
     state: TableState,
     keys: Collection[bytes],
-) -> dict[bytes, bytes]:
-    """The blobs of some entities as `materialize` would write them, for a table with this `state`; no other rows are
+) -> dict[bytes, Events]:
+    """The events of some entities as `materialize` would store them, for a table with this `state`; no other rows are
     read.
     """
     as_of, since = (None if at is None else from_micros(at) for at in (state.as_of_us, state.since_us))
     filling, wanted = _Materialization(plan, frames, as_of, since, state.scope), set(keys)
-    blobs: dict[bytes, bytes] = {}
+    events: dict[bytes, Events] = {}
     for group in groups_of(plan):
         entities = [values for number, *values in map(msgspec.msgpack.decode, keys) if number == group.number]
         if not entities:
@@ -133,12 +136,12 @@ def entity_blobs(
         by = pl.DataFrame(entities, schema=list(group.by), orient="row")
         by = by.select(inside_as(name, frame.schema[name]) for name in group.by)
         rows = frame.join(by, on=group.by, how="semi", maintain_order="left")
-        blobs |= {key: blob for key, blob in filling.blobs(group, source, rows) if key in wanted}
-    return blobs
+        events |= {key: of for key, of in filling.entities_of(group, source, rows) if key in wanted}
+    return events
 
 
 class _Materialization:
-    """The blobs of all groups, one after the other, counted and hashed as they pass."""
+    """The rows of a table, one group after the other, counted and hashed as they pass."""
 
     def __init__(
         self,
@@ -155,6 +158,7 @@ class _Materialization:
         #: sources of which the table holds the rows in force
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
+        self.tiles = TILES
         self.events = self.entities = self.bytes = 0
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
 
@@ -164,12 +168,13 @@ class _Materialization:
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
             frame = read_fields(group.source, source.fields, self._frames[group.source])
-            for key, blob in self.blobs(group, source, frame):
+            for entity, events in self.entities_of(group, source, frame):
                 self.entities += 1
-                self.bytes += len(blob)
-                self.generation.update(key)
-                self.generation.update(blob)
-                yield key, blob
+                for key, blob in entity_rows(entity, events, self.tiles):
+                    self.bytes += len(blob)
+                    self.generation.update(key)
+                    self.generation.update(blob)
+                    yield key, blob
         for name in self.versions:
             rows, gone = self._frames[name], self.deletions.get(name)
             for key, blob in version_blobs(self._plan, name, rows, self._as_of_time, deletions=gone):
@@ -203,7 +208,7 @@ class _Materialization:
             sequence=time.time_ns() // 1000,
         )
 
-    def blobs(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
+    def entities_of(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, Events]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
         enters = keys >= 0
         if (known := valid(times)) is not None:
@@ -227,7 +232,7 @@ class _Materialization:
         for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
             since = changes.get(int(keys[order[lo]]))
             key = entity_key(group.number, values)  # type: ignore[arg-type]
-            yield key, encode(packed.events(int(lo), int(hi), since))
+            yield key, packed.events(int(lo), int(hi), since)
 
     def _seen(self, group: MeasureGroup, timeline: Timeline) -> Flags:
         """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup

@@ -24,6 +24,7 @@ from cumulant.features.online.python_compiler import Evaluate, compile_node
 from cumulant.features.online.requests import RequestReader, python_converter
 from cumulant.features.online.state import TableState
 from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.online.tiles import TILES, TileRule
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.state_update import advance, catch_up
 from cumulant.ports.online import OnlineStore
@@ -83,8 +84,9 @@ class OnlineFeatures:
         *,
         cache_bytes: int = 64 * 2**20,
         together_from: int | None = None,
+        tiles: TileRule = TILES,
     ) -> None:
-        self._plan, self._store, self._table = plan, store, table
+        self._plan, self._store, self._table, self._tiles = plan, store, table, tiles
         self._reader = RequestReader(plan.request)
         self._groups = [GroupReader(plan, group) for group in groups_of(plan)]
         self._cache: EntityCache | None = None
@@ -236,7 +238,7 @@ class OnlineFeatures:
         if self._store is None:
             raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
         if self._writer is None:
-            self._writer = StateWriter(self._plan, self._store, self._table)
+            self._writer = StateWriter(self._plan, self._store, self._table, tiles=self._tiles)
         return self._writer
 
     def advance(self, source: str, rows: Sequence[Mapping[str, object]]) -> AdvanceResult:

@@ -17,11 +17,14 @@ from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.entity_history import EntityHistory
-from cumulant.features.online.materialization import entity_blobs
+from cumulant.features.online.entity_reads import read_history
+from cumulant.features.online.materialization import entity_events
 from cumulant.features.online.requests import RequestReader
-from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode, entity_key
+from cumulant.features.online.state import STATE_KEY, Events, TableState, encode, entity_key
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.event_insert import Entity, GroupEvent
+from cumulant.features.online.tiles import TILES, TileRule, decode_entity, row_keys
+from cumulant.features.posted.event_columns import GroupEvent
+from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.posted_events import POSTED, LoggedRow, SourceLog, key_values, log_table
 from cumulant.features.posted.row_versions import decode_version, version_key
 from cumulant.features.posted.stored_versions import version_blobs
@@ -69,8 +72,7 @@ def read_key(
     """
     stored_keys = []
     for group, values in _entities(plan, key):
-        (blob,) = store.get(table, [entity_key(group.number, values)])
-        history = None if blob is None else EntityHistory(decode_events(blob), group.kinds, len(blob))
+        history = read_history(store, table, entity_key(group.number, values), group.kinds)
         stored_keys.append(_describe_key(plan, group, values, history, now=now, newest=newest))
     return tuple(stored_keys)
 
@@ -84,6 +86,7 @@ def forget_key(
     *,
     after: datetime | None = None,
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
+    tiles: TileRule = TILES,
 ) -> ForgetReport:
     """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
 
@@ -96,7 +99,7 @@ def forget_key(
     Raises:
         UsageError, RequestError: as `read_key`.
     """
-    writer = StateWriter(plan, store, table)
+    writer = StateWriter(plan, store, table, tiles=tiles)
     own = {entity_key(group.number, values) for group, values in _entities(plan, key) if set(group.by) == set(key)}
     if not own:
         raise _no_group(groups_of(plan), key)
@@ -109,8 +112,8 @@ def forget_key(
         for blob in versions.values()
         for _, key, _ in writer.versions[name].events(None if blob is None else decode_version(blob))
     }
-    blobs = entity_blobs(plan, frames, state, entities)
-    store.update(lambda cells: _rebuild(cells, writer, rows, entities, blobs, before=before))
+    events = entity_events(plan, frames, state, entities)
+    store.update(lambda cells: _rebuild(cells, writer, rows, entities, events, before=before))
     return ForgetReport(rows=sum(len(keys) for keys in rows.values()), entities=len(entities))
 
 
@@ -259,7 +262,7 @@ def _rebuild(
     writer: StateWriter,
     rows: Mapping[str, set[bytes]],
     entities: set[bytes],
-    blobs: Mapping[bytes, bytes],
+    events: Mapping[bytes, Events],
     *,
     before: Mapping[str, Mapping[bytes, bytes | None]],
 ) -> None:
@@ -267,9 +270,9 @@ def _rebuild(
     groups = {group.number: group for group in groups_of(writer.plan)}
     rebuilt: dict[bytes, Entity] = {}
     for key in entities:
-        group, blob = groups[msgspec.msgpack.decode(key)[0]], blobs.get(key)
+        group = groups[msgspec.msgpack.decode(key)[0]]
         keyed = bool(writer.plan.sources[group.source].key)
-        rebuilt[key] = Entity(group, None if blob is None else decode_events(blob), keyed=keyed)
+        rebuilt[key] = Entity(group, events.get(key), keyed=keyed, key=key, rule=writer.tiles)
     for source in sorted(writer.sources):
         log = SourceLog(cells, log_table(state.scope, source))
         posted = [(key, record) for key, record in _records(log) if key not in rows.get(source, ())]
@@ -287,11 +290,22 @@ def _rebuild(
             log.forget(rows[source], log.first)
             log.save()
     sequence = state.sequence + 1
-    written = [(key, None if value.empty else value.blob(sequence)) for key, value in rebuilt.items()]
-    restored = [value for versions in before.values() for value in versions.items()]
-    cells.put(
-        writer.table, [*written, *restored, (STATE_KEY, encode(msgspec.structs.replace(state, sequence=sequence)))]
-    )
+    written: dict[bytes, bytes | None] = {}
+    for (key, entity), blob in zip(rebuilt.items(), cells.get(writer.table, [*rebuilt]), strict=True):
+        written |= dict.fromkeys(_rows_before(key, blob))
+        written |= dict(entity.no_rows() if entity.empty else entity.rows(sequence))
+    for rows_before in before.values():
+        written |= rows_before
+    written[STATE_KEY] = encode(msgspec.structs.replace(state, sequence=sequence))
+    cells.put(writer.table, written.items())
+
+
+def _rows_before(key: bytes, blob: bytes | None) -> list[bytes]:
+    """Where the table holds an entity with this blob; of a damaged one the blob alone."""
+    try:
+        return [] if blob is None else row_keys(key, decode_entity(blob))
+    except msgspec.MsgspecError:
+        return [key]
 
 
 def _place_versions(

@@ -1,7 +1,8 @@
 """The stored form of online state: for each entity of a group, its events in the order in which they became known.
 
-A table holds one blob an entity and, under `STATE_KEY`, what the whole table was made from. Windows are evaluated on
-these events at the request's own moment, so that serving agrees with training to the microsecond.
+A table holds a blob an entity (several where it has many events: `tiles`) and, under `STATE_KEY`, what the whole table
+was made from. Windows are evaluated on these events at the request's own moment, so that serving agrees with training
+to the microsecond.
 
 A table that events are posted to is updated: `TableState.sequence` counts its changes, and each blob ends with the
 number of the change that wrote it, so that readers see cheaply what they need not read again.
@@ -16,7 +17,7 @@ import msgspec
 from cumulant.core.plan import DType
 from cumulant.features.offline.row_identity import key_form
 
-FORMAT = STATE_FORMAT = 3
+FORMAT = STATE_FORMAT = 4
 STATE_KEY = b"\x00state"
 
 

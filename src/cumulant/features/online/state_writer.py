@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import check_state
-from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode
-from cumulant.features.posted.event_insert import Entity, GroupEvent
+from cumulant.features.online.state import STATE_KEY, TableState, encode
+from cumulant.features.online.tiles import TILES, TileRule, decode_entity
+from cumulant.features.posted.event_columns import GroupEvent
+from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.posted.posted_events import LoggedRow, SourceLog
 from cumulant.features.posted.row_versions import corrections_of
@@ -36,7 +39,9 @@ def present_us() -> int:
 
 
 class StateWriter:
-    """One table of one plan, as rows are put into it. `now_us` is the present moment in microseconds."""
+    """One table of one plan, as rows are put into it. `now_us` is the present moment in microseconds; `tiles`: which
+    entities are divided, as in all fillings of the table.
+    """
 
     def __init__(
         self,
@@ -45,8 +50,9 @@ class StateWriter:
         table: str,
         *,
         now_us: Callable[[], int] = present_us,
+        tiles: TileRule = TILES,
     ) -> None:
-        self.plan, self.store, self.table, self.now_us = plan, store, table, now_us
+        self.plan, self.store, self.table, self.now_us, self.tiles = plan, store, table, now_us, tiles
         self.fingerprint = fingerprint(plan)
         self._groups: dict[str, list[GroupWriter]] = {}
         for group in groups_of(plan):
@@ -105,10 +111,12 @@ class StateWriter:
         """The blobs of the entities that the events change."""
         written: list[tuple[bytes, bytes | None]] = []
         for (key, (group, changes)), blob in zip(changing.items(), cells.get(self.table, list(changing)), strict=True):
-            entity = Entity(group.group, None if blob is None else decode_events(blob), keyed=bool(group.key))
+            entity = self._entity(cells, group, key, blob)
+            entity.prepare(event for each in changes for event in (each.event, each.remove) if event is not None)
             changed = False
             for change in changes:
-                removed = change.remove is not None and entity.remove(change.remove)
+                gone = change.remove
+                removed = gone is not None and entity.remove(gone.identity, gone)
                 placed = None if change.event is None else entity.place(change.event)
                 changed |= removed or bool(placed)
                 (update.known if placed is None and not removed else update.changed).add(change.row)
@@ -116,10 +124,21 @@ class StateWriter:
                     entity.changed_at(change.begins)
             moments = [change.event.first_moment for change in changes if change.event is not None]
             if changed and self._expire_events(entity, state, max(moments, default=None), group):
-                written.append((key, entity.blob(state.sequence + 1)))
+                written += entity.rows(state.sequence + 1)
             elif changed and blob is not None:  # nothing is left; the change is still recorded
-                written.append((key, None if entity.since is None else entity.blob(state.sequence + 1)))
+                written += entity.no_rows() if entity.since is None else entity.rows(state.sequence + 1)
         return written
+
+    def _entity(self, cells: Cells, group: GroupWriter, key: bytes, blob: bytes | None) -> Entity:
+        """An entity of the table, of which the blob was read."""
+        return Entity(
+            group.group,
+            None if blob is None else decode_entity(blob),
+            keyed=bool(group.key),
+            key=key,
+            read=partial(cells.get, self.table),
+            rule=self.tiles,
+        )
 
     def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
         """Drop events that are too old; False where none is left, so that there is nothing to write."""

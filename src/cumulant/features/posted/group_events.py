@@ -13,7 +13,7 @@ from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state import entity_key
-from cumulant.features.posted.event_insert import GroupEvent
+from cumulant.features.posted.event_columns import GroupEvent
 from cumulant.features.posted.posted_events import Inside, LoggedRow
 
 #: source and key of a row in its log
@@ -31,11 +31,11 @@ class TableUpdate:
 
 
 class EntityChange(NamedTuple):
-    """A change of an entity: the row with this key is replaced by its event, of a version that `begins` then."""
+    """A change of an entity: a row's event takes the place of the one to `remove`, of a version that `begins` then."""
 
     row: LogRow
     event: GroupEvent | None
-    remove: int | None = None
+    remove: GroupEvent | None = None
     begins: int | None = None
 
 

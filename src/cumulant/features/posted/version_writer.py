@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.online.state import encode
-from cumulant.features.posted.event_insert import GroupEvent
+from cumulant.features.posted.event_columns import GroupEvent
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, LogRow, TableUpdate
 from cumulant.features.posted.posted_events import LoggedRow, key_values
 from cumulant.features.posted.row_versions import (
@@ -81,9 +81,9 @@ class VersionWriter:
                 and _is_same_event(gone[1], come[1], dated=group.group.orders_by_event_time)
             ):
                 continue
-            remove = None if gone is None else gone[1].identity
             begins = None if stored is None else after.begins
-            change = EntityChange(row, None if come is None else come[1], remove, begins)
+            replaced, event = (None if each is None else each[1] for each in (gone, come))
+            change = EntityChange(row, event, replaced, begins)
             changing.setdefault(key, (group, []))[1].append(change)
 
 

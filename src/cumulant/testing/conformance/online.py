@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import polars as pl
@@ -198,6 +199,52 @@ class OnlineConformance(Suite):
         assert states[0] == states[1] == states[2]
         assert len(states[0][0]) == 6 * 8
 
+    def test_readers_of_an_entity_in_tiles_see_one_moment(self, online: OnlineStore) -> None:
+        """Each row is worth 1, so that sum and number agree at every moment and never fall. Rows change old tiles, and
+        begin new ones.
+        """
+        from cumulant.features.online.materialization import materialize
+        from cumulant.features.online.online import OnlineFeatures
+        from cumulant.features.online.state_writer import StateWriter
+        from cumulant.features.online.tiles import TileRule
+        from cumulant.features.posted.state_update import advance
+
+        plan, rule, rows = _sums(corrected=False), TileRule(limit=8, mean=4), 80
+        requests = [{"id": 10**6, "card": "a", "at": _moment(9)}]
+        materialize(plan, {"tx": _payments((0, "a", 0, 1.0))}, online, table="t", tiles=rule)
+        writer, seen, done = (
+            StateWriter(plan, online, "t", now_us=lambda: 0, tiles=rule),
+            list[object](),
+            threading.Event(),
+        )
+
+        async def read() -> None:
+            features = OnlineFeatures(plan, online, "t")
+            while not done.is_set():
+                request = features.request(requests)
+                if features.awaits:
+                    columns = features.vectors_of(request, await features.read_entities(request)).columns
+                else:
+                    columns = features.vectors(requests).columns
+                seen.append((columns["spent_1d"][0], columns["number_1d"][0]))
+            if features.awaits:  # the connection belongs to this loop
+                online.close()
+                await asyncio.sleep(0)
+
+        reader = threading.Thread(target=lambda: asyncio.run(read()))
+        reader.start()
+        try:
+            for number in range(1, rows):
+                # Far from each other, and in no order.
+                at = _moment(0) + timedelta(minutes=number * 67 % 240)
+                advance([writer], "tx", [_payment(number, "a", 0, 1.0) | {"at": at}])
+        finally:
+            done.set()
+            reader.join()
+        assert [pair for pair in seen if pair[0] != pair[1]] == []  # type: ignore[index]
+        assert seen == sorted(seen)  # type: ignore[type-var]
+        assert OnlineFeatures(plan, online, "t").vectors(requests).columns["number_1d"] == [rows]
+
     def test_meta(self, online: OnlineStore) -> None:
         online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})
         online.put_meta("cards", {"as_of": "2013-01-02"})
@@ -247,7 +294,7 @@ def _payments(*rows: tuple[int, str, int, float]) -> pl.DataFrame:
 
 
 def _sums(*, corrected: bool = True) -> FeaturePlan:
-    """A sum and the newest value by card, over a source whose rows may correct each other by the time in `changed`."""
+    """Windows by card, over a source whose rows may correct each other by the time in `changed`."""
     from cumulant.features.definition.definitions import source as features_source
     from cumulant.features.definition.loading import collect
     from cumulant.features.definition.plan import compile_plan
@@ -256,5 +303,9 @@ def _sums(*, corrected: bool = True) -> FeaturePlan:
     corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))
     source = Source("tx", ("id",), "at", fields, corrections=corrections if corrected else msgspec.UNSET)
     card = features_source("tx").by("card")
-    defined = {"spent": card.sum("amount", window="1d"), "newest": card.last("amount", window="1d")}
+    defined = {
+        "spent": card.sum("amount", window="1d"),
+        "number": card.count("amount", window="1d"),
+        "newest": card.last("amount", window="1d"),
+    }
     return compile_plan(collect(defined), {"tx": source}, entity="tx", predict_at=None)
