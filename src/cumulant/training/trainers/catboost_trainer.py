@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ _ONE_HOT = 255
 _MISSING = -1
 #: the score of a class that no row had: its probability is 0
 _NEVER = -1000.0
+#: fits of a process go one after the other: fits in several threads crash it (catboost issue 2620)
+_FITTING = threading.Lock()
 _PLAIN: dict[str, Parameter] = {
     "learning_rate": 0.1,
     "depth": 6,
@@ -48,7 +51,7 @@ _PLAIN: dict[str, Parameter] = {
 
 
 class CatBoost:
-    """Boosted symmetric trees. Fits are equal for equal rows, params and seed.
+    """Boosted symmetric trees. Fits are equal for equal rows, params, seed and threads.
 
     Raises:
         MissingPartError: catboost is not installed.
@@ -56,7 +59,7 @@ class CatBoost:
 
     name = "catboost"
     searched = True
-    parallel = True
+    parallel = False  # one fit uses all cores: see `_FITTING`
 
     def __init__(self) -> None:
         catboost_part()
@@ -79,8 +82,10 @@ class CatBoost:
         settings |= {"od_type": "Iter", "od_wait": wait, "use_best_model": True}
         model = catboost_part().CatBoost(settings)
         pool = _pool(problem, train, classes)
-        model.fit(pool, eval_set=_pool(problem, judging, classes), callbacks=[clock])
-        answers = _trees(model, pool, problem, classes).predict(validate.answered)
+        with _FITTING:
+            model.fit(pool, eval_set=_pool(problem, judging, classes), callbacks=[clock])
+            trees = _trees(model, pool, problem, classes)
+        answers = trees.predict(validate.answered)
         return ValidationResult(answers=answers, rounds=int(model.tree_count_), ran=clock.rounds, cut=clock.cut)
 
     def answers_again(
@@ -96,8 +101,9 @@ class CatBoost:
         own, clock = dict(params), _Clock(problem)
         rounds = int(own.pop("rounds", DEFAULT_ROUNDS))  # type: ignore[arg-type]
         model, pool = catboost_part().CatBoost(_settings(problem, own, rounds)), _pool(problem, train, classes)
-        model.fit(pool, callbacks=[clock])
-        text = msgspec.json.encode(_trees(model, pool, problem, classes)).decode()
+        with _FITTING:
+            model.fit(pool, callbacks=[clock])
+            text = msgspec.json.encode(_trees(model, pool, problem, classes)).decode()
         return FitResult(payload=CatboostModels((text,)), rounds=int(model.tree_count_), cut=clock.cut)
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
@@ -247,7 +253,7 @@ def _settings(problem: Problem, params: Params, rounds: int) -> dict[str, Any]:
     fixed = {
         "iterations": rounds,
         "random_seed": problem.seed,
-        "thread_count": 1,
+        "thread_count": problem.threads,
         "grow_policy": "SymmetricTree",
         "boosting_type": "Plain",
         "bootstrap_type": "MVS",
