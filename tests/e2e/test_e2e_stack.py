@@ -175,7 +175,7 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     events = run(shop, "events", "list", "--kind", "access.refused")
     assert sum(event["data"]["count"] for event in events) == 9 > len(events)
     assert {(event["actor"], event["data"]["resource"], event["data"]["reason"]) for event in events} == {
-        ("anonymous", "returns", "origin")
+        ("anonymous", "cumulant", "origin")
     }
 
 

@@ -87,6 +87,7 @@ class ServingApplication:
         self.name = name
         #: of requests over any protocol
         self.access = access or AccessControl(server=name)
+        self.access.served = self._names
         self.requests = RequestCheck(self.access, hosts or Hosts(local=False), self._names)
         #: all workers; who loads and unloads models on them, and whether by request
         self.fleet: Fleet = SingleWorker(_Self(self))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -105,6 +106,34 @@ def _away():
     raise StorageError("the journal is away")
 
 
+def test_a_refusal_that_the_journal_does_not_take_at_once_is_counted(project, monkeypatch):
+    with record_refusals(project, pytest.fail), monkeypatch.context() as patch:
+        patch.setattr(project, "journal", _away)
+        for _ in range(3):
+            scrape(project)
+    assert [count for _, _, count in refused(project)] == [3]
+
+
+class _EndingCounter:
+    """A project whose `record_refusals` ends while a refusal is counted."""
+
+    def __init__(self, project):
+        self._project, self._counters = project, [project.refusals]
+
+    def __getattr__(self, name):
+        return getattr(self._project, name)
+
+    @property
+    def refusals(self):
+        return self._counters.pop() if self._counters else None
+
+
+def test_a_refusal_at_the_end_of_the_counting_is_a_refusal(project):
+    with record_refusals(project, pytest.fail):
+        scrape(_EndingCounter(project))
+    assert [count for _, _, count in refused(project)] == [1]
+
+
 def serve(project, *refusal):
     """A prediction server that refuses these."""
     log = RefusalLog(project.log("refusals"), "late")
@@ -175,6 +204,19 @@ def test_a_damaged_part_is_set_aside(project):
     serve(project, PREDICT)
     assert ingest_refusals(project) == 1
     assert log.parts(UNDATED) == []
+
+
+def test_a_part_of_which_only_the_copy_was_damaged_is_ingested(project, monkeypatch):
+    serve(project, PREDICT)
+    log = project.log("refusals")
+    set_aside = []
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "open", lambda _: io.BytesIO(b"\0\0"))
+        patch.setattr(log, "set_aside", set_aside.append)  # as the log of a bucket, which drops the copy alone
+        assert ingest_refusals(project) == 0
+    assert len(set_aside) == 1
+    assert ingest_refusals(project) == 1
+    assert refused(project) == [("user:ada", "model.predict", 1)]
 
 
 def test_tick_does_it(project):

@@ -45,6 +45,7 @@ PARTS = {
 #: functions that take a project alone and that an edge calls after its own check (`Invocation.project`, `check`)
 READS = {
     "alerting.views.count_matches",
+    "data.memory_budget.scratch_folder",
     "data.validate.newest_snapshot",
     "data.validate.refused_snapshot",
     "deployment.deployment.deployment_of",

@@ -93,7 +93,9 @@ def answering(status: int):
         server.server_close()
 
 
-@pytest.mark.parametrize(("status", "through"), [(200, True), (401, True), (404, False), (429, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "through"), [(200, True), (401, True), (403, True), (404, False), (429, False), (503, False)]
+)
 def test_a_request_is_sent_through_the_gateway(monkeypatch, status, through):
     monkeypatch.setenv("CUMULANT_TOKEN", "long-enough-token-of-the-test\n")
     with answering(status) as (url, asked):

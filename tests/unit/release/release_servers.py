@@ -30,7 +30,7 @@ class Server:
         self.outputs = list(NUMBER)
         self.posted: list[object] = []
         self.documents: dict[str, object] = {}
-        self.status = 200
+        self.status = self.shown = 200
         self.url = ""
 
 
@@ -41,7 +41,7 @@ def serving() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            self._answer(200, mine.documents.get(path, {"name": "late", "outputs": mine.outputs}))
+            self._answer(mine.shown, mine.documents.get(path, {"name": "late", "outputs": mine.outputs}))
 
         def do_POST(self) -> None:
             mine.posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))

@@ -169,7 +169,10 @@ def test_a_candidate_with_other_outputs_is_seen_and_one_that_does_not_tell_is_no
         other.outputs = [{"name": "prediction", "datatype": "BYTES"}]
         assert watching.health(now).candidate.misshapen == 1
         other.outputs = "strange"
+        assert (watching.health(now).candidate.misshapen, scene.said) == (0, [])
+        other.shown = 403
         assert watching.health(now).candidate.misshapen == 0
+        assert scene.said == ["outputs are not compared: the candidate does not show them to the controller (HTTP 403)"]
 
 
 def test_each_mirrored_pair_is_counted_once_also_by_another_controller(scene):

@@ -45,7 +45,9 @@ def test_the_authority_is_kept_with_the_arms_up_to_the_promotion(tmp_path, made)
         release = begin(late, one, other, authority.file)
     routes = desired_routes(release)
     assert [arm.authority for arm in routes.arms] == [authority.file] * 2
-    assert fetch_output_shape(release.candidate, "late") is None, "it says nothing of outputs, and is asked"
+    assert fetch_output_shape(release.candidate, "late", pytest.fail) is None, (
+        "it says nothing of outputs, and is asked"
+    )
     assert fetch_json(f"{one.url}/v2", seconds=5, authority=authority.file) == {"ready": True}
     assert fetch_json(f"{one.url}/v2", seconds=5) is None
 

@@ -17,7 +17,7 @@ from cumulant.serving.access.control import KEPT_SECONDS, AccessControl
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.gateway_headers import Trust
 from cumulant.serving.http.limits import HttpLimits
-from cumulant.serving.http.messages import Request
+from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol import paths
@@ -149,6 +149,71 @@ def test_a_decision_is_kept_for_seconds_and_of_a_bounded_number_of_names():
     assert len(access._decisions) <= 1024
 
 
+def test_the_oldest_decision_makes_room():
+    policy, now = Policy("model.predict"), [0.0]
+    access = AccessControl(access=policy, clock=lambda: now[0])
+    who = access.callers.anonymous
+    access.allows(who, "model.predict", "a")
+    now[0] = KEPT_SECONDS - 1
+    for number in range(1022):
+        access.allows(who, "model.predict", f"{number}")
+    now[0] = KEPT_SECONDS
+    access.allows(who, "model.predict", "a")  # decided again
+    for number in range(2000, 2100):
+        access.allows(who, "model.predict", f"{number}")
+    asked = len(policy.requests)
+    access.allows(who, "model.predict", "a")
+    assert len(policy.requests) == asked
+    access.allows(who, "model.predict", "0")
+    assert len(policy.requests) == asked + 1
+
+
+def test_names_that_callers_make_up_are_neither_kept_nor_recorded(models):
+    refused = []
+    policy = Policy()
+    app = application(models, policy, refused=refused.append)
+    long = "x" * 5000
+    for name in ("made-up", long, "flight-late"):
+        assert call(app, "POST", f"/v1/models/{name}/predict", ROW).status_code == 403
+    assert [one.resource for one in refused] == ["(unknown)", "(unknown)", "flight-late"]
+    assert [resource.name for _, _, resource in policy.requests] == ["made-up", long, "flight-late"]
+    assert [model for *_, model in app.access._decisions] == ["flight-late"]
+    assert len(call(app, "POST", f"/v1/models/{long}/predict", ROW).text) < 1000
+
+
+def test_without_a_driver_no_decision_is_kept(models):
+    app = application(models)
+    assert call(app, "POST", PREDICT, ROW).status_code == 200
+    assert app.access._decisions == {}
+
+
+def test_what_nobody_known_asks_for_is_recorded_of_the_server(models):
+    refused = []
+    app = application(models, holders=HOLDERS, refused=refused.append)
+    for number in range(5):
+        assert call(app, "POST", f"/v1/models/{number}/predict", ROW).status_code == 401
+    assert call(app, "POST", PREDICT, ROW).status_code == 401
+    open_app = application(models, refused=refused.append)
+    assert answer(open_app, "GET", "/v1/models/flight-late", {b"origin": b"http://elsewhere"}).status == 403
+    assert {(one.resource, one.reason) for one in refused} == {("cumulant", "token"), ("cumulant", "origin")}
+
+
+def test_requests_that_are_refused_or_many_take_no_known_path_away(models):
+    app = application(models, holders=HOLDERS)
+    known = app.requests._known
+    for number in range(300):
+        assert call(app, "GET", f"/v2/models/flight-late/versions/{number}").status_code == 401
+        assert not app.requests.admitted(f"/v2/models/flight-late/versions/{number}".encode(), {})
+    assert known == {}
+    ada = {"authorization": f"Bearer {ADA}"}
+    for number in range(2, 302):
+        assert call(app, "GET", f"/v2/models/flight-late/versions/{number}", headers=ada).status_code == 404
+    assert call(app, "POST", PREDICT, ROW, headers=ada).status_code == 200
+    assert (PREDICT.encode() in known, len(known)) == (True, 256)
+    assert call(app, "POST", "/invocations", {"dataframe_records": [ROW]}, headers=ada).status_code != 401
+    assert b"/invocations" not in known, "its model is the only one, which may change"
+
+
 def test_principals_with_equal_names_and_other_groups_have_decisions_of_their_own():
     class Groups(Policy):
         def check(self, principal, action, resource):
@@ -192,6 +257,54 @@ def test_a_refused_request_is_refused_by_its_head(models):
             writer.close()
 
     asyncio.run(act())
+
+
+class FailingOnce(Policy):
+    """Does not decide the first time, and then allows all."""
+
+    def check(self, principal, action, resource):
+        super().check(principal, action, resource)
+        if len(self.requests) == 1:
+            raise EngineUnavailableError("the policies cannot be read")
+        return Decision(allowed=True)
+
+
+class Inbox:
+    def __init__(self):
+        self.bodies = []
+
+    def post(self, request):
+        self.bodies.append(request.body)
+        return asyncio.sleep(0, Response(200, b"{}"))
+
+
+#: takes as long as the request behind it needs to come
+SLOW = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", SLOW], ids=["first", "behind another"])
+def test_a_request_whose_body_is_thrown_away_is_not_carried_out(models, before):
+    app = application(models, FailingOnce())
+    app.inbox = Inbox()
+
+    def handle(request):
+        return asyncio.sleep(0.3, Response(200, b"")) if request.target == b"/slow" else app(request)
+
+    async def act():
+        site = HttpSite(handle, HttpLimits(), app.requests.admitted)
+        listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
+        async with listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(before + b"POST /v1/labels HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n")
+            await asyncio.sleep(0.1)
+            writer.write(b'{"rows":[]}')
+            for _ in range(bool(before)):
+                assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 503")
+            writer.close()
+
+    asyncio.run(act())
+    assert app.inbox.bodies == []
 
 
 def test_the_gateway_is_a_principal_where_callers_need_no_token(models):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
+import msgspec
 import pytest
 from serving_models import ROW, servable
 from test_serving_program import program
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.ports.log import UNDATED
+from cumulant.serving.access import refusal_log
 from cumulant.serving.access.control import RefusedRequest
 from cumulant.serving.access.refusal_log import MERGED, MOST, RefusalLog, read_records
 from cumulant.serving.models.stores import open_log
@@ -21,6 +24,7 @@ from cumulant.serving.models.stores import open_log
 PREDICT = "/v1/models/flight-late/predict"
 REFUSED = RefusedRequest("service:scraper", "model.predict", "flight-late", "policy", ("p1",))
 TOKEN = "0123456789abcdef"
+MOMENT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def records(log):
@@ -71,6 +75,7 @@ class Failing:
 
     def __init__(self, log):
         self.log, self.mended, self.tries = log, False, 0
+        self.parts = log.parts
 
     @contextmanager
     def append(self, part):
@@ -92,6 +97,74 @@ def test_what_the_log_does_not_take_is_kept(tmp_path, capsys):
     refusals.close()
     assert sum(record.count for record in records(log.log)) == 10
     assert "kept until their log takes them" in capsys.readouterr().err
+
+
+class Faulty(Failing):
+    """Fails the first time as no driver should."""
+
+    @contextmanager
+    def append(self, part):
+        self.tries += 1
+        if self.tries == 1:
+            raise ValueError("a fault of the driver")
+        with self.log.append(part) as stream:
+            yield stream
+
+
+def test_a_fault_of_the_log_does_not_end_the_recording(tmp_path, capsys):
+    log = Faulty(open_log(str(tmp_path / "refusals")))
+    refusals = RefusalLog(log, "s1")  # type: ignore[arg-type]
+    refusals.add(REFUSED)
+    until(lambda: log.tries)
+    refusals.add(REFUSED)
+    refusals.close()
+    assert sum(record.count for record in records(log.log)) == 2
+    assert "a fault of the driver" in capsys.readouterr().err
+
+
+class Hanging(Failing):
+    """Takes the first part, and does not return from the second."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.released = threading.Event()
+
+    @contextmanager
+    def append(self, part):
+        self.tries += 1
+        if self.tries > 1:
+            self.released.wait(60)
+        with self.log.append(part) as stream:
+            yield stream
+
+
+def test_what_waits_behind_a_write_that_hangs_is_on_standard_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(refusal_log, "_LAST", 0.2)
+    log = Hanging(open_log(str(tmp_path / "refusals")))
+    refusals = RefusalLog(log, "s1", clock=lambda: MOMENT)  # type: ignore[arg-type]
+    refusals.add(REFUSED)
+    until(lambda: records(log.log))
+    for name in ("user:a", "user:b", "user:c"):
+        refusals.add(msgspec.structs.replace(REFUSED, principal=name))
+    until(lambda: log.tries == 2)
+    refusals.close()
+    log.released.set()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "did not take" in line]
+    kept = [json.loads(line.partition("did not take ")[2])["refusal"]["principal"] for line in lines]
+    assert sorted(kept) == ["user:a", "user:b", "user:c"]
+
+
+def test_a_log_that_nobody_reads_does_not_grow_for_ever(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(refusal_log, "MOST_PARTS", 3)
+    monkeypatch.setattr(refusal_log, "_COUNT", 0.0)
+    log = open_log(str(tmp_path / "refusals"))
+    refusals = RefusalLog(log, "s1")
+    for name in ("user:a", "user:b", "user:c", "user:d", "user:e"):
+        refusals.add(msgspec.structs.replace(REFUSED, principal=name))
+    refusals.close()
+    assert len(log.parts(UNDATED)) == 3
+    err = capsys.readouterr().err
+    assert ("holds 3 parts that nobody has read" in err, err.count("did not take")) == (True, 2)
 
 
 def test_what_the_log_does_not_take_at_the_end_is_on_standard_error(tmp_path, capsys):

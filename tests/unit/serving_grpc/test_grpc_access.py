@@ -80,6 +80,24 @@ def test_the_action_of_every_method_is_checked(refusing, policy, name):
     assert policy.requests == [(Principal("user:ada", via="http"), METHOD_ACTIONS[SERVICE + name], *resource)]
 
 
+def test_names_that_callers_make_up_take_no_memory(refusing, folders):
+    long = "x" * 1_000_000
+    request = message("ModelInferRequest", model_name=long)
+
+    async def refused(client):
+        await client.refused(Code.PERMISSION_DENIED, "user:ada may not do", "ModelInfer", request, **ada())
+
+    over(refusing, refused)
+    assert refusing.access._decisions == {}
+    free = ServingApplication(refusing.models)
+
+    async def unknown(client):
+        await client.refused(Code.NOT_FOUND, "", "ModelInfer", request)
+
+    over(free, unknown)
+    assert free.access._decisions == {}
+
+
 def test_each_request_of_a_stream_is_checked(refusing, policy):
     async def talk(client):
         call = client.channel.stream_stream(STREAM)(iter([doubled().SerializeToString()] * 2), **ada())

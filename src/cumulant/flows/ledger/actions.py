@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from cumulant.core.errors import RefusedError, TerminalError, did_you_mean
+from cumulant.core.errors import CumulantError, RefusedError, TerminalError, did_you_mean
 from cumulant.core.events import Actor, Fact
 from cumulant.core.occurrences import Occurrences
 from cumulant.ports.access import Principal, Resource
@@ -218,11 +219,14 @@ def check(
 
 def _count_refusal(project: Project, key: RefusalKey) -> None:
     """An event of a refusal; of equal ones in a server, of the first one and later of their number."""
-    now = datetime.now(UTC)
-    if project.refusals is None:
+    now, counter = datetime.now(UTC), project.refusals  # once: the end of `record_refusals` takes it away
+    if counter is None:
         emit_refusal(project, key, Occurrences(1, now, now))
-    elif (due := project.refusals.add(key, now)) is not None:
-        emit_refusal(project, *due)
+    elif (due := counter.add(key, now)) is not None:
+        try:
+            emit_refusal(project, *due)
+        except (CumulantError, OSError, sqlite3.Error):  # reported with the next window; refused all the same
+            counter.put_back(*due)
 
 
 def emit_refusal(project: Project, key: RefusalKey, occurrences: Occurrences) -> None:

@@ -48,7 +48,11 @@ def ingest_refusals(project: Project) -> int:
     done = keys & set(msgspec.convert({} if row is None else row.value, _Parts).parts)
     version, count = 0 if row is None else row.version, 0
     for part in listed:
-        records = None if part.key in done else _read(log, part)
+        try:
+            records = None if part.key in done else _read(log, part)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.set_aside(part)  # not deleted: the stored one may be whole, and only the copy here damaged
+            continue
         if records:
             done.add(part.key)
             try:
@@ -72,13 +76,11 @@ class _Parts(msgspec.Struct):
 
 
 def _read(log: Log, part: PartInfo) -> list[RefusalRecord] | None:
+    """Raises msgspec.DecodeError, UnicodeDecodeError: what was read is damaged."""
     try:
         with log.open(part) as stream:
             return read_records(stream.read())
     except FileNotFoundError:  # another process has done it
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        log.set_aside(part)
         return None
 
 

@@ -57,4 +57,4 @@ def is_reachable(url: str, model: str) -> bool:
         response = HttpClient(seconds=_SECONDS, max_bytes=0).get(f"{url}/v2/models/{quote(model, safe='')}", headers)
     except NoResponseError:
         return False
-    return response.status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED)
+    return response.status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import msgspec
@@ -17,8 +17,12 @@ from cumulant.serving.errors import HttpError
 Reason = Literal["policy", "token", "origin"]
 #: seconds for which a decision is kept: a changed policy is in force after that
 KEPT_SECONDS = 10.0
-#: decisions that are kept; callers choose the names of models in a request
+#: decisions that are kept
 _MOST = 1024
+#: characters of a name that the message of a refusal repeats; callers choose names
+_SHOWN = 100
+#: stands for a model that is not served
+UNKNOWN = "(unknown)"
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 _ALLOWED = Decision(allowed=True)
 
@@ -57,6 +61,8 @@ class AccessControl:
         self.callers = callers or Callers()
         self._access, self._scope, self._server = access, scope or Scope(), server
         self._refused, self._clock = refused, clock
+        #: names of the served models, of which decisions are kept and refusals name; None: every name counts as one
+        self.served: Callable[[], Collection[str]] | None = None
         #: numbers of refusals, by action and reason
         self.refused: dict[tuple[str, Reason], int] = {}
         self._decisions: dict[tuple[str, tuple[str, ...], str, str | None], tuple[float, Decision]] = {}
@@ -75,42 +81,46 @@ class AccessControl:
         decision = self._decision(principal, action, model)
         if not decision.allowed:
             self.record(principal, action, model, "policy", decision.policies)
-            resource = self._name(model)
-            raise HttpError(403, f"{principal.id} may not do {action} to {resource}", hint=decision.hint)
+            resource = self._server if model is None else model
+            shown = resource if len(resource) <= _SHOWN else f"{resource[:_SHOWN]}..."
+            raise HttpError(403, f"{principal.id} may not do {action} to {shown}", hint=decision.hint)
 
     def record(
         self, principal: Principal, action: str, model: str | None, reason: Reason, policies: tuple[str, ...] = ()
     ) -> None:
-        """Record a refusal."""
+        """Record a refusal; its resource is `UNKNOWN` for a model that is not served."""
         self.refused[action, reason] = self.refused.get((action, reason), 0) + 1
-        self._refused(RefusedRequest(principal.id, action, self._name(model), reason, policies))
+        resource = self._server if model is None else model if self._is_served(model) else UNKNOWN
+        self._refused(RefusedRequest(principal.id, action, resource, reason, policies))
 
-    def _name(self, model: str | None) -> str:
-        return self._server if model is None else model
+    def _is_served(self, model: str) -> bool:
+        return self.served is None or model in self.served()
 
     def _decision(self, principal: Principal, action: str, model: str | None) -> Decision:
+        if self._access is None:
+            return _ALLOWED
         key = (principal.id, principal.groups, action, model)
         known, now = self._decisions.get(key), self._clock()
         if known is not None and now < known[0]:
             return known[1]
-        decision = self._decide(principal, action, model)
-        if len(self._decisions) >= _MOST:
-            self._decisions.clear()
-        self._decisions[key] = (now + KEPT_SECONDS, decision)
+        decision = self._decide(self._access, principal, action, model)
+        if model is None or self._is_served(model):
+            self._decisions.pop(key, None)  # so that the oldest comes first
+            if len(self._decisions) >= _MOST:
+                del self._decisions[next(iter(self._decisions))]
+            self._decisions[key] = (now + KEPT_SECONDS, decision)
         return decision
 
-    def _decide(self, principal: Principal, action: str, model: str | None) -> Decision:
-        if self._access is None:
-            return _ALLOWED
+    def _decide(self, access: Access, principal: Principal, action: str, model: str | None) -> Decision:
         scope = self._scope
         resource = Resource(
             kind="server" if model is None else "model",
-            name=self._name(model),
+            name=self._server if model is None else model,
             tenant=scope.tenant,
             region=scope.region,
             labels={"project": scope.project, "environment": scope.environment},
         )
-        return self._access.check(principal, action, resource)
+        return access.check(principal, action, resource)
 
 
 def token_needed() -> HttpError:

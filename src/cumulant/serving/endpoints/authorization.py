@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.network.hosts import Hosts
 from cumulant.serving.access.control import AccessControl, Reason, token_needed
 from cumulant.serving.errors import HttpError
@@ -13,8 +14,8 @@ from cumulant.serving.protocol.probes import OPEN
 
 PREDICT = "model.predict"
 _FOREIGN = "call 127.0.0.1, name this server with --allow-host, or give it a token"
-#: targets of which the action is kept; callers choose targets
-_MOST = 256
+#: targets of which the action is kept, and what those that name a model have in common; callers choose targets
+_MOST, _OF_MODEL = 256, b"/models/"
 
 
 class RequestCheck:
@@ -29,6 +30,7 @@ class RequestCheck:
 
         Raises:
             HttpError: 401 without a known token, 403 of a foreign page or where the policy refuses it.
+            EngineUnavailableError: it was refused by its head, so that its body is gone, and is not now.
             CumulantError: the policy cannot be read.
         """
         target = request.target
@@ -43,9 +45,16 @@ class RequestCheck:
         if principal is None:
             self._record(target, "token")
             raise token_needed()
-        needed = self._known.get(target) or self._needed(target)
+        known = self._known.get(target)
+        needed = known or self._needed(target)
         if needed is not None and request.method != "OPTIONS":
             self._access.check(principal, *needed)
+            if known is None:
+                self._remember(target, needed)
+        if request.rejected:
+            raise EngineUnavailableError(
+                "it could not be decided whether this request is allowed", hint="send it again"
+            )
 
     def admitted(self, target: bytes, headers: Headers, *, forwarded: bool = False) -> bool:
         """Whether the body of a request with this head is read; otherwise the request is refused by its head."""
@@ -67,12 +76,17 @@ class RequestCheck:
         if route.model is None:
             names = self._names() if route.action == PREDICT else ()
             return route.action, names[0] if len(names) == 1 else None
-        needed = route.action, parts[route.model]
-        if len(self._known) < _MOST and b"?" not in target and needed[1] in self._names():
+        return route.action, parts[route.model]
+
+    def _remember(self, target: bytes, needed: tuple[str, str | None]) -> None:
+        """Keep the action of an allowed request to a served model; the oldest one makes room."""
+        if _OF_MODEL in target and b"?" not in target and needed[1] in self._names():
+            if len(self._known) >= _MOST:
+                del self._known[next(iter(self._known))]
             self._known[target] = needed
-        return needed
 
     def _record(self, target: bytes, reason: Reason) -> None:
+        """Of nobody known: the resource is the server, whatever the path names."""
         needed = self._needed(target)
         if needed is not None:
-            self._access.record(self._callers.anonymous, *needed, reason)
+            self._access.record(self._callers.anonymous, needed[0], None, reason)

@@ -217,7 +217,7 @@ class HttpConnection(asyncio.Protocol):
         if self._counted_bytes:
             self._release_body()
         method = self._parser.get_method().decode("ascii")
-        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
+        request = Request(method, self._target, self._headers, body, self._client, now, rejected=self._rejected)
         if self._task is not None or self._waiting or not self._writable:
             self._wait(request, keep=keep)
             if self._waiting.crowded:
@@ -252,7 +252,8 @@ class HttpConnection(asyncio.Protocol):
         self._rejected = True
         if self._task is None and not self._waiting and self._writable:
             method, now = self._parser.get_method().decode("ascii"), time.perf_counter()
-            response = self._handle(Request(method, self._target, self._headers, b"", self._client, now))
+            request = Request(method, self._target, self._headers, b"", self._client, now, rejected=True)
+            response = self._handle(request)
             if isinstance(response, Response):
                 self._refuse_with(response, close=size > self._limits.body or b"expect" in self._headers)
         elif size > self._limits.body:

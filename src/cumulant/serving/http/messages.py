@@ -26,6 +26,8 @@ class Request(msgspec.Struct, eq=False):
     received: float = 0.0
     #: the gateway in front has proved that it sent the request on
     forwarded: bool = False
+    #: it was to be refused by its head, so that its body is thrown away
+    rejected: bool = False
 
 
 class Response(msgspec.Struct):

@@ -189,8 +189,8 @@ class LiveEvidence:
     def _other_shape(self, release: Release) -> int:
         """1 where the candidate says that it answers with other outputs than the champion says; else 0."""
         if self._shape is None:
-            self._shape = fetch_output_shape(release.champion, release.model)
-        other = None if self._shape is None else fetch_output_shape(release.candidate, release.model)
+            self._shape = fetch_output_shape(release.champion, release.model, self._report)
+        other = None if self._shape is None else fetch_output_shape(release.candidate, release.model, self._report)
         return int(other is not None and other != self._shape)
 
     def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
@@ -253,11 +253,18 @@ class _Recent:
         self._timed.extend((now, exchange) for exchange in page if exchange.time > newest - RECENT * _SECOND)
 
 
-def fetch_output_shape(arm: Arm, model: str) -> OutputShape | None:
-    """Names and datatypes of the outputs that a server of the arm declares; None where it declares none."""
+def fetch_output_shape(arm: Arm, model: str, report: Callable[[str], object]) -> OutputShape | None:
+    """Names and datatypes of the outputs that a server of the arm declares; None where it declares none.
+
+    report: is told in a sentence where a server does not tell them.
+    """
+
+    def refused(status: int) -> None:
+        report(f"outputs are not compared: the {arm.name} does not show them to the controller (HTTP {status})")
+
     for url in arm.endpoints:
         address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
-        card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority)
+        card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority, refused=refused)
         outputs = card.get("outputs") if isinstance(card, dict) else None
         if isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
             return frozenset((str(output.get("name")), str(output.get("datatype"))) for output in outputs)
