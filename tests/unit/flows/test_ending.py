@@ -61,6 +61,25 @@ def test_work_that_takes_its_time_is_waited_for_while_the_journal_answers():
     assert len(answers) >= 2
 
 
+def test_a_write_that_the_journal_holds_up_does_not_hold_up_the_end_while_reads_answer(monkeypatch):
+    monkeypatch.setattr(ending, "_LONGEST", 0.2)
+    ended, free, said, result = threading.Event(), threading.Event(), [], []
+    ended.set()
+
+    def end():
+        result.append(run_until_ended(lambda: free.wait(60), ended, MemoryJournal(), said.append))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join(20)
+    waited = thread.is_alive()
+    free.set()
+    thread.join(60)
+    assert not waited
+    assert result == [False]
+    assert "has not ended within" in said[0]
+
+
 def test_a_failure_of_the_work_ends_the_process_and_is_raised():
     ended = threading.Event()
 

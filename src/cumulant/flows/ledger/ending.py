@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ from cumulant.ports.journal import Journal
 
 #: seconds for the work to end by itself, and for the journal to answer where it does not
 _GRACE, _ANSWER = 2.0, 2.0
+#: seconds for the work to end while the journal answers: a write may wait for a lock, or for a replica that is gone
+_LONGEST = 10.0
 
 
 def run_until_ended(
@@ -18,8 +21,9 @@ def run_until_ended(
 ) -> bool:
     """Run `work`, which returns soon after `ended` is set; whether it did. For work that may be killed at any point.
 
-    Where the journal does not answer, a client may wait for it for a minute. Then the work is left to its thread, which
-    ends with the process, and `report` is given the reason. What `work` raises is raised here.
+    Where the journal does not answer, a client may wait for it for a minute. Then, or after `_LONGEST` seconds, the work
+    is left to its thread, which ends with the process, and `report` is given the reason. What `work` raises is raised
+    here.
     """
     failures: list[BaseException] = []
 
@@ -34,10 +38,14 @@ def run_until_ended(
     thread = threading.Thread(target=run, name="cumulant-work", daemon=True)
     thread.start()
     ended.wait()
+    deadline = time.monotonic() + _LONGEST
     thread.join(_GRACE)
     while thread.is_alive():
         if not _answers(journal):
             report("the journal does not answer: this process ends without it")
+            return False
+        if time.monotonic() > deadline:
+            report(f"what is under way has not ended within {_LONGEST:.0f} s: this process ends without it")
             return False
         thread.join(_GRACE)
     if failures:

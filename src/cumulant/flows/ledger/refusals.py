@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: the row that names the parts of which there are events
 _KIND, _KEY = "refusals", "parts"
-#: seconds between two looks
-_ROUND, _LAST = 10.0, 2.0
+#: seconds between two looks; at the end, for one that is under way, and to write what is counted
+_ROUND, _LAST, _WRITE = 10.0, 2.0, 3.0
 
 
 def ingest_refusals(project: Project) -> int:
@@ -109,7 +109,8 @@ def record_refusals(
     project: Project, report: Callable[[str], object], *, servers: bool = False, window: timedelta = WINDOW
 ) -> Iterator[None]:
     """While the block lasts, equal refusals of this process are one event at once and then one a window; with `servers`
-    those of prediction servers become events too. At its end all that is counted is written.
+    those of prediction servers become events too. At its end all that is counted is written, where the journal takes
+    it within seconds.
     """
     counter: OccurrenceCounter[RefusalKey] = OccurrenceCounter(window, MOST, _merged)
     project.refusals = counter
@@ -122,7 +123,9 @@ def record_refusals(
         project.refusals = None
         ended.set()
         thread.join(_LAST)
-        _report(project, counter, report, every=True)
+        last = threading.Thread(target=_report, args=(project, counter, report), kwargs={"every": True}, daemon=True)
+        last.start()
+        last.join(_WRITE)
 
 
 def _merged(key: RefusalKey) -> RefusalKey:
@@ -148,10 +151,17 @@ def _work(
 def _report(
     project: Project, counter: OccurrenceCounter[RefusalKey], report: Callable[[str], object], *, every: bool = False
 ) -> None:
+    """Write events of what is due. At the first failure of `every` one the rest is not tried: each may take a minute."""
     waiting: list[tuple[RefusalKey, Occurrences]] = counter.due(datetime.now(UTC), every=every)
-    for key, occurrences in waiting:
+    while waiting:
+        key, occurrences = waiting.pop(0)
         try:
             emit_refusal(project, key, occurrences)
         except (CumulantError, OSError, sqlite3.Error) as error:
-            counter.put_back(key, occurrences)
-            report(f"{occurrences.count} refused requests wait for the journal: {project.vault.redact(str(error))}")
+            left = [(key, occurrences), *(waiting if every else ())]
+            for one in left:
+                counter.put_back(*one)
+            count = sum(occurrences.count for _, occurrences in left)
+            report(f"{count} refused requests wait for the journal: {project.vault.redact(str(error))}")
+            if every:
+                return
