@@ -21,9 +21,9 @@ def run_until_ended(
 ) -> bool:
     """Run `work`, which returns soon after `ended` is set; whether it did. For work that may be killed at any point.
 
-    Where the journal does not answer, a client may wait for it for a minute. Then, or after `_LONGEST` seconds, the work
-    is left to its thread, which ends with the process, and `report` is given the reason. What `work` raises is raised
-    here.
+    Where the journal does not answer, a client may wait for it for a minute. Then, or after `_LONGEST` seconds, the
+    work is left to its thread, which ends with the process, and `report` is given the reason. What `work` raises is
+    raised here.
     """
     failures: list[BaseException] = []
 

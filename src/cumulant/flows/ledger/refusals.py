@@ -151,7 +151,7 @@ def _work(
 def _report(
     project: Project, counter: OccurrenceCounter[RefusalKey], report: Callable[[str], object], *, every: bool = False
 ) -> None:
-    """Write events of what is due. At the first failure of `every` one the rest is not tried: each may take a minute."""
+    """Write events of what is due; of `every` one up to the first failure, since each may take a minute."""
     waiting: list[tuple[RefusalKey, Occurrences]] = counter.due(datetime.now(UTC), every=every)
     while waiting:
         key, occurrences = waiting.pop(0)
