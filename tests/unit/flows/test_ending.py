@@ -44,6 +44,17 @@ def test_work_that_waits_for_the_journal_does_not_hold_up_the_end(refuses):
     assert said == ["the journal does not answer: this process ends without it"]
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_follows_work_that_has_ended_does_not_wait_for_the_journal(refuses):
+    journal, ended, said = Away(refuses=refuses), threading.Event(), []
+    ended.set()
+    try:
+        assert not run_until_ended(lambda: None, ended, journal, said.append)
+    finally:
+        journal.back.set()
+    assert said == ["the journal does not answer: this process ends without it"]
+
+
 def test_work_that_takes_its_time_is_waited_for_while_the_journal_answers():
     ended, free, said = threading.Event(), threading.Event(), []
     answers = []

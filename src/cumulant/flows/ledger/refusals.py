@@ -158,10 +158,10 @@ def _report(
         try:
             emit_refusal(project, key, occurrences)
         except (CumulantError, OSError, sqlite3.Error) as error:
-            left = [(key, occurrences), *(waiting if every else ())]
-            for one in left:
-                counter.put_back(*one)
-            count = sum(occurrences.count for _, occurrences in left)
+            unwritten = [(key, occurrences), *(waiting if every else ())]
+            for refusal, counted in unwritten:
+                counter.put_back(refusal, counted)
+            count = sum(counted.count for _, counted in unwritten)
             report(f"{count} refused requests wait for the journal: {project.vault.redact(str(error))}")
             if every:
                 return
