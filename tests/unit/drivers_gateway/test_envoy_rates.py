@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -39,6 +41,21 @@ def test_the_shares_of_all_gateways_are_the_rate_and_none_is_zero(rate, gateways
     assert rate <= split["max_tokens"] * gateways < rate + gateways  # at once, of all
 
 
+def test_a_stored_rate_that_lets_nothing_through_keeps_no_gateway_from_starting():
+    assert buckets(0, 3) == buckets(1, 3)
+
+
+@given(st.floats(0.0, 1e30), st.integers(0, 10), st.floats(0.0, 1e30), st.floats(0.0, 1e30))
+def test_every_time_of_the_limits_is_one_that_envoy_takes(deadline, retries, eject_for, health_every):
+    limits = Limits(deadline=deadline, retries=retries, eject_for=eject_for, health_every=health_every)
+    routes = routes_of("http://127.0.0.1:1", "http://127.0.0.1:2", limits=limits)
+    written = msgspec.json.encode([build_clusters(routes), build_table({MODEL: routes})]).decode()
+    times = re.findall(r'"([^"]*[0-9]s)"', written)
+    assert len(times) > 10
+    assert all(re.fullmatch(r"\d{1,9}([.]\d{1,9})?s", time) for time in times)
+    assert {time for time in times if float(time[:-1]) < 0.001} <= ({"0s"} if deadline == 0 else set())
+
+
 @given(RATES)
 def test_a_gateway_alone_has_all_of_the_rate_each_second(rate):
     assert buckets(rate, 1)[1] == {"max_tokens": rate, "tokens_per_fill": rate, "fill_interval": "1s"}
@@ -61,7 +78,7 @@ def connect_seconds(limits):
     return float(cluster["connect_timeout"].removesuffix("s"))
 
 
-@given(st.floats(0.01, 600.0), st.integers(0, 10))
+@given(st.floats(0.02, 600.0), st.integers(0, 10))
 def test_every_try_has_its_turn_to_connect_within_the_deadline(deadline, retries):
     seconds = connect_seconds(Limits(deadline=deadline, retries=retries))
     assert 0 < seconds <= 1.0

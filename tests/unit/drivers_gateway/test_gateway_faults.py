@@ -306,6 +306,31 @@ def test_a_server_that_hangs_is_a_timeout_and_its_connection_is_not_used_again(a
         assert talk(address, post()).endswith(b"{}")
 
 
+@pytest.mark.parametrize(
+    ("limits", "healthy"),
+    [(Limits(deadline=0.1, retries=2), True), (Limits(deadline=5e-5), True), (Limits(retry_budget=500.0), False)],
+    ids=["a third of a deadline", "a deadline with an exponent", "refused"],
+)
+def test_stored_limits_of_a_model_hold_no_other_up_or_it_is_not_ready(
+    tmp_path: Path, limits: Limits, healthy: bool
+) -> None:
+    pytest.importorskip("envoy")
+    traffic = EnvoyTraffic(f"envoy://{tmp_path}")
+    opening = ListenOptions(http="127.0.0.1:0", admin="127.0.0.1:0")
+    with served() as server, (tmp_path / "out").open("wb") as output:
+        traffic.apply(routes(server.url))
+        traffic.apply(msgspec.structs.replace(routes(server.url, limits=limits), model="other"))
+        with running(traffic, opening, output):
+            address = traffic.address()
+            assert address is not None
+            probe = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            ready = talk(address.admin.removeprefix("http://"), probe)
+            answer = talk(address.url.removeprefix("http://"), post())
+    assert status(answer) == (200 if healthy else 503)
+    assert status(ready) == status(answer)
+    assert healthy or b"Envoy has not taken the servers" in ready
+
+
 def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, address: str) -> None:
     with served() as good, served() as dead:
         url = dead.url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHel
 from cumulant.core.events import Actor
 from cumulant.core.masking import fingerprint
 from cumulant.core.traffic import CHAMPION, Arm, Routes
-from cumulant.flows.deployment import host_agent
+from cumulant.flows.deployment import host_agent, host_conflicts
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
@@ -344,6 +345,40 @@ def test_a_supervisor_does_not_start_where_another_machine_has_its_name(machine)
     assert [report.supervisor for report in read_reports(project.journal())] == [ELSEWHERE]
 
 
+def test_a_machine_that_stood_still_keeps_its_name_until_it_counts_as_lost(machine, monkeypatch):
+    journal, clock = MemoryJournal(), Clock()
+    mine = HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE)
+
+    def sleep(seconds):
+        clock.now += seconds
+        if LAPSE - 1 <= clock.now < LAPSE - 1 + seconds:
+            write_report(journal, mine)
+
+    monkeypatch.setattr(host_conflicts, "time", SimpleNamespace(monotonic=clock, sleep=sleep))
+    write_report(journal, mine)
+    with pytest.raises(LeaseHeldError, match="process 1"):
+        check_conflicts(journal, "salt")
+    clock.now = LAPSE
+    check_conflicts(journal, "salt")
+    assert read_reports(journal) == []
+
+
+def test_a_machine_that_ends_leaves_the_report_of_another_that_has_its_name(machine):
+    project = machine("a")
+    other = HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE)
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
+    agent.start()
+    remove_report(project.journal(), host_name())
+    for _ in range(600):  # the agent may report anew before the other one does
+        try:
+            write_report(project.journal(), other)
+            break
+        except LeaseHeldError:
+            remove_report(project.journal(), host_name())
+    assert agent.leave() == ""
+    assert read_reports(project.journal()) == [other]
+
+
 def test_a_name_is_free_when_its_machine_reports_no_more(machine):
     journal = machine("a").journal()
     write_report(journal, HostReport(host=host_name(), roles=("servers",), supervisor=ELSEWHERE))
@@ -376,7 +411,7 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
     assert fingerprint(b"s" * 32) != fingerprint(b"t" * 32)
 
 
-@pytest.mark.parametrize("where", ["write_report", "remove_report"])
+@pytest.mark.parametrize("where", ["write_report", "remove_own_report"])
 def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch, where):
     project, said, hangs, asked = machine("a"), [], threading.Event(), threading.Event()
 

@@ -44,6 +44,17 @@ def test_work_that_waits_for_the_journal_does_not_hold_up_the_end(refuses):
     assert said == ["the journal does not answer: this process ends without it"]
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_follows_work_that_has_ended_does_not_wait_for_the_journal(refuses):
+    journal, ended, said = Away(refuses=refuses), threading.Event(), []
+    ended.set()
+    try:
+        assert not run_until_ended(lambda: None, ended, journal, said.append)
+    finally:
+        journal.back.set()
+    assert said == ["the journal does not answer: this process ends without it"]
+
+
 def test_work_that_takes_its_time_is_waited_for_while_the_journal_answers():
     ended, free, said = threading.Event(), threading.Event(), []
     answers = []
@@ -59,6 +70,25 @@ def test_work_that_takes_its_time_is_waited_for_while_the_journal_answers():
     assert run_until_ended(lambda: free.wait(60), ended, Answers(), said.append)
     assert said == []
     assert len(answers) >= 2
+
+
+def test_a_write_that_the_journal_holds_up_does_not_hold_up_the_end_while_reads_answer(monkeypatch):
+    monkeypatch.setattr(ending, "_LONGEST", 0.2)
+    ended, free, said, result = threading.Event(), threading.Event(), [], []
+    ended.set()
+
+    def end():
+        result.append(run_until_ended(lambda: free.wait(60), ended, MemoryJournal(), said.append))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join(20)
+    waited = thread.is_alive()
+    free.set()
+    thread.join(60)
+    assert not waited
+    assert result == [False]
+    assert "has not ended within" in said[0]
 
 
 def test_a_failure_of_the_work_ends_the_process_and_is_raised():

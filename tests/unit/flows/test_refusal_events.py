@@ -102,6 +102,30 @@ def test_a_journal_that_does_not_answer_loses_no_refusal(project, monkeypatch):
     assert "2 refused requests wait" in reports[0]
 
 
+def test_the_end_waits_for_a_journal_that_does_not_answer_once(project, monkeypatch):
+    monkeypatch.setattr(refusals, "_WRITE", 0.2)
+    hangs, tried, reports = threading.Event(), [], []
+
+    def away(*_):
+        tried.append(True)
+        hangs.wait(20)
+        raise StorageError("the journal is away")
+
+    with record_refusals(project, reports.append):
+        for name in "abc" * 2:
+            scrape(project, Principal(f"user:{name}", via="http"))
+        monkeypatch.setattr(refusals, "emit_refusal", away)
+    ended = not reports
+    hangs.set()
+    for _ in range(600):
+        if reports:
+            break
+        threading.Event().wait(0.05)
+    assert ended, "it ended before the journal answered"
+    assert tried == [True]
+    assert reports == ["3 refused requests wait for the journal: the journal is away"]
+
+
 def _away():
     raise StorageError("the journal is away")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 
 import msgspec
 import pytest
@@ -92,3 +93,35 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
         "again, after its settings changed",
         "the supervisor ends",
     ]
+
+
+def test_a_question_to_a_gateway_that_does_not_answer_holds_up_no_end(stack):
+    asked, answers, answered = threading.Event(), threading.Event(), []
+
+    class Hangs(MemoryTraffic):
+        def in_force(self, model):
+            asked.set()
+            answered.append(answers.wait(20))
+            return super().in_force(model)
+
+    version = ServedVersion(version="1", command=MODULE, port=free_port("a", ()), generation=1)
+
+    def put(**versions):
+        change_desired_state(stack.state, "m", lambda _: DesiredState(model="m", champion="1", versions=versions))
+
+    async def scenario():
+        supervisor = StackSupervisor(stack, Hangs(), MemoryTraffic())
+        task = asyncio.create_task(supervisor.run())
+        try:
+            await until(lambda: "server-1.1" in supervisor._children)
+            put()
+            await until(asked.is_set)
+        finally:
+            supervisor._ended.set()
+            await task
+
+    put(**{"1": version})
+    asyncio.run(scenario())
+    ended_first = not answered
+    answers.set()
+    assert ended_first

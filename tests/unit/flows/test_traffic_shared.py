@@ -12,7 +12,7 @@ from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHe
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic import rows
-from cumulant.flows.traffic.agent import GatewayAgent
+from cumulant.flows.traffic.agent import ENDED, GatewayAgent
 from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes, put_routes
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress
@@ -228,6 +228,30 @@ def test_health_and_requests_under_way_are_of_all_gateways(journal):
     assert traffic.active(MODEL, CANDIDATE) == 7
     assert traffic.active(MODEL, CHAMPION) == 0
     assert traffic.health(MODEL) == [EndpointHealth(url="http://127.0.0.1:1", arm=CHAMPION, ready=True, active=2)]
+
+
+def test_a_round_that_outlives_the_end_of_its_agent_makes_no_gateway_ready(journal, monkeypatch):
+    gateway = Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    left = agent(gateway, journal)
+    reached, answers = threading.Event(), threading.Event()
+    write = journal.transaction
+
+    def wait(**options):
+        reached.set()
+        answers.wait(60)
+        return write(**options)
+
+    monkeypatch.setattr(journal, "transaction", wait)
+    thread = threading.Thread(target=left.round)
+    thread.start()
+    assert reached.wait(60)
+    left.end()
+    answers.set()
+    thread.join(60)
+    assert [report.host for report in list_reports(journal)] == ["a"], "the round went on"
+    assert (gateway.ready[-1], gateway.reason) == (0.0, ENDED)
 
 
 def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):

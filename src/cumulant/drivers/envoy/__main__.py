@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.network.gateway_token import read_key
 from cumulant.core.system.end_signals import end_event
 from cumulant.core.system.stderr import lossy_stderr
@@ -33,13 +33,13 @@ from cumulant.ports.traffic import GatewayAddress, ListenOptions
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 after SIGTERM or SIGINT, 1 where Envoy ended by itself or did not start."""
     folder, opening = _parse_arguments(arguments)
-    end_requested = end_event()
+    end_requested, configured = end_event(), threading.Event()
     try:
         folder.make()
         with folder.lock_gateway(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
             sockets = Sockets(f"{private}/admin.sock", f"{private}/ready.sock")
-            with serve_readiness(sockets.ready, lambda: _why_unready(folder, opening, end_requested)):
-                return _run(folder, opening, sockets, end_requested)
+            with serve_readiness(sockets.ready, lambda: _why_unready(folder, opening, end_requested, configured)):
+                return _run(folder, opening, sockets, end_requested, configured)
     except CumulantError as error:
         sys.stderr.write(f"{error.full_text}\n")
         return 1
@@ -71,16 +71,26 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
     return Folder(options.folder.absolute()), opening
 
 
-def _why_unready(folder: Folder, opening: ListenOptions, end_requested: threading.Event) -> str:
+def _why_unready(
+    folder: Folder, opening: ListenOptions, end_requested: threading.Event, configured: threading.Event
+) -> str:
     """Why the gateway should get no requests; empty while it should."""
     if end_requested.is_set():
         return "the gateway ends"
+    if not configured.is_set():
+        return "Envoy has not taken the servers and routes: the gateway's output says why"
     if opening.agent:
         return folder.readiness().fault
     return "" if folder.state().routes else "the gateway has no routes yet"
 
 
-def _run(folder: Folder, opening: ListenOptions, sockets: Sockets, end_requested: threading.Event) -> int:
+def _run(
+    folder: Folder,
+    opening: ListenOptions,
+    sockets: Sockets,
+    end_requested: threading.Event,
+    configured: threading.Event,
+) -> int:
     salt = _read_salt(opening.key_file) if opening.key_file else b""
     key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
     writer = ExchangeWriter(folder.exchanges)
@@ -96,7 +106,7 @@ def _run(folder: Folder, opening: ListenOptions, sockets: Sockets, end_requested
     reader = AccessLogReader(envoy.stdout, writer, salt)
     reader.start()
     try:
-        return _watch(folder, opening, Admin(sockets.admin), envoy, end_requested)
+        return _watch(folder, opening, Admin(sockets.admin), envoy, end_requested, configured=configured)
     finally:
         folder.remove_gateway()
         process.end(envoy)
@@ -129,6 +139,8 @@ def _watch(
     admin: Admin,
     envoy: subprocess.Popen[bytes],
     end_requested: threading.Event,
+    *,
+    configured: threading.Event,
 ) -> int:
     process.await_ready(envoy, admin)
     addresses = admin.addresses()
@@ -136,14 +148,22 @@ def _watch(
     address = GatewayAddress(
         url=f"{scheme}://{addresses['callers']}", admin=f"http://{addresses['administration']}", pid=os.getpid()
     )
+    _note_configured(admin, configured)
     folder.write_gateway(RunningGateway(address, admin.path))
     while not end_requested.wait(0.1):
         if envoy.poll() is not None:
             sys.stderr.write(f"Envoy ended with {envoy.returncode}\n")
             return 1
+        _note_configured(admin, configured)
     with contextlib.suppress(CumulantError):
         process.drain(admin)
     return 0
+
+
+def _note_configured(admin: Admin, configured: threading.Event) -> None:
+    with contextlib.suppress(EngineUnavailableError):  # it is asked again
+        if not configured.is_set() and admin.configured():
+            configured.set()
 
 
 if __name__ == "__main__":

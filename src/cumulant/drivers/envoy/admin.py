@@ -75,6 +75,13 @@ class Admin:
         document = msgspec.json.decode(self.request("/stats?format=json&filter=(cds|rds.*)[.]update_rejected$"))
         return sum(int(stat["value"]) for stat in document["stats"] if "value" in stat)
 
+    def configured(self) -> bool:
+        """Whether Envoy has taken servers and routes since it started; later ones that it rejects change nothing."""
+        names = "^(cluster_manager.cds|http.callers.rds.callers).update_success$"
+        document = msgspec.json.decode(self.request(f"/stats?format=json&filter={names}"))
+        counts = [int(stat["value"]) for stat in document["stats"] if "value" in stat]
+        return len(counts) == 2 and min(counts) > 0
+
     def _dump(self, resource: str) -> list[dict[str, Any]]:
         document = msgspec.json.decode(self.request(f"/config_dump?resource={resource}"))
         configs: list[dict[str, Any]] = document.get("configs", [])

@@ -16,7 +16,7 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import SERVED_HEADER, TOKEN_HEADER, Arm, Limits, Routes
-from cumulant.drivers.envoy.entries import TYPES, extension, header
+from cumulant.drivers.envoy.entries import TYPES, extension, header, seconds
 
 _TYPE = f"{TYPES}/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -76,7 +76,7 @@ def _failover_cluster(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, An
     return {
         "@type": _TYPE,
         "name": failover_name(routes, arm),
-        "connect_timeout": f"{_PATIENCE}s",
+        "connect_timeout": seconds(_PATIENCE),
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": extension("envoy.clusters.aggregate", aggregate, clusters=members),
         "circuit_breakers": _circuit_breakers(routes.limits, failover=True),
@@ -115,7 +115,7 @@ def _server_cluster(model: str, arm: Arm, limits: Limits, gateway_key: bytes | N
         "name": name,
         "type": "STATIC" if all(_is_address(server.hostname) for server in servers) else "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
-        "connect_timeout": f"{connect_seconds(limits):.9g}s",
+        "connect_timeout": seconds(connect_seconds(limits)),
         "lb_policy": "LEAST_REQUEST",
         # If all servers seem to have failed, requests are sent rather than refused.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
@@ -213,16 +213,16 @@ def _outlier_detection(limits: Limits) -> dict[str, Any]:
         "enforcing_consecutive_gateway_failure": 100,
         "consecutive_local_origin_failure": limits.eject_after,
         "interval": "0.5s",
-        "base_ejection_time": f"{limits.eject_for}s",
-        "max_ejection_time": f"{limits.eject_for * 10}s",
+        "base_ejection_time": seconds(limits.eject_for),
+        "max_ejection_time": seconds(limits.eject_for * 10),
         "max_ejection_percent": 100,
     }
 
 
 def _health_check(limits: Limits) -> dict[str, Any]:
-    every = f"{limits.health_every}s"
+    every = seconds(limits.health_every)
     return {
-        "timeout": f"{_PATIENCE}s",
+        "timeout": seconds(_PATIENCE),
         "interval": every,
         "no_traffic_interval": every,
         "unhealthy_threshold": 2,

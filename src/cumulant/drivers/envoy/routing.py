@@ -18,7 +18,7 @@ from cumulant.core.traffic import (
     Routes,
 )
 from cumulant.drivers.envoy.clusters import cluster_name, failover_name
-from cumulant.drivers.envoy.entries import TYPES, extension, header
+from cumulant.drivers.envoy.entries import TYPES, extension, header, seconds
 
 #: name of the table that the listener requests
 TABLE = "callers"
@@ -92,7 +92,7 @@ def _model_routes(routes: Routes, *, alone: bool, gateways: int) -> list[dict[st
     entries = [*(_forced_route(routes, arm, match) for arm in routes.arms), _split_route(routes, match)]
     if routes.limits.rate is not None:
         for route in entries:
-            route["typed_per_filter_config"][_RATE] = _rate_limit(routes.limits.rate, gateways)
+            route["typed_per_filter_config"][_RATE] = _rate_limit(max(routes.limits.rate, 1), gateways)
     return entries
 
 
@@ -157,9 +157,10 @@ def _mirror_policy(routes: Routes) -> dict[str, Any]:
 
 def _action(routes: Routes) -> dict[str, Any]:
     deadline = routes.limits.deadline
-    action: dict[str, Any] = {"timeout": f"{deadline}s", "auto_host_rewrite": _has_named_server(routes)}
+    timeout = seconds(deadline) if deadline else "0s"  # none
+    action: dict[str, Any] = {"timeout": timeout, "auto_host_rewrite": _has_named_server(routes)}
     if deadline >= STALL:  # the server may take its time
-        action["idle_timeout"] = f"{deadline + 1}s"
+        action["idle_timeout"] = seconds(deadline + 1)
     if routes.limits.retries:
         action["retry_policy"] = _retry_policy(routes.limits.retries)
     return action
@@ -213,7 +214,7 @@ def _rate_limit(rate: int, gateways: int) -> dict[str, Any]:
         "token_bucket": {
             "max_tokens": tokens,
             "tokens_per_fill": tokens,
-            "fill_interval": f"{tokens * gateways / rate:.9g}s",
+            "fill_interval": seconds(tokens * gateways / rate),
         },
         "filter_enabled": always,
         "filter_enforced": always,

@@ -16,7 +16,7 @@ from cumulant.core.masking import fingerprint
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, server_states
 from cumulant.flows.deployment.follow import follow
-from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_report, write_report
+from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_own_report, write_report
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.stack.desired_state import read_desired_state
@@ -89,7 +89,7 @@ class HostAgent:
         """Remove the report, and wait until no route leads here. In a thread, since it may wait for the journal."""
         self._threads[0].join()
         try:
-            remove_report(self._project.journal(), host_name())
+            remove_own_report(self._project.journal(), host_name(), this_process())
             removed.set()
             urls = {server.endpoint for server in self._servers()}
             traffic = traffic_of(self._project)

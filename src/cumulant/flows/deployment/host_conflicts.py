@@ -8,17 +8,15 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.flows.deployment.host_report import BEAT, SERVER_HOST, HostReport, name_taken_error, remove_report
+from cumulant.flows.deployment.host_report import BEAT, LAPSE, SERVER_HOST, HostReport, name_taken_error, remove_report
 from cumulant.flows.ledger.processes import is_gone, is_here
 from cumulant.ports.journal import Journal, Row
 from cumulant.project.host_name import host_name
 
-#: seconds in which a machine that runs reports again
-_SEEN_SECONDS = 3 * BEAT
 
-
-def check_conflicts(journal: Journal, salt: str, *, within: float = _SEEN_SECONDS) -> None:
+def check_conflicts(journal: Journal, salt: str, *, within: float = LAPSE) -> None:
     """Refuse this machine where one that runs has its name, or another salt than the one whose fingerprint is `salt`.
+    One that has not reported `within` so many seconds does not run.
 
     The report of one that had the name and no longer runs is removed. Of two machines that start at once, the second to
     report is refused by `write_report`.

@@ -73,6 +73,19 @@ def remove_report(journal: Journal, host: str, *, version: int | None = None) ->
     remove_row(journal, SERVER_HOST, host, actor=_ACTOR, version=version)
 
 
+def remove_own_report(journal: Journal, host: str, supervisor: Process) -> None:
+    """Remove the report of a machine, unless another supervisor has written it.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    with journal.transaction(actor=_ACTOR) as transaction:
+        present = transaction.get(SERVER_HOST, host)
+        report = readable_reports(filter(None, [present]), HostReport).get(host)
+        if report is not None and report.supervisor == supervisor:
+            transaction.delete(SERVER_HOST, host)
+
+
 def remove_row(journal: Journal, kind: str, key: str, *, actor: Actor, version: int | None) -> None:
     """Remove a row, unless it was renewed since it had `version`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,15 +12,20 @@ from cumulant.ports.journal import Journal
 
 #: seconds for the work to end by itself, and for the journal to answer where it does not
 _GRACE, _ANSWER = 2.0, 2.0
+#: seconds for the work to end while the journal answers: a write may wait for a lock, or for a replica that is gone
+_LONGEST = 10.0
+_AWAY = "the journal does not answer: this process ends without it"
 
 
 def run_until_ended(
     work: Callable[[], object], ended: threading.Event, journal: Journal, report: Callable[[str], object]
 ) -> bool:
-    """Run `work`, which returns soon after `ended` is set; whether it did. For work that may be killed at any point.
+    """Run `work`, which returns soon after `ended` is set; whether it did and the journal answers, which other threads
+    of the process may wait for. For work that may be killed at any point.
 
-    Where the journal does not answer, a client may wait for it for a minute. Then the work is left to its thread, which
-    ends with the process, and `report` is given the reason. What `work` raises is raised here.
+    Where the journal does not answer, a client may wait for it for a minute. Then, or after `_LONGEST` seconds, the
+    work is left to its thread, which ends with the process, and `report` is given the reason. What `work` raises is
+    raised here.
     """
     failures: list[BaseException] = []
 
@@ -34,14 +40,21 @@ def run_until_ended(
     thread = threading.Thread(target=run, name="cumulant-work", daemon=True)
     thread.start()
     ended.wait()
+    deadline = time.monotonic() + _LONGEST
     thread.join(_GRACE)
     while thread.is_alive():
         if not _answers(journal):
-            report("the journal does not answer: this process ends without it")
+            report(_AWAY)
+            return False
+        if time.monotonic() > deadline:
+            report(f"what is under way has not ended within {_LONGEST:.0f} s: this process ends without it")
             return False
         thread.join(_GRACE)
     if failures:
         raise failures[0]
+    if not _answers(journal):
+        report(_AWAY)
+        return False
     return True
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: the row that names the parts of which there are events
 _KIND, _KEY = "refusals", "parts"
-#: seconds between two looks
-_ROUND, _LAST = 10.0, 2.0
+#: seconds between two looks; at the end, for one that is under way, and to write what is counted
+_ROUND, _LAST, _WRITE = 10.0, 2.0, 3.0
 
 
 def ingest_refusals(project: Project) -> int:
@@ -111,7 +111,8 @@ def record_refusals(
     project: Project, report: Callable[[str], object], *, servers: bool = False, window: timedelta = WINDOW
 ) -> Iterator[None]:
     """While the block lasts, equal refusals of this process are one event at once and then one a window; with `servers`
-    those of prediction servers become events too. At its end all that is counted is written.
+    those of prediction servers become events too. At its end all that is counted is written, where the journal takes
+    it within seconds.
     """
     counter: OccurrenceCounter[RefusalKey] = OccurrenceCounter(window, MOST, _merged)
     project.refusals = counter
@@ -124,7 +125,9 @@ def record_refusals(
         project.refusals = None
         ended.set()
         thread.join(_LAST)
-        _report(project, counter, report, every=True)
+        last = threading.Thread(target=_report, args=(project, counter, report), kwargs={"every": True}, daemon=True)
+        last.start()
+        last.join(_WRITE)
 
 
 def _merged(key: RefusalKey) -> RefusalKey:
@@ -150,10 +153,17 @@ def _work(
 def _report(
     project: Project, counter: OccurrenceCounter[RefusalKey], report: Callable[[str], object], *, every: bool = False
 ) -> None:
+    """Write events of what is due; of `every` one up to the first failure, since each may take a minute."""
     waiting: list[tuple[RefusalKey, Occurrences]] = counter.due(datetime.now(UTC), every=every)
-    for key, occurrences in waiting:
+    while waiting:
+        key, occurrences = waiting.pop(0)
         try:
             emit_refusal(project, key, occurrences)
         except (CumulantError, OSError, sqlite3.Error) as error:
-            counter.put_back(key, occurrences)
-            report(f"{occurrences.count} refused requests wait for the journal: {project.vault.redact(str(error))}")
+            unwritten = [(key, occurrences), *(waiting if every else ())]
+            for refusal, counted in unwritten:
+                counter.put_back(refusal, counted)
+            count = sum(counted.count for _, counted in unwritten)
+            report(f"{count} refused requests wait for the journal: {project.vault.redact(str(error))}")
+            if every:
+                return

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from cumulant.core.errors import CumulantError
@@ -46,6 +49,23 @@ def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
     routes = traffic.in_force(model)
     arms = [] if routes is None else [arm for arm in routes.arms if arm.version == version]
     return bool(arms) and not any(url in arm.endpoints for arm in arms)
+
+
+async def answer_of(ask: Callable[[], bool]) -> bool:
+    """The answer of what may wait for the journal. The loop's own threads would hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bool] = loop.create_future()
+
+    def work() -> None:
+        try:
+            settle = partial(future.set_result, ask())
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            settle = partial(future.set_exception, error)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
+
+    threading.Thread(target=work, name="cumulant-probe", daemon=True).start()
+    return await future
 
 
 def find_gateway_url(gateway: Gateway) -> str | None:

@@ -19,7 +19,7 @@ from cumulant.flows.stack.child_process import Child, log_file
 from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.flows.stack.gateway_key import CALLER_KEY, GATEWAY_KEY, new_key, remove_keys, write_key
-from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
+from cumulant.flows.stack.health import answer_of, find_gateway_url, is_drained, is_replaced, listens, serves
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
 from cumulant.flows.stack.reconcile import WantedProcess, plan_actions, stop_order
@@ -208,15 +208,15 @@ class StackSupervisor:
                 return child.alive and child.age(self._steady()) > _SETTLED
 
     async def _is_drained(self, child: Child) -> bool:
-        if child.wanted.version is None:
+        version, url = child.wanted.version, child.wanted.url or ""
+        if version is None:
             return True
         try:
-            if await asyncio.to_thread(is_drained, self._traffic, self._stack.model, child.wanted.version):
+            if await answer_of(lambda: is_drained(self._traffic, self._stack.model, version)):
                 return True
             if self._steady() - (child.unwanted or self._steady()) < _REPLACED:
                 return False
-            where = (self._stack.model, child.wanted.version, child.wanted.url or "")
-            return await asyncio.to_thread(is_replaced, self._traffic, *where)
+            return await answer_of(lambda: is_replaced(self._traffic, self._stack.model, version, url))
         except CumulantError:
             return False  # the gateway does not answer: the version gets its time
 

@@ -16,7 +16,7 @@ from cumulant.core.units import duration
 from cumulant.flows.ledger.ending import run_until_ended
 from cumulant.flows.release.controller_process import LogLines
 from cumulant.flows.stack.desired_state import FOLDER
-from cumulant.flows.traffic.agent import ENDED, GatewayAgent
+from cumulant.flows.traffic.agent import GatewayAgent
 from cumulant.flows.traffic.exchange_upload import ExchangeUpload
 from cumulant.project.file.loading import load
 from cumulant.project.host_name import host_name
@@ -44,7 +44,7 @@ def _follow_routes(project: Project, ending: threading.Event, report: Callable[[
     gateway, journal = project.gateway(), project.journal()
     agent = GatewayAgent(gateway, journal, report=report)
     if not run_until_ended(lambda: agent.run(ending.wait), ending, journal, report):
-        gateway.keep_ready(0.0, ENDED)
+        agent.end()
 
 
 @contextmanager

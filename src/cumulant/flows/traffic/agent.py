@@ -6,6 +6,7 @@ that are later than those in the journal are of a rollback that could not reach 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -56,6 +57,7 @@ class GatewayAgent:
         self._refused: dict[str, Refusal] = {}
         self._reported: GatewayReport | None = None
         self._reported_at = 0.0
+        self._readiness, self._ended = threading.Lock(), False
 
     def run(self, ended: Callable[[float], bool]) -> None:
         """Run rounds until `ended`, which waits so many seconds, returns true; then report the gateway no more."""
@@ -68,11 +70,22 @@ class GatewayAgent:
             except CumulantError as error:
                 self._say(f"waits: {error.message}")
                 pause = _LATER
-        self._gateway.keep_ready(0.0, ENDED)
+        self.end()
         try:
             remove_report(self._journal, self._host)
         except CumulantError as error:
             self._say(f"the report of this gateway stays until it lapses: {error.message}")
+
+    def end(self) -> None:
+        """Make the gateway unready. A round that still runs, in a thread that waits for the journal, leaves it so."""
+        with self._readiness:
+            self._ended = True
+            self._gateway.keep_ready(0.0, ENDED)
+
+    def _keep_ready(self, seconds: float, reason: str = "") -> None:
+        with self._readiness:
+            if not self._ended:
+                self._gateway.keep_ready(seconds, reason)
 
     def round(self) -> int:
         """Follow the routes and report; the journal's last event before that.
@@ -143,7 +156,7 @@ class GatewayAgent:
             return
         unready = behind or ("" if routes else "the gateway has no routes yet")
         if unready:
-            self._gateway.keep_ready(0.0, unready)
+            self._keep_ready(0.0, unready)
         report = GatewayReport(
             host=self._host,
             agent=this_process(),
@@ -157,7 +170,7 @@ class GatewayAgent:
         self._write(report, {} if last is None else last.routes)
         self._reported, self._reported_at = report, now
         if not unready:
-            self._gateway.keep_ready(SILENT)
+            self._keep_ready(SILENT)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
         by_model = {}
