@@ -298,8 +298,8 @@ class Entity:
             events = None if blob is None else decode_events(blob)
         except msgspec.MsgspecError as error:
             raise _damaged() from error
-        found = None if events is None else (len(events.times) // 8, int.from_bytes(events.version, "big"))
-        if events is None or part.tile is None or found != (part.tile.events, part.tile.version):
+        stored = None if events is None else (len(events.times) // 8, int.from_bytes(events.version, "big"))
+        if events is None or part.tile is None or stored != (part.tile.events, part.tile.version):
             raise _damaged()
         part.columns, part.identities = self._columns(events), events.identities or b""
 
