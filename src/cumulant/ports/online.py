@@ -1,4 +1,4 @@
-"""Port `online`: one packed blob an entity and feature set, read in microseconds or one round trip."""
+"""Port `online`: packed blobs by table and key, read in microseconds or one round trip, however many at once."""
 
 from __future__ import annotations
 

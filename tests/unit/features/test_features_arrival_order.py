@@ -115,7 +115,7 @@ def filled(
 @settings(max_examples=90, deadline=None)
 @given(
     st.sampled_from(sorted(PLANS)),
-    st.sampled_from([TILES, SMALL, TileRule(1, 4), TileRule(8, 3)]),
+    st.sampled_from([TILES, SMALL, TileRule(1, 4, seed=1), TileRule(8, 3, seed=1)]),
     st.integers(1, 20),
     st.integers(0, 2**32),
     st.booleans(),

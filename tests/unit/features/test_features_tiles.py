@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import arange
 from tiled_tables import SMALL, WHOLE, check_form, events_of, is_entity, rows_of, tiles_of
 
 from cumulant.core.errors import IntegrityError
@@ -22,7 +23,7 @@ from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.repair import forget_key, read_key
-from cumulant.features.online.state import STATE_KEY, entity_key
+from cumulant.features.online.state import STATE_KEY, Events, decode_state, entity_key
 from cumulant.features.online.state_writer import LATE_US, StateWriter
 from cumulant.features.online.tiles import TILES, TileRule
 from cumulant.features.posted.state_update import advance
@@ -149,7 +150,7 @@ def test_an_entity_in_tiles_is_what_it_is_in_one_blob(which: tuple[bool, bool], 
     random = Random(seed)
     rows = [made_row(1000 + at, -random.random() * 20) for at in range(stored)]
     since = random.choice([None, START - 3 * HOUR])
-    tables = Tables(PLANS[which], rows, [WHOLE, SMALL, TileRule(5, 3)], since=since)
+    tables = Tables(PLANS[which], rows, [WHOLE, SMALL, TileRule(5, 3, seed=1)], since=since)
     begin = START - 30 * HOUR if since is None else since
     for hours, posted in made_posts(random, which[0]):
         now = START + hours * HOUR
@@ -186,12 +187,21 @@ def test_nothing_of_an_erased_key_stays() -> None:
     assert set(store._tables["t"]) == {STATE_KEY}
 
 
-def test_a_damaged_key_is_made_again() -> None:
+def test_a_damaged_key_is_refused_and_changes_nothing() -> None:
+    """Which tiles it has is not known."""
     tables = Tables(PLANS[False, True], [made_row(at, at / 10) for at in range(40)], [SMALL])
-    store, before = tables.stores[SMALL], rows_of(tables.stores[SMALL])
-    store.put("t", [(key, b"rubbish") for key in before if is_entity(key)])
-    forget_key(tables.plan, tables.frames(), store, "t", {"card": "a"}, tiles=SMALL)
-    assert rows_of(store) == before
+    store, rows = tables.stores[SMALL], tables.rows
+    store.put("t", [(key, b"rubbish") for key in rows_of(store) if is_entity(key)])
+    before, tables.rows = dict(store._tables["t"]), []
+    for change in (
+        lambda: forget_key(tables.plan, tables.frames(), store, "t", {"card": "a"}, tiles=SMALL),
+        lambda: tables.post([made_row(1000, 5)]),
+    ):
+        with pytest.raises(IntegrityError, match="cannot be read"):
+            change()
+    assert store._tables["t"] == before
+    materialize(tables.plan, {"tx": pl.DataFrame(rows, schema=SCHEMA)}, store, table="t", tiles=SMALL)
+    assert check_form(store, SMALL) >= 1
 
 
 def test_an_entity_that_shrinks_is_one_blob_again() -> None:
@@ -223,19 +233,19 @@ def test_a_damaged_tile_is_named(what: str) -> None:
     ):
         with pytest.raises(IntegrityError, match="cannot be read"):
             read()
-    if what == "missing":
-        with pytest.raises(IntegrityError, match="missing"):
-            tables.post([made_row(1000, -1)])
+    with pytest.raises(IntegrityError, match="missing or damaged"):
+        tables.post([made_row(1000, -1)])
 
 
 class MeasuredOnline(MemoryOnline):
-    """Counts the bytes that are read and written."""
+    """Counts the bytes that are read and written, and reads of tables of entities."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.read_bytes = self.written_bytes = 0
+        self.reads = self.read_bytes = self.written_bytes = 0
 
     def get(self, table: str, keys: Any) -> list[bytes | None]:
+        self.reads += table == "t"
         blobs = super().get(table, keys)
         self.read_bytes += sum(len(blob) for blob in blobs if blob is not None)
         return blobs
@@ -253,7 +263,7 @@ class MeasuredOnline(MemoryOnline):
 def test_a_posted_row_and_the_next_read_cost_the_newest_events_only() -> None:
     rows = [made_row(at, at / 10_000) for at in range(20_000)]
     plan, store = PLANS[False, False], MeasuredOnline()
-    materialize(plan, {"tx": pl.DataFrame(rows, schema=SCHEMA)}, store, table="t")
+    materialize(plan, {"tx": pl.DataFrame(rows, schema=SCHEMA)}, store, table="t", tiles=TileRule(seed=2))
     assert check_form(store, TILES) == len([key for key in store._tables["t"] if is_entity(key)])
     reader, asked = OnlineFeatures(plan, store, "t"), {"id": 10**6, "card": "a", "at": START + 2 * HOUR}
     counted = reader.vectors([asked]).columns["number_3h"]
@@ -272,9 +282,37 @@ def test_a_posted_row_and_the_next_read_cost_the_newest_events_only() -> None:
     assert reader.vectors([asked]).columns["number_3h"] == [counted[0] + 51]
 
 
+def test_what_many_posted_rows_need_is_read_together() -> None:
+    rows = [made_row(at, at / 10_000) for at in range(20_000)]
+    plan, store = PLANS[False, False], MeasuredOnline()
+    materialize(plan, {"tx": pl.DataFrame(rows, schema=SCHEMA)}, store, table="t", tiles=TileRule(seed=1))
+    groups, writer = len(events_of(store)), StateWriter(plan, store, "t", now_us=lambda: 0)
+    # the state, the entities, and of each one what its rows need; new tiles need the rest of its fingerprints
+    for posted, reads in ((1, 2 + groups), (200, 2 + 2 * groups)):
+        store.reads = 0
+        advance([writer], "tx", [made_row(10**5 * posted + at, 1 + at / 200) for at in range(posted)])
+        assert store.reads <= reads
+
+
+def test_keys_of_rows_do_not_choose_where_tiles_begin() -> None:
+    """Of one table they are such that each would begin a tile: in another one few do."""
+    numbers = arange(1_500_000)
+    chosen = TileRule().starts(Events(numbers.tobytes(), [], identities=numbers.tobytes()))
+    assert len(chosen) > 2_000
+    rows = [made_row(number, at / 1_000) for at, number in enumerate(chosen)]
+    stores = [MemoryOnline(), MemoryOnline()]
+    for store in stores:
+        materialize(PLANS[False, False], {"tx": pl.DataFrame(rows[::2], schema=SCHEMA)}, store, table="t")
+        advance([StateWriter(PLANS[False, False], store, "t", now_us=lambda: 0)], "tx", rows[1::2])
+        assert check_form(store, TILES) >= 1
+        assert len(store._tables["t"]) < 100
+    seeds = {decode_state(store._tables["t"][STATE_KEY]).seed for store in stores}
+    assert len(seeds) == 2
+
+
 def test_tiles_that_do_not_change_stay_as_they_were_written() -> None:
-    tables = Tables(PLANS[False, False], [made_row(at, at / 10) for at in range(60)], [TileRule(4, 4)])
-    rule = TileRule(4, 4)
+    tables = Tables(PLANS[False, False], [made_row(at, at / 10) for at in range(60)], [TileRule(4, 4, seed=1)])
+    rule = TileRule(4, 4, seed=1)
     store = tables.stores[rule]
     keys = [entity_key(number, ["a"]) for number in range(len(events_of(store)))]
     before = tiles_of(store, keys)

@@ -23,6 +23,7 @@ from cumulant.drivers.envoy.exchanges import ExchangeWriter
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import entity_key
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.task import resolve_task
@@ -320,6 +321,22 @@ def test_an_erasure_that_is_killed_before_the_state_is_filled_again_is_finished_
     done = erase_subject(filled, ANN, principal=filled.principal())
     assert done.remaining == ()
     assert {receipt.store: receipt.status for receipt in done.receipts}["online state"] == "erased"
+
+
+def test_a_table_whose_events_of_the_subject_are_damaged_is_filled_again(filled):
+    (table,) = state_tables(filled)
+    store, expected = filled.online(), online_values(filled, [(BOB, "s1")])
+    keys = [entity_key(number, [mask(ANN, filled.salt())]) for number in range(9)]
+    present = [key for key, blob in zip(keys, store.get(table, keys), strict=True) if blob is not None]
+    assert present
+    store.put(table, [(key, b"rubbish") for key in present])
+    found = find_subject(filled, ANN, principal=filled.principal()).places
+    assert table in {place.where for place in found}
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert {receipt.store: receipt.status for receipt in done.receipts}["online state"] == "erased"
+    assert done.remaining == ()
+    assert store.get(table, present) == [None] * len(present)
+    assert online_values(filled, [(BOB, "s1")]).keys() == expected.keys()
 
 
 def test_rows_after_the_erasure_are_read_once_the_subject_is_admitted(filled):

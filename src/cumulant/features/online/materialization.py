@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
@@ -89,14 +90,15 @@ def materialize(
         tiles: which entities are divided, as by all writers of the table.
 
     Returns:
-        What was stored. Two fillings of equal content have one generation.
+        What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
 
     Raises:
         DataError: a frame or column is absent, or has another type than when the plan was made.
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
-    filling.deletions, filling.tiles = deletions or {}, tiles
+    filling.deletions = deletions or {}
+    filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
     reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
     for name in filling.versions:
@@ -204,6 +206,7 @@ class _Materialization:
             entities=self.entities,
             scope=self._scope,
             versions=self.versions,
+            seed=self.tiles.seed,
             # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
             sequence=time.time_ns() // 1000,
         )

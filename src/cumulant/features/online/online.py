@@ -148,7 +148,7 @@ class OnlineFeatures:
         return FeatureRequest(inside, moments, keys)
 
     async def read_entities(self, request: FeatureRequest) -> StoredEntities:
-        """The entities of a request, read in one round trip.
+        """The entities of a request, read in one round trip, and a second one where tiles are not cached.
 
         Raises:
             EngineUnavailableError, IntegrityError: as `vectors`; also where the store does not answer.

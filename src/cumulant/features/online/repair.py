@@ -17,7 +17,7 @@ from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.entity_history import EntityHistory
-from cumulant.features.online.entity_reads import read_history
+from cumulant.features.online.entity_reads import read_history, unreadable
 from cumulant.features.online.materialization import entity_events
 from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state import STATE_KEY, Events, TableState, encode, entity_key
@@ -98,6 +98,7 @@ def forget_key(
 
     Raises:
         UsageError, RequestError: as `read_key`.
+        IntegrityError: what is stored of an entity cannot be read, so that it is unknown where its tiles lie.
     """
     writer = StateWriter(plan, store, table, tiles=tiles)
     own = {entity_key(group.number, values) for group, values in _entities(plan, key) if set(group.by) == set(key)}
@@ -272,7 +273,7 @@ def _rebuild(
     for key in entities:
         group = groups[msgspec.msgpack.decode(key)[0]]
         keyed = bool(writer.plan.sources[group.source].key)
-        rebuilt[key] = Entity(group, events.get(key), keyed=keyed, key=key, rule=writer.tiles)
+        rebuilt[key] = Entity(group, events.get(key), keyed=keyed, key=key, rule=writer.rule(state))
     for source in sorted(writer.sources):
         log = SourceLog(cells, log_table(state.scope, source))
         posted = [(key, record) for key, record in _records(log) if key not in rows.get(source, ())]
@@ -292,7 +293,7 @@ def _rebuild(
     sequence = state.sequence + 1
     written: dict[bytes, bytes | None] = {}
     for (key, entity), blob in zip(rebuilt.items(), cells.get(writer.table, [*rebuilt]), strict=True):
-        written |= dict.fromkeys(_rows_before(key, blob))
+        written |= dict.fromkeys(_rows_before(writer.table, key, blob))
         written |= dict(entity.no_rows() if entity.empty else entity.rows(sequence))
     for rows_before in before.values():
         written |= rows_before
@@ -300,12 +301,12 @@ def _rebuild(
     cells.put(writer.table, written.items())
 
 
-def _rows_before(key: bytes, blob: bytes | None) -> list[bytes]:
-    """Where the table holds an entity with this blob; of a damaged one the blob alone."""
+def _rows_before(table: str, key: bytes, blob: bytes | None) -> list[bytes]:
+    """Where the table holds an entity with this blob."""
     try:
         return [] if blob is None else row_keys(key, decode_entity(blob))
-    except msgspec.MsgspecError:
-        return [key]
+    except msgspec.MsgspecError as error:
+        raise unreadable(table) from error
 
 
 def _place_versions(

@@ -62,7 +62,8 @@ class TableState(msgspec.Struct, frozen=True):
 
     `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` has, by
     source, up to which entry of it (not included) the table holds them. Of the sources in `versions` the table holds
-    the row in force of each key, so that posted rows correct it.
+    the row in force of each key, so that posted rows correct it. `seed` is a secret number: where tiles begin follows
+    from it.
     """
 
     format: int
@@ -76,6 +77,7 @@ class TableState(msgspec.Struct, frozen=True):
     scope: str = ""
     marks: dict[str, int] = {}
     versions: tuple[str, ...] = ()
+    seed: int = 0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -17,6 +17,7 @@ import msgspec
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import check_state
+from cumulant.features.online.entity_reads import unreadable
 from cumulant.features.online.state import STATE_KEY, TableState, encode
 from cumulant.features.online.tiles import TILES, TileRule, decode_entity
 from cumulant.features.posted.event_columns import GroupEvent
@@ -72,6 +73,10 @@ class StateWriter:
         """Raises EngineUnavailableError, IntegrityError: there is none, or one of another plan."""
         return check_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
 
+    def rule(self, state: TableState) -> TileRule:
+        """Which entities are divided, and where."""
+        return self.tiles._replace(seed=state.seed)
+
     def versions_in(self, state: TableState, source: str) -> VersionWriter | None:
         """The writer of versions of the source's rows; None where the table does not hold the rows in force."""
         return self.versions.get(source) if source in state.versions else None
@@ -111,7 +116,7 @@ class StateWriter:
         """The blobs of the entities that the events change."""
         written: list[tuple[bytes, bytes | None]] = []
         for (key, (group, changes)), blob in zip(changing.items(), cells.get(self.table, list(changing)), strict=True):
-            entity = self._entity(cells, group, key, blob)
+            entity = self._entity(cells, state, group, key=key, blob=blob)
             entity.prepare(event for each in changes for event in (each.event, each.remove) if event is not None)
             changed = False
             for change in changes:
@@ -129,15 +134,19 @@ class StateWriter:
                 written += entity.no_rows() if entity.since is None else entity.rows(state.sequence + 1)
         return written
 
-    def _entity(self, cells: Cells, group: GroupWriter, key: bytes, blob: bytes | None) -> Entity:
-        """An entity of the table, of which the blob was read."""
+    def _entity(self, cells: Cells, state: TableState, group: GroupWriter, *, key: bytes, blob: bytes | None) -> Entity:
+        """An entity of the table, of which the blob was read. Raises IntegrityError: it is damaged."""
+        try:
+            stored = None if blob is None else decode_entity(blob)
+        except msgspec.MsgspecError as error:
+            raise unreadable(self.table) from error
         return Entity(
             group.group,
-            None if blob is None else decode_entity(blob),
+            stored,
             keyed=bool(group.key),
             key=key,
             read=partial(cells.get, self.table),
-            rule=self.tiles,
+            rule=self.rule(state),
         )
 
     def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:

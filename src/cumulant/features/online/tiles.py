@@ -2,7 +2,8 @@
 
 So a posted row reads and writes the newest events and the tile that it lands in, however many there are. A tile begins
 at each event whose identity has a certain remainder, after mixing, so that equal events have equal tiles in whatever
-order they came, and a late event changes one of them. Readers join the tiles of an entity (`EntityHistory`).
+order they came, and a late event changes one of them. Each table mixes with a secret number, its seed: callers choose
+the keys of rows, and nobody may choose where tiles begin. Readers join the tiles of an entity (`EntityHistory`).
 
 Writers must know whether a row is there already, in whichever tile. For that the fingerprints of the identities in
 tiles lie beside them, divided by their last bits. Readers do not read these.
@@ -72,10 +73,13 @@ class TiledEvents(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TileRule(NamedTuple):
-    """Entities of more than `limit` events have tiles, of `mean` events on average."""
+    """Entities of more than `limit` events have tiles, of `mean` events on average. `seed` is that of the table: where
+    it is 0, a filling chooses one, and writers have it from the table's state.
+    """
 
     limit: int = 512
     mean: int = 512
+    seed: int = 0
 
     def begins(self, identity: int) -> bool:
         """Whether a tile begins at an event of this identity."""
@@ -98,7 +102,7 @@ class TileRule(NamedTuple):
         return [int(at) for at in np.flatnonzero(begins)]
 
     def _begins(self, identities: Ints) -> Flags:
-        begins: Flags = (_mixed(identities) % np.uint64(self.mean) == 0) & (identities != NO_IDENTITY)
+        begins: Flags = (_mixed(identities, self.seed) % np.uint64(self.mean) == 0) & (identities != NO_IDENTITY)
         return begins
 
 
@@ -195,7 +199,7 @@ def entity_rows(key: bytes, events: Events, rule: TileRule) -> Iterator[tuple[by
         tile = Tile(rank_at(of_tile, 0), end - begin, 0)
         tiles.append(tile)
         yield tile.key(key), encode(of_tile)
-    numbers = fingerprints((events.identities or b"")[: starts[-1] * 8])
+    numbers = fingerprints((events.identities or b"")[: starts[-1] * 8], rule.seed)
     for bucket, part in divided(numbers, bucket_count(len(tiles))).items():
         yield bucket_key(key, bucket), part.tobytes()
     yield key, encode(TiledEvents(index_of(tiles), join([EventRange(events, starts[-1], count)], like=events)))
@@ -228,10 +232,10 @@ def bucket_key(entity: bytes, bucket: int) -> bytes:
     return _IDENTITIES + entity + _pack_number(bucket)
 
 
-def fingerprints(identities: bytes) -> Fingerprints:
+def fingerprints(identities: bytes, seed: int) -> Fingerprints:
     """The sorted fingerprints of identities, which are int64 bytes. Rows without a key have none."""
     numbers = np.frombuffer(identities, dtype=np.int64)
-    return np.sort((_mixed(numbers[numbers != NO_IDENTITY]) >> np.uint64(32)).astype(np.uint32))
+    return np.sort((_mixed(numbers[numbers != NO_IDENTITY], seed) >> np.uint64(32)).astype(np.uint32))
 
 
 def divided(numbers: Fingerprints, buckets: int) -> dict[int, Fingerprints]:
@@ -244,9 +248,14 @@ def divided(numbers: Fingerprints, buckets: int) -> dict[int, Fingerprints]:
     return dict(zip(names.tolist(), np.split(numbers[order], begins[1:]), strict=True))
 
 
-def _mixed(identities: Ints) -> npt.NDArray[np.uint64]:
-    """Numbers of 64 bits that look random, one for each identity (the last step of SplitMix64)."""
+def _mixed(identities: Ints, seed: int) -> npt.NDArray[np.uint64]:
+    """Numbers of 64 bits that look random, one for each identity: the last step of SplitMix64, twice, each after the
+    seed, since after one step what differs in few bits of many identities may still show.
+    """
     mixed = identities.astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    for _ in range(2):
+        mixed = mixed ^ np.uint64(seed)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed

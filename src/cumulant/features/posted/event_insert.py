@@ -70,13 +70,15 @@ class Entity:
         rule: TileRule = TILES,
     ) -> None:
         self._group, self._keyed, self._key, self._read, self._rule = group, keyed, key, read, rule
-        self._dated = group.orders_by_event_time
+        self._dated, self._span_us, self._unlimited = group.orders_by_event_time, group.span_us, group.unlimited
         events = stored.events if isinstance(stored, TiledEvents) else stored
         tiles = stored.tiles if isinstance(stored, TiledEvents) else []
         self._stored = [_Part(tile, tile.first) for tile in tiles]
         first = rank_at(events, 0) if tiles and events is not None else _FIRST
         self._parts = [*self._stored, _Part(None, first, self._columns(events))]
-        self._index = IdentityIndex(key, len(tiles), read)
+        self._index = IdentityIndex(key, len(tiles), read, rule.seed)
+        #: the keys of rows that were placed
+        self._placed: set[int] = set()
         #: the keys of rows that were taken out: nothing else has them
         self._removed: set[int] = set()
         self.since = None if events is None else events.since
@@ -86,9 +88,12 @@ class Entity:
         """Read at once what placing and removing these events needs."""
         if not self._stored:
             return
+        events = [*events]
         parts = {self._part_of(event) for event in events}
         tiles = {part.tile.key(self._key): part for part in parts if part.columns is None and part.tile is not None}
         buckets = self._index.missing(event.identity for event in events)
+        if not tiles and not buckets:
+            return
         blobs = self._read([*tiles, *buckets])
         for part, blob in zip(tiles.values(), blobs, strict=False):
             self._take(part, blob)
@@ -104,6 +109,7 @@ class Entity:
             return filled or None
         part = self._part_of(event)
         self._load(part).insert(event)
+        self._placed.add(event.identity)
         part.changed = True
         return True
 
@@ -126,7 +132,7 @@ class Entity:
 
         Of an entity with tiles nothing is removed before it is a whole tile.
         """
-        if len(self._parts) > 1 and self._parts[1].first[0] > since - self._group.span_us:
+        if len(self._parts) > 1 and self._parts[1].first[0] > since - self._span_us:
             return
         if self.trim(since):
             self.kept = since if self.kept is None else max(since, self.kept)
@@ -219,13 +225,15 @@ class Entity:
 
     def _edge(self, since: int) -> tuple[int, int]:
         """How many parts no prediction from `since` on can see, and how many events of the next one."""
-        limit = since - self._group.span_us
+        limit = since - self._span_us
+        if len(self._parts) == 1 and not self._unlimited:
+            return 0, bisect_right(self._load(self._parts[0]).times, limit)
         edge = self._last_until(limit)
         if self._parts[edge].columns is None and self._parts[edge].first[0] > limit:
             return 0, 0
         columns = self._load(self._parts[edge])
         gone = edge, bisect_right(columns.times, limit)
-        return min(gone, self._newest(since, edge)) if self._group.unlimited else gone
+        return min(gone, self._newest(since, edge)) if self._unlimited else gone
 
     def _newest(self, until: int, edge: int) -> tuple[int, int]:
         """The part and the place in it of the newest event known by `until`; of parts after `edge` any place."""
@@ -250,19 +258,26 @@ class Entity:
         """The part that has the row with this key, and its place there."""
         if not self._keyed or identity == NO_IDENTITY:
             return None, -1
+        end = self._parts[-1]
+        at = self._load(end).find(identity)
+        if at >= 0 or not self._stored:
+            return end if at >= 0 else None, at
+        if near is None or identity in self._placed or identity in self._removed:
+            part, at = self._find_loaded(identity)
+            if part is not None or identity in self._removed:
+                return part, at
+        if near is not None and (at := self._load(part := self._part_of(near)).find(identity)) >= 0:
+            return part, at
+        if not self._index.may_hold(identity):
+            return None, -1
+        self._load_all(self._parts)
+        return self._find_loaded(identity)
+
+    def _find_loaded(self, identity: int) -> tuple[_Part | None, int]:
+        """As `_find`, in the parts that were read."""
         for part in self._parts:
             if part.columns is not None and (at := part.columns.find(identity)) >= 0:
                 return part, at
-        if not self._stored or identity in self._removed:
-            return None, -1
-        if near is not None and (at := self._load(part := self._part_of(near)).find(identity)) >= 0:
-            return part, at
-        if self._index.may_hold(identity):
-            others = [part for part in self._parts if part.columns is None]
-            self._load_all(others)
-            for part in others:
-                if part.columns is not None and (at := part.columns.find(identity)) >= 0:
-                    return part, at
         return None, -1
 
     def _load(self, part: _Part) -> EventColumns:
@@ -278,13 +293,14 @@ class Entity:
             self._take(part, blob)
 
     def _take(self, part: _Part, blob: bytes | None) -> None:
-        """The tile as it was read."""
-        if blob is None:
-            raise IntegrityError(
-                "a part of the events of an entity is missing in the online state",
-                hint="another program wrote there, or its store is damaged: fill it again",
-            )
-        events = decode_events(blob)
+        """The tile as it was read; as the entity's list names it."""
+        try:
+            events = None if blob is None else decode_events(blob)
+        except msgspec.MsgspecError as error:
+            raise _damaged() from error
+        stored = None if events is None else (len(events.times) // 8, int.from_bytes(events.version, "big"))
+        if events is None or part.tile is None or stored != (part.tile.events, part.tile.version):
+            raise _damaged()
         part.columns, part.identities = self._columns(events), events.identities or b""
 
     def _columns(self, events: Events | None) -> EventColumns:
@@ -292,6 +308,13 @@ class Entity:
 
     def _events(self, part: _Part | Events) -> Events:
         return self._load(part).events() if isinstance(part, _Part) else part
+
+
+def _damaged() -> IntegrityError:
+    return IntegrityError(
+        "a part of the events of an entity is missing or damaged in the online state",
+        hint="another program wrote there, or its store is damaged: fill it again",
+    )
 
 
 def _join(parts: Sequence[Events]) -> Events:

@@ -14,10 +14,10 @@ _NONE: Fingerprints = np.empty(0, dtype=np.uint32)
 
 
 class IdentityIndex:
-    """The fingerprints of an entity that has so many tiles."""
+    """The fingerprints of an entity that has so many tiles, in a table with this seed."""
 
-    def __init__(self, entity: bytes, tiles: int, read: ReadBlobs) -> None:
-        self._entity, self._read = entity, read
+    def __init__(self, entity: bytes, tiles: int, read: ReadBlobs, seed: int) -> None:
+        self._entity, self._read, self._seed = entity, read, seed
         self._count = bucket_count(tiles)
         self._buckets: dict[int, Fingerprints] = {}
 
@@ -25,14 +25,14 @@ class IdentityIndex:
         """Whether a row with this key may be in a tile: if not, it is in none."""
         if not self._count:
             return False
-        for bucket, numbers in divided(fingerprints(_bytes([identity])), self._count).items():
+        for bucket, numbers in divided(self._fingerprints(_bytes([identity])), self._count).items():
             self._load([bucket])
             return bool(np.isin(numbers, self._buckets[bucket])[0])
         return False
 
     def missing(self, identities: Iterable[int]) -> dict[bytes, int]:
         """The buckets of identities that were not read yet, by their keys in the table."""
-        numbers = fingerprints(_bytes(identities)) if self._count else _NONE
+        numbers = self._fingerprints(_bytes(identities)) if self._count else _NONE
         buckets = divided(numbers, self._count).keys() - self._buckets.keys()
         return {bucket_key(self._entity, bucket): bucket for bucket in sorted(buckets)}
 
@@ -44,7 +44,7 @@ class IdentityIndex:
         """The blobs that differ where identities, as int64 bytes, leave and enter tiles, of which there are then so
         many.
         """
-        gone, new, count = fingerprints(removed), fingerprints(added), bucket_count(tiles)
+        gone, new, count = self._fingerprints(removed), self._fingerprints(added), bucket_count(tiles)
         gone, new = _less(gone, new), _less(new, gone)
         if count == self._count:
             affected = [*divided(np.concatenate([gone, new]), count)] if count else []
@@ -60,6 +60,9 @@ class IdentityIndex:
     def keys(self) -> list[bytes]:
         """Where all of it lies."""
         return [bucket_key(self._entity, bucket) for bucket in range(self._count)]
+
+    def _fingerprints(self, identities: bytes) -> Fingerprints:
+        return fingerprints(identities, self._seed)
 
     def _load(self, buckets: Iterable[int]) -> None:
         missing = [bucket for bucket in buckets if bucket not in self._buckets]

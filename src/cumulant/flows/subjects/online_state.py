@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, IntegrityError, RequestError
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.flows.data.erasures import RecordedErasure, read_erasure, write_erasure
@@ -60,12 +60,8 @@ class _Table(NamedTuple):
 
 def find_state(context: Context, subject: Subject) -> list[SubjectPlace]:
     project = context.project
-    places = [
-        SubjectPlace(store=STORE, where=table.name, rows=rows)
-        for table in _tables(project, subject)
-        if (rows := _events(project, table, subject)) or _is_older(project, table, subject)
-    ]
-    return places + _posted(project, subject)
+    places = (_place(project, table, subject) for table in _tables(project, subject))
+    return [*(place for place in places if place is not None), *_posted(project, subject)]
 
 
 def erase_state(context: Context, subject: Subject) -> Receipt:
@@ -112,14 +108,20 @@ def _sources(table: _Table, subject: Subject) -> set[str]:
     return {group.source for group in groups_of(table.plan)} & subject.columns.keys()
 
 
-def _events(project: Project, table: _Table, subject: Subject) -> int:
-    """How many events of the subject a table holds: where its windows are by the subject alone, those that are stored;
-    elsewhere the rows of the snapshots that it was filled from.
+def _place(project: Project, table: _Table, subject: Subject) -> SubjectPlace | None:
+    """A table, where it holds or may hold the subject, and how many events: where its windows are by the subject
+    alone, those that are stored; elsewhere the rows of the snapshots that it was filled from.
     """
     by_key = dict(_keys(table, subject))
-    stored = _stored(project.online(), table, subject, by_key)
+    try:
+        rows = _stored(project.online(), table, subject, by_key)
+    except IntegrityError:  # what is stored of the subject cannot be read: it is filled again
+        return SubjectPlace(store=STORE, where=table.name, rows=0)
     others = _sources(table, subject) - by_key.keys()
-    return stored + sum(_snapshot_rows(project, table, source, subject) for source in others)
+    rows += sum(_snapshot_rows(project, table, source, subject) for source in others)
+    if not rows and not _is_older(project, table, subject):
+        return None
+    return SubjectPlace(store=STORE, where=table.name, rows=rows)
 
 
 def _snapshot_rows(project: Project, table: _Table, source: str, subject: Subject) -> int:
@@ -183,7 +185,7 @@ def _stored(store: OnlineStore, table: _Table, subject: Subject, keys: Mapping[s
                 now=datetime.now(UTC),
                 newest=0,
             )
-        except CumulantError:  # no value of the column's type
+        except RequestError:  # no value of the column's type
             continue
         events += sum(key.events for key in stored if key.source == source)
     return events
