@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: seconds until a dropped interrupt is raised again: by then the callback that dropped it has ended
-_PAUSE = 0.02
+#: seconds until a dropped interrupt is raised again: by then the callback that dropped it has ended, on a busy machine
+#: too
+_PAUSE = 0.1
 
 
 class Termination:
@@ -20,7 +22,7 @@ class Termination:
 
     def __init__(self) -> None:
         self.received = False
-        self._timer: threading.Timer | None = None
+        self._closed = threading.Event()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -35,15 +37,17 @@ class Termination:
             return False
         number = signal.SIGTERM if self.received else signal.SIGINT
         self.received = False
-        self._timer = threading.Timer(_PAUSE, os.kill, (os.getpid(), number))
-        self._timer.daemon = True
-        self._timer.start()
+        # Not `threading.Thread`: its start waits for the thread, and the signal could come here, to be dropped again.
+        _thread.start_new_thread(self._send_again, (number,))
         return True
+
+    def _send_again(self, number: int) -> None:
+        if not self._closed.wait(_PAUSE):
+            os.kill(os.getpid(), number)
 
     def close(self) -> None:
         """Raise nothing again from now on."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._closed.set()
 
 
 @contextmanager

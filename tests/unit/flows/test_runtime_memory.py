@@ -11,7 +11,8 @@ import pytest
 from cumulant.cli.errors import as_known
 from cumulant.core.errors import ProjectFileError
 from cumulant.features.offline import partitions
-from cumulant.flows.features.feature_table import SPILL, featurize  # type: ignore[attr-defined]
+from cumulant.flows.data.memory_budget import scratch_folder
+from cumulant.flows.features.feature_table import featurize
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 
@@ -57,7 +58,7 @@ def test_features_beyond_the_memory_are_the_same_table(tmp_path: Path, monkeypat
         found = featurize(made, principal=Principal("tester"))
         tables.append((found.table.key, made.tables().scan(found.table).collect()))
         assert len(parts) == (name == "parts")
-        assert not (made.state / SPILL).exists() or not list((made.state / SPILL).iterdir())
+        assert not scratch_folder(made).exists() or not list(scratch_folder(made).iterdir())
     assert tables[0][0] == tables[1][0]  # what may be taken of the machine names no table
     assert tables[0][1].equals(tables[1][1])
 
