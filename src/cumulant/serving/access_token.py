@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cumulant.core.errors import UsageError
 from cumulant.core.system.private_files import check_private
@@ -31,18 +32,35 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
     return check_token(token, str(path), least)
 
 
-def read_lines(path: Path) -> list[tuple[str, list[str]]]:
-    """The words of each line of a file of tokens, with the place of the line; empty lines and comments are left out.
+class TokenLine(NamedTuple):
+    """A line of a file of tokens: `TOKEN`, `TOKEN NAME` or `TOKEN NAME GROUP,GROUP`; without a name it is empty."""
+
+    token: str
+    name: str = ""
+    groups: tuple[str, ...] = ()
+
+
+def read_token_lines(path: Path) -> list[TokenLine]:
+    """The lines of a file of tokens; empty ones and comments are left out.
 
     Raises:
-        UsageError: the file cannot be read, or has no line.
+        UsageError: the file cannot be read, or has no line, an invalid one, or a token twice.
         RefusedError: others can read it.
     """
     rows = [(f"{path}, line {place}", line.split()) for place, line in enumerate(_read(path).splitlines(), 1)]
-    rows = [(place, words) for place, words in rows if words and not words[0].startswith("#")]
-    if not rows:
+    lines = [_token_line(words, place) for place, words in rows if words and not words[0].startswith("#")]
+    if not lines:
         raise UsageError(f"{path} holds no token", subject=str(path), hint="write a line a caller: TOKEN ada")
-    return rows
+    if len({line.token for line in lines}) < len(lines):
+        raise UsageError(f"{path} has a token twice", subject=str(path), hint="give each caller one of their own")
+    return lines
+
+
+def _token_line(words: Sequence[str], place: str) -> TokenLine:
+    if len(words) > 3:
+        raise UsageError(f"{place}: more than TOKEN NAME GROUP,GROUP", subject=place)
+    token, name, groups = (*words, "", "")[:3]
+    return TokenLine(check_token(token, place), name, tuple(filter(None, groups.split(","))))
 
 
 def _read(path: Path) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import UsageError
 from cumulant.ports.access import Principal
-from cumulant.serving.access_token import check_token, read_lines, read_token
+from cumulant.serving.access_token import TokenLine, read_token, read_token_lines
 
 #: whoever reaches an address that needs no token, whoever comes through the gateway to one, and a token without a name
 ANONYMOUS, GATEWAY, TOKEN_HOLDER = "anonymous", "service:gateway", "service:token"
@@ -37,20 +36,13 @@ def read_holders(path: Path | None, environment: Mapping[str, str]) -> tuple[Cal
     if path is None:
         token = read_token(None, environment)
         return () if token is None else (CallerToken(token),)
-    holders = tuple(_holder(words, place) for place, words in read_lines(path))
-    if len({holder.token for holder in holders}) < len(holders):
-        raise UsageError(f"{path} has a token twice", subject=str(path), hint="give each caller one of their own")
-    return holders
+    return tuple(_holder(line) for line in read_token_lines(path))
 
 
-def _holder(words: Sequence[str], place: str) -> CallerToken:
-    if len(words) > 3:
-        raise UsageError(f"{place}: more than TOKEN NAME GROUP,GROUP", subject=place)
-    token = check_token(words[0], place)
-    if len(words) == 1:
-        return CallerToken(token)
-    name = words[1] if ":" in words[1] else f"user:{words[1]}"
-    return CallerToken(token, name, tuple(filter(None, words[2].split(","))) if len(words) > 2 else ())
+def _holder(line: TokenLine) -> CallerToken:
+    if not line.name:
+        return CallerToken(line.token)
+    return CallerToken(line.token, line.name if ":" in line.name else f"user:{line.name}", line.groups)
 
 
 class Callers:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import RefusedError, UsageError
+from cumulant.core.errors import RefusedError
 from cumulant.flows.review.service import check_name
 from cumulant.ports.access import Principal
-from cumulant.serving.access_token import VARIABLE, check_token, read_lines
+from cumulant.serving.access_token import VARIABLE, TokenLine, check_token, read_token_lines
 from cumulant.serving.errors import HttpError
 
 USER, GROUPS = b"x-cumulant-user", b"x-cumulant-groups"
@@ -40,20 +40,12 @@ def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
     """
     if path is None:
         return [TokenHolder(_hash(check_token(shared.strip(), VARIABLE)), None)] if shared.strip() else []
-    callers = [_caller(words, place) for place, words in read_lines(path)]
-    if len({caller.token for caller in callers}) < len(callers):
-        raise UsageError(f"{path} has a token twice", subject=str(path), hint="give each reviewer one of their own")
-    return callers
+    return [_caller(line) for line in read_token_lines(path)]
 
 
-def _caller(words: Sequence[str], place: str) -> TokenHolder:
-    if len(words) > 3:
-        raise UsageError(f"{place}: more than TOKEN REVIEWER GROUP,GROUP", subject=place)
-    token = check_token(words[0], place)
-    if len(words) == 1:
-        return TokenHolder(_hash(token), None)
-    groups = tuple(filter(None, words[2].split(","))) if len(words) > 2 else ()
-    return TokenHolder(_hash(token), Principal(check_name(words[1]), groups, via="http"))
+def _caller(line: TokenLine) -> TokenHolder:
+    principal = Principal(check_name(line.name), line.groups, via="http") if line.name else None
+    return TokenHolder(_hash(line.token), principal)
 
 
 def _hash(token: str) -> bytes:
