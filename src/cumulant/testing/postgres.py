@@ -104,6 +104,8 @@ class PostgresServer:
             text=True,
             check=False,
             cwd=self.folder,
+            # One that is started again by a simulated machine's command is none of that machine's processes.
+            env={name: value for name, value in os.environ.items() if not name.startswith("CUMULANT_")},
             **user,  # type: ignore[call-overload]
         )
         if completed.returncode != 0:
