@@ -16,7 +16,7 @@ import msgspec
 from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, erased_receipt
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.ports.log import UNDATED, Log, PartInfo
 
@@ -76,14 +76,7 @@ def _erase(
                     if mine:
                         erasure.erase_predictions(project.log(), _predictions(project, subject))
     remaining = find(context, subject)
-    reason = "rows are merged or came meanwhile: run this again" if remaining else ""
-    return Receipt(
-        store=store,
-        status=status_after(places, remaining),
-        rows=total(places),
-        rewritten=tuple(place.where for place in places),
-        reason=reason,
-    )
+    return erased_receipt(store, places, remaining, "rows are merged or came meanwhile: run this again")
 
 
 @contextmanager
@@ -142,13 +135,8 @@ def erase_inbox(context: Context, subject: Subject) -> Receipt:
                 with inbox.replace(part) as stream:
                     stream.write(b"".join(others))
     remaining = find_inbox(context, subject)
-    return Receipt(
-        store=INBOX,
-        status=status_after(places, remaining),
-        rows=total(places),
-        rewritten=tuple(place.where for place in places),
-        reason="run this again: labels were posted meanwhile" if remaining else "",
-    )
+    pending = "run this again: labels were posted meanwhile"
+    return erased_receipt(INBOX, places, remaining, pending)
 
 
 def _inbox(inbox: Log, subject: Subject) -> Iterator[tuple[PartInfo, list[bytes], list[bytes]]]:
@@ -194,13 +182,8 @@ def erase_exchanges(context: Context, subject: Subject) -> Receipt:
                     break
             time.sleep(_POLL)
     remaining = find_exchanges(context, subject)
-    return Receipt(
-        store=EXCHANGES,
-        status=status_after(places, remaining),
-        rows=total(places),
-        rewritten=tuple(place.where for place in places),
-        reason="run this again: another process maintains the log, or requests came meanwhile" if remaining else "",
-    )
+    pending = "run this again: another process maintains the log, or requests came meanwhile"
+    return erased_receipt(EXCHANGES, places, remaining, pending)
 
 
 def _requests(project: Project, subject: Subject) -> frozenset[str]:

@@ -103,6 +103,17 @@ def kept_receipt(store: str, places: list[SubjectPlace], reason: str) -> Receipt
     return Receipt(store=store, status="kept", rows=total(places), reason=reason)
 
 
+def erased_receipt(store: str, places: list[SubjectPlace], remaining: list[SubjectPlace], pending: str) -> Receipt:
+    """Of a store that erased these places and found those afterwards, for the reason `pending`."""
+    return Receipt(
+        store=store,
+        status=status_after(places, remaining),
+        rows=total(places),
+        rewritten=tuple(place.where for place in places),
+        reason=pending if remaining else "",
+    )
+
+
 def status_after(before: list[SubjectPlace], after: list[SubjectPlace]) -> Status:
     """Of an erasure that found these places, and left those."""
     if after:
