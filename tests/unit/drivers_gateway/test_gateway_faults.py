@@ -377,18 +377,20 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
             for thread in threads:
                 thread.start()
             reader = Reader(traffic)
-            for revision in range(2, 5):
-                wait_for(lambda: reader.read() and reader.exchanges[-1].revision == revision - 1)  # noqa: B023
-                time.sleep(0.7)
-                reader.read()
-                gateway.kill()
-                traffic.apply(routes(server.url, revision=revision))
-                gateway.start()
-                assert traffic.in_force("m") == routes(server.url, revision=revision)
-            wait_for(lambda: reader.read() and reader.exchanges[-1].revision == 4)
-            done.set()
-            for thread in threads:
-                thread.join()
+            try:
+                for revision in range(2, 5):
+                    wait_for(lambda: reader.read() and reader.exchanges[-1].revision == revision - 1)  # noqa: B023
+                    time.sleep(0.7)
+                    reader.read()
+                    gateway.kill()
+                    traffic.apply(routes(server.url, revision=revision))
+                    gateway.start()
+                    assert traffic.in_force("m") == routes(server.url, revision=revision)
+                wait_for(lambda: reader.read() and reader.exchanges[-1].revision == 4)
+            finally:
+                done.set()
+                for thread in threads:
+                    thread.join()
         reader.read()
     told = [one.caller_id for one in reader.exchanges]
     assert len(told) == len(set(told))

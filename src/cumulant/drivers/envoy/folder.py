@@ -1,6 +1,8 @@
 """The gateway's folder: desired routes, the running process, and the files that Envoy watches.
 
 state.json          routes by model, the previous ones, and a generation that counts every change
+gateway.lock        locked by the only gateway
+running.lock        locked by it once no record of an earlier one remains
 address.json        where the gateway listens; valid while `running.lock` is locked
 apply.lock          locked by the process that changes state.json
 readiness.json      until when the gateway is ready, or why it is not, written by an agent
@@ -98,6 +100,7 @@ class Folder:
         self.routes = path / "xds" / "routes" / "routes.json"
         self._state = path / "state.json"
         self._gateway = path / "address.json"
+        self._owned = path / "gateway.lock"
         self._running = path / "running.lock"
         self._readiness = path / "readiness.json"
 
@@ -176,9 +179,11 @@ class Folder:
     def lock_gateway(self) -> Iterator[None]:
         """Lock the folder for its only gateway; the system releases the lock however the process ends."""
         busy = EngineUnavailableError(f"a gateway runs in this folder already: {self.path}", subject=str(self.path))
-        with lock_file(self._running, busy, wait=2.0, private=True):
+        with lock_file(self._owned, busy, wait=2.0, private=True):
+            # The record of a killed gateway goes before `is_running` is true: no reader takes it for this gateway's.
             self.remove_gateway()
-            yield
+            with lock_file(self._running, busy, wait=2.0, private=True):
+                yield
 
     @contextmanager
     def lock_routes(self) -> Iterator[None]:
