@@ -7,9 +7,12 @@ rescued stays the candidate's.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from cumulant.core.errors import UsageError
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 #: requests an arm, from testers to the gateway; such requests are not counted
@@ -31,6 +34,8 @@ TOKEN_HEADER = "cumulant-gateway-token"  # noqa: S105 - the header's name
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
 _OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
+_Seconds = Annotated[float, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,21 +54,28 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds a request and an arm. Times in seconds."""
 
-    deadline: float = 10.0
+    deadline: _Seconds = 10.0
     #: again on another endpoint, or the other arm, where no connection was made; never after bytes were sent. Each try
     #: has an equal part of the deadline to connect in, 1 s at most
-    retries: int = 1
+    retries: Annotated[int, Meta(ge=0, le=100)] = 1
     #: retries at once, in percent of the requests under way
-    retry_budget: float = 20.0
-    connections: int = 1024
-    pending: int = 1024
+    retry_budget: Annotated[float, Meta(ge=0, le=100)] = 20.0
+    connections: _Count = 1024
+    pending: _Count = 1024
     #: requests a second, of all gateways together; None: no limit
-    rate: int | None = None
+    rate: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
     #: failures in a row after which an endpoint is left alone, and for how long at first
-    eject_after: int = 5
-    eject_for: float = 5.0
+    eject_after: _Count = 5
+    eject_for: _Seconds = 5.0
     #: between two health checks of an endpoint
-    health_every: float = 1.0
+    health_every: _Seconds = 1.0
+
+    def check(self) -> None:
+        """Raises UsageError: one is out of its range, which a gateway would refuse with the routes of all models."""
+        try:
+            msgspec.convert(msgspec.structs.asdict(self), Limits)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"the limits of requests are not valid: {error}", subject="limits") from None
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 
 import msgspec
@@ -14,6 +16,8 @@ from cumulant.core.traffic import Limits
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.envoy.clusters import build_clusters, cluster_name
 from cumulant.drivers.envoy.routing import build_table
+from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
 
 GATEWAYS = st.integers(1, 200)
@@ -65,12 +69,19 @@ def test_routes_without_a_rate_have_no_bucket():
     assert buckets(None, 3) == [None, None]
 
 
-@pytest.mark.parametrize("rate", [0, -1])
-def test_a_rate_that_lets_nothing_through_is_refused(tmp_path, rate):
-    traffic = EnvoyTraffic(f"envoy://{tmp_path}")
-    with pytest.raises(UsageError, match=f"a rate of {rate} requests a second"):
-        traffic.apply(routes_of("http://127.0.0.1:1", limits=msgspec.structs.replace(CALM, rate=rate)))
-    assert traffic.in_force(MODEL) is None
+@pytest.mark.parametrize(
+    "limits",
+    [{"rate": 0}, {"rate": -1}, {"retries": -1}, {"retry_budget": 500.0}, {"deadline": math.nan}, {"pending": -1}],
+    ids=repr,
+)
+def test_limits_that_envoy_refuses_or_that_let_nothing_through_are_refused(tmp_path, limits):
+    routes = routes_of("http://127.0.0.1:1", limits=msgspec.structs.replace(CALM, **limits))
+    alone = EnvoyTraffic(f"envoy://{tmp_path}")
+    with contextlib.closing(SqliteJournal(f"sqlite://{tmp_path}/journal.db")) as journal:
+        for traffic in (alone, SharedTraffic(journal)):
+            with pytest.raises(UsageError, match=rf"the limits of requests are not valid: .*\.{next(iter(limits))}"):
+                traffic.apply(routes)
+            assert traffic.in_force(MODEL) is None
 
 
 def connect_seconds(limits):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
@@ -53,7 +53,7 @@ class EnvoyTraffic:
             check_authority(arm.authority)
             for url in arm.endpoints:
                 parse_endpoint(url)
-        _check_rate(routes.limits.rate)
+        routes.limits.check()
 
         def put(state: GatewayState) -> GatewayState:
             present = state.routes.get(routes.model)
@@ -135,13 +135,6 @@ class EnvoyTraffic:
     def _admin(self) -> Admin | None:
         gateway = self._folder.gateway()
         return Admin(gateway.socket) if gateway else None
-
-
-def _check_rate(rate: int | None) -> None:
-    if rate is not None and rate < 1:
-        raise UsageError(
-            f"a rate of {rate} requests a second lets none through", subject="rate", hint="without a limit it is None"
-        )
 
 
 def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) -> None:

@@ -27,6 +27,7 @@ class SharedTraffic:
 
     def apply(self, routes: Routes) -> None:
         """As the port. A gateway that is lost is waited for until its report lapses; one that is not ready, not."""
+        routes.limits.check()
         with self._journal.transaction(actor=ACTOR) as transaction:
             _write(transaction, routes)
         deadline = self._steady() + _PATIENCE
