@@ -1,13 +1,13 @@
 """Reads of online features beside writes, by store, and beside Feast's: an open loop.
 
-    python bench/online/run.py [--quick] [--feast PYTHON]
+    python bench/online/run.py [--quick] [--feast PYTHON] [--entities N]
 
 Needs `valkey-server` on the PATH. `--feast` is the interpreter of the environment that `peers.sh` makes (0.67, with
 `redis`); without it Feast is left out. A request asks for the features of 1 or of 100 entities out of 10,000 at its
-moment: 40 windows each, over 20 events; "events" is the read alone. Requests are due at fixed times, and what one waits
-for those before it counts. Meanwhile another process posts rows, as many a second as it can up to `--writes`. Feast
-stores and returns 40 values that were computed before. Each line states the rates that were reached; prints rows for
-bench/RESULTS.md.
+moment: 40 windows each, over 20 events and those that were posted meanwhile; "events" is the read alone. Requests are
+due at fixed times, and what one waits for those before it counts. Meanwhile another process posts rows, as many a second
+as it can up to `--writes`: with 10,000 entities, one event of each a second. Feast stores and returns 40 values that
+were computed before, of 10,000 entities. Each line states the rates that were reached; prints rows for bench/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
+from cumulant.serving.workers.event_loops import loaded_objects_frozen
 
-ENTITIES, EVENTS = 10_000, 20
+EVENTS = 20
 END = datetime(2026, 3, 1, tzinfo=UTC)
 #: rows that one commit posts
 BATCH = 512
@@ -59,23 +60,23 @@ def make_plan() -> FeaturePlan:
     return compile_plan(collect(features), {"tx": Source("tx", ("id",), "at", fields)}, entity="tx", predict_at=None)
 
 
-def history() -> pl.DataFrame:
-    random, count = np.random.default_rng(1), ENTITIES * EVENTS
+def history(entities: int) -> pl.DataFrame:
+    random, count = np.random.default_rng(1), entities * EVENTS
     seconds = np.sort(random.integers(0, 30 * 86_400, count))
     at = pl.Series([END - timedelta(days=30)]).dt.cast_time_unit("us") + pl.Series(seconds * 1_000_000).cast(
         pl.Duration("us")
     )
     return pl.DataFrame(
-        {"id": range(count), "card": np.arange(count) % ENTITIES, "at": at, "a": random.random(count)}
+        {"id": range(count), "card": np.arange(count) % entities, "at": at, "a": random.random(count)}
     ).with_columns(b=pl.Series(random.random(count)))
 
 
-def requests(count: int, entities: int) -> list[list[dict[str, Any]]]:
+def requests(count: int, asked: int, entities: int) -> list[list[dict[str, Any]]]:
     random = np.random.default_rng(2)
-    cards = random.integers(0, ENTITIES, (count, entities)).tolist()
+    cards = random.integers(0, entities, (count, asked)).tolist()
     base = {"at": END + timedelta(hours=1), "a": 1.0, "b": 2.0}
     return [
-        [base | {"id": 10**9 + number * entities + row, "card": card} for row, card in enumerate(of)]
+        [base | {"id": 10**9 + number * asked + row, "card": card} for row, card in enumerate(of)]
         for number, of in enumerate(cards)
     ]
 
@@ -85,12 +86,12 @@ def open_store(url: str) -> OnlineStore:
     return store
 
 
-def write_rows(url: str, rate: float) -> None:
+def write_rows(url: str, rate: float, entities: int) -> None:
     """Post rows for ever, at most `rate` a second; prints how many it posted after each commit."""
     features = OnlineFeatures(make_plan(), open_store(url), "t")
     random, number, begun = np.random.default_rng(3), 10**8, time.monotonic()
     while True:
-        cards = random.integers(0, ENTITIES, BATCH).tolist()
+        cards = random.integers(0, entities, BATCH).tolist()
         rows = [
             {
                 "id": number + at,
@@ -110,9 +111,9 @@ def write_rows(url: str, rate: float) -> None:
 
 
 @contextmanager
-def writing(url: str, rate: float) -> Iterator[Callable[[], int]]:
+def writing(url: str, rate: float, entities: int) -> Iterator[Callable[[], int]]:
     """Another process that posts; gives how many rows it has posted."""
-    command = [sys.executable, __file__, "--write", url, "--writes", str(rate)]
+    command = [sys.executable, __file__, "--write", url, "--writes", str(rate), "--entities", str(entities)]
     with tempfile.TemporaryFile() as out, subprocess.Popen(command, stdout=out) as process:
 
         def written() -> int:
@@ -151,17 +152,17 @@ def events_reader(features: OnlineFeatures, store: OnlineStore) -> Callable[[lis
     return read
 
 
-def run_store(name: str, url: str, *, rates: dict[str, Rates], writes: float) -> None:
+def run_store(name: str, url: str, *, rates: dict[str, Rates], writes: float, entities: int) -> None:
     plan, store = make_plan(), open_store(url)
-    materialize(plan, {"tx": history()}, store, table="t")
+    materialize(plan, {"tx": history(entities)}, store, table="t")
     features = OnlineFeatures(plan, store, "t", cache_bytes=2**28)
     readers = {"events": events_reader(features, store), "40 windows": features_reader(features)}
     for what, of_entities in rates.items():
-        for entities, (rate, count) in of_entities.items():
-            with writing(url, writes) as written:
-                todo, before, clock = requests(count, entities), written(), Clock()
+        for asked, (rate, count) in of_entities.items():
+            with writing(url, writes, entities) as written, loaded_objects_frozen():  # as a server does
+                todo, before, clock = requests(count, asked, entities), written(), Clock()
                 seconds = asyncio.run(read_all(store, readers[what], todo, rate))
-                report(f"{name}, {what}", entities, seconds, clock.read(), written() - before)
+                report(f"{name}, {what}", asked, seconds, clock.read(), written() - before)
 
 
 async def read_all(store: OnlineStore, read: Any, todo: list[list[dict[str, Any]]], rate: float) -> list[float]:
@@ -194,11 +195,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--feast", metavar="PYTHON", help="of an environment with Feast")
     parser.add_argument("--writes", type=float, default=10_000, help="rows a second; default %(default)s")
+    parser.add_argument("--entities", type=int, default=10_000, help="stored ones; default %(default)s")
     parser.add_argument("--quick", action="store_true", help="a check that everything runs")
     parser.add_argument("--write", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:
-        write_rows(options.write, options.writes)
+        write_rows(options.write, options.writes, options.entities)
     rates: dict[str, Rates] = {
         "events": {1: (500.0, 1_000 if options.quick else 100_000), 100: (10.0, 50 if options.quick else 500)},
         "40 windows": {1: (200.0, 500 if options.quick else 20_000), 100: (3.0, 30 if options.quick else 300)},
@@ -208,8 +210,9 @@ def main() -> None:
         flush=True,
     )
     with valkey() as address, tempfile.TemporaryDirectory() as folder:
-        run_store("Cumulant, SQLite", f"sqlite://{folder}/online.db", rates=rates, writes=options.writes)
-        run_store("Cumulant, Valkey", f"valkey://{address}/0", rates=rates, writes=options.writes)
+        load: dict[str, Any] = {"rates": rates, "writes": options.writes, "entities": options.entities}
+        run_store("Cumulant, SQLite", f"sqlite://{folder}/online.db", **load)
+        run_store("Cumulant, Valkey", f"valkey://{address}/0", **load)
         if options.feast:
             peer = [options.feast, str(Path(__file__).with_name("feast_peer.py")), folder, address]
             subprocess.run([*peer, *(["--quick"] if options.quick else [])], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -197,6 +198,19 @@ def test_a_refill_is_noticed_and_a_small_cache_still_answers() -> None:
     materialize(plan, {"tx": history([0, 0.5], card=["a", "a"])}, store, table="t")
     assert online.vectors(everyone).columns["n_9h"] == [3, 1, 1, 1]
     assert online.vectors(everyone[:1]).columns["n_9h"] == [3]
+
+
+def test_an_entity_that_is_kept_is_one_object_to_the_garbage_collector() -> None:
+    plan, store = make_plan(n=card.sum("amount", window="9h"), old=card.mean("amount", window="1d")), MemoryOnline()
+    names = [str(number) for number in range(500)]
+    materialize(plan, {"tx": history([0.0] * 500, card=names)}, store, table="t")
+    online = OnlineFeatures(plan, store, "t")
+    online.vectors([ask(1, card=name) for name in names[:100]])
+    gc.collect()
+    before = len(gc.get_objects())
+    online.vectors([ask(1, card=name) for name in names[100:]])
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1.1 * 400
 
 
 def test_a_row_is_known_by_its_key_and_its_window_key() -> None:

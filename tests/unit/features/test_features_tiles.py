@@ -297,7 +297,7 @@ def test_what_many_posted_rows_need_is_read_together() -> None:
 def test_keys_of_rows_do_not_choose_where_tiles_begin() -> None:
     """Of one table they are such that each would begin a tile: in another one few do."""
     numbers = arange(1_500_000)
-    chosen = TileRule().starts(Events(numbers.tobytes(), [], identities=numbers.tobytes()))
+    chosen = TileRule().starts(Events(numbers.tobytes(), (), identities=numbers.tobytes()))
     assert len(chosen) > 2_000
     rows = [made_row(number, at / 1_000) for at, number in enumerate(chosen)]
     stores = [MemoryOnline(), MemoryOnline()]

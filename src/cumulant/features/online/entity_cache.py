@@ -66,15 +66,6 @@ def is_filled(store: OnlineStore, table: str) -> bool:
         return True  # damaged: readers say so
 
 
-class _CachedEntity:
-    """An entity, None where the table has none, and at which change of the table that was so."""
-
-    __slots__ = ("checked", "history")
-
-    def __init__(self, history: EntityHistory | None, checked: int) -> None:
-        self.history, self.checked = history, checked
-
-
 Entities = tuple[TableState, dict[bytes, EntityHistory]]
 
 
@@ -91,7 +82,10 @@ class EntityCache:
     ) -> None:
         self._store, self._table, self._limit = store, table, limit
         self._fingerprint, self._kinds = fingerprint, kinds
-        self._kept: OrderedDict[bytes, _CachedEntity] = OrderedDict()
+        #: None where the table has no such entity
+        self._kept: OrderedDict[bytes, EntityHistory | None] = OrderedDict()
+        #: at which change of the table each was as it is kept
+        self._checked: dict[bytes, int] = {}
         self._bytes = 0
         self._state: TableState | None = None
         self._blob: bytes | None = None
@@ -105,7 +99,7 @@ class EntityCache:
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
-            changed = [key for key in wanted if (cached := self._kept.get(key)) is None or cached.checked != now]
+            changed = [key for key in wanted if self._checked.get(key) != now]
             blobs = store.get(self._table, [STATE_KEY, *changed])
             if self._renew(blobs[0]) and len(changed) < len(wanted):
                 changed = wanted
@@ -180,10 +174,11 @@ class EntityCache:
         assert state is not None
         for key in wanted:
             self._kept.move_to_end(key)
-        histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
+        histories = {key: history for key in wanted if (history := self._kept[key]) is not None}
         while self._bytes > self._limit and self._kept:
-            oldest, cached = self._kept.popitem(last=False)
-            self._bytes -= _size(oldest, cached.history)
+            oldest, history = self._kept.popitem(last=False)
+            del self._checked[oldest]
+            self._bytes -= _size(oldest, history)
         return state, histories
 
     def _renew(self, blob: bytes | None) -> bool:
@@ -193,28 +188,27 @@ class EntityCache:
         state = check_state(blob, self._table, self._fingerprint)
         if self._state is None or state.generation != self._state.generation:
             self._kept.clear()
+            self._checked.clear()
             self._bytes = 0
         self._state, self._blob = state, blob
         return True
 
     def _keep(self, key: bytes, blob: bytes | None, sequence: int, known: KnownTiles) -> Sequence[bytes]:
         """Keep an entity as it was read; where tiles are missing, their places."""
-        cached = self._kept.get(key)
-        old = None if cached is None else cached.history
-        if cached is not None:
-            if blob is None:
-                unchanged = old is None
-            else:  # a blob ends with the number of the change that wrote it
-                unchanged = old is not None and len(blob) == old.size and blob.endswith(old.version)
-            if unchanged:
-                cached.checked = sequence
-                return ()
+        was_kept, old = key in self._kept, self._kept.get(key)
+        if blob is None:
+            unchanged = was_kept and old is None
+        else:  # a blob ends with the number of the change that wrote it
+            unchanged = old is not None and len(blob) == old.size and blob.endswith(old.version)
+        if unchanged:
+            self._checked[key] = sequence
+            return ()
         history = None if blob is None else self._open(key, blob, known, old)
         if isinstance(history, list):
             return history
-        if cached is not None:
+        if was_kept:
             self._bytes -= _size(key, old)
-        self._kept[key] = _CachedEntity(history, sequence)
+        self._kept[key], self._checked[key] = history, sequence
         self._bytes += _size(key, history)
         return ()
 

@@ -268,7 +268,7 @@ class _PackedGroup:
     def events(self, lo: int, hi: int, since: int | None) -> Events:
         identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
         event_times = None if self._event_times is None else self._event_times[lo * 8 : hi * 8]
-        slots = [column.cut(lo, hi) for column in self._columns]
+        slots = tuple([column.cut(lo, hi) for column in self._columns])
         since_us = None if since is None else (since, None)  # rows were corrected then; nothing is dropped
         return Events(self._times[lo * 8 : hi * 8], slots, identities, event_times, since_us)
 

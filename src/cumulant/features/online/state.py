@@ -4,6 +4,9 @@ A table holds a blob an entity (several where it has many events: `tiles`) and, 
 was made from. Windows are evaluated on these events at the request's own moment, so that serving agrees with training
 to the microsecond.
 
+Servers keep hundreds of thousands of entities: `gc=False` and tuples spare the garbage collector from looking at each,
+which took a server that keeps 100,000 of them .3 s at a time.
+
 A table that events are posted to is updated: `TableState.sequence` counts its changes, and each blob ends with the
 number of the change that wrote it, so that readers see cheaply what they need not read again.
 """
@@ -21,7 +24,7 @@ FORMAT = STATE_FORMAT = 4
 STATE_KEY = b"\x00state"
 
 
-class Slot(msgspec.Struct, frozen=True, array_like=True):
+class Slot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One value of each event: float64 or int64 bytes, or texts. `valid` has a byte an event; None where all are."""
 
     data: bytes = b""
@@ -29,7 +32,7 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     valid: bytes | None = None
 
 
-class Events(msgspec.Struct, frozen=True, array_like=True):
+class Events(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Events sorted by (time of entry, event time, identity). Times are microseconds as int64 bytes.
 
     `identities` holds a number for the key of each row, where the source has a key; `event_times` the times of the
@@ -42,7 +45,7 @@ class Events(msgspec.Struct, frozen=True, array_like=True):
     """
 
     times: bytes
-    slots: list[Slot]
+    slots: tuple[Slot, ...]
     identities: bytes | None = None
     event_times: bytes | None = None
     since_us: int | tuple[int, int | None] | None = None

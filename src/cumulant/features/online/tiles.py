@@ -108,7 +108,7 @@ class TileRule(NamedTuple):
 
 TILES = TileRule()
 _decode_tiled = msgspec.msgpack.Decoder(TiledEvents).decode
-_TILED = encode(TiledEvents(b"", Events(b"", [])))[:1]
+_TILED = encode(TiledEvents(b"", Events(b"", ())))[:1]
 
 
 def decode_entity(blob: bytes) -> Events | TiledEvents:
@@ -136,7 +136,7 @@ class EventRange(NamedTuple):
 
     def cut(self) -> Events:
         """These events alone."""
-        return join([self], like=Events(b"", []))
+        return join([self], like=Events(b"", ()))
 
 
 def join(segments: Iterable[EventRange], *, like: Events) -> Events:
@@ -145,7 +145,7 @@ def join(segments: Iterable[EventRange], *, like: Events) -> Events:
     first = parts[0].events
     return Events(
         _joined([part.events.times for part in parts], parts, 8),
-        [_joined_slot([part.events.slots[at] for part in parts], parts) for at in range(len(first.slots))],
+        tuple([_joined_slot([part.events.slots[at] for part in parts], parts) for at in range(len(first.slots))]),
         None if first.identities is None else _joined([part.events.identities or b"" for part in parts], parts, 8),
         None if first.event_times is None else _joined([part.events.event_times or b"" for part in parts], parts, 8),
         like.since_us,

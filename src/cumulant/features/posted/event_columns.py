@@ -148,7 +148,7 @@ class EventColumns:
         """In their stored form."""
         return Events(
             times=self.times.tobytes(),
-            slots=[values.slot() for values in self._values],
+            slots=tuple([values.slot() for values in self._values]),
             identities=None if self.identities is None else self.identities.tobytes(),
             event_times=None if self._event_times is None else self._event_times.tobytes(),
             since_us=since_us,

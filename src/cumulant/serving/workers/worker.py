@@ -42,7 +42,7 @@ from cumulant.serving.sockets import can_share_port, own_urls
 from cumulant.serving.telemetry.metrics import Series, counter_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
 from cumulant.serving.workers.cache_client import SharedCacheClient
-from cumulant.serving.workers.event_loops import shorten_thread_turns
+from cumulant.serving.workers.event_loops import loaded_objects_frozen, shorten_thread_turns
 from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.opening import ModelOpener
@@ -192,6 +192,7 @@ class Worker:
             if self._shared_cache is not None:
                 await stack.enter_async_context(self._shared_cache.running())
             grpc = await self._start_grpc()
+            stack.enter_context(loaded_objects_frozen())
             started()
             await ended.wait()
             self.app.draining = True
