@@ -153,6 +153,8 @@ class _Cells:
     def __init__(self, transactions: Transactions, keys: OnlineKeys, client: Client, pipeline: Client) -> None:
         self._transactions, self._keys, self._client, self._pipeline = transactions, keys, client, pipeline
         self._written: dict[str, dict[bytes, bytes | None]] = {}
+        #: keys that were read and have a row, so that their generation's index has them
+        self._indexed: dict[str, set[bytes]] = {}
         self._pointed: dict[str, bytes] = {}
         self._removed: list[str] = []
         self._renewed = time.monotonic()
@@ -166,6 +168,8 @@ class _Cells:
             self._renewed = time.monotonic()
             self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))
         stored = self._transactions.read(self._client, table, keys)
+        found = {key for key, blob in zip(keys, stored, strict=True) if blob is not None}
+        self._indexed.setdefault(table, set()).update(found)
         written = self._written.get(table)
         return stored if not written else [written.get(key, blob) for key, blob in zip(keys, stored, strict=True)]
 
@@ -191,8 +195,9 @@ class _Cells:
         for table, rows in self._written.items():
             generation = self._generation(table)
             present = {key: blob for key, blob in rows.items() if blob is not None}
+            if new := present.keys() - self._indexed.get(table, set()):
+                pipeline.sadd(keys.index(generation), *new)
             if present:
-                pipeline.sadd(keys.index(generation), *present)
                 pipeline.mset({keys.row(generation, key): blob for key, blob in present.items()})
             if gone := rows.keys() - present.keys():
                 pipeline.srem(keys.index(generation), *gone)
