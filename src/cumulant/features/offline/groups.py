@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 
 from cumulant.core.expr import Column, Node
@@ -17,7 +19,7 @@ Measure = Window | Lookup
 ORDER_RULE = 2
 
 
-class MeasureGroup(msgspec.Struct, frozen=True):
+class MeasureGroup(msgspec.Struct, frozen=True, dict=True):
     """`values` are what the measures read of an event; `slots`: which of them, -1 for none (counting rows)."""
 
     number: int
@@ -31,22 +33,22 @@ class MeasureGroup(msgspec.Struct, frozen=True):
     #: rows apart from the history may count in their own windows
     counts_itself: bool
 
-    @property
+    @cached_property
     def span_us(self) -> int:
         """How far back the measures look; lookups without a limit apart."""
         return max([0, *(reach for measure in self.measures.values() if (reach := reach_us(measure)) is not None)])
 
-    @property
+    @cached_property
     def unlimited(self) -> bool:
         """Whether a lookup takes the newest event however old."""
         return any(reach_us(measure) is None for measure in self.measures.values())
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether the order of events known at one moment matters."""
         return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
 
-    @property
+    @cached_property
     def orders_by_event_time(self) -> bool:
         """Whether events known at one moment are in the order of their own times, which then may differ."""
         return self.ordered and bool(self.entry.columns)
