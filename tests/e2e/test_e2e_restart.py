@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import e2e_stack
+import httpx
 import pytest
-from e2e_stack import MODEL, until
+from e2e_stack import BODY, MODEL, until
 from e2e_support import kill, run, start
 
 from cumulant.flows.stack.desired_state import read_desired_state
@@ -91,6 +92,27 @@ def test_settings_that_cannot_be_used_leave_the_server_that_serves(stack):
     assert [one for one in load.seen if one.failed] == []
     after = read_desired_state(stack.project.state, MODEL)
     assert (after.versions, after.starting, after.retiring) == (book.versions, (), ())
+
+
+def test_a_file_of_tokens_is_in_force_after_a_restart_and_out_of_force_after_another(stack):
+    file, tokens = stack.folder / "cumulant.yaml", stack.project.root / "tokens"
+    tokens.write_text("ada-0123456789abcdef ada\nconsole-0123456789abcdef\n")
+    tokens.chmod(0o600)
+    before = file.read_text()
+    serving(stack, "token_file: tokens")
+    shown = run(stack.folder, "up", "--restart")
+    assert f"version 1: token-file: not set -> {tokens}" in shown["notes"]
+
+    def status(**headers):
+        return httpx.post(f"{shown['url']}/v2/models/{MODEL}/infer", content=BODY, headers=headers).status_code
+
+    assert status() == 401
+    assert status(authorization="Bearer other-0123456789abcdef") == 401
+    for token in ("ada-0123456789abcdef", "console-0123456789abcdef"):
+        assert status(authorization=f"Bearer {token}") == 200
+    file.write_text(before)
+    run(stack.folder, "up", "--restart")
+    assert status() == 200
 
 
 def test_a_restart_that_was_killed_is_finished_by_the_next(stack):

@@ -44,14 +44,6 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
         Literal["none", "explicit"],
         setting("model-control none|explicit", "`explicit`: load and unload models by request."),
     ] = "none"
-    token_file: Annotated[
-        str | None,
-        setting(
-            "token-file FILE",
-            "Holds the tokens of callers, one a line: TOKEN, TOKEN NAME or TOKEN NAME GROUP,GROUP; `CUMULANT_TOKEN`"
-            " holds a single one.",
-        ),
-    ] = None
     access: Annotated[
         str, setting("access URL", "The driver that decides what callers may do; `open://` allows everything.")
     ] = OPEN_ACCESS

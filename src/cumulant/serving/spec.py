@@ -149,6 +149,14 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             " front; pages of these sites may call it. `*`: any name. Default: those of loopback.",
         ),
     ] = []
+    token_file: Annotated[
+        str | None,
+        setting(
+            "token-file FILE",
+            "Holds the tokens of callers, one a line: TOKEN, TOKEN NAME or TOKEN NAME GROUP,GROUP; `CUMULANT_TOKEN`"
+            " holds a single one.",
+        ),
+    ] = None
     log: Annotated[LogSpec, Meta(description="The prediction log.")] = LogSpec()
     access_log: Annotated[
         bool, setting("access-log", "A line of JSON a request on standard error, without payloads.")

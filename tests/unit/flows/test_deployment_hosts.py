@@ -254,6 +254,13 @@ def test_roles_are_refused_where_they_do_not_fit(machine, tmp_path, monkeypatch)
     assert host_options(project, ["servers"], "10.0.0.5", insecure=True).words == [
         "--role", "servers", "--advertise", "10.0.0.5", "--insecure",
     ]  # fmt: skip
+    monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
+    assert not host_options(project, ["servers"], "10.0.0.5", insecure=False).insecure
+    monkeypatch.delenv("CUMULANT_TOKEN")
+    file = project.root / "cumulant.yaml"
+    file.write_text(f"{file.read_text()}serving: {{token_file: /run/secrets/tokens}}\n")
+    with load(project.root) as guarded:
+        assert not host_options(guarded, ["servers"], "10.0.0.5", insecure=False).insecure
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
     with load(tmp_path / "alone") as alone, pytest.raises(UsageError, match="one machine does everything"):

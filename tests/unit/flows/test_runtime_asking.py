@@ -11,6 +11,8 @@ from batch_models import COLUMNS, trees
 
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, UsageError
+from cumulant.core.traffic import Arm
+from cumulant.flows.release.controller.evidence import fetch_output_shape
 from cumulant.flows.serving.serve import await_ready, folders_command
 from cumulant.flows.serving.server_client import RemoteServer
 from cumulant.flows.serving.spawning import spawn
@@ -55,6 +57,13 @@ def test_no_project_is_needed(tmp_path, server, monkeypatch, capsys):
     monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
     assert ask(tmp_path, monkeypatch, "--url", url, "--model", "forest", "--out", "answers.jsonl") == 0
     assert json.loads((tmp_path / "answers.jsonl").read_text()) == document["answers"][0]
+
+
+def test_the_release_controller_reads_outputs_with_the_token(server):
+    said, arm = [], Arm(name="candidate", version="2", endpoints=(server[1],))
+    assert fetch_output_shape(arm, "forest", said.append) is None
+    assert said == ["outputs are not compared: the candidate does not show them to the controller (HTTP 401)"]
+    assert fetch_output_shape(arm, "forest", pytest.fail, token="a-token-of-the-test")
 
 
 def test_what_the_server_refuses_is_told(tmp_path, server, monkeypatch, capsys):

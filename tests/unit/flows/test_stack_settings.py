@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import rebase_versions
 from cumulant.flows.stack.health import is_replaced
+from cumulant.flows.stack.lifecycle import up
 from cumulant.flows.stack.served_versions import with_newest_features
 from cumulant.flows.stack.server_commands import describe_changes, refresh_commands
+from cumulant.flows.stack.status import read_status
 from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -71,6 +74,25 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert refresh_commands(project, again.append).versions == desired.versions
     assert again == []
     assert read_desired_state(project.state, "m").versions == desired.versions
+
+
+def test_a_file_of_tokens_is_named_from_the_project_folder(project):
+    file = project.root / "cumulant.yaml"
+    file.write_text(file.read_text().replace("serving: {", "serving: {token_file: secrets/tokens, "))
+    said = []
+    with load(project.root) as changed:
+        line = refresh_commands(changed, said.append).versions["1"].command
+    path = str(project.root / "secrets" / "tokens")
+    assert line[line.index("--token-file") + 1] == path
+    assert f"version 1: token-file: not set -> {path}" in said
+
+
+def test_up_refuses_a_file_of_tokens_that_no_server_takes_before_it_starts_anything(project):
+    file = project.root / "cumulant.yaml"
+    file.write_text(file.read_text().replace("serving: {", "serving: {http: '127.0.0.1:0', token_file: tokens, "))
+    with load(project.root) as changed, pytest.raises(UsageError, match="tokens cannot be read"):
+        up(changed, principal=changed.principal())
+    assert read_status(project.state) is None
 
 
 @pytest.mark.parametrize(

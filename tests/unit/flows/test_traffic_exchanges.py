@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +25,9 @@ from cumulant.flows.traffic.exchange_log import LoggedExchanges
 from cumulant.flows.traffic.exchange_parts import SCHEMA, write_part
 from cumulant.flows.traffic.exchange_upload import ExchangeUpload
 from cumulant.ports.log import PartInfo, current_parts
+from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.retention import upkeep
+from cumulant.testing.gateways import PATIENCE
 from cumulant.testing.log import folder_log
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -212,6 +218,45 @@ def test_a_log_that_does_not_answer_is_reported_and_waited_for(tmp_path, log):
     upload.run(lambda seconds: next(waits))
     assert said == ["exchanges are not uploaded, and wait: the store is away"] * 3
     assert machine.upload() == 3
+
+
+def end_while_uploading(folder, store):
+    """Start the agent of a machine and end it while it waits for the object store; what it wrote to standard error."""
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "cumulant.flows.traffic", str(folder), "--env", "prod"],
+        env=os.environ | keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.getsockname()[1]}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with contextlib.closing(store.accept()[0]):
+            agent.terminate()
+            _, said = agent.communicate(timeout=PATIENCE)
+    finally:
+        agent.kill()
+        agent.wait()
+    assert agent.returncode == 0
+    return said
+
+
+@pytest.mark.slow
+def test_an_agent_ends_while_its_log_hangs_and_the_next_one_uploads_what_is_left(tmp_path, log):
+    pytest.importorskip("obstore")
+    project = "version: 1\nmodel: {name: late}\nenvironments:\n  prod: {deploy: 'hosts://', log: 's3://bucket/log'}\n"
+    (tmp_path / "cumulant.yaml").write_text(project)
+    with load(tmp_path, environment="prod") as opened:
+        gateway = opened.drivers.path(opened.endpoints.traffic)
+    (gateway / "exchanges").mkdir(parents=True)
+    with contextlib.closing(ExchangeWriter(gateway / "exchanges")) as writer:
+        writer.write([exchange(f"a{number}", number) for number in range(3)])
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        store.settimeout(PATIENCE)
+        said = end_while_uploading(tmp_path, store)
+    assert "the last exchanges are not uploaded within 4 s: they stay on this machine" in said
+    upload = ExchangeUpload(EnvoyTraffic(f"envoy://{gateway}"), log, gateway, host="a")
+    assert [upload.upload(), upload.upload()] == [3, 0]
+    assert [one.request for one in LoggedExchanges(log).exchanges()[0]] == ["a0", "a1", "a2"]
 
 
 @settings(max_examples=25, deadline=None)

@@ -254,6 +254,17 @@ def test_a_round_that_outlives_the_end_of_its_agent_makes_no_gateway_ready(journ
     assert (gateway.ready[-1], gateway.reason) == (0.0, ENDED)
 
 
+def test_the_end_of_an_agent_leaves_the_report_of_another_machine_of_its_name(journal):
+    ended = threading.Event()
+    follower = agent(Gateway("a"), journal)
+    follower.round()
+    elsewhere(journal, "a", url="http://far:80")
+    ended.set()
+    follower.run(ended.wait)
+    [report] = list_reports(journal)
+    assert report.url == "http://far:80"
+
+
 def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     now = [100.0]
     gateway = Gateway("a")

@@ -56,6 +56,35 @@ def test_a_label_that_comes_before_its_prediction_waits_for_it(tmp_path):
     assert outcomes.advance().labelled == 1
 
 
+class CountedLog:
+    """A log that counts how often it is listed."""
+
+    def __init__(self, log):
+        self._log, self.lists = log, 0
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+    def days(self):
+        self.lists += 1
+        return self._log.days()
+
+    def read(self, cursor="", *, limit=None):
+        self.lists += 1
+        return self._log.read(cursor, limit=limit)
+
+
+def test_the_log_is_listed_once_for_new_labels_and_twice_for_new_predictions(tmp_path):
+    put(tmp_path / "log", {"id": "a"})
+    tell(tmp_path / "outcomes", {"id": "a", "label": 1, "known_time": LATER})
+    outcomes = opened(tmp_path)
+    outcomes.log = log = CountedLog(outcomes.log)
+    assert (outcomes.has_news(), outcomes.advance().labelled, log.lists) == (True, 1, 1)
+    put(tmp_path / "log", {"id": "b"})
+    assert (outcomes.has_news(), outcomes.advance().labelled, log.lists) == (True, 0, 3)
+    assert (outcomes.has_news(), log.lists) == (False, 4)
+
+
 def test_newer_knowledge_replaces_and_contradictions_take_a_label_away(tmp_path):
     put(tmp_path / "log", {"id": "a"}, {"id": "b"}, {"id": "c"})
     outcomes, folder = opened(tmp_path), tmp_path / "outcomes"

@@ -31,6 +31,8 @@ class Server:
         self.posted: list[object] = []
         self.documents: dict[str, object] = {}
         self.status = self.shown = 200
+        #: without it nobody sees the outputs
+        self.token = ""
         self.url = ""
 
 
@@ -41,7 +43,10 @@ def serving() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            self._answer(mine.shown, mine.documents.get(path, {"name": "late", "outputs": mine.outputs}))
+            if mine.token and self.headers["authorization"] != f"Bearer {mine.token}":
+                self._answer(401, {})
+            else:
+                self._answer(mine.shown, mine.documents.get(path, {"name": "late", "outputs": mine.outputs}))
 
         def do_POST(self) -> None:
             mine.posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))

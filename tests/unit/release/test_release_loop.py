@@ -124,6 +124,18 @@ def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):
     assert "another shape" in store.read_required(world.late.journal(), "late")[0].reason
 
 
+def test_the_controller_sends_its_token_to_servers_that_want_one(world, monkeypatch):
+    for server in world.arms.values():
+        server.token = "a-token-of-the-test"
+    monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
+    world.acting = world.controller()
+    world.now += 6  # until the lease of the one before is over
+    assert world.second().status == "running"
+    world.arms[CANDIDATE].outputs = [{"name": "other", "datatype": "FP64"}]
+    assert world.second().status == "rolled_back"
+    assert not any("not compared" in text for text in world.said)
+
+
 def test_a_candidate_that_fails_is_back_within_seconds(world):
     world.second()
     world.second()

@@ -55,7 +55,7 @@ def up(
         str, typer.Option(metavar="HOST:PORT", show_default=False, help="Of the gateway, instead of serving.http.")
     ] = "",
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that others can reach, without CUMULANT_TOKEN.")
+        bool, typer.Option("--insecure", help="Allow an address that others can reach, without a token.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; `down` ends it.")] = False,
     repair: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from cumulant.flows.deployment.host_conflicts import check_conflicts
 from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
+from cumulant.flows.serving.caller_tokens import needs_token
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
 from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.served_versions import is_free
@@ -28,7 +28,6 @@ from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
 from cumulant.project.host_name import host_name
-from cumulant.serving.access_token import read_token
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.status import Status
@@ -97,11 +96,12 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             subject="--advertise",
             hint="write an IP address or a host name, without a scheme and a port: --advertise 10.0.0.5",
         )
-    if SERVERS in chosen and not is_loopback(address) and not insecure and read_token(None, os.environ) is None:
+    if SERVERS in chosen and not is_loopback(address) and not insecure and not needs_token(project):
         raise UsageError(
             f"{address} can be reached from other machines, and requests are not authenticated",
             subject="--advertise",
-            hint="set CUMULANT_TOKEN on every machine, or pass --insecure where the network is trusted",
+            hint="set CUMULANT_TOKEN on every machine, name a file of tokens as serving.token_file, or pass --insecure"
+            " where the network is trusted",
         )
     return HostOptions(roles=chosen, advertise=address, insecure=insecure)
 

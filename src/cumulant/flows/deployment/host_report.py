@@ -74,16 +74,23 @@ def remove_report(journal: Journal, host: str, *, version: int | None = None) ->
 
 
 def remove_own_report(journal: Journal, host: str, supervisor: Process) -> None:
-    """Remove the report of a machine, unless another supervisor has written it.
+    """Remove the report of a machine, unless another supervisor has written it; as `remove_own_row`."""
+    remove_own_row(journal, SERVER_HOST, host, HostReport, lambda report: report.supervisor == supervisor, actor=_ACTOR)
+
+
+def remove_own_row(
+    journal: Journal, kind: str, key: str, content: type[Content], is_own: Callable[[Content], bool], *, actor: Actor
+) -> None:
+    """Remove a row, unless a process whose own it is not has written it.
 
     Raises:
         CumulantError: the journal does not answer.
     """
-    with journal.transaction(actor=_ACTOR) as transaction:
-        present = transaction.get(SERVER_HOST, host)
-        report = readable_reports(filter(None, [present]), HostReport).get(host)
-        if report is not None and report.supervisor == supervisor:
-            transaction.delete(SERVER_HOST, host)
+    with journal.transaction(actor=actor) as transaction:
+        present = transaction.get(kind, key)
+        report = readable_reports(filter(None, [present]), content).get(key)
+        if report is not None and is_own(report):
+            transaction.delete(kind, key)
 
 
 def remove_row(journal: Journal, kind: str, key: str, *, actor: Actor, version: int | None) -> None:

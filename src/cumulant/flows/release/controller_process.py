@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from cumulant.flows.release.views import sentence
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.state import Release
+from cumulant.serving.access_token import read_token
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -72,6 +74,7 @@ def build_controller(
         settle=settle,
         steady=steady,
         servers=(lambda: _server_states(project)) if is_shared(project) else None,
+        token=read_token(None, os.environ, least=1),
     )
     return Controller(
         model or project.name,

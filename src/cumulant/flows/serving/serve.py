@@ -27,6 +27,7 @@ from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction, supports_hosts
+from cumulant.flows.serving.caller_tokens import with_token_file
 from cumulant.flows.serving.servable_copies import copy_with_version
 from cumulant.flows.serving.services import note_use, share_table_use
 from cumulant.flows.serving.spawning import spawn
@@ -179,7 +180,7 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         secrets=project.endpoints.secrets,
         access=project.endpoints.access,
         region=project.scope.region,
-        settings=project.policies.serving,
+        settings=with_token_file(project),
     )
 
 

@@ -21,6 +21,7 @@ from cumulant.flows.deployment.host_lifecycle import HostOptions, host_options, 
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
+from cumulant.flows.serving.caller_tokens import check_tokens, needs_token
 from cumulant.flows.stack.child_process import log_file
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.event_reporting import report_killed
@@ -30,10 +31,9 @@ from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.server_commands import refresh_commands
-from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, REFUSED, check_gateway, logs_folder
+from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, REFUSED, SERVERS, check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.flows.traffic.clients import traffic_of
-from cumulant.serving.access_token import read_token
 from cumulant.serving.sockets import bind, split_address
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def up(
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
-    callers need the token of CUMULANT_TOKEN, or `insecure`: anyone may call.
+    callers need a token, of `serving.token_file` or CUMULANT_TOKEN, or `insecure`: anyone may call.
 
     With `deploy: hosts://`, `roles` are what this machine runs (default: everything), and `advertise` is the address
     at which other machines reach its servers.
@@ -82,7 +82,7 @@ def up(
     Raises:
         LeaseHeldError: it runs already.
         PortInUseError: something else listens at the gateway's address.
-        UsageError: another version than `model` serves, or the address, the token or the roles cannot be used.
+        UsageError: another version than `model` serves, or the address, the tokens or the roles cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the desired state is damaged.
     """
@@ -119,8 +119,9 @@ def _bring_up(
     claim_folder(project, notes.append)
     if options.has(GATEWAY):
         host, port = split_address(address)
-        open_to_all = options.insecure or read_token(None, os.environ) is not None
-        bind(host, port, insecure=open_to_all, option="--http").close()
+        bind(host, port, insecure=options.insecure or needs_token(project), option="--http").close()
+    if options.has(SERVERS):
+        check_tokens(project)
     known = deployment_of(project).read(project.name).champion is not None and options.has(CONTROLLER)
     if options.roles:
         prepare_host(project, model, options, principal=principal, report=notes.append, progress=progress)

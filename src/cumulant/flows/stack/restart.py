@@ -31,6 +31,7 @@ from cumulant.flows.deployment.versions import renew_everywhere
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import is_here
 from cumulant.flows.release import store
+from cumulant.flows.serving.caller_tokens import check_tokens
 from cumulant.flows.stack.child_process import log_file
 from cumulant.flows.stack.desired_state import (
     FOLDER,
@@ -72,10 +73,11 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
     Raises:
         ConflictError: nothing runs, or a release is under way.
         LeaseHeldError: another restart is under way.
-        UsageError: the supervisor runs on another machine.
+        UsageError: the supervisor runs on another machine, or the tokens of callers cannot be used.
         EngineUnavailableError: a new server does not come to answer; the one before still serves.
     """
     _check_running(project)
+    check_tokens(project)
     with hold_restart_lock(project.state):
         _check_no_release(project)
         _recover(project)

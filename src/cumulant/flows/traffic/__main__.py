@@ -23,7 +23,7 @@ from cumulant.project.host_name import host_name
 from cumulant.project.project import Project
 
 #: for the last exchanges, when the agent ends
-_LAST_SECONDS = 20.0
+_LAST_SECONDS = 4.0
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -49,21 +49,30 @@ def _follow_routes(project: Project, ending: threading.Event, report: Callable[[
 
 @contextmanager
 def _uploading(project: Project, ending: threading.Event) -> Iterator[None]:
-    """Upload exchanges in a thread, which a slow log may hold up; what is left is uploaded at the end."""
+    """Upload exchanges in a thread, which a slow log may hold up. What is left is uploaded at the end, for some seconds
+    at most: what then remains is in the gateway's files, where the next start finds it.
+    """
+    report = LogLines(sys.stderr.write)
     upload = ExchangeUpload(
         project.gateway(),
         project.log("exchanges"),
         project.drivers.path(project.endpoints.traffic) or project.state / FOLDER,
         host=host_name(),
         keep=duration(project.policies.serving.log.keep),
-        report=LogLines(sys.stderr.write),
+        report=report,
     )
     thread = threading.Thread(target=upload.run, args=(ending.wait,), daemon=True)
     thread.start()
     try:
         yield
     finally:
+        ending.set()  # also after an error
         thread.join(_LAST_SECONDS)
+        if thread.is_alive():
+            report(
+                f"the last exchanges are not uploaded within {_LAST_SECONDS:.0f} s: they stay on this machine until its"
+                " gateway's agent starts again"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:

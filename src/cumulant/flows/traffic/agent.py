@@ -27,7 +27,7 @@ from cumulant.flows.traffic.rows import (
     StoredRoutes,
     list_routes,
     put_routes,
-    remove_report,
+    remove_own_report,
 )
 from cumulant.ports.journal import Journal
 from cumulant.ports.traffic import Gateway
@@ -72,7 +72,7 @@ class GatewayAgent:
                 pause = _LATER
         self.end()
         try:
-            remove_report(self._journal, self._host)
+            remove_own_report(self._journal, self._host, this_process())
         except CumulantError as error:
             self._say(f"the report of this gateway stays until it lapses: {error.message}")
 

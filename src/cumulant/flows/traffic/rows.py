@@ -10,7 +10,13 @@ import msgspec
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Routes
-from cumulant.flows.deployment.host_report import HostWatch, read_shared, readable_reports, remove_row
+from cumulant.flows.deployment.host_report import (
+    HostWatch,
+    read_shared,
+    readable_reports,
+    remove_own_row,
+    remove_row,
+)
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
@@ -97,9 +103,9 @@ def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
     return list(readable_reports(source.rows(GATEWAY), GatewayReport).values())
 
 
-def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
-    """Remove a gateway's report; as `remove_row`."""
-    remove_row(journal, GATEWAY, host, actor=ACTOR, version=version)
+def remove_own_report(journal: Journal, host: str, agent: Process) -> None:
+    """Remove a gateway's report, unless another agent has written it; as `remove_own_row`."""
+    remove_own_row(journal, GATEWAY, host, GatewayReport, lambda report: report.agent == agent, actor=ACTOR)
 
 
 class GatewayWatch:
@@ -120,5 +126,5 @@ class GatewayWatch:
         versions = {host: row.version for host, row in rows.items()}
         lost = self._watch.lost(versions, {host: report.agent for host, report in reports.items()})
         for host in lost:
-            remove_report(self._journal, host, version=versions[host])
+            remove_row(self._journal, GATEWAY, host, actor=ACTOR, version=versions[host])
         return [report for host, report in reports.items() if host not in lost]

@@ -36,7 +36,11 @@ from cumulant.ports.log import Log, LogCursor
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
+    from cumulant.ports.log import PartInfo
     from cumulant.serving.prediction_log.storage.log_reader import Rows
+
+    #: of the prediction log, each with what reads its rows
+    LoggedParts = list[tuple[PartInfo, Rows]]
 
 _TIME = pa.timestamp("us", "UTC")
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
@@ -128,21 +132,28 @@ class Outcomes(LabelledLog):
             StorageError: something cannot be read or written.
             LeaseHeldError: another process has joined meanwhile.
         """
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
+
         now = self._clock.now()
         progress, batches = read_progress(self.logs.joined), LabelBatches(self.logs.labels)
         news, due = _news(batches, progress), progress.is_due(now)
-        if not news and not due and self._is_log_read(progress):
+        parts, position = list(iterate_files(self.log)), LogCursor.parse(progress.cursor)
+        if not news and not due and all(position.includes(part) for part, _ in parts):
             return JoinResult(labelled=0, pairs=0, graded=0)
         with self._parts.joining():
-            return self._advance(progress, batches, news, now)
+            return self._advance(progress, batches, news, parts, now)
 
-    def _advance(self, progress: JoinProgress, batches: LabelBatches, news: list[str], now: datetime) -> JoinResult:
+    def _advance(
+        self, progress: JoinProgress, batches: LabelBatches, news: list[str], parts: LoggedParts, now: datetime
+    ) -> JoinResult:
         pairing, due = Pairing(progress.waiting_rows()), progress.is_due(now)
         with self.labels(batches.names) as known:
             labels = UsableLabels(known, now)
-            labelled = self._join_new(
-                progress, labels, lambda: self._referenced_rows(labels, None if due else news), pairing
+            rows = self._rows(
+                progress, parts, labels, lambda: self._referenced_rows(labels, None if due else news), pairing
             )
+            joined = (frame.filter(pl.col("label").is_not_null()) for frame, _ in self._join(rows, labels, WINDOW))
+            labelled = sum(map(self._joined.append, joined))
             ahead = known.next_known(now)
         pairs = self._pair(progress, pairing, now)
         new_losses = self._grade(progress)
@@ -156,12 +167,9 @@ class Outcomes(LabelledLog):
     def has_news(self) -> bool:
         """Whether `advance` has something to join. Raises StorageError."""
         progress = read_progress(self.logs.joined)
-        fresh = progress.is_due(self._clock.now()) or not self._is_log_read(progress)
-        return fresh or bool(_news(LabelBatches(self.logs.labels), progress))
-
-    def _is_log_read(self, progress: JoinProgress) -> bool:
-        """Whether the log has nothing new, as at most calls."""
-        return not self.log.read(progress.cursor, limit=1).parts
+        if progress.is_due(self._clock.now()) or _news(LabelBatches(self.logs.labels), progress):
+            return True
+        return bool(self.log.read(progress.cursor, limit=1).parts)  # last: it may list each day of the log
 
     def _referenced_rows(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
         """Whether a row of the log may be referenced by one of these labels, or of those of the batches `news`."""
@@ -172,28 +180,26 @@ class Outcomes(LabelledLog):
                 refs = UsableLabels(known, labels.until).refs
         return is_referenced(*split_refs(refs)) if len(refs) else None
 
-    def _join_new(
-        self, progress: JoinProgress, labels: UsableLabels, referenced: Callable[[], pl.Expr | None], pairing: Pairing
-    ) -> int:
-        """Go through new files of the log, and through old ones for predictions that new labels name."""
-        labelled = 0
-        for joined, _ in self._join(self._rows(progress, labels, referenced, pairing), labels, WINDOW):
-            labelled += self._joined.append(joined.filter(pl.col("label").is_not_null()))
-        return labelled
-
     def _rows(
-        self, progress: JoinProgress, labels: UsableLabels, referenced: Callable[[], pl.Expr | None], pairing: Pairing
+        self,
+        progress: JoinProgress,
+        parts: LoggedParts,
+        labels: UsableLabels,
+        referenced: Callable[[], pl.Expr | None],
+        pairing: Pairing,
     ) -> Iterator[pl.DataFrame]:
-        """The rows of new files of the log, and of old ones those that new labels may mean.
+        """The rows of new ones of the log's `parts`, and of old ones those that new labels may mean.
 
         A file that is merged before it is read is listed again: else its rows would miss these labels for ever.
         """
         from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         referenced = cache(referenced)
-        for _ in range(LISTINGS):
+        for attempt in range(LISTINGS):
+            if attempt:
+                parts = list(iterate_files(self.log))
             position = LogCursor.parse(progress.cursor)
-            listed = [(part, read, position.includes(part)) for part, read in iterate_files(self.log)]
+            listed = [(part, read, position.includes(part)) for part, read in parts]
             position.forget_before(listed[0][0].day if listed else None)
             old = [part for part, _, seen in listed if seen]
             wanted = referenced() if old else None

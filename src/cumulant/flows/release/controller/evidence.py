@@ -93,6 +93,7 @@ class LiveEvidence:
         log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.
+        token: of the servers that check who asks for their outputs.
     """
 
     def __init__(
@@ -109,12 +110,13 @@ class LiveEvidence:
         settle: float = 15.0,
         steady: Callable[[], float] = time.monotonic,
         servers: Callable[[], dict[str, ServerStatus]] | None = None,
+        token: str | None = None,
     ) -> None:
         self._servers = servers or (lambda: read_server_status(stack))
         self._traffic, self._source, self._log, self._own = traffic, exchanges, log, own
         self._labels = labels or NoLabels()
         self._clock, self._steady, self._report = clock, steady, report
-        self._settle = round(settle * _SECOND)
+        self._settle, self._token = round(settle * _SECOND), token
         self._release = ""
         self._lives, self._recent = ReadinessTimer(steady), _Recent(exchanges, steady)
         self._shape: OutputShape | None = None
@@ -189,9 +191,12 @@ class LiveEvidence:
     def _other_shape(self, release: Release) -> int:
         """1 where the candidate says that it answers with other outputs than the champion says; else 0."""
         if self._shape is None:
-            self._shape = fetch_output_shape(release.champion, release.model, self._report)
-        other = None if self._shape is None else fetch_output_shape(release.candidate, release.model, self._report)
+            self._shape = self._fetch_shape(release.champion, release)
+        other = None if self._shape is None else self._fetch_shape(release.candidate, release)
         return int(other is not None and other != self._shape)
+
+    def _fetch_shape(self, arm: Arm, release: Release) -> OutputShape | None:
+        return fetch_output_shape(arm, release.model, self._report, token=self._token)
 
     def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
         """Those that count. The log may hold weeks from before the release, which no memory need."""
@@ -253,7 +258,9 @@ class _Recent:
         self._timed.extend((now, exchange) for exchange in page if exchange.time > newest - RECENT * _SECOND)
 
 
-def fetch_output_shape(arm: Arm, model: str, report: Callable[[str], object]) -> OutputShape | None:
+def fetch_output_shape(
+    arm: Arm, model: str, report: Callable[[str], object], *, token: str | None = None
+) -> OutputShape | None:
     """Names and datatypes of the outputs that a server of the arm declares; None where it declares none.
 
     report: is told in a sentence where a server does not tell them.
@@ -264,7 +271,7 @@ def fetch_output_shape(arm: Arm, model: str, report: Callable[[str], object]) ->
 
     for url in arm.endpoints:
         address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
-        card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority, refused=refused)
+        card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority, token=token, refused=refused)
         outputs = card.get("outputs") if isinstance(card, dict) else None
         if isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
             return frozenset((str(output.get("name")), str(output.get("datatype"))) for output in outputs)

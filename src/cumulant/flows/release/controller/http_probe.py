@@ -14,15 +14,22 @@ _READY, _PAUSE = "/v2/health/ready", 0.25
 
 
 def fetch_json(
-    url: str, *, seconds: float, authority: str | None = None, refused: Callable[[int], object] = lambda _: None
+    url: str,
+    *,
+    seconds: float,
+    authority: str | None = None,
+    token: str | None = None,
+    refused: Callable[[int], object] = lambda _: None,
 ) -> object | None:
     """The JSON document at `url`; None where there is none in time, whatever the reason.
 
     authority: a file of those who may have signed the certificate of an https server; None: those of the system.
+    token: is sent, also after a redirect, which never leads to another host.
     refused: is given the status of a server that does not allow the request: 401 or 403.
     """
     try:
-        response = _client(seconds, authority, longest=_LONGEST).get(url)
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        response = _client(seconds, authority, longest=_LONGEST).get(url, headers)
         if response.status in (401, 403):
             refused(response.status)
         document: object = msgspec.json.decode(response.body) if response.ok else None

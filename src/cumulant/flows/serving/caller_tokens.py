@@ -1,0 +1,46 @@
+"""The tokens that a project's servers take from callers: of a file that the project file names, else of a variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.serving.access.callers import read_holders
+from cumulant.serving.access_token import read_token
+from cumulant.serving.spec import ServingSpec
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+
+def with_token_file(project: Project) -> ServingSpec:
+    """The section `serving`, whose file of tokens is found from any folder."""
+    path = _path(project)
+    return msgspec.structs.replace(project.policies.serving, token_file=None if path is None else str(path))
+
+
+def needs_token(project: Project) -> bool:
+    """Whether the servers take requests with a token only. The file need not be on this machine.
+
+    Raises:
+        UsageError: the token in CUMULANT_TOKEN cannot be used.
+    """
+    return _path(project) is not None or read_token(None, os.environ) is not None
+
+
+def check_tokens(project: Project) -> None:
+    """Refuse tokens with which no server would start.
+
+    Raises:
+        UsageError: the file cannot be read or has an invalid line, or a token is invalid.
+        RefusedError: others can read the file.
+    """
+    read_holders(_path(project), os.environ)
+
+
+def _path(project: Project) -> Path | None:
+    named = project.policies.serving.token_file
+    return None if named is None else project.root / named
