@@ -12,12 +12,13 @@ from releases import MOMENT, release
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
-from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.maintenance.schedule import tick
 from cumulant.flows.release import store
 from cumulant.flows.release.actions import abort
+from cumulant.flows.release.controller.evidence import fetch_output_shape
 from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.controller_process import (
     Controllers,
@@ -124,16 +125,25 @@ def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):
     assert "another shape" in store.read_required(world.late.journal(), "late")[0].reason
 
 
-def test_the_controller_sends_its_token_to_servers_that_want_one(world, monkeypatch):
+def test_outputs_are_read_with_the_token_that_servers_want():
+    said = []
+    with serving() as server:
+        server.token = "a-token-of-the-test"
+        arm = Arm(name=CHAMPION, version="1", endpoints=(server.url,))
+        assert fetch_output_shape(arm, "late", said.append) is None
+        assert "does not show them to the controller (HTTP 401)" in said.pop()
+        assert fetch_output_shape(arm, "late", said.append, token=server.token) == {("prediction", "FP64")}
+    assert not said
+
+
+def test_external_servers_are_not_sent_the_controllers_token(world, monkeypatch):
     for server in world.arms.values():
         server.token = "a-token-of-the-test"
     monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
     world.acting = world.controller()
     world.now += 6  # until the lease of the one before is over
     assert world.second().status == "running"
-    world.arms[CANDIDATE].outputs = [{"name": "other", "datatype": "FP64"}]
-    assert world.second().status == "rolled_back"
-    assert not any("not compared" in text for text in world.said)
+    assert any("not compared" in text for text in world.said)
 
 
 def test_a_candidate_that_fails_is_back_within_seconds(world):

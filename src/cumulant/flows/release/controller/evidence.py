@@ -19,6 +19,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.system.json_files import read_json
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
+from cumulant.flows.release.controller.effects import is_external
 from cumulant.flows.release.controller.http_probe import fetch_json
 from cumulant.flows.release.controller.mirrored_rows import MirroredEvidence, read_mirrored
 from cumulant.flows.stack.status import STATUS
@@ -93,7 +94,7 @@ class LiveEvidence:
         log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.
-        token: of the servers that check who asks for their outputs.
+        token: of this project's servers, which may check who asks for their outputs.
     """
 
     def __init__(
@@ -196,7 +197,8 @@ class LiveEvidence:
         return int(other is not None and other != self._shape)
 
     def _fetch_shape(self, arm: Arm, release: Release) -> OutputShape | None:
-        return fetch_output_shape(arm, release.model, self._report, token=self._token)
+        token = None if is_external(release) else self._token  # it is not for servers of others
+        return fetch_output_shape(arm, release.model, self._report, token=token)
 
     def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
         """Those that count. The log may hold weeks from before the release, which no memory need."""
