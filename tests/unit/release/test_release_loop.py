@@ -142,7 +142,8 @@ def test_external_servers_are_not_sent_the_controllers_token(world, monkeypatch)
     monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
     world.acting = world.controller()
     world.now += 6  # until the lease of the one before is over
-    assert world.second().status == "running"
+    for _ in range(3):
+        assert world.second().status == "running"
     assert any("not compared" in text for text in world.said)
 
 
