@@ -235,3 +235,14 @@ def test_parameters_that_an_engine_does_not_take_are_refused_before_data_are_rea
 def test_parameters_that_fit_the_rows_only_are_left_to_the_training(params):
     settings = spec("y", "lightgbm", parameters={"lightgbm": params})
     check_trainers(settings, "regression", (), root=Path())
+
+
+@pytest.mark.parametrize(("name", "folds", "growth"), [("lightgbm", 8, 8 / 7), ("lightgbm", 2, 4 / 3), ("mlp", 8, 1)])
+def test_trees_of_all_rows_have_more_rounds_than_those_of_the_folds(name, folds, growth, table, rows_of):
+    """By the rows, and by no more than four folds leave out; passes over the rows are not more."""
+    rows = rows_of("late", table, timed=False)
+    found = search(rows, spec("late", name, folds=folds))
+    taken = {record.number: np.mean(record.rounds) for record in found.trials}
+    assert len(found.summary.boosters) == 3
+    for booster in found.summary.boosters:
+        assert booster.rounds == pytest.approx(growth * taken[booster.trial], abs=0.51 + 0.01 * booster.rounds)

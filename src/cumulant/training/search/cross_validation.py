@@ -28,6 +28,9 @@ from cumulant.training.splits import Fold
 from cumulant.training.trainers.target_means import TargetMeans
 from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample, ValidationResult
 
+#: all rows count as this many times those of a fold at most: what four folds leave out, and no more was measured
+_MOST_GROWTH = 4 / 3
+
 #: whether a trial with these fold scores so far is given up
 GiveUp = Callable[[Sequence[float]], bool]
 
@@ -104,12 +107,18 @@ class CrossValidation:
             FoldSummary(text=fold.text, train=len(train), validate=len(validate))
             for fold, train, validate in zip(ordered, self._train, self._validate, strict=True)
         )
+        self._growth = len(rows) / max(averages.fmean(summary.train for summary in self.summaries), 1)
         self._spans = tuple(fold.span for fold in ordered if fold.span is not None)
         self._stands = [
             sampling_weight(rows, place) * (len(fold.validate) / max(len(place), 1))
             for fold, place in zip(ordered, self._places, strict=True)
         ]
         self._at = None if rows.at is None else [rows.at[place] for place in self._places]
+
+    @property
+    def growth(self) -> float:
+        """How many times the rows that a fold learns from all rows are, within limits."""
+        return min(self._growth, _MOST_GROWTH)
 
     @property
     def places(self) -> NDArray[np.int64]:

@@ -98,7 +98,7 @@ class Finisher:
         parts = []
         for place, member in enumerate(choice.members, start=1):
             self._later = sum(
-                self._seconds(other.name, other.members[0], len(self._rows)) for other in choice.members[place:]
+                self._seconds(other.trainer, other.members[0], len(self._rows)) for other in choice.members[place:]
             )
             parts.append(self._alone(member, boosters))
         payload = Blend(members=tuple(part for part, _ in parts), weights=choice.weights)
@@ -141,14 +141,14 @@ class Finisher:
         members = self._members(choice)
         workers = max(1, min(self._folds.problem.threads, len(members)))
         plan = [
-            FittedBooster(trial=record.number, place=place, rounds=_rounds(record), rows=rows)
+            FittedBooster(trial=record.number, place=place, rounds=self._rounds(choice.trainer, record), rows=rows)
             for place, record in enumerate(members)
         ]
         fits: list[FitResult] = []
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
-                if first and self._seconds(choice.name, members[first], rows) > self._left():
+                if first and self._seconds(choice.trainer, members[first], rows) > self._left():
                     break
                 # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
                 fits += pool.map(
@@ -211,7 +211,7 @@ class Finisher:
     def _affordable(self, choice: ModelChoice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""
         everything = len(self._rows)
-        needed, remaining = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
+        needed, remaining = self._seconds(choice.trainer, choice.members[0], everything), max(self._left(), 1.0)
         if needed <= remaining:
             return everything
         rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * remaining / needed)))
@@ -223,12 +223,19 @@ class Finisher:
         """Seconds left for this trainer."""
         return self._budget.left() / self._parts - self._later
 
-    def _seconds(self, trainer: str, record: TrialRecord, rows: int) -> float:
-        return expected_seconds(self._fits.get(trainer, ()), rows, _rounds(record)) if self._budget.limited else 0.0
+    def _seconds(self, trainer: Trainer, record: TrialRecord, rows: int) -> float:
+        if not self._budget.limited:
+            return 0.0
+        return expected_seconds(self._fits.get(trainer.name, ()), rows, self._rounds(trainer, record))
+
+    def _rounds(self, trainer: Trainer, record: TrialRecord) -> int:
+        return final_rounds(trainer, record, self._folds.growth)
 
 
-def _rounds(record: TrialRecord) -> int:
-    return max(1, round(averages.fmean(record.rounds)))
+def final_rounds(trainer: Trainer, record: TrialRecord, growth: float) -> int:
+    """Rounds of a fit on all rows: of trees more than the folds took, by the `growth` of the rows."""
+    grows = trainer.searched and cast("Searched", trainer).grows
+    return max(1, round(averages.fmean(record.rounds) * (growth if grows else 1.0)))
 
 
 def _weighted(importance: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from cumulant.training.search.blend import Candidates, blend, blendable
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
 from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking, untuned
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
-from cumulant.training.search.final_model import Finisher
+from cumulant.training.search.final_model import Finisher, final_rounds
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.search.trial_journal import CopiedFolder, TrialJournal
 from cumulant.training.spec import BUILT_IN, Parameter
@@ -287,8 +287,8 @@ class _Study:
         complete = self._complete(name)
         if not complete:
             return 0.0
-        rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
-        return lightgbm_trainer.expected_seconds(self._fits(name), len(self.rows), max(1, rounds))
+        rounds = averages.fmean(final_rounds(self.trainers[name], record, self.folds.growth) for record in complete)
+        return lightgbm_trainer.expected_seconds(self._fits(name), len(self.rows), round(rounds))
 
     def _fits(self, name: str) -> list[tuple[int, int, float]]:
         """(rows, rounds, seconds) of the fits of a trainer, those of an earlier process where this one has none."""

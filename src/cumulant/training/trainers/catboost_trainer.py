@@ -59,6 +59,7 @@ class CatBoost:
 
     name = "catboost"
     searched = True
+    grows = True
     parallel = False  # one fit uses all cores: see `_FITTING`
 
     def __init__(self) -> None:

@@ -45,6 +45,7 @@ class LightGBM:
 
     name = "lightgbm"
     searched = True
+    grows = True
     parallel = True
 
     def __init__(self) -> None:

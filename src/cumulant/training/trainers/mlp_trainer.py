@@ -39,6 +39,7 @@ class MLP:
 
     name = "mlp"
     searched = True
+    grows = False
     parallel = True
 
     def judge(

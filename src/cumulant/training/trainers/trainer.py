@@ -124,7 +124,12 @@ class Trainer(Protocol):
 
 
 class Searched(Trainer, Protocol):
-    """A trainer that fits in rounds: parameters are searched, and the models of several fits are averaged."""
+    """A trainer that fits in rounds: parameters are searched, and the models of several fits are averaged.
+
+    grows: more rows want more rounds, as of trees; not of passes over the rows, which have more steps then.
+    """
+
+    grows: bool
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters."""

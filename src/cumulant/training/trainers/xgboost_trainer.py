@@ -38,6 +38,7 @@ class XGBoost:
 
     name = "xgboost"
     searched = True
+    grows = True
     parallel = True
 
     def __init__(self) -> None:
