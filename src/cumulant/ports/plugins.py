@@ -124,7 +124,7 @@ class Drivers:
             raise UsageError(
                 f'the driver of "{scheme_of(url)}://" cannot do what {port} is needed for: {texts}',
                 subject=port,
-                hint=f"{listed} in this environment, or leave the setting out",
+                hint=f"{listed} in this environment",
             )
 
     def client(

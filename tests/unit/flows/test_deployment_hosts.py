@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.cli.serving.stack_table import silence, unserved_text
-from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, ProjectFileError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.masking import fingerprint
 from cumulant.core.traffic import CHAMPION, Arm, Routes
@@ -21,7 +21,7 @@ from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_cop
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_conflicts import check_conflicts
-from cumulant.flows.deployment.host_lifecycle import HostOptions, host_options, prepare_host
+from cumulant.flows.deployment.host_lifecycle import HostOptions, check_salt, host_options, prepare_host
 from cumulant.flows.deployment.host_report import (
     LAPSE,
     SERVER_HOST,
@@ -34,6 +34,7 @@ from cumulant.flows.deployment.host_report import (
 )
 from cumulant.flows.deployment.versions import find_references
 from cumulant.flows.ledger.processes import Process, this_process
+from cumulant.flows.project.driver_needs import driver_needs
 from cumulant.flows.release.controller.route_keeper import routes_to_servers, with_endpoints
 from cumulant.flows.release.rollback import roll_back, with_rollback
 from cumulant.flows.stack.desired_state import Rollback, read_desired_state
@@ -44,6 +45,7 @@ from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_proc
 from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec, ServerState
 from cumulant.ports.traffic import GatewayAddress
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
 from cumulant.project.host_name import host_name
 from cumulant.testing.arms import ArmServer
@@ -90,6 +92,25 @@ def machine(tmp_path, monkeypatch):
     yield make
     for project in opened:
         project.close()
+
+
+# --- the environment
+
+
+def test_stores_of_one_machine_are_refused_where_several_use_them(machine):
+    project = machine("one")
+    with pytest.raises(ProjectFileError) as refused:
+        check_drivers(project, driver_needs(project))
+    for port in ("journal", "tables", "objects", "log"):
+        assert f"cannot do what {port} is needed for: deploy: hosts:// divides" in str(refused.value)
+
+
+def test_a_salt_that_is_short_or_of_one_machine_is_refused(machine, monkeypatch):
+    project = machine("one")
+    check_salt(project)
+    monkeypatch.setenv("SALT", "short")
+    with pytest.raises(UsageError, match="the salt has 5 bytes"):
+        check_salt(machine("two"))
 
 
 # --- reports

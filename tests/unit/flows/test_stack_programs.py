@@ -51,6 +51,13 @@ def test_both_arms_and_what_is_warm():
     assert (one.url, one.version) == ("http://127.0.0.1:20002", "2")
 
 
+def test_a_machine_that_was_one_of_servers_and_is_a_gateway_now_starts_none():
+    stack = msgspec.structs.replace(STACK, roles=("gateway",), controller=())
+    assert list(wanted_processes(stack, desired(champion="2"), NOW)) == ["gateway"]
+    stack = msgspec.structs.replace(STACK, roles=("servers",), gateway=(), controller=())
+    assert list(wanted_processes(stack, desired(champion="2"), NOW)) == ["server-2"]
+
+
 @pytest.mark.parametrize(
     ("http", "names"),
     [("127.0.0.1:8080", ["a"]), ("localhost:0", ["a"]), ("[::1]:1", ["a"]), ("0.0.0.0:8080", ["a", "*"])],

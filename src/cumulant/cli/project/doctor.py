@@ -178,6 +178,8 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         yield features_file(loaded)
         drivers = _result("drivers", lambda: _drivers(loaded))
         yield drivers
+        if _is_shared(loaded):
+            yield _result("salt", lambda: _salt(loaded))
         # Only `up` and releases need a gateway.
         yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
         yield from _stores(loaded, connect=drivers.state == "ok")
@@ -230,6 +232,19 @@ def _drivers(loaded: Project) -> str:
 
     check_drivers(loaded, driver_needs(loaded))
     return "every one that the environment names is installed and can do what the project needs"
+
+
+def _is_shared(loaded: Project) -> bool:
+    from cumulant.flows.deployment.deployment import is_shared
+
+    return is_shared(loaded)
+
+
+def _salt(loaded: Project) -> str:
+    from cumulant.flows.deployment.host_lifecycle import check_salt
+
+    check_salt(loaded)
+    return "every machine that has the same secret hashes alike"
 
 
 def _gateway(loaded: Project) -> str:

@@ -17,6 +17,7 @@ bucket = Driver(
         "tables": frozenset({"partition_by", "processes", "hosts"}),
         "objects": frozenset({"processes", "hosts"}),
         "files": frozenset({"glob", "hosts"}),
+        "log": frozenset({"hosts"}),
     },
     options={port: frozenset({"cache", "region"}) for port in ("tables", "objects", "log")} | {"files": frozenset()},
     extra="objects",

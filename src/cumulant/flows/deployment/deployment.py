@@ -26,6 +26,7 @@ from cumulant.flows.stack.desired_state import (
 )
 from cumulant.flows.stack.lock import own_status
 from cumulant.ports.deploy import Deploy, ServedSpec, ServerState
+from cumulant.ports.driver import Need
 from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
@@ -131,6 +132,14 @@ def deployment_of(project: Project) -> Deployment:
 def is_shared(project: Project) -> bool:
     """Whether the servers run on several machines, which share the journal."""
     return project.file.environment.deploy == HOSTS
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What several machines need of the stores that all of them use."""
+    if not is_shared(project):
+        return []
+    reason = f"deploy: {HOSTS} divides the work between machines, which share no folder"
+    return [Need(port, "hosts", reason) for port in ("journal", "tables", "objects", "log")]
 
 
 def with_servers(project: Project, arm: Arm, *, within: float, waiting: Callable[[], None] = lambda: None) -> Arm:

@@ -76,13 +76,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             )
         return HostOptions(insecure=insecure)
     chosen = tuple(role for role in ROLES if not roles or role in roles)
-    if project.salt_source.is_file:
-        raise UsageError(
-            "machines that serve together must have one salt, and this environment names none",
-            subject=f"environments.{project.environment}.salt",
-            hint="write salt: ${secret:NAME} there, and give every machine the secret",
-        )
-    shared_key(project.salt())  # refuses one that can be guessed
+    check_salt(project)
     if SERVERS in chosen and not advertise and set(chosen) != set(ROLES):
         raise UsageError(
             "no address is given at which gateways on other machines reach the servers of this one",
@@ -104,6 +98,22 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             " where the network is trusted",
         )
     return HostOptions(roles=chosen, advertise=address, insecure=insecure)
+
+
+def check_salt(project: Project) -> None:
+    """Refuse a salt that machines which serve together could not share, or that can be guessed.
+
+    Raises:
+        UsageError: it is in a file of this machine, or too short.
+        NotFoundError: its secret does not exist.
+    """
+    if project.salt_source.is_file:
+        raise UsageError(
+            "machines that serve together must have one salt, and this environment names none",
+            subject=f"environments.{project.environment}.salt",
+            hint="write salt: ${secret:NAME} there, and give every machine the secret",
+        )
+    shared_key(project.salt())
 
 
 def _is_address(text: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cumulant.flows.data import validate
+from cumulant.flows.deployment import deployment
 from cumulant.flows.ledger import step_function
 from cumulant.flows.serving import serve
 from cumulant.flows.stack import stack_processes
@@ -19,6 +20,7 @@ _DECLARED: tuple[Callable[[Project], list[Need]], ...] = (
     step_function.driver_needs,
     serve.driver_needs,
     stack_processes.driver_needs,
+    deployment.driver_needs,
 )
 
 

@@ -13,6 +13,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.features.definition.known_time import show_moment
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.deployment.deployment import is_shared
+from cumulant.flows.deployment.host_lifecycle import check_salt
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -78,9 +80,9 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         EngineUnavailableError: the registry does not answer.
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
-    if checks:
-        pass
     check_drivers(project, driver_needs(project))
+    if is_shared(project):
+        check_salt(project)
     training = project.training()
     rows: RowFacts | None = None
     warnings: tuple[str, ...] = ()

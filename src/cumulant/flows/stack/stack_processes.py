@@ -75,7 +75,9 @@ def logs_folder(state: Path) -> Path:
 
 def wanted_processes(stack: Stack, desired: DesiredState, now: datetime) -> dict[str, WantedProcess]:
     """The processes that should run at `now`, by name, in the order in which they start."""
-    servers = [_server(served, stack) for served in desired.running(now)]
+    # The state may be of when this machine had that role.
+    has_servers = not stack.roles or SERVERS in stack.roles
+    servers = [_server(served, stack) for served in desired.running(now)] if has_servers else []
     beside = [
         WantedProcess(name="gateway", kind="gateway", command=stack.gateway),
         WantedProcess(name="agent", kind="agent", command=stack.agent),
