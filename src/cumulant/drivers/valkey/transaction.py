@@ -168,8 +168,8 @@ class _Cells:
             self._renewed = time.monotonic()
             self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))
         stored = self._transactions.read(self._client, table, keys)
-        found = {key for key, blob in zip(keys, stored, strict=True) if blob is not None}
-        self._indexed.setdefault(table, set()).update(found)
+        with_rows = {key for key, blob in zip(keys, stored, strict=True) if blob is not None}
+        self._indexed.setdefault(table, set()).update(with_rows)
         written = self._written.get(table)
         return stored if not written else [written.get(key, blob) for key, blob in zip(keys, stored, strict=True)]
 
