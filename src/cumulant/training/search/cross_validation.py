@@ -117,8 +117,10 @@ class CrossValidation:
 
     @property
     def growth(self) -> float:
-        """How many times the rows that a fold learns from all rows are, within limits."""
-        return min(self._growth, _MOST_GROWTH)
+        """How many times the rows that a fold learns from all rows are, within limits; 1 of folds in time order, where
+        what more rounds gain was not shown.
+        """
+        return 1.0 if self._spans else min(self._growth, _MOST_GROWTH)
 
     @property
     def places(self) -> NDArray[np.int64]:
