@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.core.errors import MissingPartError, StepFailedError
+from cumulant.core.errors import MissingPartError, StepCancelledError, StepFailedError
 from cumulant.core.events import Actor
 from cumulant.core.version import __version__
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.worker.compute import WorkerCompute
+from cumulant.flows.ledger.lease import LEASE
 from cumulant.flows.worker.worker import StepWorker
 from cumulant.ports.compute import Resources, StepCall
 from cumulant.ports.journal import Row
@@ -33,6 +34,7 @@ from cumulant.ports.step_queue import (
     can_adopt,
     candidates,
     fits,
+    lease_of,
     read_queued,
 )
 
@@ -204,6 +206,30 @@ def test_an_interrupted_worker_gives_its_step_back(tmp_path):
         assert (step.status, step.attempts) == ("queued", 0)
         (run,) = worker_of(journal).work(threading.Event(), once=True)
         assert (run.ending, run.attempt) == ("done", 1)
+
+
+def test_a_step_without_reports_ends_where_another_worker_has_its_lease(tmp_path):
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(f"sqlite://{path}")
+
+    class TakenOver:
+        def run(self, call, *, cancel, **_):
+            with journal.transaction(actor=Actor("other")) as transaction:
+                lease = transaction.get(LEASE, lease_of("k"))
+                transaction.put(LEASE, lease.key, lease.value | {"life": "another"})
+            assert cancel.wait(60), "it was not ended"
+            raise StepCancelledError("ended")
+
+    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
+    with calling(path, call) as got:
+        (run,) = worker_of(journal, TakenOver()).work(threading.Event(), once=True)
+        assert run.ending == "lost"
+        assert read_queued(journal.get(QUEUED_STEP, "k")).status == "running"
+        with journal.transaction(actor=Actor("other")) as transaction:
+            transaction.delete(LEASE, lease_of("k"))
+        (run,) = worker_of(journal).work(threading.Event(), once=True)
+        assert (run.ending, run.attempt) == ("done", 2)
+    assert got == [{"sum": 3, "pair": [1, 2]}]
 
 
 @contextmanager
