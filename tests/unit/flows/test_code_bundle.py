@@ -1,5 +1,6 @@
 """The project's code as a content-named object."""
 
+import errno
 import os
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.core.errors import IntegrityError, StorageError, UsageError
 from cumulant.core.system.temporary_folders import in_use
 from cumulant.flows.ledger import code_bundle
 from cumulant.flows.ledger.code_bundle import open_code, store_code
@@ -184,6 +185,28 @@ def test_code_that_changes_after_it_was_looked_at_is_refused(folder, tmp_path, m
             open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
         ):
             pass
+
+
+def test_a_disk_that_is_full_while_code_is_fetched_is_named(folder, tmp_path, monkeypatch):
+    def full(source, target, **_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    elsewhere = tmp_path / "elsewhere"
+    with load(folder) as project:
+        key = store_code(project)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "copyfile", full)
+            with (
+                pytest.raises(
+                    StorageError, match=f"elsewhere cannot be written: .*{os.strerror(errno.ENOSPC)}"
+                ) as caught,
+                open_code(project.objects(), key, elsewhere, state=tmp_path),
+            ):
+                pass
+        assert caught.value.message.count(os.strerror(errno.ENOSPC)) == 1
+        assert list(elsewhere.iterdir()) == []
+        with open_code(project.objects(), key, elsewhere, state=tmp_path) as root:
+            assert (root / "features.py").exists()
 
 
 @pytest.mark.parametrize("key", ["code/..", "code/", "code/../../etc", "..", "features/" + "0" * 64])

@@ -16,7 +16,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHel
 from cumulant.core.events import Actor
 from cumulant.core.masking import fingerprint
 from cumulant.core.traffic import CHAMPION, Arm, Routes
-from cumulant.flows.deployment import host_agent, host_conflicts
+from cumulant.flows.deployment import host_agent, host_conflicts, host_report
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
@@ -30,6 +30,7 @@ from cumulant.flows.deployment.host_report import (
     forget_lost_hosts,
     read_reports,
     remove_report,
+    watch_hosts,
     write_report,
 )
 from cumulant.flows.deployment.versions import find_references
@@ -128,6 +129,18 @@ def test_a_machine_is_lost_when_its_report_stands_still():
         assert ("dead" in lost) == (clock.now == 1.5 + LAPSE + 0.5), clock.now
         assert "alive" not in lost
     assert [one.host for one in read_reports(journal)] == ["alive"]
+
+
+def test_a_machine_that_may_report_again_is_not_said_to_get_no_requests(monkeypatch):
+    monkeypatch.setattr(host_report, "BEAT", 0.01)
+    journal, texts, told = MemoryJournal(), [], threading.Event()
+    ended = msgspec.structs.replace(this_process(), born="0")  # the number of a process that is no more
+    write_report(journal, msgspec.structs.replace(report("a", server("1", "a")), supervisor=ended))
+    with watch_hosts(journal, lambda text: (texts.append(text), told.set())):
+        assert told.wait(60)
+    (text,) = texts
+    assert text.startswith("a counts as lost until it reports again: its supervisor has ended, or has not reported")
+    assert "no more requests" not in text
 
 
 def test_a_report_that_cannot_be_read_holds_no_machine_up_and_lapses():

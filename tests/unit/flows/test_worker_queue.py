@@ -9,18 +9,21 @@ import time
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.core.errors import MissingPartError, StepFailedError
+from cumulant.core.errors import MissingPartError, StepCancelledError, StepFailedError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.version import __version__
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.worker.compute import WorkerCompute
+from cumulant.flows.ledger.lease import LEASE
+from cumulant.flows.worker import worker as worker_module
 from cumulant.flows.worker.worker import StepWorker
 from cumulant.ports.compute import Resources, StepCall
 from cumulant.ports.journal import Row
@@ -33,6 +36,7 @@ from cumulant.ports.step_queue import (
     can_adopt,
     candidates,
     fits,
+    lease_of,
     read_queued,
 )
 
@@ -171,6 +175,67 @@ def test_a_worker_without_an_extra_leaves_the_step_and_says_so(tmp_path):
     assert got == [{"sum": 3, "pair": [1, 2]}]
 
 
+class Full:
+    """Prepares a call on a machine whose disk is full, until it is mended."""
+
+    mended = False
+
+    @contextmanager
+    def __call__(self, call):
+        if not self.mended:
+            raise StorageError("the disk is full", hint="free some space")
+        yield call
+
+
+def test_a_worker_with_a_full_disk_leaves_the_step_for_a_while_and_says_so(tmp_path, monkeypatch):
+    path, full = tmp_path / "journal.db", Full()
+    journal = SqliteJournal(f"sqlite://{path}")
+    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
+    with calling(path, call) as got:
+        lacking = worker_of(journal, prepare=full)
+        (run,) = lacking.work(threading.Event(), once=True)
+        assert (run.ending, run.note) == ("left", "the disk is full; free some space")
+        step = read_queued(journal.get(QUEUED_STEP, "k"))
+        assert (step.status, step.attempts) == ("queued", 0)
+        assert "free some space" in step.note
+        full.mended = True
+        assert list(lacking.work(threading.Event(), once=True)) == [], "it waits"
+        later = time.monotonic() + worker_module._MACHINE_PAUSE
+        monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=lambda: later))
+        (run,) = lacking.work(threading.Event(), once=True)
+        assert (run.ending, run.attempt) == ("done", 1)
+    assert got == [{"sum": 3, "pair": [1, 2]}]
+
+
+def test_a_step_that_finds_no_space_fails(tmp_path):
+    class Full:
+        def run(self, call, **_):
+            raise StorageError("the disk is full")
+
+    with calling(tmp_path / "journal.db", StepCall("a:b", {})) as got:
+        (run,) = worker_of(SqliteJournal(f"sqlite://{tmp_path}/journal.db"), Full()).work(threading.Event(), once=True)
+        assert run.ending == "failed"
+    assert [type(error) for error in got] == [StorageError]
+
+
+def test_an_error_that_ends_workers_is_counted(tmp_path):
+    """One that no worker expects: the step may be what ends them."""
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(f"sqlite://{path}")
+
+    class Faulty:
+        def run(self, call, **_):
+            raise AssertionError("unexpected")
+
+    with calling(path, StepCall("a:b", {})) as got:
+        for _ in range(MOST_ATTEMPTS):
+            with pytest.raises(AssertionError):
+                list(worker_of(journal, Faulty()).work(threading.Event(), once=True))
+        assert list(worker_of(journal, Faulty()).work(threading.Event(), once=True)) == []
+    (error,) = got
+    assert f"{MOST_ATTEMPTS} workers were lost" in error.message
+
+
 def test_a_step_that_needs_more_than_a_worker_has_waits_for_another_one(tmp_path):
     path = tmp_path / "journal.db"
     journal = SqliteJournal(f"sqlite://{path}")
@@ -204,6 +269,30 @@ def test_an_interrupted_worker_gives_its_step_back(tmp_path):
         assert (step.status, step.attempts) == ("queued", 0)
         (run,) = worker_of(journal).work(threading.Event(), once=True)
         assert (run.ending, run.attempt) == ("done", 1)
+
+
+def test_a_step_without_reports_ends_where_another_worker_has_its_lease(tmp_path):
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(f"sqlite://{path}")
+
+    class TakenOver:
+        def run(self, call, *, cancel, **_):
+            with journal.transaction(actor=Actor("other")) as transaction:
+                lease = transaction.get(LEASE, lease_of("k"))
+                transaction.put(LEASE, lease.key, lease.value | {"life": "another"})
+            assert cancel.wait(60), "it was not ended"
+            raise StepCancelledError("ended")
+
+    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
+    with calling(path, call) as got:
+        (run,) = worker_of(journal, TakenOver()).work(threading.Event(), once=True)
+        assert run.ending == "lost"
+        assert read_queued(journal.get(QUEUED_STEP, "k")).status == "running"
+        with journal.transaction(actor=Actor("other")) as transaction:
+            transaction.delete(LEASE, lease_of("k"))
+        (run,) = worker_of(journal).work(threading.Event(), once=True)
+        assert (run.ending, run.attempt) == ("done", 2)
+    assert got == [{"sum": 3, "pair": [1, 2]}]
 
 
 @contextmanager
@@ -265,12 +354,12 @@ def test_the_process_of_a_cancelled_step_is_ended(tmp_path):
         except Exception as error:
             errors.append(error)
 
-    with process(path, host="a", lease=60) as worker:
+    with process(path, host="a", lease=60) as started:
         caller = threading.Thread(target=run, daemon=True)
         caller.start()
         until((tmp_path / "call-0").exists)
         cancel.set()
-        assert worker.stdout.readline().split() == ["queue_worker:wait_always", "cancelled", "1"]
+        assert started.stdout.readline().split() == ["queue_worker:wait_always", "cancelled", "1"]
         caller.join(60)
     assert len(errors) == 1
 

@@ -187,7 +187,10 @@ def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[N
         while not ending.wait(BEAT):
             with suppress(CumulantError):  # a journal that does not answer: the next time
                 for host in forget_lost_hosts(journal, watch):
-                    report(f"{host} has not reported for too long: its servers get no more requests")
+                    report(
+                        f"{host} counts as lost until it reports again: its supervisor has ended, or has not reported"
+                        f" for {LAPSE:g} s; the routes change to servers of other machines, if there are any by then"
+                    )
 
     thread = threading.Thread(target=work, name="cumulant-hosts", daemon=True)
     thread.start()

@@ -19,6 +19,7 @@ import msgspec
 
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.ids import digest, file_digest
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 from cumulant.flows.ledger.stored_folder import stored_folder
 from cumulant.project.endpoints import STATE
@@ -86,27 +87,40 @@ def open_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> I
     Raises:
         NotFoundError: the bundle is gone.
         IntegrityError: its files are not those that were stored.
+        StorageError: this machine cannot write them, such as to a full disk.
     """
     if _KEY.fullmatch(key) is None:
         raise _damaged(key)
     target = folder / key.rpartition("/")[2]
     with ExitStack() as stack:
-        if not _keep(target, stack):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(dir=folder, prefix=_DRAFT))
-            stack.enter_context(in_use(draft))
-            try:
-                with objects.open(key) as source:
-                    shutil.copytree(source, draft, dirs_exist_ok=True)
-                _verify(draft, key)  # the copy, which nobody else can change any more, and in which no file is a link
-                (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
-                with suppress(OSError):  # another worker was first, with the same content
-                    draft.rename(target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-            _keep(target, stack)
-        _remove_unused(folder)
+        with storage_errors(folder, hint="free some space there"):
+            if not _keep(target, stack):
+                _fetch(objects, key, target, state, stack)
+                _keep(target, stack)
+            _remove_unused(folder)
         yield target / _FILES / _read(target).project
+
+
+def _fetch(objects: ObjectStore, key: str, target: Path, state: Path, stack: ExitStack) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=_DRAFT))
+    stack.enter_context(in_use(draft))
+    try:
+        with objects.open(key) as source:
+            _copy(source, draft)
+        _verify(draft, key)  # the copy, which nobody else can change any more, and in which no file is a link
+        (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+        with suppress(OSError):  # another worker was first, with the same content
+            draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    except shutil.Error as error:  # one for all files; the first says enough
+        raise OSError(error.args[0][0][2]) from error
 
 
 def _keep(bundle: Path, stack: ExitStack) -> bool:

@@ -104,13 +104,13 @@ class LeaseHandle:
         self._record = record
         self._actor = actor
 
-    def confirm(self, transaction: Transaction) -> None:
-        """Make the transaction one of this holder: it is undone where another one has taken over.
+    def confirm(self, source: Journal | Transaction) -> None:
+        """Check that this holder has the lease. A transaction becomes its own: it is undone where another one has it.
 
         Raises:
             LeaseHeldError: the lease is lost.
         """
-        row = transaction.get(LEASE, self.name)
+        row = source.get(LEASE, self.name)
         record = None if row is None else read_lease(row)
         if record is None or record.life != self._record.life:
             text = "nobody holds it any more" if record is None else f"{record.holder} has taken it over"

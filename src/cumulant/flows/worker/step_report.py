@@ -72,7 +72,7 @@ class ProgressWriter:
         while not self._stop.wait(self._every):
             try:
                 newest = self._newest
-                wanted = self._write(newest) if newest != written else self._row.read(self._row.journal) is not None
+                wanted = self._write(newest) if newest != written else self._is_wanted()
                 written = newest
             except LeaseHeldError:
                 wanted = False
@@ -81,6 +81,10 @@ class ProgressWriter:
             if not wanted:
                 self._cancel.set()
                 return
+
+    def _is_wanted(self) -> bool:
+        self._row.lease.confirm(self._row.journal)
+        return self._row.read(self._row.journal) is not None
 
     def _write(self, newest: StepProgress | None) -> bool:
         with self._row.journal.transaction(actor=self._row.actor) as transaction:

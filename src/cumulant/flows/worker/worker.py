@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from cumulant.core.errors import (
     RetryableError,
     StepCancelledError,
     StepFailedError,
+    StorageError,
 )
 from cumulant.core.events import Actor
 from cumulant.core.version import __version__
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _OUTAGE_PAUSE = 2.0
+#: seconds after which this worker tries a step again that its machine could not run, as with a full disk
+_MACHINE_PAUSE = 60.0
 #: how long a settled row is kept, for a second caller that waits for the same step
 _KEPT = timedelta(hours=1)
 
@@ -100,7 +104,7 @@ class StepWorker:
         self._clock, self._lease = clock or SystemClock(), lease
         self._name = str(this_process())
         self._watch = LeaseWatch()
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}  # by request: until when, by the monotonic clock
 
     def work(self, stop: threading.Event, *, once: bool = False) -> Iterator[StepRun]:
         """Run steps until `stop` is set, or with `once` until none is queued that fits. `stop` lets a step end."""
@@ -125,7 +129,9 @@ class StepWorker:
         """Take a step and run it; None where there is none."""
         rows = self._journal.rows(QUEUED_STEP)
         self._remove_settled(rows)
-        for row, step in candidates(rows, self._offer, version=__version__, refused=self._refused):
+        now = time.monotonic()
+        refused = {request for request, until in self._refused.items() if now < until}
+        for row, step in candidates(rows, self._offer, version=__version__, refused=refused):
             name = lease_of(row.key)
             lease = take_lease(self._journal, name, ttl=self._lease, actor=self._actor, watch=self._watch)
             if lease is None:
@@ -169,14 +175,16 @@ class StepWorker:
                 note=note,
             )
 
+        of_machine: tuple[type[CumulantError], ...] = (MissingPartError, StorageError)
         with self._requeued_on_interrupt(row, step):
             try:
                 with ProgressWriter(row, cancel) as report, self._prepare(step.call) as call:
+                    of_machine = (MissingPartError,)  # from here on, a StorageError is the step's own
                     result = self._compute.run(call, cancel=cancel, progress=report)
-            except MissingPartError as error:
+            except of_machine as error:
+                self._refuse(step, error)
                 note = f"{self._name} cannot run it: {error.full_text}"
-                self._refused.add(step.request)
-                self._return(row, status="queued", note=note)
+                self._return(row, status="queued", attempts=step.attempts - 1, note=note)
                 return ended("left", error.full_text)
             except StepCancelledError:
                 return ended("cancelled" if row.read(self._journal) is None else "lost")
@@ -186,15 +194,22 @@ class StepWorker:
             written = self._return(row, status="ended", outcome=StepOutcome(result=result))
             return ended("done" if written else "lost")
 
+    def _refuse(self, step: QueuedStep, error: CumulantError) -> None:
+        """Leave the step to other workers: while this one lasts, or a while where the machine may be mended."""
+        pause = math.inf if isinstance(error, MissingPartError) else _MACHINE_PAUSE
+        self._refused[step.request] = time.monotonic() + pause
+
     @contextmanager
     def _requeued_on_interrupt(self, row: StepRow, step: QueuedStep) -> Iterator[None]:
-        """Queue the step again where this process is interrupted: another worker has it at once."""
+        """Queue the step again where this process is interrupted: another worker has it at once.
+
+        After any other error that ends this process, the row stays as that of a lost worker, which is counted.
+        """
         try:
             yield
-        except BaseException as error:
-            if not isinstance(error, CumulantError):
-                with suppress(CumulantError):
-                    self._return(row, status="queued", attempts=step.attempts - 1, note=f"{self._name} ended")
+        except (KeyboardInterrupt, SystemExit):
+            with suppress(CumulantError):
+                self._return(row, status="queued", attempts=step.attempts - 1, note=f"{self._name} ended")
             raise
 
     def _return(self, row: StepRow, **changes: object) -> bool:
