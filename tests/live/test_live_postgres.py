@@ -19,6 +19,7 @@ import pytest
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.scope import Scope
+from cumulant.drivers.postgres import database as postgres_database
 from cumulant.drivers.postgres.journal import PostgresJournal
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import MIGRATIONS
@@ -330,6 +331,85 @@ def test_a_commit_whose_answer_is_lost_is_looked_up_and_repeated_if_it_was_lost_
     assert verify(journal).breaks == []
     journal.close()
     proxy.close()
+
+
+class Silent(CutAtCommit):
+    """Between client and server; from `silence` on, or from the next COMMIT if armed, the connections that exist stay
+    open and carry nothing, or only what the client sends (`passes`)."""
+
+    def __init__(self, port, *, passes):
+        self._present, self._silent = set(), set()
+        super().__init__(port, passes=passes)
+
+    def silence(self):
+        self._silent.update(self._present)
+
+    def _forward(self, client, server):
+        self._present.add(client)
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(65536):
+                if self.armed and b"COMMIT\0" in data:
+                    self.armed = False
+                    self.silence()
+                if self._passes or client not in self._silent:
+                    server.sendall(data)
+
+    def _back(self, server, client):
+        with contextlib.suppress(OSError), server:
+            while data := server.recv(65536):
+                if client not in self._silent:
+                    client.sendall(data)
+
+
+@pytest.fixture
+def silent(server, url, monkeypatch, request):
+    """A proxy, and a journal behind it that gives a connection up after 3 s without an answer."""
+    monkeypatch.setattr(postgres_database, "_REPLY", 1.0)
+    proxy = Silent(server.port, passes=request.param)
+    journal = PostgresJournal(url.replace(str(server.port), str(proxy.port)), wait=2.0)
+    write(journal, 1)
+    yield proxy, journal
+    proxy.close()
+    journal.close()
+
+
+def within_a_minute(work):
+    """The result of `work`, done in a thread, which is left where it waits for ever."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert results, "it waits, or it failed"
+    return results[0]
+
+
+@pytest.mark.parametrize("silent", [False], indirect=True)
+def test_a_connection_that_carries_no_answers_is_given_up_for_another(silent):
+    proxy, journal = silent
+    proxy.silence()
+    assert within_a_minute(lambda: journal.get("step", "a")).value == {"value": 1}
+
+
+@pytest.mark.parametrize(
+    ("silent", "point"), [(True, "write"), (False, "write"), (True, "commit")], indirect=["silent"]
+)
+def test_a_transaction_is_done_once_where_its_connection_carries_no_answers(silent, point):
+    proxy, journal = silent
+
+    def work():
+        with journal.transaction(actor=ADA) as tx:
+            if point == "write":
+                proxy.silence()
+            tx.put("step", "a", {"value": 2})
+            event = tx.emit(Happened(value=2))
+            proxy.armed = point == "commit"
+        return event
+
+    event = within_a_minute(work)
+    assert [event.data["value"] for event in journal.events()] == [1, 2]
+    assert list(journal.events())[-1].id == event.id
+    assert journal.get("step", "a").version == 2
+    assert verify(journal).breaks == []
 
 
 @pytest.mark.parametrize("others", [0, 1, 3])

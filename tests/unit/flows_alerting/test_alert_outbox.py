@@ -98,8 +98,8 @@ def test_a_claim_is_taken_over_when_it_is_not_renewed_and_its_holder_notes_nothi
     held, version = claim(late.journal(), name, START, watch)
     assert held.holder == this_process()
     assert claim(late.journal(), name, START, watch) is None
-    now[0] = CLAIM_SECONDS
-    assert claim(late.journal(), name, START, watch) is None
+    for now[0] in (CLAIM_SECONDS / 2, CLAIM_SECONDS):
+        assert claim(late.journal(), name, START, watch) is None
     now[0] += 0.1
     assert claim(late.journal(), name, START, watch) is not None
     with pytest.raises(LeaseHeldError), late.journal().transaction(actor=Actor("x")) as transaction:

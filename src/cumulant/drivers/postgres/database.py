@@ -16,6 +16,7 @@ from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.drivers.postgres.connection import LimitedConnection
 from cumulant.drivers.postgres.faults import explain, explain_connection, unreachable
 from cumulant.drivers.postgres.location import DatabaseLocation
 from cumulant.drivers.postgres.migrations import migrate
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 _PAUSE_FIRST, _PAUSE_LAST, _PAUSE_GROWTH = 0.05, 1.0, 1.5
 #: connections that stay open while nothing uses them
 _MOST_IDLE = 4
+#: seconds that a server has to say that the time for a lock is over
+_REPLY = 5.0
 
 
 class PostgresDatabase:
@@ -36,16 +39,17 @@ class PostgresDatabase:
 
     Args:
         location: where the database is.
-        wait: seconds to wait for another writer, and for a server that is gone, before EngineUnavailableError.
+        wait: seconds to wait for another writer, and for a server that is gone, before EngineUnavailableError. A
+            connection on which nothing comes for as long and 5 s is closed, and another one is opened.
     """
 
     def __init__(self, location: DatabaseLocation, *, wait: float = 60.0) -> None:
         self.location = location
         self._wait = wait
         self._process = os.getpid()
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[LimitedConnection] = deque()
         #: a parent's connections, which a forked child must neither use nor close
-        self._inherited: list[deque[Connection]] = []
+        self._inherited: list[deque[LimitedConnection]] = []
         self._reached = False
         self._migrated = False
         self._closed = weakref.finalize(self, _close_all, self._idle, self._process)
@@ -70,7 +74,7 @@ class PostgresDatabase:
         finally:
             self.release(opened.connection)
 
-    def acquire(self) -> Connection:
+    def acquire(self) -> LimitedConnection:
         """An idle connection, or a new one. Return it with `release`."""
         if self._process != os.getpid():
             self._inherited.append(self._idle)
@@ -82,7 +86,7 @@ class PostgresDatabase:
         except IndexError:
             return self._reconnect()
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: LimitedConnection) -> None:
         """Return a connection. An open transaction is undone; a connection that is lost takes the idle ones with it."""
         if connection.closed:
             self.close()
@@ -102,7 +106,7 @@ class PostgresDatabase:
     def explain(self, error: psycopg.Error) -> Exception:
         return explain(error, where=self.location.name, wait=self._wait)
 
-    def begin(self, lock: int) -> tuple[Connection, str]:
+    def begin(self, lock: int) -> tuple[LimitedConnection, str]:
         """A connection with a transaction that has the lock, and the transaction's number."""
         milliseconds = round(self._wait * 1000)
         # One message to the server. A client that is stopped, or whose host is gone, must not keep the lock for ever.
@@ -121,9 +125,9 @@ class PostgresDatabase:
 
         return self._retry(begin)
 
-    def _retry(self, work: Callable[[Connection], Result]) -> tuple[Connection, Result]:
+    def _retry(self, work: Callable[[Connection], Result]) -> tuple[LimitedConnection, Result]:
         """The result of `work` and the connection that it got: a new one where the first is lost."""
-        deadline = time.monotonic() + self._wait
+        deadline: float | None = None  # from the first loss on, however long it took to notice
         while True:
             connection = self.acquire()
             try:
@@ -131,6 +135,7 @@ class PostgresDatabase:
             except psycopg.Error as error:
                 lost = connection.closed
                 self.release(connection)
+                deadline = deadline or time.monotonic() + self._wait
                 if not lost or time.monotonic() > deadline:
                     raise self.explain(error) from error
             except BaseException:
@@ -150,12 +155,13 @@ class PostgresDatabase:
                 return None
             return None if row is None else row[0]
 
+        self.close()  # what was idle may be lost with that connection
         deadline = time.monotonic() + self._wait
         while (status := self.read(read)) == "in progress" and time.monotonic() < deadline:
             time.sleep(_PAUSE_FIRST)
         return status == "committed" and self.read(is_stored)
 
-    def _reconnect(self) -> Connection:
+    def _reconnect(self) -> LimitedConnection:
         """A new connection; a server that answered before is waited for."""
         deadline, pause, reported = time.monotonic() + self._wait, _PAUSE_FIRST, False
         while True:
@@ -170,12 +176,13 @@ class PostgresDatabase:
             time.sleep(pause)
             pause = min(pause * _PAUSE_GROWTH, _PAUSE_LAST)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> LimitedConnection:
         where, schema = self.location.name, self.location.schema
         try:
-            connection = psycopg.connect(**self.location.settings, autocommit=True)  # type: ignore[arg-type]
+            connection = LimitedConnection.connect(**self.location.settings, autocommit=True)  # type: ignore[arg-type]
         except psycopg.Error as error:
             raise explain_connection(error, where=where) from error
+        connection.limit = self._wait + _REPLY
         try:
             connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
             if not self._migrated:
@@ -191,6 +198,6 @@ class PostgresDatabase:
         return connection
 
 
-def _close_all(connections: deque[Connection], process: int) -> None:
+def _close_all(connections: deque[LimitedConnection], process: int) -> None:
     while connections and process == os.getpid():
         connections.pop().close()

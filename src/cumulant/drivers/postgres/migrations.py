@@ -15,6 +15,8 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from cumulant.drivers.postgres.connection import LimitedConnection
+
 _OLDEST_SERVER = 130000
 
 MIGRATIONS: tuple[str, ...] = (
@@ -52,7 +54,7 @@ def lock_number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], signed=True)
 
 
-def migrate(connection: Connection, schema: str, *, wait: float) -> None:
+def migrate(connection: LimitedConnection, schema: str, *, wait: float) -> None:
     """Bring the tables of `schema` to the present version. Others that do so at once are waited for.
 
     Raises:
@@ -68,7 +70,8 @@ def migrate(connection: Connection, schema: str, *, wait: float) -> None:
         for number in range(_present(connection, schema), len(MIGRATIONS)):
             if number == 0:
                 _make_schema(connection, schema)
-            connection.execute(MIGRATIONS[number])
+            with connection.unlimited():  # tables may be large
+                connection.execute(MIGRATIONS[number])
             connection.execute("INSERT INTO migrations (number) VALUES (%s)", (number + 1,))
 
 

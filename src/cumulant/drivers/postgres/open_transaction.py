@@ -10,6 +10,7 @@ import psycopg
 from psycopg import Connection
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.drivers.postgres.connection import LimitedConnection
 
 Result = TypeVar("Result")
 
@@ -17,9 +18,9 @@ Result = TypeVar("Result")
 class Connections(Protocol):
     """What an open transaction needs of its database."""
 
-    def begin(self, lock: int) -> tuple[Connection, str]: ...
+    def begin(self, lock: int) -> tuple[LimitedConnection, str]: ...
 
-    def release(self, connection: Connection) -> None: ...
+    def release(self, connection: LimitedConnection) -> None: ...
 
     def is_committed(self, number: str, is_stored: Callable[[Connection], bool]) -> bool: ...
 

@@ -15,6 +15,8 @@ from cumulant.ports.journal_store import row_hash
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
+    from cumulant.drivers.postgres.connection import LimitedConnection
+
 _RECORD = (
     "INSERT INTO row_writes (scope, event, kind, key, version, hash)"
     " SELECT %s, 0, kind, key, version, hash"
@@ -40,14 +42,15 @@ def bind(connection: Connection, scope: str, event: int) -> Cursor:
 
 
 @contextmanager
-def snapshot(connection: Connection, scope: str) -> Iterator[RowHashes | None]:
+def snapshot(connection: LimitedConnection, scope: str) -> Iterator[RowHashes | None]:
     """A consistent snapshot of records and rows, however long it is read."""
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     known = connection.execute("SELECT to_regclass('row_writes')").fetchone()
     head = connection.execute("SELECT seq FROM chain WHERE scope = %s", (scope,)).fetchone()
     last = 0 if head is None else head[0]
     exists = known is not None and known[0] is not None
-    yield RowHashes(_writes(connection, scope), _rows(connection, scope), last) if exists else None
+    with connection.unlimited():  # all records are sorted before the first one comes
+        yield RowHashes(_writes(connection, scope), _rows(connection, scope), last) if exists else None
     connection.execute("COMMIT")
 
 

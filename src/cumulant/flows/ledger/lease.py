@@ -38,24 +38,31 @@ class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseWatch:
-    """Judges for one waiter, by its own monotonic clock, whether holders still renew; threads may not share it."""
+    """Judges for one waiter, by its own monotonic clock, whether holders still renew; threads may not share it.
+
+    Time in which the waiter could not read the journal counts for no holder: none could renew in it.
+    """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
-        self._seen: dict[str, tuple[int, float]] = {}
+        #: the version of each row, when it was first seen, without the time in which it was not read, and last read
+        self._seen: dict[str, tuple[int, float, float]] = {}
         self._renewed: set[str] = set()
 
     def has_lapsed(self, name: str, version: int, *, ttl: float, holder: Process) -> bool:
         """Whether the row `name` has had this version for `ttl` seconds since this waiter first saw it, or its holder
-        is known to be gone.
+        is known to be gone. Call it several times in `ttl` seconds: of more than half of it without a call, the time
+        of one renewal counts.
         """
         now = self._steady()
-        seen = self._seen.get(name)
-        if seen is None or seen[0] != version:
-            if seen is not None:
-                self._renewed.add(name)
-            seen = self._seen[name] = (version, now)
-        return now - seen[1] > ttl or is_gone(holder)
+        seen, since = self._seen.get(name), now
+        if seen is not None and seen[0] == version:
+            gap = now - seen[2]
+            since = seen[1] + (gap - ttl / BEATS if gap > ttl / 2 else 0.0)
+        elif seen is not None:
+            self._renewed.add(name)
+        self._seen[name] = (version, since, now)
+        return now - since > ttl or is_gone(holder)
 
     def saw_renewal(self, name: str) -> bool:
         """Whether the version changed while this waiter watched it."""
