@@ -84,6 +84,9 @@ class Machine:
             yield stream
         self.step()
 
+    def parts(self, day):
+        return self.log.parts(day)
+
     def step(self):
         self.steps += 1
         if self.steps == self.kill_at:
@@ -313,6 +316,31 @@ def test_a_machine_that_is_moved_goes_on_where_it_was(tmp_path, log):
     machine.folder = machine.folder.rename(tmp_path / "moved")
     assert machine.upload() == 2
     assert names_in(log) == machine.names
+
+
+def remove_oldest_file(machine):
+    """As a gateway does that has written many files since."""
+    min((machine.folder / "exchanges").iterdir()).unlink()
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+@pytest.mark.parametrize("later", [1, 9])
+def test_exchanges_that_remain_of_a_part_are_uploaded_once(tmp_path, log, is_taken, later):
+    machine = Machine(tmp_path, log)
+    machine.answer(3)
+    machine.answer(2)
+    machine.kill_at = 4 if is_taken else 3  # after the upload of the part, or before
+    with pytest.raises(KilledError):
+        machine.upload()
+    assert names_in(log) == (machine.names if is_taken else [])
+    remove_oldest_file(machine)
+    machine.answer(later)
+    machine.upload()
+    assert names_in_order(log) == (machine.names if is_taken else machine.names[3:])
+
+
+def names_in_order(log):
+    return sorted(names_in(log), key=lambda name: int(name[1:]))
 
 
 @settings(max_examples=25, deadline=None)

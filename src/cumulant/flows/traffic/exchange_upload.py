@@ -1,14 +1,15 @@
 """Upload of a gateway's exchanges to the log that all machines read, each exchange once.
 
 What a part holds is stored before it is uploaded: killed at any point and begun again, the same part is uploaded under
-the same name, of which a log keeps the first content.
+the same name, of which a log keeps the first content. Where the gateway removed some of it meanwhile, since the log was
+away for long, what remains gets another name.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -32,9 +33,13 @@ _MERGE_AGE, _MERGE_BYTES = 300.0, 64 * 1024 * 1024
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the exchanges of this machine are uploaded. `count`: of the part that is being uploaded, of `day`.
+    """How far the exchanges of this machine are uploaded.
 
-    `home`: the folder and machine whose uploads these are; None: written by an earlier version.
+    Attributes:
+        home: the folder and machine whose uploads these are; None: written by an earlier version.
+        count: of the part that is being uploaded, of `day`; 0: there is none.
+        first: time of its first exchange; None: written by an earlier version.
+        until: the cursor after it.
     """
 
     life: str
@@ -43,6 +48,19 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     count: int = 0
     day: date | None = None
+    first: int | None = None
+    until: str = ""
+
+    def at(self, cursor: str, number: int) -> Position:
+        """Without a part that is being uploaded."""
+        return Position(life=self.life, home=self.home, cursor=cursor, number=number)
+
+    def begun(self, exchanges: Sequence[Exchange], day: date, until: str) -> Position:
+        return msgspec.structs.replace(self, count=len(exchanges), day=day, first=exchanges[0].time, until=until)
+
+    def is_of(self, exchanges: Sequence[Exchange]) -> bool:
+        """Whether the part that is being uploaded holds these. The oldest ones are removed first."""
+        return len(exchanges) == self.count and self.first in (None, exchanges[0].time)
 
 
 class ExchangeUpload:
@@ -93,15 +111,30 @@ class ExchangeUpload:
         """
         position = self._position()
         exchanges, cursor = self._source.exchanges(position.cursor, limit=position.count or _MOST)
+        if position.count and not position.is_of(exchanges):
+            position = self._leave_part(position)
+            exchanges, cursor = self._source.exchanges(position.cursor, limit=_MOST)
         if not exchanges:
             return 0
         if not position.count:
-            position = msgspec.structs.replace(position, count=len(exchanges), day=self._clock.now().date())
+            position = position.begun(exchanges, self._clock.now().date(), cursor)
             self._write(position)
         self._append(position, exchanges)
-        number = position.number + position.count
-        self._write(Position(life=position.life, home=position.home, cursor=cursor, number=number))
+        self._write(position.at(cursor, position.number + position.count))
         return len(exchanges)
+
+    def _leave_part(self, position: Position) -> Position:
+        """A new life after a part that the gateway removed some of; or before it, where the log does not have the part.
+
+        A store may yet take an upload that did not answer, so that no other part may get its name.
+        """
+        day, first, last = position.day, position.number + 1, position.number + position.count
+        parts = self._log.parts(day) if day is not None else []
+        uploaded = any(part.life == position.life and part.first <= first and last <= part.last for part in parts)
+        cursor = position.until if uploaded else position.cursor
+        position = Position(life=self._new_life(), home=position.home, cursor=cursor)
+        self._write(position)
+        return position
 
     def _position(self) -> Position:
         """The stored position, if it is of this folder on this machine.
