@@ -13,7 +13,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic import rows
 from cumulant.flows.traffic.agent import ENDED, GatewayAgent
-from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes, put_routes
+from cumulant.flows.traffic.rows import GATEWAY, LAPSE, SILENT, GatewayReport, list_reports, list_routes, put_routes
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress
 from cumulant.testing.conformance.routes import MODEL, RoutesConformance, routes_of
@@ -279,6 +279,26 @@ def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     now[0] += 1.0
     follower.round()
     assert journal.get(GATEWAY, "a").version == version + 2
+
+
+def test_a_gateway_is_ready_for_a_time_from_the_beginning_of_a_round(journal, monkeypatch):
+    now, delay = [0.0], 4.0
+    gateway = Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    follower = agent(gateway, journal, steady=lambda: now[0])
+    write = journal.transaction
+
+    def delayed(**options):
+        now[0] += delay
+        return write(**options)
+
+    monkeypatch.setattr(journal, "transaction", delayed)
+    follower.round()
+    assert gateway.ready == [SILENT - delay]
+    delay = SILENT + 1.0
+    follower.round()
+    assert gateway.ready == [SILENT - 4.0], "nothing that the round knows is of the last seconds"
 
 
 def test_rows_that_cannot_be_read_hold_no_gateway_up(journal):

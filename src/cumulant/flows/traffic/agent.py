@@ -93,12 +93,13 @@ class GatewayAgent:
         Raises:
             CumulantError: the journal does not answer.
         """
+        began = self._steady()
         after = self._journal.head().seq
         stored = list_routes(self._journal)
         self._share_rates(stored)
         for model, present in stored.items():
             self._follow(model, present)
-        self._report(stored)
+        self._report(stored, began)
         return after
 
     def _share_rates(self, stored: Mapping[str, StoredRoutes]) -> None:
@@ -144,8 +145,12 @@ class GatewayAgent:
             put_routes(transaction, local, expect=version, host=self._host)
         self._say(f"revision {local.revision} of the routes of {local.model} comes from this machine")
 
-    def _report(self, stored: Mapping[str, StoredRoutes]) -> None:
-        """Write the report where something of it changed that others wait for, and once a second."""
+    def _report(self, stored: Mapping[str, StoredRoutes], began: float) -> None:
+        """Write the report where something of it changed that others wait for, and once a second.
+
+        The gateway is ready for a time from `began`, when the round read the journal: what changed since is unknown to
+        it, also where the process was stopped for long.
+        """
         routes = self._routes(stored)
         url = self._url()
         behind = _why_behind(stored, routes, url, self._refused)
@@ -169,8 +174,9 @@ class GatewayAgent:
         )
         self._write(report, {} if last is None else last.routes)
         self._reported, self._reported_at = report, now
-        if not unready:
-            self._keep_ready(SILENT)
+        remaining = began + SILENT - self._steady()
+        if not unready and remaining > 0:
+            self._keep_ready(remaining)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
         by_model = {}
