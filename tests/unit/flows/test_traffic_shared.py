@@ -10,7 +10,7 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.flows.ledger.processes import Process
+from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.traffic import rows
 from cumulant.flows.traffic.agent import ENDED, GatewayAgent
 from cumulant.flows.traffic.rows import GATEWAY, LAPSE, SILENT, GatewayReport, list_reports, list_routes, put_routes
@@ -129,7 +129,7 @@ def elsewhere(journal, host, **changes):
     """Make the report one of another machine, whose process this one cannot judge."""
     row = journal.get(GATEWAY, host)
     report = msgspec.convert(row.value, GatewayReport)
-    changed = msgspec.structs.replace(report, agent=Process("far:12345678", 1, "1"), ready=True, **changes)
+    changed = msgspec.structs.replace(report, **{"agent": Process("far:12345678", 1, "1"), "ready": True} | changes)
     with journal.transaction(actor=rows.ACTOR) as transaction:
         transaction.put(GATEWAY, host, msgspec.to_builtins(changed))
 
@@ -209,7 +209,7 @@ def test_nobody_overwrites_later_routes_of_a_machine_before_they_are_delivered(j
     SharedTraffic(journal).apply(FIRST)
     follower.round()
     gateway.apply(msgspec.structs.replace(FIRST, revision=5))
-    elsewhere(journal, "a", routes={MODEL: gateway.in_force(MODEL)})
+    elsewhere(journal, "a", agent=this_process(), routes={MODEL: gateway.in_force(MODEL)})
     with pytest.raises(LeaseHeldError, match="revision 5"):
         SharedTraffic(journal).apply(SECOND)
     follower.round()
@@ -263,6 +263,40 @@ def test_the_end_of_an_agent_leaves_the_report_of_another_machine_of_its_name(jo
     follower.run(ended.wait)
     [report] = list_reports(journal)
     assert report.url == "http://far:80"
+
+
+def test_of_two_gateways_by_one_name_the_second_is_not_ready_until_the_report_of_the_first_lapses(journal):
+    now = [0.0]
+    first, second = Gateway("a"), Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    agent(first, journal).round()
+    elsewhere(journal, "a", url="http://far:80")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, SECOND, expect=list_routes(journal)[MODEL].version)
+    follower = agent(second, journal, steady=lambda: now[0])
+    for now[0] in range(int(LAPSE) + 1):
+        with pytest.raises(LeaseHeldError, match="another machine or folder reported a gateway by the name a"):
+            follower.round()
+        assert SharedTraffic(journal).lagging(MODEL) == ["a"], "the gateway that lags is not hidden"
+    assert set(second.ready) == {0.0}
+    now[0] += 1.0
+    with pytest.raises(LeaseHeldError):
+        follower.round()  # removes the other report
+    follower.round()
+    assert second.ready[-1] > 0
+    [report] = list_reports(journal)
+    assert report.url == "http://a:80"
+
+
+def test_an_agent_that_was_killed_holds_the_next_one_of_its_machine_not_up(journal):
+    gateway = Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    agent(gateway, journal).round()
+    elsewhere(journal, "a", agent=msgspec.structs.replace(this_process(), born="another time"))
+    agent(gateway, journal).round()
+    assert gateway.ready[-1] > 0
 
 
 def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):

@@ -19,13 +19,13 @@ from cumulant.flows.traffic.events import RoutesApplied
 from cumulant.flows.traffic.rows import (
     ACTOR,
     BEAT,
-    GATEWAY,
     SILENT,
     GatewayReport,
     GatewayWatch,
     Refusal,
     StoredRoutes,
     list_routes,
+    put_report,
     put_routes,
     remove_own_report,
 )
@@ -51,7 +51,7 @@ class GatewayAgent:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway, self._journal = gateway, journal
-        self._host = host or host_name()
+        self._host, self._process = host or host_name(), this_process()  # both stay where the machine is renamed
         self._say, self._steady = report, steady
         self._watch = GatewayWatch(journal, steady)
         self._refused: dict[str, Refusal] = {}
@@ -72,7 +72,7 @@ class GatewayAgent:
                 pause = _LATER
         self.end()
         try:
-            remove_own_report(self._journal, self._host, this_process())
+            remove_own_report(self._journal, self._host, self._process)
         except CumulantError as error:
             self._say(f"the report of this gateway stays until it lapses: {error.message}")
 
@@ -164,7 +164,7 @@ class GatewayAgent:
             self._keep_ready(0.0, unready)
         report = GatewayReport(
             host=self._host,
-            agent=this_process(),
+            agent=self._process,
             url=url,
             ready=ready,
             routes=routes,
@@ -197,11 +197,16 @@ class GatewayAgent:
         return {arm: self._gateway.active(model, arm) for arm in (CHAMPION, CANDIDATE)}
 
     def _write(self, report: GatewayReport, before: Mapping[str, Routes]) -> None:
-        with self._journal.transaction(actor=ACTOR) as transaction:
-            transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
-            for model, routes in report.routes.items():
-                if before.get(model) != routes:
-                    transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+        try:
+            with self._journal.transaction(actor=ACTOR) as transaction:
+                put_report(transaction, report)
+                for model, routes in report.routes.items():
+                    if before.get(model) != routes:
+                        transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+        except LeaseHeldError as error:
+            self._keep_ready(0.0, error.message)
+            self._watch.present()  # removes the other report once it lapses
+            raise
 
 
 def _why_behind(
