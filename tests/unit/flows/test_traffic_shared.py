@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, UsageError
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.traffic import rows
@@ -154,6 +154,22 @@ def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(jou
         wait_for(lambda: bad.in_force(MODEL) == SECOND and bad.ready[-1] > 0)
         traffic.apply(SECOND)
         assert traffic.lagging(MODEL) == []
+
+
+def test_a_full_disk_is_a_refusal_and_a_change_that_was_cut_off_is_reported(journal):
+    gateway, said = Gateway("a"), []
+    follower = agent(gateway, journal, report=said.append)
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    gateway.fault = StorageError("the disk is full")
+    gateway.finish_change = lambda: gateway.apply(FIRST)
+    follower.round()
+    assert said[0] == "the routes that are stored on this machine are not in force: the disk is full"
+    [report] = list_reports(journal)
+    assert report.refused[MODEL].reason == "the disk is full"
+    gateway.fault = None
+    follower.round()
+    assert gateway.ready[-1] > 0
 
 
 def test_an_interrupted_apply_leaves_a_gateway_lagging(journal):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Routes
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.traffic.events import RoutesApplied
@@ -93,6 +93,7 @@ class GatewayAgent:
         Raises:
             CumulantError: the journal does not answer.
         """
+        self._finish_change()
         began = self._steady()
         after = self._journal.head().seq
         stored = list_routes(self._journal)
@@ -102,6 +103,12 @@ class GatewayAgent:
         self._report(stored, began)
         return after
 
+    def _finish_change(self) -> None:
+        try:
+            self._gateway.finish_change()
+        except (EngineUnavailableError, StorageError) as error:
+            self._say(f"the routes that are stored on this machine are not in force: {error.message}")
+
     def _share_rates(self, stored: Mapping[str, StoredRoutes]) -> None:
         """Share the rates of the routes with the other gateways that are ready. A lost one counts until it lapses."""
         if all(present.routes is None or present.routes.limits.rate is None for present in stored.values()):
@@ -109,7 +116,7 @@ class GatewayAgent:
         others = {report.host for report in self._watch.present() if report.ready} - {self._host}
         try:
             self._gateway.share_rates(len(others) + 1)
-        except EngineUnavailableError as error:
+        except (EngineUnavailableError, StorageError) as error:
             self._say(f"the rates are not shared by {len(others) + 1} gateways yet: {error.message}")
 
     def _follow(self, model: str, stored: StoredRoutes) -> None:
@@ -132,7 +139,7 @@ class GatewayAgent:
         try:
             self._gateway.apply(routes)
             self._refused.pop(routes.model, None)
-        except (EngineUnavailableError, UsageError) as error:
+        except (EngineUnavailableError, StorageError, UsageError) as error:
             self._refused[routes.model] = Refusal(routes.revision, error.message)
             self._say(f"revision {routes.revision} of the routes of {routes.model} is refused: {error.message}")
 
