@@ -61,6 +61,7 @@ class Traffic(Protocol):
                 what they read, the second must read again.
             EngineUnavailableError: a running gateway does not take them.
             UsageError: an arm's `authority` is no file of certificates.
+            StorageError: they cannot be stored, such as on a full disk; those before stay.
         """
         ...
 
@@ -132,6 +133,17 @@ class Gateway(Traffic, ExchangeSource, Protocol):
 
         Raises:
             EngineUnavailableError: it runs and does not take the change.
+        """
+        ...
+
+    def finish_change(self) -> None:
+        """Put the stored routes in force where it runs and works by earlier ones, as after a change that was cut off.
+
+        Does nothing while another process changes them.
+
+        Raises:
+            EngineUnavailableError: it does not answer, or does not take them.
+            StorageError: its folder cannot be written.
         """
         ...
 

@@ -41,6 +41,9 @@ class MemoryTraffic:
     def share_rates(self, gateways: int) -> None:
         """No request passes here, so that there is no rate."""
 
+    def finish_change(self) -> None:
+        """A change is never cut off."""
+
     def keep_ready(self, seconds: float, reason: str = "") -> None:
         """There is no process that could be ready."""
 

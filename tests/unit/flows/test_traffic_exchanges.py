@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from cumulant.flows.traffic.exchange_parts import SCHEMA, write_part
 from cumulant.flows.traffic.exchange_upload import ExchangeUpload
 from cumulant.ports.log import PartInfo, current_parts
 from cumulant.project.file.loading import load
+from cumulant.project.host_name import host_name
 from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.testing.gateways import PATIENCE
 from cumulant.testing.log import folder_log
@@ -81,6 +83,9 @@ class Machine:
         with self.log.append(part) as stream:
             yield stream
         self.step()
+
+    def parts(self, day):
+        return self.log.parts(day)
 
     def step(self):
         self.steps += 1
@@ -254,9 +259,88 @@ def test_an_agent_ends_while_its_log_hangs_and_the_next_one_uploads_what_is_left
         store.settimeout(PATIENCE)
         said = end_while_uploading(tmp_path, store)
     assert "the last exchanges are not uploaded within 4 s: they stay on this machine" in said
-    upload = ExchangeUpload(EnvoyTraffic(f"envoy://{gateway}"), log, gateway, host="a")
+    upload = ExchangeUpload(EnvoyTraffic(f"envoy://{gateway}"), log, gateway, host=host_name())
     assert [upload.upload(), upload.upload()] == [3, 0]
     assert [one.request for one in LoggedExchanges(log).exchanges()[0]] == ["a0", "a1", "a2"]
+
+
+def names_in(log):
+    return [one.request for one in LoggedExchanges(log).exchanges()[0]]
+
+
+def copied(machine, name):
+    """A machine made of a copy of another's folder."""
+    copy = Machine(machine.folder.parent, machine.log, name)
+    shutil.rmtree(copy.folder)
+    shutil.copytree(machine.folder, copy.folder)
+    return copy
+
+
+def test_a_copy_of_a_machine_uploads_its_own_exchanges_and_none_of_the_original(tmp_path, log):
+    original = Machine(tmp_path, log)
+    original.answer(3)
+    original.upload()
+    original.answer(2)  # those are not uploaded yet
+    copy = copied(original, "b")
+    assert copy.upload() == 0
+    for _ in range(2):
+        for machine in (original, copy):
+            machine.answer(4)
+            machine.upload()
+    assert sorted(names_in(log)) == sorted(original.names + copy.names)
+
+
+def test_a_position_of_an_earlier_version_is_continued_on_its_machine_alone(tmp_path, log):
+    original = Machine(tmp_path, log)
+    original.answer(3)
+    original.upload()
+    position = original.folder / "upload.json"
+    stored = json.loads(position.read_bytes())
+    del stored["home"]
+    position.write_text(json.dumps(stored))
+    copy = copied(original, "b")
+    for machine in (original, copy):
+        machine.upload()
+        machine.answer(4)
+        machine.upload()
+    lives = [json.loads((machine.folder / "upload.json").read_bytes())["life"] for machine in (original, copy)]
+    assert lives[0] == stored["life"] != lives[1]
+    assert sorted(names_in(log)) == sorted(original.names + copy.names)
+
+
+def test_a_machine_that_is_moved_goes_on_where_it_was(tmp_path, log):
+    machine = Machine(tmp_path, log)
+    machine.answer(3)
+    machine.upload()
+    machine.answer(2)
+    machine.folder = machine.folder.rename(tmp_path / "moved")
+    assert machine.upload() == 2
+    assert names_in(log) == machine.names
+
+
+def remove_oldest_file(machine):
+    """As a gateway does that has written many files since."""
+    min((machine.folder / "exchanges").iterdir()).unlink()
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+@pytest.mark.parametrize("later", [1, 9])
+def test_exchanges_that_remain_of_a_part_are_uploaded_once(tmp_path, log, is_taken, later):
+    machine = Machine(tmp_path, log)
+    machine.answer(3)
+    machine.answer(2)
+    machine.kill_at = 4 if is_taken else 3  # after the upload of the part, or before
+    with pytest.raises(KilledError):
+        machine.upload()
+    assert names_in(log) == (machine.names if is_taken else [])
+    remove_oldest_file(machine)
+    machine.answer(later)
+    machine.upload()
+    assert names_in_order(log) == (machine.names if is_taken else machine.names[3:])
+
+
+def names_in_order(log):
+    return sorted(names_in(log), key=lambda name: int(name[1:]))
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, UsageError
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.flows.ledger.processes import Process
+from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.traffic import rows
 from cumulant.flows.traffic.agent import ENDED, GatewayAgent
-from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes, put_routes
+from cumulant.flows.traffic.rows import GATEWAY, LAPSE, SILENT, GatewayReport, list_reports, list_routes, put_routes
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress
 from cumulant.testing.conformance.routes import MODEL, RoutesConformance, routes_of
@@ -129,7 +129,7 @@ def elsewhere(journal, host, **changes):
     """Make the report one of another machine, whose process this one cannot judge."""
     row = journal.get(GATEWAY, host)
     report = msgspec.convert(row.value, GatewayReport)
-    changed = msgspec.structs.replace(report, agent=Process("far:12345678", 1, "1"), ready=True, **changes)
+    changed = msgspec.structs.replace(report, **{"agent": Process("far:12345678", 1, "1"), "ready": True} | changes)
     with journal.transaction(actor=rows.ACTOR) as transaction:
         transaction.put(GATEWAY, host, msgspec.to_builtins(changed))
 
@@ -154,6 +154,22 @@ def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(jou
         wait_for(lambda: bad.in_force(MODEL) == SECOND and bad.ready[-1] > 0)
         traffic.apply(SECOND)
         assert traffic.lagging(MODEL) == []
+
+
+def test_a_full_disk_is_a_refusal_and_a_change_that_was_cut_off_is_reported(journal):
+    gateway, said = Gateway("a"), []
+    follower = agent(gateway, journal, report=said.append)
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    gateway.fault = StorageError("the disk is full")
+    gateway.finish_change = lambda: gateway.apply(FIRST)
+    follower.round()
+    assert said[0] == "the routes that are stored on this machine are not in force: the disk is full"
+    [report] = list_reports(journal)
+    assert report.refused[MODEL].reason == "the disk is full"
+    gateway.fault = None
+    follower.round()
+    assert gateway.ready[-1] > 0
 
 
 def test_an_interrupted_apply_leaves_a_gateway_lagging(journal):
@@ -209,7 +225,7 @@ def test_nobody_overwrites_later_routes_of_a_machine_before_they_are_delivered(j
     SharedTraffic(journal).apply(FIRST)
     follower.round()
     gateway.apply(msgspec.structs.replace(FIRST, revision=5))
-    elsewhere(journal, "a", routes={MODEL: gateway.in_force(MODEL)})
+    elsewhere(journal, "a", agent=this_process(), routes={MODEL: gateway.in_force(MODEL)})
     with pytest.raises(LeaseHeldError, match="revision 5"):
         SharedTraffic(journal).apply(SECOND)
     follower.round()
@@ -265,6 +281,40 @@ def test_the_end_of_an_agent_leaves_the_report_of_another_machine_of_its_name(jo
     assert report.url == "http://far:80"
 
 
+def test_of_two_gateways_by_one_name_the_second_is_not_ready_until_the_report_of_the_first_lapses(journal):
+    now = [0.0]
+    first, second = Gateway("a"), Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    agent(first, journal).round()
+    elsewhere(journal, "a", url="http://far:80")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, SECOND, expect=list_routes(journal)[MODEL].version)
+    follower = agent(second, journal, steady=lambda: now[0])
+    for now[0] in range(int(LAPSE) + 1):
+        with pytest.raises(LeaseHeldError, match="another machine or folder reported a gateway by the name a"):
+            follower.round()
+        assert SharedTraffic(journal).lagging(MODEL) == ["a"], "the gateway that lags is not hidden"
+    assert set(second.ready) == {0.0}
+    now[0] += 1.0
+    with pytest.raises(LeaseHeldError):
+        follower.round()  # removes the other report
+    follower.round()
+    assert second.ready[-1] > 0
+    [report] = list_reports(journal)
+    assert report.url == "http://a:80"
+
+
+def test_an_agent_that_was_killed_holds_the_next_one_of_its_machine_not_up(journal):
+    gateway = Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    agent(gateway, journal).round()
+    elsewhere(journal, "a", agent=msgspec.structs.replace(this_process(), born="another time"))
+    agent(gateway, journal).round()
+    assert gateway.ready[-1] > 0
+
+
 def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     now = [100.0]
     gateway = Gateway("a")
@@ -279,6 +329,26 @@ def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     now[0] += 1.0
     follower.round()
     assert journal.get(GATEWAY, "a").version == version + 2
+
+
+def test_a_gateway_is_ready_for_a_time_from_the_beginning_of_a_round(journal, monkeypatch):
+    now, delay = [0.0], 4.0
+    gateway = Gateway("a")
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    follower = agent(gateway, journal, steady=lambda: now[0])
+    write = journal.transaction
+
+    def delayed(**options):
+        now[0] += delay
+        return write(**options)
+
+    monkeypatch.setattr(journal, "transaction", delayed)
+    follower.round()
+    assert gateway.ready == [SILENT - delay]
+    delay = SILENT + 1.0
+    follower.round()
+    assert gateway.ready == [SILENT - 4.0], "nothing that the round knows is of the last seconds"
 
 
 def test_rows_that_cannot_be_read_hold_no_gateway_up(journal):

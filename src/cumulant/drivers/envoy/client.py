@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -9,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
 from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
 from cumulant.drivers.envoy.clusters import arm_of, cluster_name, parse_endpoint
-from cumulant.drivers.envoy.folder import Folder, GatewayState, Readiness
+from cumulant.drivers.envoy.folder import Folder, GatewayState, Readiness, RoutesBusyError
 from cumulant.drivers.envoy.published import read_gateway_key, write_clusters, write_table
 from cumulant.drivers.envoy.routing import routes_in_table
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress, ListenOptions
@@ -76,17 +77,34 @@ class EnvoyTraffic:
             state = self._folder.state()
             wanted = change(state)
             key = read_gateway_key(self._folder, state.gateway_key_file)
-            self._folder.write_state(wanted)
+            restored = msgspec.structs.replace(state, generation=wanted.generation + 1)
             try:
+                self._folder.write_state(wanted)
                 self._write_and_wait(wanted, key)
+            except StorageError:
+                self._restore(restored, key)
+                raise
             except EngineUnavailableError:
                 if self._folder.gateway() is not None:
                     # It runs and rejects them: the stored state must be the one in force.
-                    restored = msgspec.structs.replace(state, generation=wanted.generation + 1)
-                    self._folder.write_state(restored)
-                    write_clusters(self._folder, restored, key)
-                    write_table(self._folder, restored)
+                    self._restore(restored, key)
                     raise
+
+    def _restore(self, state: GatewayState, key: bytes | None) -> None:
+        """Write the state before a change again. Where the disk does not take it, `finish_change` is left to do."""
+        with contextlib.suppress(StorageError):
+            self._folder.write_state(state)
+            write_clusters(self._folder, state, key)
+            write_table(self._folder, state)
+
+    def finish_change(self) -> None:
+        admin = self._admin()
+        if admin is None or not _is_behind(admin, self._folder.state()):
+            return
+        with contextlib.suppress(RoutesBusyError), self._folder.lock_routes(wait=0.0):
+            state = self._folder.state()
+            if _is_behind(admin, state):
+                self._write_and_wait(state, read_gateway_key(self._folder, state.gateway_key_file))
 
     def _write_and_wait(self, state: GatewayState, key: bytes | None) -> None:
         """Writes the servers first, and the routes once the servers are ready, so that no request fails."""
@@ -135,6 +153,12 @@ class EnvoyTraffic:
     def _admin(self) -> Admin | None:
         gateway = self._folder.gateway()
         return Admin(gateway.socket) if gateway else None
+
+
+def _is_behind(admin: Admin, state: GatewayState) -> bool:
+    """Whether Envoy works by earlier routes than those that are stored."""
+    table = routes_in_table(admin.table()[1])
+    return any(model not in table or table[model].revision < routes.revision for model, routes in state.routes.items())
 
 
 def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) -> None:

@@ -34,6 +34,10 @@ PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
 
 
+class RoutesBusyError(EngineUnavailableError):
+    """Another process changes the routes."""
+
+
 class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The desired routes. `before`: the previous routes, whose servers complete the requests in progress.
 
@@ -186,12 +190,16 @@ class Folder:
                 yield
 
     @contextmanager
-    def lock_routes(self) -> Iterator[None]:
-        """Lock the folder for a change of the routes."""
+    def lock_routes(self, *, wait: float = _WAIT) -> Iterator[None]:
+        """Lock the folder for a change of the routes.
+
+        Raises:
+            RoutesBusyError: another process has been changing them for `wait` seconds.
+        """
         self.make()
         message = f"another process has been changing the routes too long: {self.path}"
-        busy = EngineUnavailableError(message, subject=str(self.path))
-        with lock_file(self.path / "apply.lock", busy, wait=_WAIT, private=True):
+        busy = RoutesBusyError(message, subject=str(self.path))
+        with lock_file(self.path / "apply.lock", busy, wait=wait, private=True):
             for path in (self._state, self.clusters, self.routes):
                 for draft in path.parent.glob(f".{path.name}.*"):
                     draft.unlink(missing_ok=True)

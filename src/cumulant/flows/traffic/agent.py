@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Routes
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.traffic.events import RoutesApplied
 from cumulant.flows.traffic.rows import (
     ACTOR,
     BEAT,
-    GATEWAY,
     SILENT,
     GatewayReport,
     GatewayWatch,
     Refusal,
     StoredRoutes,
     list_routes,
+    put_report,
     put_routes,
     remove_own_report,
 )
@@ -51,7 +51,7 @@ class GatewayAgent:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway, self._journal = gateway, journal
-        self._host = host or host_name()
+        self._host, self._process = host or host_name(), this_process()  # both stay where the machine is renamed
         self._say, self._steady = report, steady
         self._watch = GatewayWatch(journal, steady)
         self._refused: dict[str, Refusal] = {}
@@ -72,7 +72,7 @@ class GatewayAgent:
                 pause = _LATER
         self.end()
         try:
-            remove_own_report(self._journal, self._host, this_process())
+            remove_own_report(self._journal, self._host, self._process)
         except CumulantError as error:
             self._say(f"the report of this gateway stays until it lapses: {error.message}")
 
@@ -93,13 +93,21 @@ class GatewayAgent:
         Raises:
             CumulantError: the journal does not answer.
         """
+        self._finish_change()
+        began = self._steady()
         after = self._journal.head().seq
         stored = list_routes(self._journal)
         self._share_rates(stored)
         for model, present in stored.items():
             self._follow(model, present)
-        self._report(stored)
+        self._report(stored, began)
         return after
+
+    def _finish_change(self) -> None:
+        try:
+            self._gateway.finish_change()
+        except (EngineUnavailableError, StorageError) as error:
+            self._say(f"the routes that are stored on this machine are not in force: {error.message}")
 
     def _share_rates(self, stored: Mapping[str, StoredRoutes]) -> None:
         """Share the rates of the routes with the other gateways that are ready. A lost one counts until it lapses."""
@@ -108,7 +116,7 @@ class GatewayAgent:
         others = {report.host for report in self._watch.present() if report.ready} - {self._host}
         try:
             self._gateway.share_rates(len(others) + 1)
-        except EngineUnavailableError as error:
+        except (EngineUnavailableError, StorageError) as error:
             self._say(f"the rates are not shared by {len(others) + 1} gateways yet: {error.message}")
 
     def _follow(self, model: str, stored: StoredRoutes) -> None:
@@ -131,7 +139,7 @@ class GatewayAgent:
         try:
             self._gateway.apply(routes)
             self._refused.pop(routes.model, None)
-        except (EngineUnavailableError, UsageError) as error:
+        except (EngineUnavailableError, StorageError, UsageError) as error:
             self._refused[routes.model] = Refusal(routes.revision, error.message)
             self._say(f"revision {routes.revision} of the routes of {routes.model} is refused: {error.message}")
 
@@ -144,8 +152,12 @@ class GatewayAgent:
             put_routes(transaction, local, expect=version, host=self._host)
         self._say(f"revision {local.revision} of the routes of {local.model} comes from this machine")
 
-    def _report(self, stored: Mapping[str, StoredRoutes]) -> None:
-        """Write the report where something of it changed that others wait for, and once a second."""
+    def _report(self, stored: Mapping[str, StoredRoutes], began: float) -> None:
+        """Write the report where something of it changed that others wait for, and once a second.
+
+        The gateway is ready for a time from `began`, when the round read the journal: what changed since is unknown to
+        it, also where the process was stopped for long.
+        """
         routes = self._routes(stored)
         url = self._url()
         behind = _why_behind(stored, routes, url, self._refused)
@@ -159,7 +171,7 @@ class GatewayAgent:
             self._keep_ready(0.0, unready)
         report = GatewayReport(
             host=self._host,
-            agent=this_process(),
+            agent=self._process,
             url=url,
             ready=ready,
             routes=routes,
@@ -169,8 +181,9 @@ class GatewayAgent:
         )
         self._write(report, {} if last is None else last.routes)
         self._reported, self._reported_at = report, now
-        if not unready:
-            self._keep_ready(SILENT)
+        remaining = began + SILENT - self._steady()
+        if not unready and remaining > 0:
+            self._keep_ready(remaining)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
         by_model = {}
@@ -191,11 +204,16 @@ class GatewayAgent:
         return {arm: self._gateway.active(model, arm) for arm in (CHAMPION, CANDIDATE)}
 
     def _write(self, report: GatewayReport, before: Mapping[str, Routes]) -> None:
-        with self._journal.transaction(actor=ACTOR) as transaction:
-            transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
-            for model, routes in report.routes.items():
-                if before.get(model) != routes:
-                    transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+        try:
+            with self._journal.transaction(actor=ACTOR) as transaction:
+                put_report(transaction, report)
+                for model, routes in report.routes.items():
+                    if before.get(model) != routes:
+                        transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+        except LeaseHeldError as error:
+            self._keep_ready(0.0, error.message)
+            self._watch.present()  # removes the other report once it lapses
+            raise
 
 
 def _why_behind(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Routes
 from cumulant.flows.deployment.host_report import (
@@ -17,7 +18,7 @@ from cumulant.flows.deployment.host_report import (
     remove_own_row,
     remove_row,
 )
-from cumulant.flows.ledger.processes import Process
+from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
 from cumulant.ports.traffic import EndpointHealth
@@ -101,6 +102,23 @@ def _stored(row: Row) -> StoredRoutes:
 def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
     """The reports of all gateways. One of a machine that was lost a moment ago may be among them."""
     return list(readable_reports(source.rows(GATEWAY), GatewayReport).values())
+
+
+def put_report(transaction: Transaction, report: GatewayReport) -> None:
+    """Write a gateway's report, unless another agent that may still run has written it.
+
+    Raises:
+        LeaseHeldError: another one has the name: each would hide that the other's gateway lags.
+    """
+    present = transaction.get(GATEWAY, report.host)
+    for other in readable_reports(filter(None, [present]), GatewayReport).values():
+        if other.agent != report.agent and not is_gone(other.agent):
+            raise LeaseHeldError(
+                f"another machine or folder reported a gateway by the name {report.host} less than {LAPSE:g} s ago",
+                subject=report.host,
+                hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
+            )
+    transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
 
 
 def remove_own_report(journal: Journal, host: str, agent: Process) -> None:
