@@ -121,6 +121,15 @@ def test_what_waited_in_the_log_is_not_of_the_last_seconds(scene):
     assert scene.watching().health(scene.release).candidate.failures == 0
 
 
+@pytest.mark.parametrize("ahead", [-100, 100])
+def test_failures_at_a_gateway_count_whatever_the_clock_of_another_says(scene, ahead):
+    scene.traffic.put([exchange(status=503, gateway="a")] * 50)
+    scene.traffic.put([exchange(seconds=ahead, gateway="b")] * 50)
+    scene.traffic.put([exchange(status=503, seconds=ahead - 60, gateway="b")])
+    health = scene.watching().health(scene.release)
+    assert (health.candidate.requests, health.candidate.failures) == (100, 50)
+
+
 def test_time_without_a_ready_server_is_of_a_steady_clock_and_begins_after_the_first_start(scene):
     watching = scene.watching()
     scene.traffic.healthy[CANDIDATE] = False
