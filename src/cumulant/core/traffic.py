@@ -156,6 +156,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     predicts: bool = True
     #: the caller's name of the request; empty where it gave none
     caller_id: str = ""
+    #: of several, the gateway whose clock gave the time; empty where there is one. Known from where it was read
+    gateway: str = ""
 
     @property
     def rescued(self) -> bool:

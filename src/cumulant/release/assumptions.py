@@ -17,6 +17,8 @@ from cumulant.release.state import Release
 
 #: design effects below this are left out
 _SLIGHT = 1.2
+#: seconds without a pair, and mirrored requests in them, from which pairs are taken to be missing
+_UNPAIRED_SECONDS, _UNPAIRED_REQUESTS = 120.0, 20.0
 _NOUN = {"errors": "failures", "timeouts": "time-outs", "latency": "slow requests"}
 
 
@@ -31,6 +33,7 @@ def assumption_notes(release: Release) -> list[str]:
         *_blocks(memory),
         *_keys(memory),
         *_labels(memory),
+        *_unpaired(memory, release.policy.look),
     ]
 
 
@@ -87,4 +90,14 @@ def _labels(memory: Memory) -> Iterator[str]:
             f"the champion's mean score is {mean:.3g} over the {count:,} rows that have a label, and {expected:.3g}"
             " over all mirrored rows of the same hours: labels come for rows of another kind, and quality decides"
             " nothing"
+        )
+
+
+def _unpaired(memory: Memory, look: float) -> Iterator[str]:
+    seconds, requests = memory.unpaired_looks * look, memory.unpaired_requests
+    if seconds >= _UNPAIRED_SECONDS and requests >= _UNPAIRED_REQUESTS:
+        yield (
+            f"about {requests:,.0f} requests were mirrored in the last {show_duration(timedelta(seconds=seconds))}, and"
+            " of none are both answers in the prediction log: do the servers write it, and do the clocks of the"
+            " machines differ?"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from cumulant.release.decide import start
 from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.key_statistics import KeyStatistics, units
-from cumulant.release.evidence.look import Look, Requests
+from cumulant.release.evidence.look import Look, Requests, ScorePair, ScorePairs
 from cumulant.release.state import Release
 
+PAIRS = ScorePairs.of([ScorePair(champion=0.5, candidate=0.5, differs=False)])
 CANARY = policy_with(stages=msgspec.structs.replace(QUICK, shadow=None), warm_up="0s")
 
 
@@ -30,7 +33,7 @@ def after(now: Release, *, keys: int, failing: int, looks: int = 20, seed: int =
         key = rng.integers(1, keys + 1, 2000)
         candidate = key % 5 == 0
         failed = (rng.uniform(size=2000) < 0.005) | (candidate & (key <= failing))
-        now, _ = count_look(now, Look(seconds=10, requests=requests(key, candidate, failed)))
+        now, _ = count_look(now, Look(seconds=10, requests=requests(key, candidate, failed), pairs=PAIRS))
     return now
 
 
@@ -111,3 +114,21 @@ def test_a_world_of_many_callers_and_its_stored_state_go_on_alike() -> None:
     here, _ = count_look(now, look)
     stored, _ = count_look(msgspec.convert(msgspec.json.decode(msgspec.json.encode(now)), Release), look)
     assert msgspec.json.encode(here) == msgspec.json.encode(stored)
+
+
+def test_mirrored_requests_without_pairs_are_said_until_there_is_one() -> None:
+    now, world = start(remembered(release())), World(seed=3)
+    assert now.mirror
+
+    def told() -> list[str]:
+        return [text for text in assumption_notes(now) if "do the clocks of the machines differ?" in text]
+
+    for number in range(12):
+        assert told() == [], number
+        now, _ = count_look(now, dataclasses.replace(world.look(now), pairs=ScorePairs()))
+    assert len(told()) == 1
+    assert "in the last 2m, and of none" in told()[0]
+    now, _ = count_look(now, Look(seconds=10))
+    assert len(told()) == 1, "a look without requests says nothing"
+    now, _ = count_look(now, world.look(now))
+    assert told() == []

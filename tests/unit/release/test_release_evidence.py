@@ -121,6 +121,15 @@ def test_what_waited_in_the_log_is_not_of_the_last_seconds(scene):
     assert scene.watching().health(scene.release).candidate.failures == 0
 
 
+@pytest.mark.parametrize("ahead", [-100, 100])
+def test_failures_at_a_gateway_count_whatever_the_clock_of_another_says(scene, ahead):
+    scene.traffic.put([exchange(status=503, gateway="a")] * 50)
+    scene.traffic.put([exchange(seconds=ahead, gateway="b")] * 50)
+    scene.traffic.put([exchange(status=503, seconds=ahead - 60, gateway="b")])
+    health = scene.watching().health(scene.release)
+    assert (health.candidate.requests, health.candidate.failures) == (100, 50)
+
+
 def test_time_without_a_ready_server_is_of_a_steady_clock_and_begins_after_the_first_start(scene):
     watching = scene.watching()
     scene.traffic.healthy[CANDIDATE] = False
@@ -210,6 +219,26 @@ def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
     assert [(one.champion, one.candidate) for one in found] == [(5.0, 5.0), (7.0, 7.0)]
     found = read_mirrored(folder_log(scene.folder / "log"), scene.release, after=now - 3 * second, until=now).pairs
     assert [(one.champion, one.candidate) for one in found] == [(7.0, 7.0)]
+
+
+@pytest.mark.parametrize("ahead", [-100, -30, -20, 20, 30, 100])
+def test_pairs_of_machines_whose_clocks_differ_are_counted_once(scene, ahead):
+    """The candidate's clock is so many seconds ahead of the champion's, by which the log is read."""
+    second, rows = 1_000_000, []
+    for number_ in range(256):
+        time, answer = NOW + number_ * second, {"probability": number_ / 256}
+        rows += [
+            (f"r{number_}", "1", False, time, answer),
+            (f"r{number_}", "2", True, time + ahead * second, answer),
+        ]
+    logged(scene.folder / "log", sorted(rows, key=lambda row: row[3]))
+    log, found = folder_log(scene.folder / "log"), []
+    for seconds in range(-110, 360, 10):
+        after, until = NOW + seconds * second, NOW + (seconds + 10) * second
+        found += read_mirrored(log, scene.release, after=after, until=until).pairs
+    # Where the requests end, the last copies have their champion's rows, and no row is sought for.
+    assert sorted(round(pair.champion * 256) for pair in found)[:240] == list(range(240))
+    assert len(set(found)) == len(found)
 
 
 def test_a_half_is_no_pair_and_another_version_is_neither(scene):

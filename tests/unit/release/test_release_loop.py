@@ -10,7 +10,7 @@ import pytest
 from release_servers import project, served, serving
 from releases import MOMENT, release
 
-from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
@@ -28,6 +28,7 @@ from cumulant.flows.release.controller_process import (
     run,
     run_once,
 )
+from cumulant.flows.release.start.new_release import begin_release
 from cumulant.flows.release.start.start import start_release, start_waiting_release
 from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
@@ -317,6 +318,46 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
     assert pauses == [1] * 5
     assert len([one for one in said if "does not begin" in one]) == 1
     assert world.late.journal().get(store.WAITING, "late") is None
+
+
+def test_a_candidate_that_waits_is_begun_by_the_controller_that_acts(world):
+    late, said = world.late, []
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        now, version = store.read_required(late.journal(), "late")
+        store.write(transaction, now, end_release(now, "rolled_back", "x", at=MOMENT), expect=version)
+        transaction.put(store.WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
+
+    class Idle:
+        """Another one has the lease."""
+
+        def tick(self):
+            return []
+
+    def rounds(count):
+        left = iter(range(count))
+        return lambda _: next(left, None) is None
+
+    run(late, Idle(), rounds(3), said.append)
+    run_once(late, Idle(), rounds(20), said.append)
+    assert said == []
+    assert late.journal().get(store.WAITING, "late") is not None
+
+
+def test_of_two_that_begin_one_candidate_the_second_is_refused(world):
+    late = world.late
+    running, version = store.read_required(late.journal(), "late")
+    with pytest.raises(LeaseHeldError, match=f"is on its way already, in the release {running.id}"):
+        begin_release(
+            late,
+            "late",
+            policy=running.policy,
+            arms=(running.champion, running.candidate),
+            author="ada",
+            evaluation=None,
+            at=MOMENT + timedelta(minutes=1),
+            principal=ADA,
+        )
+    assert store.read_required(late.journal(), "late") == (running, version)
 
 
 def test_one_fault_does_not_blind_the_controller_for_long(world):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from releases import MOMENT, World, release, remembered
 from test_release_controller import MODEL, Nothing, Seen
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.core.events import Actor
-from cumulant.core.traffic import CHAMPION
+from cumulant.core.traffic import CHAMPION, Routes
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.deployment.host_report import HostReport, write_report
 from cumulant.flows.ledger.processes import Process
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import Controller
-from cumulant.flows.release.controller.route_keeper import RouteKeeper
+from cumulant.flows.release.controller.route_keeper import RouteKeeper, routes_to_servers
 from cumulant.ports.deploy import ServerState
 from cumulant.project.file.loading import load
+from cumulant.release.state import desired_routes
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -126,3 +130,49 @@ def test_a_controller_killed_between_row_and_routes_applies_them_next(stage):
     controller.tick()
     assert stage.traffic.in_force(MODEL).champion.endpoints == ("http://a:1",)
     assert stage.stored.status == "running"
+
+
+@pytest.mark.parametrize("came", [1, 3])
+def test_a_release_begins_though_servers_came_while_it_was_written(stage, came):
+    routes = Routes(model=MODEL, revision=stage.first.revision, champion=stage.first.champion)
+    for place in range(came):
+        stage.report(f"m{place}")
+        routes = routes_to_servers(routes, deployment_of(stage.project).present(MODEL))
+    stage.traffic.apply(routes)
+    assert routes.revision == stage.first.revision + came
+    stage.controller().tick()
+    assert (stage.stored.status, stage.stored.reason) == ("running", "shadow begins")
+    present = stage.traffic.in_force(MODEL)
+    assert present == desired_routes(stage.stored)
+    assert present.revision > routes.revision
+    assert present.champion.endpoints == routes.champion.endpoints
+
+
+def test_a_rollback_to_another_version_before_a_release_begins_ends_it(stage):
+    former = msgspec.structs.replace(stage.first.champion, version="0")
+    back = Routes(model=MODEL, revision=stage.first.revision + 1, champion=former)
+    stage.traffic.apply(back)
+    stage.controller().tick()
+    assert (stage.stored.status, stage.stored.revision) == ("rolled_back", back.revision)
+    assert stage.traffic.in_force(MODEL).champion.version == "0"
+
+
+def test_a_rollback_at_the_moment_in_which_a_release_begins_stays(stage, monkeypatch):
+    former = msgspec.structs.replace(stage.first.champion, version="0")
+    back = Routes(model=MODEL, revision=stage.first.revision + 1, champion=former)
+    read, reads = stage.traffic.in_force, []
+
+    def in_force(model):
+        found = read(model)
+        if not reads:  # after the first reading
+            stage.traffic.apply(back)
+        reads.append(model)
+        return found
+
+    monkeypatch.setattr(stage.traffic, "in_force", in_force)
+    controller = stage.controller()
+    for _ in range(3):
+        with contextlib.suppress(LeaseHeldError):
+            controller.tick()
+    assert read(MODEL) == back
+    assert stage.stored.status == "rolled_back"

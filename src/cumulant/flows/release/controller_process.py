@@ -161,7 +161,7 @@ def run(
                 if reported.get(release.model) != now:
                     reported[release.model] = now
                     report(f"release {release.id}: {sentence(release)}")
-            _begin_waiting(project, report)
+            _begin_waiting(project, releases, report)
             pause = min([_ROUND, *(release.policy.look for release in releases if not release.over)])
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
@@ -191,7 +191,7 @@ def run_once(
     while rounds_left > 0 and not ended(_ROUND):
         before, releases = releases, acting.tick()
         rounds_left = _rounds_until_look(releases) if releases and not before else rounds_left - 1
-    _begin_waiting(project, report)
+    _begin_waiting(project, releases, report)
     return releases
 
 
@@ -207,8 +207,13 @@ def describe_progress(release: Release) -> str:
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 
 
-def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
-    """Start a waiting release; one that cannot begin is reported and does not stop the others."""
+def _begin_waiting(project: Project, releases: Sequence[Release], report: Callable[[str], None]) -> None:
+    """Start a waiting release, if this process acts: the one before is among the `releases` of its round.
+
+    One that cannot begin is reported and does not stop the others.
+    """
+    if not any(release.model == project.name for release in releases):
+        return
     try:
         begun = start_waiting_release(project)
     except CumulantError as error:

@@ -79,18 +79,18 @@ def _erase_names(log: Log, part: PartInfo, keys: Collection[str], requests: Coll
 def _new_rows(log: Log, part: PartInfo, position: LogCursor) -> list[Exchange]:
     """The rows of a part that were not read from the parts that it was merged of."""
     read = position.intervals.get(f"{part.day}/{part.life}", [])
-    rows = enumerate(_read_rows(log, part), part.first)
+    rows = enumerate(_read_rows(log, part, gateway=part.life), part.first)
     return [row for number, row in rows if not any(low <= number <= high for low, high in read)]
 
 
-def _read_rows(log: Log, part: PartInfo) -> list[Exchange]:
+def _read_rows(log: Log, part: PartInfo, *, gateway: str = "") -> list[Exchange]:
     import pyarrow as pa
 
     from cumulant.flows.traffic.exchange_parts import read_part
 
     try:
         with log.open(part) as stream:
-            return read_part(stream)
+            return read_part(stream, gateway=gateway)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

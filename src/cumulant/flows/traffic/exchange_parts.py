@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cumulant.core.traffic import Exchange
 
-#: the fields of `core.traffic.Exchange`
+#: the fields of `core.traffic.Exchange` but the gateway: the name of a part says whose it is
 SCHEMA = pa.schema(
     [
         pa.field("request", pa.string(), nullable=False),
@@ -38,12 +38,15 @@ def write_part(stream: BinaryIO, exchanges: Sequence[Exchange]) -> None:
     pq.write_table(pa.table(columns, schema=SCHEMA), stream, **_OPTIONS)
 
 
-def read_part(stream: BinaryIO) -> list[Exchange]:
-    """The exchanges of a part, in order.
+def read_part(stream: BinaryIO, *, gateway: str = "") -> list[Exchange]:
+    """The exchanges of a part of this gateway, in order.
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged.
     """
     table = pq.read_table(stream, partitioning=None, use_threads=False)
     table = table.set_column(_TIME, "time", table["time"].cast(pa.int64()))
-    return msgspec.convert(table.to_pylist(), list[Exchange])
+    rows = table.to_pylist()
+    for row in rows:
+        row["gateway"] = gateway
+    return msgspec.convert(rows, list[Exchange])

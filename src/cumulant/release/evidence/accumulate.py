@@ -86,6 +86,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     keyed: float = 0.0
     #: which mirrored rows have a label
     selection: HourlyScores = HourlyScores()
+    #: looks without a pair since the last one, and mirrored requests in them, about
+    unpaired_looks: int = 0
+    unpaired_requests: float = 0.0
 
 
 def read_memory(release: Release) -> Memory:
@@ -187,7 +190,19 @@ def _add_to_memory(
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
-    return memory, blocks, tempering, skewed
+    return _count_unpaired(memory, release, look), blocks, tempering, skewed
+
+
+def _count_unpaired(memory: Memory, release: Release, look: Look) -> Memory:
+    """The memory with the mirrored requests since the last pair; a look without requests says nothing."""
+    if len(look.pairs) or not release.mirror:
+        return msgspec.structs.replace(memory, unpaired_looks=0, unpaired_requests=0.0)
+    mirrored = float(look.requests.arm(CHAMPION).sum()) * release.mirror / 100
+    return msgspec.structs.replace(
+        memory,
+        unpaired_looks=memory.unpaired_looks + (mirrored > 0),
+        unpaired_requests=memory.unpaired_requests + mirrored,
+    )
 
 
 def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str, ReleaseMetric]:

@@ -159,8 +159,19 @@ class Controller:
             text = "another version of Cumulant began it, and its evidence cannot be read; start the release again"
             return end_release(release, "inconclusive", text, at=self._clock.now())
         if release.status == "pending":
-            return start(release)
+            return start(self._with_present_routes(release))
         return None
+
+    def _with_present_routes(self, release: Release) -> Release:
+        """A pending release above the routes in force, which followed the servers while it was written, with these.
+
+        Unchanged where they are of a rollback a moment ago, which it must not undo: its own are then refused.
+        """
+        present = self._traffic.in_force(self._model)
+        if present is None or present.revision <= release.revision or _is_past(present, release):
+            return release
+        release = msgspec.structs.replace(release, revision=present.revision)
+        return release if self._keeper is None else self._keeper.with_present_servers(release)
 
     def _can_read(self, release: Release) -> bool:
         """Whether the release's evidence is of this program's form; asked once of a release."""
@@ -217,7 +228,11 @@ class Controller:
 
 
 def _is_past(present: Routes, release: Release) -> bool:
-    """Whether these routes are newer than the release's own; a pending release has none."""
-    if present.revision == release.revision and release.status != "pending":
+    """Whether these routes are newer than the release's own. A pending release has none: until it begins, routes may
+    follow the servers of its champion, and are newer where another version was made the champion.
+    """
+    if release.status == "pending":
+        return present.revision > release.revision and present.champion.version != release.champion.version
+    if present.revision == release.revision:
         return present != desired_routes(release)
     return present.revision > release.revision

@@ -255,9 +255,12 @@ class _Recent:
         return counting((exchange for _, exchange in self._timed), model=release.model, revision=release.revision)
 
     def _keep(self, page: Sequence[Exchange]) -> None:
-        """What waited in the log while nobody read it is not of the last seconds."""
-        now, newest = self._steady(), max((exchange.time for exchange in page), default=0)
-        self._timed.extend((now, exchange) for exchange in page if exchange.time > newest - RECENT * _SECOND)
+        """What waited in the log while nobody read it is not of the last seconds, by the clock of its own gateway."""
+        now, newest = self._steady(), dict[str, int]()
+        for exchange in page:
+            newest[exchange.gateway] = max(newest.get(exchange.gateway, 0), exchange.time)
+        recent = RECENT * _SECOND
+        self._timed.extend((now, exchange) for exchange in page if exchange.time > newest[exchange.gateway] - recent)
 
 
 def fetch_output_shape(

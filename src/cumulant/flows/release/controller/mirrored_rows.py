@@ -3,13 +3,16 @@
 A row of the log can be read some seconds after its answer. A look therefore reads up to a moment that lies `settle`
 back, and the next look goes on from that moment: the mark. Nothing else need be remembered, so a controller that was
 killed counts no pair twice. A pair whose second half comes later than `settle` is not counted at all.
+
+Clocks of machines may differ: where many copies are without the champion's rows, halves are sought further back, by
+name.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000
 #: between the two answers of one mirrored request
 _APART = 15 * _SECOND
+#: the same where clocks of machines differ
+FAR_APART = 120 * _SECOND
+#: a larger share of copies without the champion's row is not of those at the ends of the time that is read
+_FEW = 0.1
 #: pairs of one look; more are left out, the earliest first
 _MOST = 200_000
 _COLUMNS = ("id", "row", "time", "model", "version", "arm", "served_arm", "shadow", "request", "outputs", "latency_us")
@@ -50,11 +57,23 @@ def read_mirrored(log: Log, release: Release, *, after: int, until: int, arms: b
     if until <= after or not log.days():
         return MirroredEvidence()
     rows = _read_rows(log, release, after - _APART, until)
+    rows += _far_halves(log, release, rows, after)
     fresh = [two for two in _join_pairs(rows, release) if max(row["time"] for row in two) > after][-_MOST:]
     pairs = [compare_answers(_outputs(row), _outputs(other)) for row, other in fresh]
     own = _rows_by_arm(rows, after, shadow=not release.step.weight) if arms else {}
     misshapen = sum(pair is None for pair in pairs)
     return MirroredEvidence(pairs=tuple(pair for pair in pairs if pair), misshapen=misshapen, rows=own)
+
+
+def _far_halves(log: Log, release: Release, rows: Sequence[Row], after: int) -> list[Row]:
+    """Rows of before those that were read, with the names of new ones whose other half is not among them."""
+    copies = {row["id"] for row in rows if row["shadow"] and _of(release.candidate, row)}
+    answered = {row["id"] for row in rows if not row["shadow"] and _of(release.champion, row)}
+    if not release.mirror or (copies and len(copies - answered) <= _FEW * len(copies)):
+        return []
+    single = copies ^ answered
+    names = {row["id"] for row in rows if row["time"] > after and row["id"] in single}
+    return _read_rows(log, release, after - FAR_APART, after - _APART, names) if names else []
 
 
 def _join_pairs(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
@@ -141,7 +160,8 @@ def _rows_by_arm(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, 
     return by_arm
 
 
-def _read_rows(log: Log, release: Release, since: int, until: int) -> list[Row]:
+def _read_rows(log: Log, release: Release, since: int, until: int, names: Collection[str] | None = None) -> list[Row]:
+    """The rows of (since, until], microseconds since 1970 UTC; only those of these names, if any are given."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -153,6 +173,8 @@ def _read_rows(log: Log, release: Release, since: int, until: int) -> list[Row]:
     days = {"since": from_micros(since).date() - timedelta(days=1), "until": from_micros(until).date()}
     time = pc.field("time")
     wanted = (time > low) & (time <= high) & (pc.field("model") == release.model)
+    if names is not None:
+        wanted &= pc.field("id").isin(pa.array(sorted(names), pa.string()))
     schema = pa.schema([SCHEMA.field(name) for name in _COLUMNS])
     table = pa.Table.from_batches(batches(log, list(_COLUMNS), wanted=wanted, **days), schema)
     place = table.schema.get_field_index("time")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Limits
 from cumulant.flows.deployment.deployment import deployment_of
@@ -46,7 +47,8 @@ def begin_release(
     """Write the row of a pending release, champion and candidate being `arms`; one that is under way is superseded.
 
     Raises:
-        CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row.
+        CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row,
+            or began a release of this candidate meanwhile.
     """
     present, last = traffic_of(project).in_force(model), store.read(project.journal(), model)
     release = Release(
@@ -67,6 +69,7 @@ def begin_release(
         row = transaction.get(store.RELEASE, model)
         version = 0 if row is None else row.version
         before = None if row is None else msgspec.convert(row.value, Release)
+        check_not_under_way(before, arms[1].version)
         if before is not None:
             ended = end_release(before, "superseded", f"version {arms[1].version} came", at=at)
             if not before.over:
@@ -79,6 +82,21 @@ def begin_release(
     if before is not None and not before.over:
         _keep_superseded_server(project, before, until=at + before.policy.keep_warm)
     return release
+
+
+def check_not_under_way(present: Release | None, version: str) -> None:
+    """Begun again, a release would lose all that it has shown, and its requests would go back to the champion.
+
+    Raises:
+        LeaseHeldError: the model's newest release is of this candidate, and under way.
+    """
+    if present is None or present.over or present.candidate.version != version:
+        return
+    raise LeaseHeldError(
+        f"version {version} of {present.model} is on its way already, in the release {present.id}",
+        subject=present.id,
+        hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
+    )
 
 
 def _keep_superseded_server(project: Project, superseded: Release, *, until: datetime) -> None:

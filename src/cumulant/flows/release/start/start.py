@@ -33,7 +33,7 @@ from cumulant.flows.release.controller.http_probe import find_certificate_fault,
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
-from cumulant.flows.release.start.new_release import begin_release
+from cumulant.flows.release.start.new_release import begin_release, check_not_under_way
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
@@ -109,7 +109,7 @@ def start_release(
         compared: _Comparison | str = _compare_servers(project, outside, policy, stored, notes)
     else:
         version = find_candidate(project, uri)
-        _check_not_under_way(stored, version.version)
+        check_not_under_way(stored and stored[0], version.version)
         compared = _compare_versions(
             project,
             version,
@@ -171,7 +171,7 @@ def _compare_servers(
 ) -> _Comparison:
     policy = without_shadow(policy, notes)
     arms = external_arms(outside, None if policy.authority is None else project.root / policy.authority)
-    _check_not_under_way(stored, arms[1].version)
+    check_not_under_way(stored and stored[0], arms[1].version)
     return _Comparison(with_margins(policy, None), arms)
 
 
@@ -334,17 +334,6 @@ def _await_ready(
             hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
         )
     return compared._replace(arms=(champion, candidate))
-
-
-def _check_not_under_way(stored: tuple[Release, int] | None, version: str) -> None:
-    """Begun again, a release would lose all that it has shown, and its requests would go back to the champion."""
-    if stored is None or stored[0].over or stored[0].candidate.version != version:
-        return
-    raise LeaseHeldError(
-        f"version {version} of {stored[0].model} is on its way already, in the release {stored[0].id}",
-        subject=stored[0].id,
-        hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
-    )
 
 
 def _check_wound_up(old: Release) -> None:
