@@ -7,7 +7,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from servers import OK, says, served, status, talk
 from cumulant.core.traffic import ARM_HEADER, Arm, Exchange, Limits, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.ports.traffic import ListenOptions
+from cumulant.testing.certificates import Authority
 from cumulant.testing.gateways import GatewayProcess, Reader, running, wait_for
 
 LIMITS = Limits(deadline=20.0, health_every=0.2, eject_after=1000)
@@ -307,28 +308,43 @@ def test_a_server_that_hangs_is_a_timeout_and_its_connection_is_not_used_again(a
 
 
 @pytest.mark.parametrize(
-    ("limits", "healthy"),
-    [(Limits(deadline=0.1, retries=2), True), (Limits(deadline=5e-5), True), (Limits(retry_budget=500.0), False)],
-    ids=["a third of a deadline", "a deadline with an exponent", "refused"],
+    "limits", [Limits(deadline=0.1, retries=2), Limits(deadline=5e-5)], ids=["a third", "an exponent"]
 )
-def test_stored_limits_of_a_model_hold_no_other_up_or_it_is_not_ready(
-    tmp_path: Path, limits: Limits, healthy: bool
-) -> None:
+def test_short_deadlines_of_a_model_hold_no_other_up(tmp_path: Path, limits: Limits) -> None:
+    ready, answer = first_answers(tmp_path, lambda url: routes(url, limits=limits))
+    assert status(ready) == status(answer) == 200
+
+
+def test_a_gateway_whose_envoy_refuses_what_is_stored_is_not_ready(tmp_path: Path) -> None:
+    authority = Path(Authority(tmp_path / "authority").file)
+    arm = Arm(name="champion", version="1", endpoints=("https://127.0.0.1:9",), authority=str(authority))
+    ready, answer = first_answers(
+        tmp_path, lambda url: msgspec.structs.replace(routes(url), champion=arm), stored=authority.unlink
+    )
+    assert (status(ready), status(answer)) == (503, 200), "it serves what Envoy took"
+    assert b"Envoy has not taken the servers" in ready
+
+
+def first_answers(
+    folder: Path, other: Callable[[str], Routes], stored: Callable[[], object] = lambda: None
+) -> tuple[bytes, bytes]:
+    """What a gateway that starts answers to `/ready`, and to a request of one model beside another with these routes.
+
+    stored: is called between.
+    """
     pytest.importorskip("envoy")
-    traffic = EnvoyTraffic(f"envoy://{tmp_path}")
+    traffic = EnvoyTraffic(f"envoy://{folder}")
     opening = ListenOptions(http="127.0.0.1:0", admin="127.0.0.1:0")
-    with served() as server, (tmp_path / "out").open("wb") as output:
+    with served() as server, (folder / "out").open("wb") as output:
         traffic.apply(routes(server.url))
-        traffic.apply(msgspec.structs.replace(routes(server.url, limits=limits), model="other"))
+        traffic.apply(msgspec.structs.replace(other(server.url), model="other"))
+        stored()
         with running(traffic, opening, output):
             address = traffic.address()
             assert address is not None
             probe = b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
             ready = talk(address.admin.removeprefix("http://"), probe)
-            answer = talk(address.url.removeprefix("http://"), post())
-    assert status(answer) == (200 if healthy else 503)
-    assert status(ready) == status(answer)
-    assert healthy or b"Envoy has not taken the servers" in ready
+            return ready, talk(address.url.removeprefix("http://"), post())
 
 
 def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, address: str) -> None:
