@@ -21,7 +21,13 @@ from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_cop
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
 from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_conflicts import check_conflicts
-from cumulant.flows.deployment.host_lifecycle import HostOptions, check_salt, host_options, prepare_host
+from cumulant.flows.deployment.host_lifecycle import (
+    HostOptions,
+    check_salt,
+    host_options,
+    note_different_tokens,
+    prepare_host,
+)
 from cumulant.flows.deployment.host_report import (
     LAPSE,
     SERVER_HOST,
@@ -38,6 +44,7 @@ from cumulant.flows.ledger.processes import Process, this_process
 from cumulant.flows.project.driver_needs import driver_needs
 from cumulant.flows.release.controller.route_keeper import routes_to_servers, with_endpoints
 from cumulant.flows.release.rollback import roll_back, with_rollback
+from cumulant.flows.serving.caller_tokens import tokens_fingerprint
 from cumulant.flows.stack.desired_state import Rollback, read_desired_state
 from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.identity import Home
@@ -112,6 +119,26 @@ def test_a_salt_that_is_short_or_of_one_machine_is_refused(machine, monkeypatch)
     monkeypatch.setenv("SALT", "short")
     with pytest.raises(UsageError, match="the salt has 5 bytes"):
         check_salt(machine("two"))
+
+
+def test_machines_whose_servers_take_other_tokens_are_shown(machine, monkeypatch):
+    monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
+    one = tokens_fingerprint(machine("one"))
+    monkeypatch.setenv("CUMULANT_TOKEN", "another-token-of-the-test")
+    other = tokens_fingerprint(machine("two"))
+    monkeypatch.delenv("CUMULANT_TOKEN")
+    assert tokens_fingerprint(machine("three")) == ""
+    reports = [
+        msgspec.structs.replace(report(host), tokens=tokens, trouble=trouble)
+        for host, tokens, trouble in (("a", one, ""), ("b", one, ""), ("c", other, "x"), ("control", None, ""))
+    ]
+    assert [each.trouble for each in note_different_tokens(reports)] == [
+        "its servers take other tokens of callers than those of c",
+        "its servers take other tokens of callers than those of c",
+        "x; its servers take other tokens of callers than those of a, b",
+        "",
+    ]
+    assert note_different_tokens(reports[:2]) == reports[:2]
 
 
 # --- reports

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_own_report, write_report
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
+from cumulant.flows.serving.caller_tokens import tokens_fingerprint
 from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.stack_processes import SERVERS
 from cumulant.flows.stack.status import read_status
@@ -119,8 +121,16 @@ class HostAgent:
                 status=read_status(self._project.state),
                 trouble="; ".join(self._faults),
                 salt=self._salt,
+                tokens=self._tokens(),
             ),
         )
+
+    def _tokens(self) -> str | None:
+        if SERVERS not in self._roles:
+            return None
+        with suppress(CumulantError):  # the servers' own error says why
+            return tokens_fingerprint(self._project)
+        return None
 
     def _servers(self) -> list[ServerState]:
         if SERVERS not in self._roles:

@@ -185,10 +185,22 @@ def host_waits_for(project: Project, options: HostOptions, status: Status) -> st
 
 @verb("stack.show")
 def list_hosts(project: Project, *, principal: Principal) -> list[HostReport]:
-    """The machines of `deploy: hosts://`, as they reported last; none with `local://`.
+    """The machines of `deploy: hosts://`, as they reported last, and whose servers take other tokens than others; none
+    with `local://`.
 
     Raises:
         CumulantError: the journal does not answer.
     """
     del principal  # the check of it is all
-    return read_reports(project.journal()) if is_shared(project) else []
+    return note_different_tokens(read_reports(project.journal())) if is_shared(project) else []
+
+
+def note_different_tokens(reports: Sequence[HostReport]) -> list[HostReport]:
+    """The reports; machines whose servers take other tokens than those of others have that as their trouble."""
+    serving = [report for report in reports if report.tokens is not None]
+    noted = []
+    for report in reports:
+        others = [each.host for each in serving if report.tokens is not None and each.tokens != report.tokens]
+        text = f"its servers take other tokens of callers than those of {', '.join(others)}" if others else ""
+        noted.append(msgspec.structs.replace(report, trouble="; ".join(filter(None, [report.trouble, text]))))
+    return noted

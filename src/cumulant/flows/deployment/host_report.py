@@ -41,6 +41,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
     #: fingerprint of the machine's salt; empty where it is unknown
     salt: str = ""
+    #: fingerprint of the tokens that its servers take of callers, empty without one; None where it is unknown
+    tokens: str | None = None
 
 
 def write_report(journal: Journal, report: HostReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,16 @@ def check_tokens(project: Project) -> None:
         RefusedError: others can read the file.
     """
     read_holders(_path(project), os.environ)
+
+
+def tokens_fingerprint(project: Project) -> str:
+    """16 hexadecimal digits that differ between sets of tokens and reveal nothing; empty without a token.
+
+    Raises:
+        CumulantError: as `check_tokens`; the secret of the salt does not exist.
+    """
+    tokens = sorted(holder.token for holder in read_holders(_path(project), os.environ))
+    return hmac.digest(project.salt(), "\n".join(tokens).encode(), "sha256").hex()[:16] if tokens else ""
 
 
 def _path(project: Project) -> Path | None:
