@@ -51,6 +51,7 @@ READS = {
     "deployment.deployment.deployment_of",
     "deployment.deployment.is_shared",
     "deployment.deployment.with_servers",
+    "deployment.host_lifecycle.check_salt",
     "ledger.refusals.ingest_if_possible",
     "monitoring.project_drift.declared_targets",
     "project.driver_needs.driver_needs",
