@@ -17,7 +17,9 @@ from cumulant.packaging.builder import build
 from cumulant.servable.scorer import Scorer
 from cumulant.training.model import FittedModel
 from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
+from cumulant.training.records import TrialRecord
 from cumulant.training.search.budget import SearchBudget
+from cumulant.training.search.final_model import final_rounds
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
 from cumulant.training.splits import split
@@ -237,11 +239,21 @@ def test_parameters_that_fit_the_rows_only_are_left_to_the_training(params):
     check_trainers(settings, "regression", (), root=Path())
 
 
-@pytest.mark.parametrize(("name", "folds", "growth"), [("lightgbm", 8, 8 / 7), ("lightgbm", 2, 4 / 3), ("mlp", 8, 1)])
-def test_trees_of_all_rows_have_more_rounds_than_those_of_the_folds(name, folds, growth, table, rows_of):
-    """By the rows, and by no more than four folds leave out; passes over the rows are not more."""
-    rows = rows_of("late", table, timed=False)
-    found = search(rows, spec("late", name, folds=folds))
+@pytest.mark.parametrize(("name", "rounds"), [("lightgbm", 133), ("mlp", 100)])
+def test_trees_grow_with_the_rows_and_passes_over_them_do_not(name, rounds, tmp_path):
+    assert (
+        final_rounds(make_trainer(name, tmp_path), TrialRecord(number=1, trainer=name, rounds=(90, 110)), 4 / 3)
+        == rounds
+    )
+
+
+@pytest.mark.parametrize(
+    ("timed", "folds", "growth"), [(False, 8, 8 / 7), (False, 2, 4 / 3), (True, 4, 1)], ids=["8", "2", "by time"]
+)
+def test_trees_of_all_rows_have_more_rounds_than_those_of_random_folds(timed, folds, growth, table, rows_of):
+    """By the rows, and by no more than four folds leave out."""
+    rows = rows_of("late", table, timed=timed)
+    found = search(rows, spec("late", "lightgbm", folds=folds))
     taken = {record.number: np.mean(record.rounds) for record in found.trials}
     assert len(found.summary.boosters) == 3
     for booster in found.summary.boosters:
