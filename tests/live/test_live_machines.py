@@ -175,7 +175,8 @@ def test_a_release_is_promoted_though_machines_are_lost_and_the_journal_restarts
         time.sleep(1.0)
         cluster.engines.journal.start()
         with slow_and_failing(cluster.engines.store):
-            wait_until(lambda: current(project).over, "the release ends")
+            time.sleep(15.0)
+        wait_until(lambda: current(project).over, "the release ends")
         wait_until(lambda: load.seen[-1].version == "2", "its version answers")
         assert load.error is None, load.error
     release = current(project)
