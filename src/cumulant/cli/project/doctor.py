@@ -171,6 +171,8 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
     except CumulantError as error:
         yield _fault("project file", error)
         return
+    from cumulant.flows.deployment.deployment import is_shared
+
     with loaded:
         scope = loaded.scope
         where = f"environment {scope.environment}, tenant {scope.tenant}, region {scope.region}"
@@ -178,7 +180,7 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         yield features_file(loaded)
         drivers = _result("drivers", lambda: _drivers(loaded))
         yield drivers
-        if _is_shared(loaded):
+        if is_shared(loaded):
             yield _result("salt", lambda: _salt(loaded))
         # Only `up` and releases need a gateway.
         yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
@@ -232,12 +234,6 @@ def _drivers(loaded: Project) -> str:
 
     check_drivers(loaded, driver_needs(loaded))
     return "every one that the environment names is installed and can do what the project needs"
-
-
-def _is_shared(loaded: Project) -> bool:
-    from cumulant.flows.deployment.deployment import is_shared
-
-    return is_shared(loaded)
 
 
 def _salt(loaded: Project) -> str:

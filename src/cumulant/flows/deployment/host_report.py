@@ -15,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import ServerState
-from cumulant.ports.journal import Journal, Row
+from cumulant.ports.journal import Journal, Row, Transaction
 
 SERVER_HOST = "server_host"
 #: seconds between two reports, and seconds without one after which a machine counts as lost
@@ -54,10 +54,9 @@ def write_report(journal: Journal, report: HostReport) -> None:
         CumulantError: the journal does not take it.
     """
     with journal.transaction(actor=_ACTOR) as transaction:
-        present = transaction.get(SERVER_HOST, report.host)
-        for other in readable_reports(filter(None, [present]), HostReport).values():
-            if other.supervisor != report.supervisor and not is_gone(other.supervisor):
-                raise name_taken_error(other)
+        other = readable_report(transaction, SERVER_HOST, report.host, HostReport)
+        if other is not None and other.supervisor != report.supervisor and not is_gone(other.supervisor):
+            raise name_taken_error(other)
         transaction.put(SERVER_HOST, report.host, msgspec.to_builtins(report))
 
 
@@ -89,8 +88,7 @@ def remove_own_row(
         CumulantError: the journal does not answer.
     """
     with journal.transaction(actor=actor) as transaction:
-        present = transaction.get(kind, key)
-        report = readable_reports(filter(None, [present]), content).get(key)
+        report = readable_report(transaction, kind, key, content)
         if report is not None and is_own(report):
             transaction.delete(kind, key)
 
@@ -119,6 +117,11 @@ def readable_reports(rows: Iterable[Row], kind: type[Content]) -> dict[str, Cont
         with suppress(msgspec.ValidationError):
             reports[row.key] = msgspec.convert(row.value, kind)
     return reports
+
+
+def readable_report(transaction: Transaction, kind: str, key: str, content: type[Content]) -> Content | None:
+    """The report under this key; None where there is none, or none that this version of Cumulant can read."""
+    return readable_reports(filter(None, [transaction.get(kind, key)]), content).get(key)
 
 
 def read_shared(row: Row, kind: type[Content]) -> Content:

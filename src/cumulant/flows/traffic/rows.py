@@ -14,6 +14,7 @@ from cumulant.core.traffic import Routes
 from cumulant.flows.deployment.host_report import (
     HostWatch,
     read_shared,
+    readable_report,
     readable_reports,
     remove_own_row,
     remove_row,
@@ -110,14 +111,13 @@ def put_report(transaction: Transaction, report: GatewayReport) -> None:
     Raises:
         LeaseHeldError: another one has the name: each would hide that the other's gateway lags.
     """
-    present = transaction.get(GATEWAY, report.host)
-    for other in readable_reports(filter(None, [present]), GatewayReport).values():
-        if other.agent != report.agent and not is_gone(other.agent):
-            raise LeaseHeldError(
-                f"another machine or folder reported a gateway by the name {report.host} less than {LAPSE:g} s ago",
-                subject=report.host,
-                hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
-            )
+    other = readable_report(transaction, GATEWAY, report.host, GatewayReport)
+    if other is not None and other.agent != report.agent and not is_gone(other.agent):
+        raise LeaseHeldError(
+            f"another machine or folder reported a gateway by the name {report.host} less than {LAPSE:g} s ago",
+            subject=report.host,
+            hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
+        )
     transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
 
 
