@@ -109,9 +109,7 @@ def test_a_release_goes_on_when_the_server_is_back(server, shop):
         restarting.join()
         time.sleep(1.0)
     assert release.status == "promoted", release.reason
-    # A server on a busy machine may refuse some for its load; without the journal every one would fail.
-    failed = [seen for seen in load.seen if seen.failed]
-    assert len(failed) < 0.02 * len(load.seen), failed
+    assert [seen for seen in load.seen if seen.failed] == []
     assert load.result.labels > 0
     assert run(shop, "events", "verify")["breaks"] == []
     backup = run(shop, "backup", str(shop.parent / "backup.tar"))

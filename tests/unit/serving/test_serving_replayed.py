@@ -57,6 +57,8 @@ def send(url, state, until=None):
     )
     asyncio.run(sender.run(ASKED.until))
     assert sender.label_trouble == ""
+    assert sender.counts.last_failure.startswith("400: " if sender.counts.failures else "")
+    assert bool(sender.counts.last_failure) == bool(sender.counts.failures)
     return sender.counts.labels
 
 

@@ -100,7 +100,7 @@ def _show(console: Console, replayed: ReplayResult) -> None:
         ("model", f"{replayed.model}/{replayed.version}"),
         ("period", f"{replayed.since:%Y-%m-%d %H:%M} to {replayed.reached:%Y-%m-%d %H:%M}"),
         ("requests", f"{replayed.requests} of {replayed.rows} rows" + (f", {answered}" if answered else "")),
-        ("failures", failures or "none"),
+        ("failures", f"{failures}; the last: {replayed.last_failure}" if failures else "none"),
         (
             "labels",
             f"{replayed.labels}; not taken: {replayed.label_trouble}" if replayed.label_trouble else replayed.labels,

@@ -45,6 +45,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     answered: dict[str, int]
     failures: dict[str, int]
+    #: what the last failed request was answered; empty where none failed
+    last_failure: str
     labels: int
     #: why the last labels were not taken; empty where they were
     label_trouble: str
@@ -125,6 +127,7 @@ def replay(
         requests=counts.requests,
         answered=counts.arms,
         failures=counts.failures,
+        last_failure=counts.last_failure,
         labels=counts.labels,
         label_trouble=sender.label_trouble,
         p50_ms=counts.milliseconds(0.5),

@@ -18,8 +18,8 @@ from cumulant.flows.replay.replay_rows import KnownLabel, Period, ReplayCall, to
 #: seconds between two posts of labels, and two notes of how far it has come
 _POST, _NOTE = 0.5, 1.0
 _MOST_LABELS = 5000
-#: of an answer that refuses labels
-_SAID = 300
+#: bytes that are shown of an answer that refuses
+_ANSWER_BYTES = 300
 _SECOND = 1_000_000
 _JSON = {"content-type": "application/json"}
 
@@ -39,6 +39,8 @@ class ReplayCounts:
     def __init__(self) -> None:
         self.requests = self.labels = 0
         self.failures: dict[str, int] = {}
+        #: what the last failed request was answered; empty where none failed
+        self.last_failure = ""
         self.arms: dict[str, int] = {}
         self._took: list[float] = []
 
@@ -48,6 +50,7 @@ class ReplayCounts:
         whose = failed_party(sent)
         if whose:
             self.failures[whose] = self.failures.get(whose, 0) + 1
+            self.last_failure = _answer_text(sent.answer)
         elif sent.arm:
             self.arms[sent.arm] = self.arms.get(sent.arm, 0) + 1
 
@@ -62,6 +65,11 @@ def failed_party(sent: Sent) -> str:
     if status == 0 or status >= 500 or status == 429:
         return sent.arm or "gateway"
     return "caller" if status >= 400 else ""
+
+
+def _answer_text(answer: ReplayResponse) -> str:
+    """The status of an answer and the beginning of its text."""
+    return f"{answer.status or 'no answer'}: {answer.body[:_ANSWER_BYTES].decode(errors='replace')}"
 
 
 class Sender:
@@ -212,6 +220,5 @@ class Sender:
         body = msgspec.json.encode({"labels": labels, "batch": f"{self._reached.id}-{begun}"})
         # Forced, so that the gateway counts it for no arm.
         answer = await self._caller.ask("POST", "/v1/labels", body, {**_JSON, FORCE_HEADER: CHAMPION})
-        text = answer.body[:_SAID].decode(errors="replace")
-        self.label_trouble = "" if answer.status == 200 else f"{answer.status or 'no answer'}: {text}"
+        self.label_trouble = "" if answer.status == 200 else _answer_text(answer)
         return not self.label_trouble

@@ -46,7 +46,7 @@ def paired_ports(count: int) -> list[int]:
     chosen = random.SystemRandom()  # `random` itself is seeded alike in test processes that run at once
     ports: list[int] = []
     while len(ports) < count:
-        port = chosen.randrange(11_000, 22_000)
+        port = chosen.choice([port for port in range(11_000, 21_000) if port not in ports])
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10_000))
