@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from cumulant.core.plan import Aggregation, DType
@@ -134,25 +135,46 @@ class StoredTiles(NamedTuple):
 _NO_TILES = StoredTiles()
 
 
-class EntityHistory:
-    """One entity's decoded blob, of `size` bytes, joined with its tiles, which come first."""
+class EntityHistory(msgspec.Struct, gc=False, eq=False):
+    """One entity's decoded blob, of `size` bytes, joined with its tiles, which come first.
 
-    def __init__(self, events: Events, kinds: tuple[DType, ...], size: int, tiles: StoredTiles = _NO_TILES) -> None:
-        self.size, self.events, self._kinds, self.tiles = size, events, kinds, tiles
-        #: of all that is stored
-        self.whole_size = size + sum(tiles.sizes)
-        self.since, self.version = events.since, events.version
-        #: made for the second search: an entity that is often read is kept decoded
-        self._identity_set: frozenset[int] | None = None
-        self._searched = False
+    Many are kept: those whose values were never read one by one are nothing that the garbage collector looks at.
+    """
 
-    @cached_property
+    events: Events
+    kinds: tuple[DType, ...]
+    size: int
+    tiles: StoredTiles = _NO_TILES
+    _times: memoryview[int] | None = None
+    _values: list[ValueHistory] | None = None
+    #: made for the second search: an entity that is often read is kept decoded
+    _identity_set: frozenset[int] | None = None
+    _searched: bool = False
+
+    @property
+    def whole_size(self) -> int:
+        """Of all that is stored."""
+        return self.size + sum(self.tiles.sizes)
+
+    @property
+    def since(self) -> int | None:
+        return self.events.since
+
+    @property
+    def version(self) -> bytes:
+        return self.events.version
+
+    @property
     def times(self) -> memoryview[int]:
-        return memoryview(self.events.times).cast("q")
+        if self._times is None:
+            self._times = memoryview(self.events.times).cast("q")
+        return self._times
 
-    @cached_property
+    @property
     def values(self) -> list[ValueHistory]:
-        return [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self._kinds, strict=True)]
+        if self._values is None:
+            self._values = [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self.kinds, strict=True)]
+        return self._values
 
     def identity(self, at: int) -> int:
         """The identity of the row of an event."""

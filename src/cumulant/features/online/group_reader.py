@@ -75,20 +75,21 @@ class GroupReader:
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""
         enters, own_values, identity = self.own_event(row, at, history)
-        hi = 0 if history is None else bisect_right(history.times, at)
+        times, values = ((), ()) if history is None else (history.times, history.values)
+        hi = bisect_right(times, at)
         newest: int | None = None
         before: int | None = -1
         lo, joins = 0, False
         for name, measure, reach, slot, aggregate, convert in self.measures:
             if reach != before:
                 before = reach
-                lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
-                if history is not None and hi > lo:
-                    newest = history.times[hi - 1]
+                lo = 0 if reach is None else bisect_right(times, at - reach)
+                if hi > lo:
+                    newest = times[hi - 1]
                 joins = enters is not None and (reach is None or enters > at - reach)
             own = own_values[slot] if joins and slot >= 0 else None
-            if history is not None and aggregate is not None:
-                value = aggregate(history.values[slot], lo, hi, own)
+            if values and aggregate is not None:
+                value = aggregate(values[slot], lo, hi, own)
             else:
                 value = value_of(measure, Past(history, slot, lo, hi), enters if joins else None, own, identity)
             features[name] = value if value is None or convert is None else convert(value)
