@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 import time
 
 import pytest
@@ -98,6 +99,24 @@ class TestBucketLog(LogConformance):
         first = lines_of(log, [part])
         log.delete([part])
         assert lines_of(log, [part]) == first
+
+    def test_parts_are_fetched_at_once_before_they_are_opened(self, log, monkeypatch):
+        write_parts(log, "a", range(1, 5), days=1)
+        parts = log.parts(DAY)
+        waiting, download = threading.Barrier(len(parts), timeout=60), Bucket.download
+
+        def awaited(*arguments):
+            waiting.wait()
+            return download(*arguments)
+
+        log.delete(parts[:1])
+        monkeypatch.setattr(Bucket, "download", awaited)
+        log.prefetch(parts)
+        monkeypatch.undo()
+        log.delete(parts)
+        assert len(lines_of(log, parts[1:])) == 9
+        with pytest.raises(FileNotFoundError):
+            log.open(parts[0])
 
     @pytest.mark.parametrize("damage", [b"", b"short", None])
     def test_a_damaged_copy_does_not_damage_the_log(self, log, tmp_path, damage):

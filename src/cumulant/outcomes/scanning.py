@@ -210,6 +210,7 @@ def scan_part(log: Log, part: PartInfo, query: Query) -> pl.DataFrame:
 
 def _scan_parts(log: Log, parts: Sequence[PartInfo], query: Query) -> pl.DataFrame:
     """Raises FileNotFoundError, StorageError."""
+    log.prefetch(parts)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(log.open(part)) for part in parts]
         try:

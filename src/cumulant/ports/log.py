@@ -127,6 +127,13 @@ class Log(Protocol):
         """
         ...
 
+    def prefetch(self, parts: Sequence[PartInfo]) -> None:
+        """Bring listed parts that will be opened to this machine, several at once, as far as there is room for copies.
+
+        Nothing where parts are read in place. A part that is gone is left out: opening it says so.
+        """
+        ...
+
     def delete(self, parts: Sequence[PartInfo]) -> None:
         """Delete parts: covered ones, after compaction."""
         ...

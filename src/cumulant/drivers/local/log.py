@@ -92,6 +92,9 @@ class FileLog:
         with self._errors("read", path):
             return path.open("rb")
 
+    def prefetch(self, parts: Sequence[PartInfo]) -> None:
+        pass  # they are read in place
+
     def delete(self, parts: Sequence[PartInfo]) -> None:
         for part in parts:
             path = self._path(part)

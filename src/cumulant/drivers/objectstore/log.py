@@ -12,8 +12,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,6 +30,8 @@ from cumulant.ports.secrets import Secrets
 
 _TURNS, _ENDED = ".maintenance", ".ended"
 _CACHE_BYTES = 1 << 30
+#: parts that are fetched at once
+_FETCHES = 16
 #: seconds after which the turn of a process that no longer answers is over, by the clock of the one that waits
 _TURN_SECONDS = 900.0
 #: ended turns that stay, so that a process with an old list takes no number again
@@ -106,11 +110,25 @@ class BucketLog:
                 raise FileNotFoundError(part.key)
             part = msgspec.structs.replace(part, bytes=entry.bytes, modified=entry.modified, stamp=entry.stamp)
 
-        def fetch(target: Path) -> None:
-            if not self._bucket.download(part.key, target):
-                raise FileNotFoundError(part.key)
+        return self._cache.open(_copy_name(part), part.bytes, partial(self._fetch, part))
 
-        return self._cache.open(_copy_name(part), part.bytes, fetch)
+    def prefetch(self, parts: Sequence[PartInfo]) -> None:
+        wanted, size = [], 0
+        for part in parts:
+            size += part.bytes
+            if size <= self._cache.limit // 2 and not self._cache.has(_copy_name(part), part.bytes):
+                wanted.append(part)
+        if len(wanted) > 1:
+            with ThreadPoolExecutor(min(_FETCHES, len(wanted)), "cumulant-log-parts") as pool:
+                list(pool.map(self._copy, wanted))
+
+    def _copy(self, part: PartInfo) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.open(part).close()
+
+    def _fetch(self, part: PartInfo, target: Path) -> None:
+        if not self._bucket.download(part.key, target):
+            raise FileNotFoundError(part.key)
 
     def delete(self, parts: Sequence[PartInfo]) -> None:
         self._bucket.delete([part.key for part in parts])
@@ -175,7 +193,13 @@ class _PartCache:
     """Copies of parts in a folder of this user, at most `limit` bytes; with 0 a copy lasts as long as it is open."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit
+        self._folder, self.limit = folder, limit
+
+    def has(self, name: str, length: int) -> bool:
+        """Whether there is a copy of that name and length."""
+        with contextlib.suppress(OSError):
+            return (self._folder / name).stat().st_size == length
+        return False
 
     def open(self, name: str, length: int, fetch: Callable[[Path], None]) -> BinaryIO:
         """The copy of that name, fetched where there is none of `length` bytes (0: of any).
@@ -199,7 +223,7 @@ class _PartCache:
             fetch(Path(draft))
             with self._errors():
                 stream = open(draft, "rb")  # noqa: PTH123, SIM115 - the caller closes it
-                if self._limit:
+                if self.limit:
                     os.replace(draft, path)  # noqa: PTH105
                     self.discard(name[:_PREFIX], but=name)  # of a content that was replaced
         finally:
@@ -238,7 +262,7 @@ class _PartCache:
                 gone = time.time() - used > _TURN_SECONDS
             else:
                 total += taken
-                gone = total > self._limit
+                gone = total > self.limit
             if gone:
                 with contextlib.suppress(OSError):
                     os.unlink(path)  # noqa: PTH108

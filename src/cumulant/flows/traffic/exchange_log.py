@@ -59,9 +59,9 @@ class LoggedExchanges:
         for day in days:
             if (day + _CLOCKS).isoformat() >= read:
                 current, _ = split_covered(self._log.parts(day))
-                yield from sorted(
-                    (part for part in current if not position.includes(part)), key=lambda part: (part.life, part.first)
-                )
+                fresh = [part for part in current if not position.includes(part)]
+                self._log.prefetch(fresh)
+                yield from sorted(fresh, key=lambda part: (part.life, part.first))
 
 
 def _erase_names(log: Log, part: PartInfo, keys: Collection[str], requests: Collection[str]) -> int:

@@ -313,7 +313,12 @@ def logged_days(log: Log, since: date | None = None, until: date | None = None) 
 
 def read_day(log: Log, day: date, read: Callable[[PartInfo], Result]) -> list[Result]:
     """Results of `read` for each part of a day, each row once, although parts are merged meanwhile."""
-    return _of_day(log, day, lambda parts: [read(part) for part in parts])
+
+    def read_all(parts: list[PartInfo]) -> list[Result]:
+        log.prefetch(parts)
+        return [read(part) for part in parts]
+
+    return _of_day(log, day, read_all)
 
 
 def _of_day(log: Log, day: date, read: Callable[[list[PartInfo]], Result]) -> Result:
