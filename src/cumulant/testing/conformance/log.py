@@ -141,14 +141,14 @@ class LogConformance(LogReplacementConformance):
                 log.open(part)
 
     def test_parts_that_are_fetched_before_are_read_as_others(self, log: Log) -> None:
-        gone, kept, later = (PartInfo(DAY, "a", number, number) for number in (1, 2, 3))
-        for part in (gone, kept):
+        deleted, remaining, later = (PartInfo(DAY, "a", number, number) for number in (1, 2, 3))
+        for part in (deleted, remaining):
             append_lines(log, part, [part.name])
         listed = log.parts(DAY)
-        log.delete([gone])
+        log.delete([deleted])
         log.prefetch([*listed, later])
         append_lines(log, later, [later.name])
-        assert all_lines(log) == [kept.name, later.name]
+        assert all_lines(log) == [remaining.name, later.name]
 
     def test_order(self, log: Log) -> None:
         for day in (DAY, DAY - timedelta(days=400), date(1969, 12, 31), DAY + timedelta(days=400)):
