@@ -31,6 +31,17 @@ class GroupMeasure(NamedTuple):
     convert: Callable[[Any], Any] | None
 
 
+class OwnRow(NamedTuple):
+    """A row as an event: when it enters, None where it does not, its values and its identity."""
+
+    enters: int | None
+    values: list[Any]
+    identity: int
+
+
+_NO_ROW = OwnRow(None, [], NO_IDENTITY)
+
+
 class GroupReader:
     """The windows and lookups of one group, over one entity's events and the row itself."""
 
@@ -57,20 +68,18 @@ class GroupReader:
         values = [row[column] for column in self.group.by]
         return None if None in values else entity_key(self.group.number, values)
 
-    def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> tuple[int | None, list[Any], int]:
-        """When the row itself enters, with its values and identity; None where that is after `at` or the history
-        holds it.
-        """
+    def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> OwnRow:
+        """The row itself as an event, which does not enter where that is after `at` or the history holds it."""
         event = None if self._event_time is None else row[self._event_time]
         if event is None:
-            return None, [], NO_IDENTITY
+            return _NO_ROW
         enters = event + self.group.entry.delay_us
         if enters > at:
-            return None, [], NO_IDENTITY
+            return _NO_ROW
         identity = row_identity([row[column] for column in self._key])
         if history is not None and identity != NO_IDENTITY and history.holds(identity):
-            return None, [], NO_IDENTITY
-        return enters, [own(row, {}) for own in self._own], identity
+            return _NO_ROW
+        return OwnRow(enters, [own(row, {}) for own in self._own], identity)
 
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""

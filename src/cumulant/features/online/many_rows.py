@@ -7,10 +7,12 @@ for the last digits of standard deviations.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cumulant.core.plan import Aggregation, Window
 from cumulant.features.offline.kernel.ranges import Numbers
@@ -21,6 +23,7 @@ from cumulant.features.online.group_reader import GroupMeasure, GroupReader, Ins
 from cumulant.features.online.state import Slot, typecode
 
 Reaches = tuple[int | None, ...]
+Slots = tuple[int, ...]
 #: so many values have standard deviations by the formula for few
 _FEW = 1 << 16
 #: so many windows of single rows take as long as one aggregation of packed arrays
@@ -37,16 +40,23 @@ _AGGREGATIONS: Mapping[Aggregation, Callable[[RangeValues, Ranges], tuple[Number
 }
 
 
-class _OwnRow(NamedTuple):
-    """A row as an event: when it enters, None where it does not, its values and its identity."""
+class _Packing(NamedTuple):
+    """What is aggregated at once: values of one type, over windows of the same lengths."""
 
-    enters: int | None
-    values: list[Any]
-    identity: int
+    aggregation: Aggregation
+    reaches: Reaches
+    is_float: bool
+
+
+class PackedMeasures(NamedTuple):
+    """The measures of a group: by what is aggregated at once and by slot, and those that are computed row by row."""
+
+    packings: Mapping[_Packing, Mapping[int, Sequence[GroupMeasure]]]
+    others: Sequence[GroupMeasure]
 
 
 class _Numbers:
-    """The values of one slot, packed; see `NumberSource`."""
+    """The values of some slots, packed one slot after the other; see `NumberSource`."""
 
     def __init__(self, slots: Sequence[Slot], own: Numbers | None, *, is_float: bool) -> None:
         self._slots, self._own, self._is_float = slots, own, is_float
@@ -64,14 +74,14 @@ class ManyRows:
     def __init__(
         self,
         group: GroupReader,
+        measures: PackedMeasures,
         rows: Sequence[Inside],
         moments: Sequence[int],
         histories: Sequence[EntityHistory | None],
     ) -> None:
-        self._group, self._histories = group, histories
+        self._group, self._measures, self._histories = group, measures, histories
         self._own = [
-            _OwnRow(*group.own_event(row, at, history))
-            for row, at, history in zip(rows, moments, histories, strict=True)
+            group.own_event(row, at, history) for row, at, history in zip(rows, moments, histories, strict=True)
         ]
         #: each entity once: a request may ask for one many times
         self._entities = list({id(history): history for history in histories if history is not None}.values())
@@ -95,23 +105,18 @@ class ManyRows:
         begins |= zip(limited, ends[1:], strict=True)
         #: the events of each row known in (moment - reach, moment]; without a reach, all up to the moment
         self._ranges = {reach: Ranges(begins[reach], self._hi, self._joining(reach)) for reach in reaches}
-        self._joined: dict[Reaches, Ranges] = {}
-        self._values: dict[tuple[int, Reaches], RangeValues] = {}
+        self._joined: dict[tuple[int, Reaches], Ranges] = {}
+        self._values: dict[tuple[Slots, Reaches], RangeValues] = {}
 
     def columns(self) -> dict[str, list[Any]]:
         """Each window and lookup by name, over the rows."""
-        columns: dict[str, list[Any]] = {}
-        packed: dict[tuple[int, Aggregation], list[GroupMeasure]] = {}
-        for each in self._group.measures:
-            aggregation = _packed_aggregation(self._group, each)
-            if aggregation is None or not self._entities:
-                columns[each.name] = self._one_by_one(each)
-            else:
-                packed.setdefault((each.slot, aggregation), []).append(each)
-        for (slot, aggregation), measures in packed.items():
-            reaches = tuple(dict.fromkeys(each.reach for each in measures))
-            results = self._aggregated(slot, aggregation, reaches)
-            columns |= {each.name: _converted(each, *results[each.reach]) for each in measures}
+        if not self._entities:
+            return {each.name: self._one_by_one(each) for each in self._group.measures}
+        columns = {each.name: self._one_by_one(each) for each in self._measures.others}
+        for packing, of_slots in self._measures.packings.items():
+            results = self._aggregated(packing, tuple(of_slots))
+            for slot, measures in of_slots.items():
+                columns |= {each.name: _converted(each, *results[slot, each.reach]) for each in measures}
         return columns
 
     def newest(self) -> list[int | None]:
@@ -125,28 +130,33 @@ class ManyRows:
         ]
 
     def _aggregated(
-        self, slot: int, aggregation: Aggregation, reaches: Reaches
-    ) -> dict[int | None, tuple[list[Any], list[bool] | None]]:
-        """An aggregation of one value over windows of several lengths at once: its results, and where they exist."""
-        ranges, values = self._all_ranges(reaches), self._range_values(slot, reaches)
-        numbers, flags = _AGGREGATIONS[aggregation](values, ranges)
+        self, packing: _Packing, slots: Slots
+    ) -> dict[tuple[int, int | None], tuple[list[Any], list[bool] | None]]:
+        """An aggregation of some values over windows of several lengths at once: its results by slot and length, and
+        where they exist.
+        """
+        ranges = self._all_ranges(len(slots), packing.reaches)
+        numbers, flags = _AGGREGATIONS[packing.aggregation](self._range_values(packing, slots), ranges)
         if numbers.dtype == np.float64 and not (finite := np.isfinite(numbers)).all():
             flags = finite if flags is None else flags & finite
         results, size = {}, len(self._moments)
-        for at, reach in enumerate(reaches):
+        for at, place in enumerate(itertools.product(slots, packing.reaches)):
             part = slice(at * size, (at + 1) * size)
             exists = None if flags is None or flags[part].all() else flags[part].tolist()
-            results[reach] = (numbers[part].tolist(), exists)
+            results[place] = (numbers[part].tolist(), exists)
         return results
 
-    def _all_ranges(self, reaches: Reaches) -> Ranges:
-        """The ranges of all rows for the first reach, then for the second, and so on."""
-        if reaches not in self._joined:
-            each = [self._ranges[reach] for reach in reaches]
+    def _all_ranges(self, slots: int, reaches: Reaches) -> Ranges:
+        """In the events of so many slots, the ranges of all rows for the first reach, then for the second, and so on;
+        those of the first slot, then of the second.
+        """
+        if (slots, reaches) not in self._joined:
+            each = [self._ranges[reach] for reach in reaches] * slots
             own = [of.own for of in each if of.own is not None]
-            lo, hi = np.concatenate([of.lo for of in each]), np.tile(self._hi, len(reaches))
-            self._joined[reaches] = Ranges(lo, hi, np.concatenate(own) if own else None)
-        return self._joined[reaches]
+            begins = np.repeat(np.arange(slots) * len(self._times), len(reaches) * len(self._moments))
+            lo, hi = np.concatenate([of.lo for of in each]), np.tile(self._hi, len(each))
+            self._joined[slots, reaches] = Ranges(lo + begins, hi + begins, np.concatenate(own) if own else None)
+        return self._joined[slots, reaches]
 
     def _one_by_one(self, each: GroupMeasure) -> list[Any]:
         """A lookup, the newest value, a number of rows or of different values, and whatever is made of texts."""
@@ -181,38 +191,56 @@ class ManyRows:
         search.until(np.tile(self._starts, count), np.tile(self._ends, count), np.concatenate(moments), out=result)
         return np.split(result, count)
 
-    def _range_values(self, slot: int, reaches: Reaches) -> RangeValues:
-        if (slot, reaches) not in self._values:
-            slots = [entity.events.slots[slot] for entity in self._entities]
-            is_float = self._group.group.kinds[slot] == "float"
-            own, own_valid = self._own_values(slot, len(reaches), is_float=is_float)
-            self._values[slot, reaches] = RangeValues(
-                _Numbers(slots, own, is_float=is_float),
-                self._keys,
-                valid=_valid(slots, self._sizes),
+    def _range_values(self, packing: _Packing, slots: Slots) -> RangeValues:
+        if (slots, packing.reaches) not in self._values:
+            stored = [entity.events.slots[slot] for slot in slots for entity in self._entities]
+            own, own_valid = self._own_values(packing, slots)
+            self._values[slots, packing.reaches] = RangeValues(
+                _Numbers(stored, own, is_float=packing.is_float),
+                np.concatenate([self._keys + at * len(self._entities) for at in range(len(slots))]),
+                valid=_valid(stored, self._sizes * len(slots)),
                 own_valid=own_valid,
-                is_float=is_float,
-                few=int(self._all_ranges(reaches).count.sum()) < _FEW,
+                is_float=packing.is_float,
+                few=int(self._all_ranges(len(slots), packing.reaches).count.sum()) < _FEW,
             )
-        return self._values[slot, reaches]
+        return self._values[slots, packing.reaches]
 
-    def _own_values(self, slot: int, times: int, *, is_float: bool) -> tuple[Numbers | None, Flags | None]:
-        """The rows' own values, once for each window, and which there are; None where no row has one."""
-        values = [own.values[slot] if own.values else None for own in self._own]
-        exists = np.array([value is not None for value in values], dtype=np.bool_)
+    def _own_values(self, packing: _Packing, slots: Slots) -> tuple[Numbers | None, Flags | None]:
+        """The rows' own values, of each slot once for each window, and which there are; None where no row has one."""
         if all(own.enters is None for own in self._own):
             return None, None
-        numbers = [0 if value is None else value for value in values]
-        if is_float:
-            return np.tile(np.array(numbers, np.float64), times), np.tile(exists, times)
-        return np.tile(np.array(numbers, np.int64), times), np.tile(exists, times)
+        values = [[own.values[slot] if own.values else None for own in self._own] for slot in slots]
+        exists = np.array([[value is not None for value in of_slot] for of_slot in values], dtype=np.bool_)
+        present = [[0 if value is None else value for value in of_slot] for of_slot in values]
+        numbers: npt.NDArray[Any] = np.array(present, np.float64 if packing.is_float else np.int64)
+        times = (1, len(packing.reaches))
+        joins: Flags = np.tile(exists, times).ravel()
+        return np.tile(numbers, times).ravel(), joins
 
 
-def rows_to_pack(groups: Sequence[GroupReader]) -> int:
+def pack_measures(group: GroupReader) -> PackedMeasures:
+    of_slots: dict[tuple[int, Aggregation], list[GroupMeasure]] = {}
+    others = []
+    for each in group.measures:
+        aggregation = _packed_aggregation(group, each)
+        if aggregation is None:
+            others.append(each)
+        else:
+            of_slots.setdefault((each.slot, aggregation), []).append(each)
+    packings: dict[_Packing, dict[int, Sequence[GroupMeasure]]] = {}
+    for (slot, aggregation), measures in of_slots.items():
+        reaches = tuple(dict.fromkeys(each.reach for each in measures))
+        packing = _Packing(aggregation, reaches, group.group.kinds[slot] == "float")
+        packings.setdefault(packing, {})[slot] = measures
+    return PackedMeasures(packings, others)
+
+
+def rows_to_pack(groups: Sequence[PackedMeasures]) -> int:
     """From how many rows of a request on it is faster to compute them together."""
-    measures = [(group, each) for group in groups for each in group.measures]
-    calls = {(group.group.number, each.slot, _packed_aggregation(group, each)) for group, each in measures}
-    return -(-_CALL * len(calls) // max(len(measures), 1))
+    calls = sum(len(group.packings) + len({each.slot for each in group.others}) for group in groups)
+    slots = [measures for group in groups for of_slots in group.packings.values() for measures in of_slots.values()]
+    count = sum(map(len, slots)) + sum(len(group.others) for group in groups)
+    return -(-_CALL * calls // max(count, 1))
 
 
 def _packed_aggregation(group: GroupReader, each: GroupMeasure) -> Aggregation | None:
