@@ -28,6 +28,8 @@ _LONG = 512
 _SHARED = 64
 #: below this share of what was summed, the rest has lost digits
 _CANCELLED = 1e-6
+#: where the largest value is above this and below 1 / this, squares of deviations are in the range of floats
+_SQUARABLE = 1e-100
 
 
 def unpacked(data: bytes, *, is_float: bool) -> Numbers:
@@ -45,6 +47,8 @@ class ValueHistory:
         self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
         #: the range that was read last, and its values: several windows aggregate the same ones
         self._recent: tuple[int, int, list[Any]] = (0, 0, [])
+        #: likewise with the row's own value, and their sum
+        self._summed: tuple[int, int, float | None, float] = (0, 0, None, 0.0)
 
     @property
     def numbers(self) -> Numbers:
@@ -104,6 +108,12 @@ class ValueHistory:
 
     def total(self, lo: int, hi: int, own: float | None) -> float:
         """The sum with `own`: exact of whole numbers, else correctly rounded or nearly so."""
+        summed = self._summed
+        if summed[:3] != (lo, hi, own):
+            self._summed = summed = (lo, hi, own, self._total(lo, hi, own))
+        return summed[3]
+
+    def _total(self, lo: int, hi: int, own: float | None) -> float:
         if not self.is_float:
             return self._whole(lo, hi) + int(own or 0)
         extra = [] if own is None else [own]
@@ -244,14 +254,24 @@ def _std(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     low, high = min(values), max(values)
     if low == high:
         return 0.0
-    unit = 2.0 ** min(max(math.frexp(max(-low, high))[1], -1000), 1000)
-    scaled = [number / unit for number in values]
-    mean = math.fsum(scaled) / len(scaled)
-    off = [number - mean for number in scaled]
+    largest = max(-low, high)
+    if _SQUARABLE < largest < 1 / _SQUARABLE:
+        return math.sqrt(_squared(_off_mean(values)) / (len(values) - 1))
+    unit = 2.0 ** min(max(math.frexp(largest)[1], -1000), 1000)
+    off = _off_mean([number / unit for number in values])
     spread = math.frexp(max(*off, -min(off)))[1]
     off = [math.ldexp(number, -spread) for number in off]
-    rest = math.fsum([number * number for number in off]) - math.fsum(off) ** 2 / len(off)
-    return finite(math.ldexp(math.sqrt(rest / (len(off) - 1)), spread) * unit)
+    return finite(math.ldexp(math.sqrt(_squared(off) / (len(off) - 1)), spread) * unit)
+
+
+def _off_mean(values: list[float]) -> list[float]:
+    mean = math.fsum(values) / len(values)
+    return [number - mean for number in values]
+
+
+def _squared(off: list[float]) -> float:
+    """The sum of squared deviations from the mean, by those from the rounded mean."""
+    return math.fsum([number * number for number in off]) - math.fsum(off) ** 2 / len(off)
 
 
 HISTORY_AGGREGATIONS: dict[Aggregation, Aggregate] = {
