@@ -27,9 +27,13 @@ def load(machines: Hosts) -> Load:
 def test_a_release_goes_on_when_its_machines_are_killed_and_new_ones_come(tmp_path):
     with hosts(tmp_path) as machines:
         first, second, front, controller = map(machines.add, ("first", "second", "front", "controller"))
+        # a machine of servers may come before there is anything to serve, and says what it waits for
+        early = first.up("servers")
+        assert early["processes"] == []
+        assert "no version of graph is to be served yet" in early["notes"][0]
+        assert first.run("ps")["notes"] == early["notes"]
         machines.serve("1")
         front.up("gateway", "controller")
-        first.up("servers")
         second.up("servers")
         until(lambda: machines.endpoints() == {"first", "second"}, why=machines.logs)
         until(machines.answers, why=machines.logs)

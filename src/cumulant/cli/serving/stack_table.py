@@ -58,7 +58,8 @@ def table(status: Status) -> RenderableType:
             restarts,
             Text(clean(child.message)),
         )
-    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), grid]
+    processes = grid if status.children else Text("no process runs here yet", style="dim")
+    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), processes]
     if status.trouble:
         parts.append(Text(clean(status.trouble), style="red"))
     return Group(*parts)
