@@ -95,8 +95,8 @@ def _refusal(text: str) -> str:
     answer = text.partition("\nDebug source")[0]
     parts = [match[1].strip() for form in (_STATUS, _CODE) if (match := form.search(answer))]
     message = _MESSAGE.search(answer)
-    said = ", ".join(parts) + (f": {message[1].strip()}" if message else "")
-    return (said or _first_line(text))[:_DETAIL]
+    reply = ", ".join(parts) + (f": {message[1].strip()}" if message else "")
+    return (reply or _first_line(text))[:_DETAIL]
 
 
 def _cause(text: str) -> str:
