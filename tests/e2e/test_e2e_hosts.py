@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from e2e_hosts import BODY, Hosts, hosts, until
 from e2e_load import Load
 from e2e_stack import MODEL
 
+from cumulant.core.clock import FixedClock
 from cumulant.core.traffic import ARM_HEADER, CANDIDATE, CHAMPION
 from cumulant.flows.ledger.lease import holder_of
 from cumulant.flows.release.controller.controller import CONTROLLER
 from cumulant.flows.serving.predictions import list_predictions
+from cumulant.flows.serving.unlogged_requests import GatewayComparison, compare_with_gateway
 from cumulant.flows.traffic.clients import traffic_of
 
 pytestmark = pytest.mark.slow
@@ -24,12 +27,27 @@ def load(machines: Hosts) -> Load:
     return Load(machines.url, PATH, BODY, rate=50)
 
 
+def compare(machines: Hosts) -> GatewayComparison:
+    later = FixedClock(datetime.now(UTC) + timedelta(minutes=2))
+    compared = compare_with_gateway(machines.project, principal=machines.project.principal(), clock=later)
+    assert compared is not None
+    return compared
+
+
+def missing(machines: Hosts) -> int:
+    return sum(each.requests for each in compare(machines).unlogged)
+
+
 def test_a_release_goes_on_when_its_machines_are_killed_and_new_ones_come(tmp_path):
     with hosts(tmp_path) as machines:
         first, second, front, controller = map(machines.add, ("first", "second", "front", "controller"))
+        # a machine of servers may come before there is anything to serve, and says what it waits for
+        early = first.up("servers")
+        assert early["processes"] == []
+        assert "no version of graph is to be served yet" in early["notes"][0]
+        assert first.run("ps")["notes"] == early["notes"]
         machines.serve("1")
         front.up("gateway", "controller")
-        first.up("servers")
         second.up("servers")
         until(lambda: machines.endpoints() == {"first", "second"}, why=machines.logs)
         until(machines.answers, why=machines.logs)
@@ -64,6 +82,10 @@ def test_a_release_goes_on_when_its_machines_are_killed_and_new_ones_come(tmp_pa
         failed = [one for one in callers.seen if one.failed]
         # nothing but the requests that were under way to the killed machine
         assert len(failed) <= 3, failed
+        # once all is uploaded, the log lacks nothing that the gateway answered but the last rows of that machine
+        answered = callers.answered()
+        until(lambda: compare(machines).compared >= answered, why=machines.logs)
+        until(lambda: missing(machines) < 200, why=machines.logs)
 
 
 def test_servers_are_replaced_and_leave_without_a_failed_request(tmp_path):

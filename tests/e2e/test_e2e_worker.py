@@ -1,6 +1,7 @@
 """`compute: worker://`: a training whose steps workers run, with the same results, and workers that are killed."""
 
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -48,6 +49,9 @@ def test_a_search_goes_on_at_another_worker_and_the_results_are_the_same(tmp_pat
             second.send_signal(signal.SIGTERM)
             out, err = second.communicate(timeout=60)
             assert second.returncode == 0, (out, err)
+            lines = err.splitlines()
+            (begun,) = (at for at, line in enumerate(lines) if re.fullmatch(r"search \w{12}: begins, attempt 2", line))
+            assert re.fullmatch(r"search \w{12}: done after [\d.]+ s, attempt 2", lines[begun + 1]), err
     finally:
         kill(command)
     with opened(inline) as one, opened(queued) as other:

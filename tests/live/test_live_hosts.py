@@ -48,7 +48,7 @@ def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server,
             shown = front.run("ps")  # what runs on the machine is known without the journal
             assert {one["name"] for one in shown["processes"]} >= {"gateway", "controller"}
             assert "does not answer" in shown["hosts_unknown"]
-            back = front.run("rollback", MODEL, "--reason", "test", codes=(0, 1))
+            back = front.run("rollback", MODEL, "--reason", "the reason of the test", codes=(0, 1))
             assert (back["version"], back["later"]) == ("1", True)
             answered = callers.answered()
             until(lambda: callers.answered() > answered + 100, why=machines.logs)
@@ -56,6 +56,10 @@ def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server,
             until(lambda: machines.release.over, why=machines.logs)
             until(lambda: machines.deployment.read(MODEL).candidate is None, why=machines.logs)
             assert machines.release.status == "rolled_back"
+            for shown in (second.run("release", "status"), *second.run("release", "history")):
+                reason = shown["reason"]
+                assert reason.startswith("all requests were sent to version 1 beside the release, by "), reason
+                assert reason.endswith(": the reason of the test")
             # the silence of all machines was the journal's: none was taken for lost
             assert {"first", "second"} == machines.endpoints()
             second.kill()

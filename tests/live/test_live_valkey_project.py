@@ -98,6 +98,11 @@ def predictions(url, rows):
     return answer.status_code, answer.json()
 
 
+def readiness(url):
+    answer = httpx.get(f"{url}/v2/health/ready", timeout=30)
+    return answer.status_code, answer.json()
+
+
 def probabilities(url):
     status, answer = predictions(url, requests())
     assert status == 200, answer
@@ -206,3 +211,7 @@ def test_two_servers_share_the_state_and_answer_from_the_features_of_training(se
         status, answer = predictions(two.url, requests())
         assert status == 503
         assert "online store" in answer["error"]
+        # It stays ready, since no other server would answer, and says what it lacks, also where nobody sends requests.
+        wait_until(lambda: readiness(one.url) == (200, {"ready": True, "unreachable": ["online"]}))
+        server.start()
+        wait_until(lambda: readiness(one.url) == (200, {"ready": True}))

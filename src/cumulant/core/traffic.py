@@ -33,7 +33,7 @@ LONGEST_ID = 256
 TOKEN_HEADER = "cumulant-gateway-token"  # noqa: S105 - the header's name
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
-_OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
+_OTHER_POSTS, _REPOSITORY = frozenset({"/v1/labels", "/v1/events"}), "/v2/repository/"
 _Seconds = Annotated[float, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
@@ -128,7 +128,9 @@ def printable_id(value: bytes) -> str:
 
 
 def predicts(method: str, target: str) -> bool:
-    return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS
+    """Whether a request is for a prediction, rather than one for figures, labels, events or the list of models."""
+    path = target.partition("?")[0].rstrip("/")
+    return method == "POST" and path not in _OTHER_POSTS and not path.startswith(_REPOSITORY)
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,11 @@ def describe_harm(board: Board) -> str:
     return text
 
 
+def rolled_back_beside(version: str) -> str:
+    """Why a release ended whose routes `cumulant rollback` replaced, of which the release itself knows nothing more."""
+    return f"all requests were sent to version {version} beside the release"
+
+
 def format_value(value: float, unit: str) -> str:
     """`value` for a person: shares in percent, others with their unit."""
     if unit == "%":

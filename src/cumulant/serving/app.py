@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -35,6 +35,7 @@ from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, de
 from cumulant.serving.http.messages import Request, Response, error_response, json_response
 from cumulant.serving.models.control import Control, Fleet, SingleWorker
 from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.models.store_check import StoreCheck
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
 from cumulant.serving.protocol.json_size import check_decoded, most_decoded
@@ -96,6 +97,7 @@ class ServingApplication:
         #: where posted labels go; None: nowhere
         self.inbox: LabelInbox | None = None
         self.body_limit = body_limit
+        self._store_check = StoreCheck()
         #: reads large bodies beside the event loop
         self.reader = BodyReader(most_decoded(body_limit))
         #: known scoring paths: a path is parsed once
@@ -221,7 +223,7 @@ class ServingApplication:
             case ["v2", "health", "live"]:
                 content = LiveResponse(live=True)
             case ["v2", "health", "ready"]:
-                return json_response(ReadyResponse(ready=not self.draining), 503 if self.draining else 200)
+                return self._ready()
             case ["v1", "models"]:
                 content = {"models": [model.card() for model in self.models]}
             case ["openapi.json"]:
@@ -233,6 +235,14 @@ class ServingApplication:
             case _:
                 return answer_probe(parts, ready=not self.draining)
         return json_response(content)
+
+    def _ready(self) -> Response:
+        """A server whose online store does not answer stays ready: another one would not answer either."""
+        self._store_check.renew(self._models)
+        unreachable: list[Literal["online"]] = ["online"] if self._store_check.unreachable else []
+        return json_response(
+            ReadyResponse(ready=not self.draining, unreachable=unreachable), 503 if self.draining else 200
+        )
 
     def _describe(self, api: str, verb: str, name: str, version: str | None) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)

@@ -25,6 +25,7 @@ from cumulant.flows.deployment.host_lifecycle import (
     HostOptions,
     check_salt,
     host_options,
+    missing_champion_text,
     note_different_tokens,
     prepare_host,
 )
@@ -302,6 +303,22 @@ def test_a_machine_does_its_roles_alone(machine):
     assert kinds == {"gateway": ["gateway", "agent"], "servers": [], "controller": ["controller"]}
     assert {stack.gateway_key for stack in stacks.values()} == {shared_key(b"s" * 32)}
     assert shared_key(b"t" * 32) != shared_key(b"s" * 32)
+
+
+def test_machines_say_that_they_wait_for_the_first_champion(machine, tmp_path):
+    project = machine("a")
+    said = []
+    with pytest.raises(UsageError, match="is chosen where the controller runs"):
+        prepare_host(project, "m/1", HostOptions(roles=("servers",)), principal=project.principal(), report=said.append)
+    prepare_host(project, "", HostOptions(roles=("servers",)), principal=project.principal(), report=said.append)
+    (text,) = said
+    assert "no version of m is to be served yet" in text
+    assert "`cumulant up --role controller`" in text
+    assert missing_champion_text(project, principal=project.principal()) == text
+    HostsDeployment(project).change("m", lambda desired: msgspec.structs.replace(desired, champion="1"))
+    assert missing_champion_text(project, principal=project.principal()) == ""
+    prepare_host(project, "", HostOptions(roles=("servers",)), principal=project.principal(), report=said.append)
+    assert len(said) == 1
 
 
 def test_roles_are_refused_where_they_do_not_fit(machine, tmp_path, monkeypatch):

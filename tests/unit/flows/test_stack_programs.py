@@ -12,12 +12,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cumulant.cli.serving.stack_table import document, host_documents
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.deployment.host_report import HostReport
+from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.stack import served_versions
+from cumulant.flows.stack.child_process import Child, log_file
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
-from cumulant.flows.stack.health import is_drained, serves
+from cumulant.flows.stack.health import ServerHealth, is_drained, server_health
+from cumulant.flows.stack.identity import Home
+from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.stack_processes import Stack, server_hosts, wanted_processes
+from cumulant.flows.stack.status import Status
+from cumulant.flows.stack.supervisor import store_trouble
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -135,6 +143,46 @@ def test_a_server_that_talks_without_end_is_not_ready_and_stops_no_probe():
 
     async def asked():
         async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
-            return await serves(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            return await server_health(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
-    assert asyncio.run(asked()) is False
+    assert not asyncio.run(asked()).ready
+
+
+def health_of(document: bytes):
+    """The health of a server that answers its readiness check with `document`."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (b"HTTP/1.1 200 OK\r\n", b"content-type: application/json\r\n\r\n", document):
+            writer.write(part)
+            await writer.drain()
+        writer.close()
+
+    async def asked():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await server_health(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    return asyncio.run(asked())
+
+
+def test_a_server_that_lacks_its_online_store_is_ready_and_shown_with_the_store(tmp_path):
+    assert health_of(b'{"ready":true}') == ServerHealth(ready=True)
+    assert health_of(b"ready") == ServerHealth(ready=True)
+    lacking = health_of(b'{"ready":true,"unreachable":["online"]}')
+    assert lacking == ServerHealth(ready=True, unreachable=("online",))
+
+    command = ("server", "--online", "valkey://m:secret@10.0.0.9:6379/0")
+    child = Child(WantedProcess(name="server-1", kind="server", command=command), log_file(tmp_path, "server-1"))
+    child.ready, child.trouble = True, store_trouble(child, lacking)
+    shown = child.status(0.0)
+    assert "valkey://m:***@10.0.0.9:6379/0 does not answer" in shown.trouble
+    process = this_process()
+    status = Status(
+        model="m", environment="prod", supervisor=process, since=NOW, at=NOW, url=None, children=(shown,),
+        home=Home(folder="", inode=0, host="", device=None),
+    )  # fmt: skip
+    assert document(status)["processes"][0]["trouble"] == shown.trouble
+    report = HostReport(host="a", roles=("servers",), supervisor=process, status=status, trouble="a disk is full")
+    assert host_documents([report])[0]["trouble"] == f"a disk is full; {shown.trouble}"
+    child.trouble = store_trouble(child, health_of(b'{"ready":true}'))
+    assert child.status(0.0).trouble == ""

@@ -121,10 +121,8 @@ def test_a_row_is_read_as_it_was_written(step):
 
 
 def worker_of(journal, compute=None, **options):
-    settings = {"offer": WorkerOffer(2, 1 << 30), "prepare": nullcontext, **options}
-    return StepWorker(
-        journal, compute or SubprocessCompute(), actor=Actor("w"), progress=lambda *_, **__: None, **settings
-    )
+    settings = {"offer": WorkerOffer(2, 1 << 30), "prepare": nullcontext, "progress": lambda *_, **__: None, **options}
+    return StepWorker(journal, compute or SubprocessCompute(), actor=Actor("w"), **settings)
 
 
 @contextmanager
@@ -262,9 +260,11 @@ def test_an_interrupted_worker_gives_its_step_back(tmp_path):
             raise KeyboardInterrupt
 
     call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
+    lines = []
     with calling(path, call):
         with pytest.raises(KeyboardInterrupt):
-            list(worker_of(journal, Interrupted()).work(threading.Event(), once=True))
+            list(worker_of(journal, Interrupted(), progress=lines.append).work(threading.Event(), once=True))
+        assert lines == [f"{call.shown} k: begins, attempt 1", f"{call.shown} k: interrupted, queued again"]
         step = read_queued(journal.get(QUEUED_STEP, "k"))
         assert (step.status, step.attempts) == ("queued", 0)
         (run,) = worker_of(journal).work(threading.Event(), once=True)

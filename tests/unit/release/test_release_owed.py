@@ -158,3 +158,31 @@ def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     clock.sleep(60)
     roll_back(late, "late", principal=ADA, reason="it was right", to="2", clock=clock)
     assert sentence(over, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it came back"
+
+
+def test_why_has_the_reason_of_the_rollback_that_ended_a_release(late, clock):
+    book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    present = late.gateway().in_force("late")
+    routes = msgspec.structs.replace(present, candidate=book.arm("2", "candidate"), weight=10.0, revision=5)
+    late.gateway().apply(routes)
+    down = refused_until(late, "journal", StorageError("the disk is gone", subject="journal"))
+    clock.sleep(3600)
+    roll_back(late, "late", principal=ADA, reason="complaints", clock=clock)
+    down.clear()
+    beside = "all requests were sent to version 1 beside the release"
+    over = end_release(start(release()), "rolled_back", beside, at=clock.now())
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, over, expect=0)
+    reason = f"{beside}, by ada at 2026-05-01 01:00:00Z: complaints"
+    assert view(over, list_rollbacks(late, "late")).reason == reason, "the journal was not told yet"
+    deliver_rollbacks(late, lambda _: None)
+    shown = view(over, list_rollbacks(late, "late"))
+    assert shown.reason == reason
+    assert shown.sentence.endswith(reason)
+    assert respond(late.journal(), "/v1/releases/r1/verdict")[1]["reason"] == reason
+
+    of_harm = msgspec.structs.replace(over, reason="errors rose")
+    later = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))
+    other = msgspec.structs.replace(over, candidate=msgspec.structs.replace(over.candidate, version="3"))
+    for unrelated in (of_harm, later, other):
+        assert view(unrelated, list_rollbacks(late, "late")).reason == unrelated.reason

@@ -228,11 +228,12 @@ def why(
 def history(call: Invocation, name: Name = "") -> None:
     """Show all releases, newest first."""
     from cumulant.flows.release import release_queries
+    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
 
     with call.project() as project:
-        releases = [
-            view(item) for item in release_queries.release_history(project, principal=project.principal(), model=name)
-        ]
+        past = release_queries.release_history(project, principal=project.principal(), model=name)
+        rollbacks = list_rollbacks(project, name or project.name) if past else []
+        releases = [view(item, rollbacks) for item in past]
 
     def text(console: Console) -> None:
         rows = [

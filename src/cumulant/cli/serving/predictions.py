@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.serving.predictions import PredictionView
+    from cumulant.flows.serving.unlogged_requests import GatewayComparison
     from cumulant.ports.log import Log as PredictionLog
 
 app = application(
@@ -108,23 +109,60 @@ def list_(
     examples=["cumulant predictions gaps", "cumulant predictions gaps --log log/ --json"],
 )
 def gaps(call: Invocation, log: Log = None) -> None:
-    """Show which answered requests are missing in the log, by worker and sequence number."""
+    """Show which answered requests are missing in the log.
+
+    Servers number what they answer, so that a gap is shown by worker and number. Where `up` serves, the gateway's log
+    is compared too, which has what a lost machine had not uploaded; such requests are shown by hour and arm.
+    """
     from cumulant.flows.serving.predictions import lost_predictions
 
     lost = lost_predictions(_log(call, log, personal=False))
+    compared = _compare_with_gateway(call) if log is None else None
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
-        if not lost:
-            console.print("no gap: every answered request that is known of is in the log")
-            return
-        rows = [(gap.worker, gap.first, gap.last, gap.count) for gap in lost]
-        console.print(table(["worker", "from", "to", "requests"], rows))
-        console.print(f"{sum(gap.count for gap in lost):,} requests are missing")
+        if lost:
+            rows = [(gap.worker, gap.first, gap.last, gap.count) for gap in lost]
+            console.print(table(["worker", "from", "to", "requests"], rows))
+            console.print(f"{sum(gap.count for gap in lost):,} requests are missing, by the servers' numbers")
+        else:
+            console.print("no gap: every request that the log's servers numbered is in the log")
+        console.print(_comparison_text(compared), soft_wrap=True)
+        if compared is not None and compared.unlogged:
+            hours = [(missing.hour, missing.arm, missing.requests) for missing in compared.unlogged]
+            console.print(table(["hour", "arm", "requests"], hours))
 
-    call.answer(
-        [{"worker": gap.worker, "first": gap.first, "last": gap.last, "requests": gap.count} for gap in lost], text
+    entries: list[dict[str, object]] = [
+        {"worker": gap.worker, "first": gap.first, "last": gap.last, "requests": gap.count} for gap in lost
+    ]
+    entries += [
+        {"worker": None, "hour": missing.hour, "arm": missing.arm, "requests": missing.requests}
+        for missing in (() if compared is None else compared.unlogged)
+    ]
+    call.answer(entries, text)
+
+
+def _compare_with_gateway(call: Invocation) -> GatewayComparison | None:
+    from cumulant.flows.serving.unlogged_requests import compare_with_gateway
+
+    with call.project() as project:
+        return compare_with_gateway(project, principal=project.principal())
+
+
+def _comparison_text(compared: GatewayComparison | None) -> str:
+    if compared is None:
+        return "no gateway's log was compared: what a lost machine had not uploaded is not known here"
+    until = f"{compared.until:%Y-%m-%d %H:%M:%SZ}"
+    missing = sum(each.requests for each in compared.unlogged)
+    if not compared.compared:
+        return f"the gateway's log has no answered request until {until}"
+    if not missing:
+        return f"the log has all {compared.compared:,} requests that the gateway's log has as answered until {until}"
+    return (
+        f"{missing:,} of the {compared.compared:,} requests that the gateway's log has as answered until {until} are"
+        " not in the log; a machine was lost before it uploaded them, or has not uploaded them yet, or their gap is"
+        " listed above"
     )
 
 

@@ -28,14 +28,15 @@ def ps(call: Invocation) -> None:
         unserved_text,
     )
     from cumulant.core.errors import CumulantError
-    from cumulant.flows.deployment.host_lifecycle import list_hosts
+    from cumulant.flows.deployment.host_lifecycle import list_hosts, missing_champion_text
     from cumulant.flows.stack import lifecycle
 
     with call.project() as project:
         status = lifecycle.ps(project, principal=project.principal())
-        hosts, unread = [], ""
+        hosts, unread, missing = [], "", ""
         try:
             hosts = list_hosts(project, principal=project.principal())
+            missing = missing_champion_text(project, principal=project.principal()) if hosts else ""
         except CumulantError as error:
             if status is None:
                 raise
@@ -53,10 +54,13 @@ def ps(call: Invocation) -> None:
             console.print(hosts_table(hosts))
             if unserved := unserved_text(shares, hosts):
                 console.print(unserved, markup=False, style="red")
+            if missing:
+                console.print(missing, markup=False, soft_wrap=True)
         if unread:
             console.print(f"the machines are not known: {unread}", markup=False, style="red")
 
     more: dict[str, object] = {"shares": shares} if shares else {}
     more |= {"hosts": host_documents(hosts)} if hosts else {}
     more |= {"hosts_unknown": unread} if unread else {}
+    more |= {"notes": [missing]} if missing else {}
     call.answer(document(status) | more, text)

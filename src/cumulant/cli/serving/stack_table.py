@@ -56,9 +56,10 @@ def table(status: Status) -> RenderableType:
             address(status, child),
             age,
             restarts,
-            Text(clean(child.message)),
+            Text(clean(child.trouble), style="red") if child.trouble else Text(clean(child.message)),
         )
-    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), grid]
+    processes = grid if status.children else Text("no process runs here yet", style="dim")
+    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), processes]
     if status.trouble:
         parts.append(Text(clean(status.trouble), style="red"))
     return Group(*parts)
@@ -76,9 +77,7 @@ def hosts_table(hosts: Sequence[HostReport]) -> RenderableType:
         grid.add_column(name, overflow="fold")
     for report in hosts:
         served = [f"{server.version}{'' if server.ready else ' (not ready)'}" for server in report.servers]
-        trouble = Text(
-            clean("; ".join(filter(None, [report.trouble, silence(report, datetime.now(UTC))]))), style="red"
-        )
+        trouble = Text(clean("; ".join(_troubles(report))), style="red")
         grid.add_row(clean(report.host), ", ".join(report.roles), ", ".join(served), trouble)
     return grid
 
@@ -89,7 +88,7 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
         {
             "host": report.host,
             "roles": report.roles,
-            "trouble": report.trouble or None,
+            "trouble": "; ".join(filter(None, [report.trouble, *_process_troubles(report)])) or None,
             "at": None if report.status is None else report.status.at,
             "servers": [
                 {"version": server.version, "url": server.endpoint, "ready": server.ready, "restarts": server.restarts}
@@ -99,6 +98,16 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
         }
         for report in hosts
     ]
+
+
+def _troubles(report: HostReport) -> list[str]:
+    return list(filter(None, [report.trouble, *_process_troubles(report), silence(report, datetime.now(UTC))]))
+
+
+def _process_troubles(report: HostReport) -> list[str]:
+    """What the processes of a machine cannot do, each once: its servers use the same stores."""
+    children = () if report.status is None else report.status.children
+    return list(dict.fromkeys(child.trouble for child in children if child.trouble))
 
 
 def silence(report: HostReport, now: datetime) -> str:
@@ -168,4 +177,5 @@ def _row(child: ChildStatus) -> dict[str, Any]:
         "not_ready_since": child.not_ready_since,
         "since": child.since,
         "says": child.message,
+        "trouble": child.trouble or None,
     }

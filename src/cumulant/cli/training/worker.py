@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +14,12 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.core.system.end_signals import setting
-from cumulant.flows.reports.terminal import clean
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cumulant.flows.worker.worker import StepRun
+    from cumulant.ports.step_queue import WorkerOffer
 
-#: the most steps that are listed at the end
+#: the most steps of the document and the summary at the end: the last ones
 _SHOWN = 1000
 
 app = application("worker", "Run queued steps of commands, on this machine.")
@@ -54,31 +52,46 @@ def worker(
 
     The machine needs the project file with the environment, the installed extras and the secrets; code comes
     from the object store. Steps that need more than this worker has are left to others. Several workers may run
-    on one machine. Ctrl-C ends the running step, which another worker then takes.
+    on one machine. Ctrl-C ends the running step, which another worker then takes. Standard error has a line for each
+    step that begins and ends, also with --json.
     """
+    from cumulant.cli.progress import ProgressLines
     from cumulant.core.units import size
     from cumulant.flows.worker.run_worker import machine_offer, run_worker
 
     runs: deque[StepRun] = deque(maxlen=_SHOWN)
-    with call.project() as project, call.progress("worker") as progress, _draining(drain) as stop:
+    progress = ProgressLines(call.output.notices()).say  # a log, also where a document follows
+    with call.project() as project, _draining(drain) as stop:
         most = None if memory is None else size(memory)
         offer = machine_offer(cpu=cpu, memory=most, gpu=gpu, region=region or project.scope.region)
+        progress(_offer_text(offer))
         for run in run_worker(
             project, principal=project.principal(), offer=offer, stop=stop, once=once, progress=progress
         ):
             runs.append(run)
             progress(_sentence(run))
 
-    def text(console: Console) -> None:
-        for run in runs:
-            console.print(clean(_sentence(run)), soft_wrap=True, markup=False)
+    call.answer({"steps": list(runs)}, lambda console: console.print(_summary(runs)))
 
-    call.answer({"steps": list(runs)}, text)
+
+def _offer_text(offer: WorkerOffer) -> str:
+    from cumulant.flows.reports.wording import size
+
+    gpus = f", {offer.gpu} GPUs" if offer.gpu else ""
+    region = f", region {offer.region}" if offer.region else ""
+    return f"takes queued steps that need at most {offer.cpu:g} cores, {size(offer.memory)}{gpus}{region}"
 
 
 def _sentence(run: StepRun) -> str:
     detail = f": {run.note}" if run.note else ""
-    return f"{run.name}: {run.ending} after {run.seconds:.1f} s, attempt {run.attempt}{detail}"
+    return f"{run.shown}: {run.ending} after {run.seconds:.1f} s, attempt {run.attempt}{detail}"
+
+
+def _summary(runs: Collection[StepRun]) -> str:
+    if not runs:
+        return "no step was queued that fits this worker"
+    endings = Counter(run.ending for run in runs)
+    return f"steps: {', '.join(f'{count:,} {ending}' for ending, count in endings.items())}"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,24 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    InvalidPathError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
-from cumulant.core.errors import (
-    CredentialsError,
-    CumulantError,
-    EngineUnavailableError,
-    NotFoundError,
-    StorageError,
-    UsageError,
-)
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.drivers.objectstore.faults import NO_BUCKET, explain
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -61,13 +47,6 @@ _SETTINGS = {
     ),
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
-_NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
-#: a refusal that is not of what the credentials may do, but of the credentials
-_CREDENTIALS = re.compile(
-    r"<Code>(SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|ExpiredToken|AuthenticationFailed)</Code>"
-)
-#: where machines of a cloud get credentials
-_IDENTITY_SERVICE = re.compile(r"//(169\.254\.169\.254|169\.254\.170\.2|metadata)\b")
 _CHUNK = 8 * 1024 * 1024
 #: a call that the store refuses or does not answer is repeated: after 20 ms, then after 1.5 times as long on average
 _RETRY = {
@@ -107,7 +86,7 @@ class Bucket:
             try:
                 return bytes(obstore.get(self.store, path).bytes())
             except FileNotFoundError as error:
-                if _NO_BUCKET.search(str(error)):
+                if NO_BUCKET.search(str(error)):
                     raise
         return None
 
@@ -179,32 +158,7 @@ class Bucket:
         try:
             yield
         except (BaseError, PermissionError, FileNotFoundError) as error:
-            raise self._explain(error, f"{self.url.rstrip('/')}/{path}") from error
-
-    def _explain(self, error: Exception, where: str) -> CumulantError:
-        # The first line is the message; the rest is the engine's own structure.
-        reason = str(error).strip().partition("\n")[0]
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
-            unknown = isinstance(error, UnauthenticatedError) or _CREDENTIALS.search(str(error))
-            return (CredentialsError if unknown else StorageError)(
-                f"the object store does not allow this: {reason}",
-                subject=where,
-                hint="check the credentials and what they may do with this bucket",
-            )
-        # A missing object is no error to any method; what is missing when one is written or listed is the bucket.
-        if isinstance(error, FileNotFoundError) or _NO_BUCKET.search(str(error)):
-            hint = "make the bucket, or check its name and the account"
-            return NotFoundError("there is no such bucket or container", subject=where, hint=hint)
-        if isinstance(error, InvalidPathError):
-            return UsageError(f"the object store cannot hold this name: {reason}", subject=where)
-        hint = "check its address and the network, then try again"
-        if _IDENTITY_SERVICE.search(reason):
-            # Where no credentials are given, the client asks the machine's cloud for some.
-            names = " and ".join(_SETTINGS[where.partition("://")[0]][:2])
-            hint = f"set {names} as secrets or variables: none are set, and this machine has no identity of its own"
-        return EngineUnavailableError(
-            f"the object store does not answer as it should: {reason}", subject=where, hint=hint
-        )
+            raise explain(error, f"{self.url.rstrip('/')}/{path}") from error
 
 
 def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None = None) -> Bucket:

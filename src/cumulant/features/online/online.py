@@ -157,6 +157,15 @@ class OnlineFeatures:
         assert self._cache is not None, "a plan that awaits has state"
         return StoredEntities(*await self._cache.read(_entities(request)))
 
+    async def reach(self) -> None:
+        """Return once the store answers, where reading waits for a network.
+
+        Raises:
+            EngineUnavailableError: it does not answer.
+        """
+        if self.awaits and self._store is not None:
+            await self._store.read(self._table, [])
+
     def vectors_of(self, request: FeatureRequest, entities: StoredEntities) -> Vectors:
         """As `vectors`, from entities that were read.
 

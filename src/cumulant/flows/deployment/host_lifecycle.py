@@ -27,6 +27,7 @@ from cumulant.flows.stack.served_versions import is_free
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
+from cumulant.project.file.layers import LOCAL
 from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def prepare_host(
         progress("copy the servables that are served")
         for fault in follow(project, HostsDeployment(project).read(project.name), options.advertise):
             report(f"{fault}; it is tried again")
+    if text := _missing_champion_text(project):
+        report(text)
 
 
 def host_waits_for(project: Project, options: HostOptions, status: Status) -> str:
@@ -181,6 +184,29 @@ def host_waits_for(project: Project, options: HostOptions, status: Status) -> st
         report.ready for report in list_reports(project.journal()) if report.host == host_name()
     )
     return "" if works else "waiting for the gateway to work by the routes"
+
+
+@verb("stack.show")
+def missing_champion_text(project: Project, *, principal: Principal) -> str:
+    """That the machines of `deploy: hosts://` wait for the first champion, and what chooses it; empty where there is
+    one, and with `local://`.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    del principal  # the check of it is all
+    return _missing_champion_text(project)
+
+
+def _missing_champion_text(project: Project) -> str:
+    if not is_shared(project) or HostsDeployment(project).read(project.name).champion is not None:
+        return ""
+    command = "cumulant up" if project.environment == LOCAL else f"cumulant up --env {project.environment}"
+    return (
+        f"no version of {project.name} is to be served yet; the machines wait for the first:"
+        f" `{command} --role controller`, on one of them or another, serves the champion, else the newest version that"
+        " passed the gate"
+    )
 
 
 @verb("stack.show")

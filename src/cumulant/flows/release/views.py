@@ -12,7 +12,7 @@ from cumulant.core.structs import struct_from
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.store import board_figure
 from cumulant.ports.notifier import Message
-from cumulant.release.wording import format_value
+from cumulant.release.wording import format_value, rolled_back_beside
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import Rollback
@@ -99,6 +99,7 @@ def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
         release,
         champion=release.champion.version,
         candidate=release.candidate.version,
+        reason=reason_text(release, returns),
         sentence=sentence(release, returns),
         step=release.step.label,
         stages=_stages(release),
@@ -138,6 +139,11 @@ def sentence(release: Release, returns: Sequence[Rollback] = ()) -> str:
     return (f"{text}: {reason}" if reason else text) + _rollback_text(release, returns)
 
 
+def reason_text(release: Release, returns: Sequence[Rollback]) -> str:
+    """The reason that the release has, and that of the rollback which ended or undid it."""
+    return (release.reason + _rollback_text(release, returns)).removeprefix("; ")
+
+
 def evaluation_text(evaluation: PairedEvaluation) -> str:
     """`on 5,000 labelled rows of the past, ..: brier 0.1403, the champion's 0.1411; other decisions in 3.20%`."""
     span = (
@@ -155,18 +161,29 @@ def evaluation_text(evaluation: PairedEvaluation) -> str:
 
 
 def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
-    """The rollback of a promoted version since; empty where the version serves."""
+    """The rollback that ended the release, or that of a promoted version since; empty where there is none."""
     candidate = release.candidate.version
     since = [
         rollback
         for rollback in returns
         if rollback.at >= release.begun and candidate in (rollback.version, *rollback.given_up)
     ]
+    if release.status == "rolled_back":
+        ending = (rollback for rollback in since if release.reason == rolled_back_beside(rollback.version))
+        rollback = next(ending, None)
+        return "" if rollback is None else f", by {_name(rollback)} at {_moment(rollback)}: {rollback.reason}"
     if release.status != "promoted" or not since or since[-1].version == candidate:
         return ""
     rollback = since[-1]
-    by = rollback.by.removeprefix("user:")
-    return f"; {by} rolled it back to version {rollback.version} at {rollback.at:%Y-%m-%d %H:%M:%SZ}: {rollback.reason}"
+    return f"; {_name(rollback)} rolled it back to version {rollback.version} at {_moment(rollback)}: {rollback.reason}"
+
+
+def _name(rollback: Rollback) -> str:
+    return rollback.by.removeprefix("user:")
+
+
+def _moment(rollback: Rollback) -> str:
+    return f"{rollback.at:%Y-%m-%d %H:%M:%SZ}"
 
 
 def ending_message(release: Release, at: datetime) -> Message:

@@ -89,6 +89,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.identity: Process | None = None
         self.ready = False
+        #: what a server that is ready cannot do
+        self.trouble = ""
         self.drained = False
         self._salt = salt
         self._began = self._heard = self._due = self._stopped = 0.0
@@ -219,6 +221,7 @@ class Child:
             not_ready_since=self._not_ready_since,
             since=self._since if self.alive else None,
             message="" if self.ready else self.log.last_line(),
+            trouble=self.trouble if self.ready else "",
         )
 
     def _state(self) -> State:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
 
+import msgspec
+
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, Routes
 from cumulant.ports.traffic import Gateway, Traffic
@@ -17,12 +19,26 @@ _SECONDS = 1.0
 _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
-async def serves(url: str) -> bool:
-    return (await _read_first_line(url, _READY)).startswith(b"HTTP/1.1 200 ")
+class ServerHealth(msgspec.Struct, frozen=True):
+    """`unreachable`: names of stores that the server says it cannot reach."""
+
+    ready: bool = False
+    unreachable: tuple[str, ...] = ()
+
+
+async def server_health(url: str) -> ServerHealth:
+    """What a server says of itself; not ready where it does not answer."""
+    answer = await _read_answer(url, _READY)
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        return ServerHealth()
+    try:
+        return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=ServerHealth)
+    except msgspec.DecodeError:  # of another program, or of another version of Cumulant
+        return ServerHealth(ready=True)
 
 
 async def listens(url: str) -> bool:
-    return await _read_first_line(url, b"") is not _NOTHING
+    return await _read_answer(url, b"") is not _NOTHING
 
 
 def is_drained(traffic: Traffic, model: str, version: str) -> bool:
@@ -84,10 +100,11 @@ def _has_requests(routes: Routes, version: str) -> bool:
 
 
 _NOTHING = b"nothing"
+_MOST_BYTES = 65_536
 
 
-async def _read_first_line(url: str, request: bytes) -> bytes:
-    """The first line of the answer to `request`; `_NOTHING` where no connection is made or no answer comes in time."""
+async def _read_answer(url: str, request: bytes) -> bytes:
+    """The answer to `request`; `_NOTHING` where no connection is made, or no whole answer comes in time."""
     address = urlsplit(url)
     try:
         async with asyncio.timeout(_SECONDS):
@@ -96,8 +113,18 @@ async def _read_first_line(url: str, request: bytes) -> bytes:
                 if not request:
                     return b""
                 writer.write(request)
-                return await reader.readline()
+                return await _read_to_end(reader)
             finally:
                 writer.close()
-    except (OSError, TimeoutError, ValueError):  # ValueError: a first line without end
+    except (OSError, TimeoutError):
         return _NOTHING
+
+
+async def _read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """What is sent until the connection is closed; `_NOTHING` where that is more than an answer has."""
+    answer = b""
+    while part := await reader.read(_MOST_BYTES):
+        answer += part
+        if len(answer) > _MOST_BYTES:
+            return _NOTHING
+    return answer

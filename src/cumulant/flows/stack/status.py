@@ -40,6 +40,8 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None
     #: the last line of its log
     message: str = ""
+    #: what it cannot do though it is ready
+    trouble: str = ""
 
     @property
     def pid(self) -> int | None:

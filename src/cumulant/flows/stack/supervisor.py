@@ -19,14 +19,23 @@ from cumulant.flows.stack.child_process import Child, log_file
 from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.flows.stack.gateway_key import CALLER_KEY, GATEWAY_KEY, new_key, remove_keys, write_key
-from cumulant.flows.stack.health import answer_of, find_gateway_url, is_drained, is_replaced, listens, serves
+from cumulant.flows.stack.health import (
+    ServerHealth,
+    answer_of,
+    find_gateway_url,
+    is_drained,
+    is_replaced,
+    listens,
+    server_health,
+)
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
 from cumulant.flows.stack.reconcile import WantedProcess, plan_actions, stop_order
-from cumulant.flows.stack.served_versions import folder_of, table_of
+from cumulant.flows.stack.served_versions import folder_of, online_of, table_of
 from cumulant.flows.stack.stack_processes import Stack, wanted_processes
 from cumulant.flows.stack.status import Status, write_status
 from cumulant.ports.traffic import Gateway, Traffic
+from cumulant.project.file.text_values import masked
 
 _NAME = "supervisor"
 _CHECK_SECONDS = 0.2
@@ -189,23 +198,26 @@ class StackSupervisor:
             for child in children:
                 child.log.rotate()
             self._url = find_gateway_url(self._gateway) if self._stack.gateway else None
-            ready = await asyncio.gather(*map(self._is_ready, children))
+            health = await asyncio.gather(*map(self._health, children))
             now, at = self._steady(), self._clock.now()
-            for child, is_ready in zip(children, ready, strict=True):
-                child.observe(is_ready, now, at)
+            for child, present in zip(children, health, strict=True):
+                child.observe(present.ready, now, at)
+                child.trouble = store_trouble(child, present)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
             await asyncio.sleep(_CHECK_SECONDS)
 
-    async def _is_ready(self, child: Child) -> bool:
+    async def _health(self, child: Child) -> ServerHealth:
+        if not child.alive:
+            return ServerHealth()
         match child.wanted.kind:
             case "server":
-                return child.alive and await serves(child.wanted.url or "")
+                return await server_health(child.wanted.url or "")
             case "gateway":
-                return child.alive and self._url is not None and await listens(self._url)
+                return ServerHealth(ready=self._url is not None and await listens(self._url))
             case "agent" | "controller":
-                return child.alive and child.age(self._steady()) > _SETTLED
+                return ServerHealth(ready=child.age(self._steady()) > _SETTLED)
 
     async def _is_drained(self, child: Child) -> bool:
         version, url = child.wanted.version, child.wanted.url or ""
@@ -253,3 +265,11 @@ class StackSupervisor:
             if now - self._written >= _STATUS_SECONDS:
                 self._write_status(now, at)
             await asyncio.sleep(_CHECK_SECONDS / 4)
+
+
+def store_trouble(child: Child, health: ServerHealth) -> str:
+    """Which store a server that is ready cannot reach, and what follows; empty where it reaches all."""
+    if "online" not in health.unreachable:
+        return ""
+    store = masked(online_of(child.wanted.command) or "")
+    return f"the online store {store} does not answer: requests for features that are read from it get 503"

@@ -72,6 +72,10 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     note: str = ""
 
+    @property
+    def shown(self) -> str:
+        return _shown(self.name, self.step)
+
 
 class StepWorker:
     """Takes and runs steps of one journal, one at a time.
@@ -162,7 +166,7 @@ class StepWorker:
         return None
 
     def _run(self, row: StepRow, step: QueuedStep) -> StepRun:
-        self._progress(f"{step.call.shown}: attempt {step.attempts}")
+        self._progress(f"{_shown(step.call.shown, row.key)}: begins, attempt {step.attempts}")
         begun, cancel = time.monotonic(), threading.Event()
 
         def ended(ending: Ending, note: str = "") -> StepRun:
@@ -210,6 +214,7 @@ class StepWorker:
         except (KeyboardInterrupt, SystemExit):
             with suppress(CumulantError):
                 self._return(row, status="queued", attempts=step.attempts - 1, note=f"{self._name} ended")
+                self._progress(f"{_shown(step.call.shown, row.key)}: interrupted, queued again")
             raise
 
     def _return(self, row: StepRow, **changes: object) -> bool:
@@ -249,6 +254,11 @@ class StepWorker:
                     deleted.append(step.call)
         for call in deleted:
             self._forget(call)
+
+
+def _shown(name: str, key: str) -> str:
+    """A step in one line of a worker: its name, and enough of its key to find it in the events."""
+    return f"{name} {key[:12]}"
 
 
 def _lost_workers(step: QueuedStep) -> StepFailedError:

@@ -31,8 +31,11 @@ class LiveResponse(msgspec.Struct):
     live: bool
 
 
-class ReadyResponse(msgspec.Struct):
+class ReadyResponse(msgspec.Struct, omit_defaults=True):
+    """`unreachable`: names of stores without which requests of some model are refused."""
+
     ready: bool
+    unreachable: list[Literal["online"]] = []
 
 
 class ModelReadyResponse(msgspec.Struct):

@@ -21,6 +21,7 @@ from cumulant.release.decide import act_on_failure, build_failure_reference, dec
 from cumulant.release.evidence.accumulate import count_look, is_readable
 from cumulant.release.evidence.health import find_hard_failure
 from cumulant.release.state import Release, desired_routes
+from cumulant.release.wording import rolled_back_beside
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -184,7 +185,7 @@ class Controller:
         present = self._traffic.in_force(self._model)
         if present is None or not _is_past(present, release):
             return None
-        text = f"all requests were sent to version {present.champion.version} beside the release"
+        text = rolled_back_beside(present.champion.version)
         ended = end_release(release, "rolled_back", text, at=self._clock.now())
         return msgspec.structs.replace(ended, revision=present.revision)
 

@@ -25,7 +25,7 @@ from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.alerting.views import exposition
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
-from cumulant.flows.release.views import sentence, view
+from cumulant.flows.release.views import reason_text, sentence, view
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def verdict(release: Release, returns: Sequence[Rollback] = ()) -> dict[str, obj
         "value": int(release.status == "promoted"),
         "step": release.step.label,
         "weight": release.weight,
-        "reason": release.reason,
+        "reason": reason_text(release, returns),
         "sentence": sentence(release, returns),
     }
 

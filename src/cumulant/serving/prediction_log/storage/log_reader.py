@@ -59,10 +59,10 @@ def iterate_files(log: Log, *, since: date | None = None, until: date | None = N
     FileNotFoundError: the merged one has its rows, at the next listing.
     """
     for part in current_parts(log, since, until):
-        yield part, partial(_batches, log, part)
+        yield part, partial(read_batches, log, part)
 
 
-def _batches(log: Log, part: PartInfo, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def read_batches(log: Log, part: PartInfo, columns: list[str] | None = None) -> Iterator[pa.Table]:
     try:
         with log.open(part) as file, pq.ParquetFile(map_file(file)) as source:
             for batch in source.iter_batches(_BATCH, columns=columns or SCHEMA.names):
