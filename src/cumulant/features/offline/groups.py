@@ -72,11 +72,11 @@ def reach_us(measure: Measure) -> int | None:
 
 def groups_of(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:
     """The groups of a plan, in the order in which its features first need them; made once and kept with the plan."""
-    kept = vars(plan)
-    if _GROUPS not in kept:
-        kept[_GROUPS] = _make_groups(plan)
-    found: tuple[MeasureGroup, ...] = kept[_GROUPS]
-    return found
+    derived = vars(plan)
+    if _GROUPS not in derived:
+        derived[_GROUPS] = _make_groups(plan)
+    groups: tuple[MeasureGroup, ...] = derived[_GROUPS]
+    return groups
 
 
 def _make_groups(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:
@@ -100,9 +100,9 @@ def _group(
         if node is None:
             slots[name] = -1
             continue
-        one = identity(node)
-        values.setdefault(one, node)
-        slots[name] = list(values).index(one)
+        read = identity(node)
+        values.setdefault(read, node)
+        slots[name] = list(values).index(read)
     return MeasureGroup(
         number=number,
         source=key[0],
