@@ -16,6 +16,11 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
 
+# Tests run beside each other: threads that wait for each other in a loop keep the processors from those that compute.
+# OpenMP's threads stay as many as they are; products of matrices are small here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # What a server keeps for its user is no part of the home of whoever runs the tests.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "cumulant-e2e-cache")
 

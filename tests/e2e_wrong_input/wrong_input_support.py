@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ HEADER = ("id", "amount", "kind", "late")
 
 def orders(count: int = 300, *, seed: int = 1) -> list[tuple[Any, ...]]:
     """[count] rows of `HEADER`; lateness can be learned from amount and kind."""
+    return list(_orders(count, seed))
+
+
+@functools.cache
+def _orders(count: int, seed: int) -> list[tuple[Any, ...]]:
     dice, rows = random.Random(seed), []
     for number in range(count):
         amount, kind = dice.random() * 100, dice.choice("xyz")

@@ -110,10 +110,11 @@ class PredictAt(msgspec.Struct, frozen=True):
     offset_us: int = 0
 
 
-class FeaturePlan(msgspec.Struct, frozen=True):
+class FeaturePlan(msgspec.Struct, frozen=True, dict=True):
     """Everything needed to compute features for rows of the `entity` source, offline or online.
 
-    `features` are in dependency order; `request` are the raw fields a caller sends.
+    `features` are in dependency order; `request` are the raw fields a caller sends. What is derived from a plan may be
+    kept in its `__dict__`, which is no part of what is equal or stored.
     """
 
     entity: str

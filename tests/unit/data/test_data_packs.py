@@ -98,8 +98,8 @@ def test_packed_files_give_what_files_alone_give(place, monkeypatch, seed):
     """Also where files are added in any order, changed, deleted, moved and copied."""
     rng = np.random.default_rng(seed)
     packed = single = None
-    names = [f"in/{name:03}.csv" for name in rng.permutation(90)]
-    for name in names[:50]:
+    names = [f"in/{name:03}.csv" for name in rng.permutation(60)]
+    for name in names[:36]:
         place.write(name, csv_text(rng, int(name[3:6])))
     for step in range(4):
         packed = place.ingest(previous=packed, **DECLARED)
@@ -116,7 +116,7 @@ def test_packed_files_give_what_files_alone_give(place, monkeypatch, seed):
         moved = sorted((place.root / "in").iterdir())[int(rng.integers(20))]
         moved.rename(moved.with_name(f"{moved.stem}-moved.csv"))
         place.write(f"in/copy-{step}.csv", sorted((place.root / "in").iterdir())[5].read_bytes())
-        for name in names[50 + 10 * step : 60 + 10 * step]:
+        for name in names[36 + 6 * step : 42 + 6 * step]:
             place.write(name, csv_text(rng, int(name[3:6])))
 
 

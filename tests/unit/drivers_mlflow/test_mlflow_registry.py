@@ -313,6 +313,19 @@ with registry.run("flights", "another", key="r9") as run:
 """
 
 
+def test_no_installed_package_is_looked_for(registry, place, monkeypatch):
+    """MLflow looks for mismatches in all packages of the environment, which takes up to a second, and only warns."""
+    from mlflow.utils import environment, requirements_utils
+
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    before = dict(vars(environment))
+    folder = servable(place / "fast")
+    with registry.run("flights", "train", key="run-fast") as run:
+        registry.register(run, "fast", folder, FRAME, tags={}, key="model-fast")
+    assert requirements_utils._MODULES_TO_PACKAGES is None
+    assert vars(environment) == before
+
+
 def test_a_copy_reads_and_writes_its_own_artifacts(registry, registered, place, tmp_path):
     def files(state):
         return {path.relative_to(state) for path in (state / "mlartifacts").rglob("*") if path.is_file()}

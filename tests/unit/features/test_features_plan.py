@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import DefinitionError, NotFoundError, NotKnownYetError
@@ -207,3 +208,12 @@ def test_groups_share_key_and_time_of_entry() -> None:
     )
     assert [sorted(group.measures) for group in groups_of(made)] == [["a_1d", "b_7d"], ["c_1d"], ["d_1d"]]
     assert [group.span_us // HOUR for group in groups_of(made)] == [168, 24, 24]
+
+
+def test_the_groups_of_a_plan_are_made_once_and_are_no_part_of_it() -> None:
+    made, equal = (plan(a=flights.by("carrier").count(window="1d")) for _ in range(2))
+    stored = msgspec.json.encode(made)
+    assert groups_of(made) is groups_of(made)
+    assert (made, msgspec.json.encode(made)) == (equal, stored)
+    sooner = msgspec.structs.replace(made, features=())
+    assert groups_of(sooner) == ()

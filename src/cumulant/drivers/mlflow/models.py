@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def save(
     model: Any,
 ) -> None:
     """Write the model's files to `folder`, in MLflow's own layout."""
-    with engine(description.name) as mlflow:
+    with engine(description.name) as mlflow, _without_warnings_of_packages():
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(_WRAPPER),
@@ -86,6 +87,23 @@ def save(
         )
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
+
+
+@contextmanager
+def _without_warnings_of_packages() -> Iterator[None]:
+    """Without MLflow's search of all installed packages, up to a second, for a warning that its logger drops."""
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    original = getattr(environment, name, None)
+    if original is None:  # another version of MLflow
+        yield
+        return
+    setattr(environment, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, original)
 
 
 def _example(described: Servable | GraphServable, example: pd.DataFrame) -> pd.DataFrame | None:

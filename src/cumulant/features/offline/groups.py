@@ -17,6 +17,8 @@ from cumulant.features.definition.known_time import EntryRule
 Measure = Window | Lookup
 #: changes with the order of events that become known at one moment (`row_order`)
 ORDER_RULE = 2
+#: where a plan keeps its groups
+_GROUPS = "measure_groups"
 
 
 class MeasureGroup(msgspec.Struct, frozen=True, dict=True):
@@ -69,7 +71,15 @@ def reach_us(measure: Measure) -> int | None:
 
 
 def groups_of(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:
-    """The groups of a plan, in the order in which its features first need them."""
+    """The groups of a plan, in the order in which its features first need them; made once and kept with the plan."""
+    derived = vars(plan)
+    if _GROUPS not in derived:
+        derived[_GROUPS] = _make_groups(plan)
+    groups: tuple[MeasureGroup, ...] = derived[_GROUPS]
+    return groups
+
+
+def _make_groups(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:
     measures: dict[tuple[str, tuple[str, ...], EntryRule], dict[str, Measure]] = {}
     for spec in plan.features:
         measure = spec.window or spec.lookup
@@ -90,8 +100,9 @@ def _group(
         if node is None:
             slots[name] = -1
             continue
-        values.setdefault(identity(node), node)
-        slots[name] = list(values).index(identity(node))
+        read = identity(node)
+        values.setdefault(read, node)
+        slots[name] = list(values).index(read)
     return MeasureGroup(
         number=number,
         source=key[0],

@@ -11,9 +11,11 @@ from cumulant.core.errors import DataError
 
 SECONDS = 120
 #: one thread is enough for two rows, and many would wait for each other on a busy machine
+#: (importing what a tree library can do without takes four fifths of the time of a child)
 _ALONE = """
-import os
+import os, sys
 os.environ["OMP_NUM_THREADS"] = "1"
+sys.modules.update(dict.fromkeys(("matplotlib", "pandas", "sklearn")))
 from cumulant.core.system.memory import bounded_memory
 bound = bounded_memory()
 bound.__enter__()
