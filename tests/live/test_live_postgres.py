@@ -273,10 +273,12 @@ def test_a_wait_outlives_a_restart(server, journal):
 
 class CutAtCommit:
     """Between client and server; passes the next COMMIT on, or not, and cuts the connection before the answer, after
-    `meanwhile`."""
+    `meanwhile`, until whose end it passes no new connection on."""
 
     def __init__(self, port, *, passes, meanwhile=lambda: None):
         self._target, self._passes, self._meanwhile, self.armed = port, passes, meanwhile, False
+        self._accepts = threading.Event()
+        self._accepts.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -285,6 +287,7 @@ class CutAtCommit:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._accepts.wait(60)
                 try:
                     server = socket.create_connection(("127.0.0.1", self._target))
                 except ConnectionError:  # it is down
@@ -298,7 +301,9 @@ class CutAtCommit:
             while data := client.recv(65536):
                 if self.armed and b"COMMIT\0" in data:
                     self.armed = False
+                    self._accepts.clear()
                     self._meanwhile()
+                    self._accepts.set()
                     client.shutdown(socket.SHUT_RDWR)
                     if self._passes:
                         server.sendall(data)
