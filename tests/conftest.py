@@ -17,8 +17,8 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
 
 # Tests run beside each other: threads that wait for each other in a loop keep the processors from those that compute.
-# OpenMP's threads stay as many as they are; products of matrices are small here.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# OpenMP's threads stay as many as they are, and sleep soon; products of matrices are small here.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What a server keeps for its user is no part of the home of whoever runs the tests.

@@ -1,4 +1,4 @@
-"""How often garbage is collected in the process of a command, and how many threads numpy starts in it."""
+"""How often garbage is collected in the process of a command, how many threads numpy starts in it, and how they wait."""
 
 from __future__ import annotations
 
@@ -37,6 +37,20 @@ def test_a_short_command_computes_on_one_thread(line: str, given: str | None, th
     command = [sys.executable, "-c", program, *line.split()]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.split()[-1] == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LightGBM has another OpenMP there")
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_of_a_training_soon_sleep_where_they_wait(given: dict[str, str], spins: str, tmp_path: Path) -> None:
+    program = PROGRAM.replace("print(gc.get_threshold()[0], file=sys.stderr)", "__import__('lightgbm')")
+    env = {key: value for key, value in os.environ.items() if key not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    command = [sys.executable, "-c", program, "data", "validate"]
+    env |= given | {"OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 def test_what_lives_at_the_end_is_not_collected_and_functions_at_exit_run(tmp_path: Path) -> None:
