@@ -1,5 +1,5 @@
-"""Settings of a command's process: how often the garbage collector runs, and how many threads numpy starts, and how
-long those of OpenMP wait awake.
+"""Settings of a command's process: how often the garbage collector runs, how many threads numpy starts, and how long
+those of OpenMP wait awake.
 
 Commands that only read and render create no garbage cycles; looking for them took 15 to 50 ms.
 """
@@ -29,8 +29,8 @@ def collect_rarely() -> None:
 
 
 def prepare_for(action: str | None) -> None:
-    """Python's own rule of collecting, unless the command of this action is short: it computes on one thread too, as
-    starting numpy's threads takes it 15 ms and more with each processor of the machine.
+    """Python's own rule of collecting, and threads of OpenMP that soon sleep, unless the command of this action is
+    short: it computes on one thread, as starting numpy's takes it 15 ms and more with each processor of the machine.
     """
     if action is not None and action.endswith(_SHORT):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

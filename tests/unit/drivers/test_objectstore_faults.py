@@ -9,6 +9,7 @@ from threading import Thread
 import pytest
 
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, NotFoundError, StorageError
+from cumulant.testing.servers.programs import free_port
 
 obstore = pytest.importorskip("obstore.store", reason='pip install "cumulant[objects]"')
 
@@ -55,12 +56,6 @@ def fault(endpoint, kind, **client):
     text = caught.value.full_text
     assert not any(word in text for word in ("Generic", "retries", "Debug", "performing", "<"))
     return caught.value
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_store_that_does_not_run_is_named_with_its_address_and_what_to_check():

@@ -77,7 +77,9 @@ def hosts_table(hosts: Sequence[HostReport]) -> RenderableType:
         grid.add_column(name, overflow="fold")
     for report in hosts:
         served = [f"{server.version}{'' if server.ready else ' (not ready)'}" for server in report.servers]
-        trouble = Text(clean("; ".join(_troubles(report))), style="red")
+        trouble = Text(
+            clean("; ".join(filter(None, [*_troubles(report), silence(report, datetime.now(UTC))]))), style="red"
+        )
         grid.add_row(clean(report.host), ", ".join(report.roles), ", ".join(served), trouble)
     return grid
 
@@ -88,7 +90,7 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
         {
             "host": report.host,
             "roles": report.roles,
-            "trouble": "; ".join(filter(None, [report.trouble, *_process_troubles(report)])) or None,
+            "trouble": "; ".join(_troubles(report)) or None,
             "at": None if report.status is None else report.status.at,
             "servers": [
                 {"version": server.version, "url": server.endpoint, "ready": server.ready, "restarts": server.restarts}
@@ -101,13 +103,9 @@ def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
 
 
 def _troubles(report: HostReport) -> list[str]:
-    return list(filter(None, [report.trouble, *_process_troubles(report), silence(report, datetime.now(UTC))]))
-
-
-def _process_troubles(report: HostReport) -> list[str]:
-    """What the processes of a machine cannot do, each once: its servers use the same stores."""
+    """What a machine and its processes cannot do, each once: its servers use the same stores."""
     children = () if report.status is None else report.status.children
-    return list(dict.fromkeys(child.trouble for child in children if child.trouble))
+    return [text for text in dict.fromkeys([report.trouble, *(child.trouble for child in children)]) if text]
 
 
 def silence(report: HostReport, now: datetime) -> str:

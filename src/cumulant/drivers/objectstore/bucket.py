@@ -16,7 +16,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.drivers.objectstore.faults import NO_BUCKET, explain
+from cumulant.drivers.objectstore.faults import ENDPOINTS, NO_BUCKET, explain
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -46,7 +46,6 @@ _SETTINGS = {
         "AZURE_SKIP_SIGNATURE",
     ),
 }
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
 _CHUNK = 8 * 1024 * 1024
 #: a call that the store refuses or does not answer is repeated: after 20 ms, then after 1.5 times as long on average
 _RETRY = {
@@ -174,7 +173,7 @@ def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None 
     config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _get_secret(secrets, name)) is not None}
     if region is not None and scheme == "s3":
         config["AWS_REGION"] = region
-    insecure = any(config.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    insecure = config.get(ENDPOINTS.get(scheme, ""), "").startswith("http://")
     # Any: each cloud's settings have a type of their own.
     settings: dict[str, Any] = {
         "config": {name.lower(): value for name, value in config.items()},

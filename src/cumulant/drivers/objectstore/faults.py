@@ -36,8 +36,8 @@ _CAUSES = (
     (re.compile(r"InvalidContentType"), "it does not speak TLS"),
     (re.compile(r"InvalidCertificate|UnknownIssuer"), "its certificate is not trusted"),
 )
-#: names of the address and of the credentials, as secrets or variables
-_ENDPOINT = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+#: names of the address and of the credentials, by scheme, as secrets or variables
+ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
 _IDENTITY = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_SERVICE_ACCOUNT_KEY",
@@ -69,7 +69,7 @@ def explain(error: Exception, where: str) -> CumulantError:
             subject=where,
             hint=f"set {_IDENTITY.get(scheme, 'them')} as secrets or variables",
         )
-    return _unreachable(text, where, _ENDPOINT.get(scheme, "its address"))
+    return _unreachable(text, where, ENDPOINTS.get(scheme, "its address"))
 
 
 def _unreachable(text: str, where: str, endpoint: str) -> EngineUnavailableError:

@@ -97,6 +97,8 @@ class ManyRows:
         self._times = np.frombuffer(b"".join(times), dtype=np.int64)
         self._moments = np.array(moments, dtype=np.int64)
         self._enters = np.array([_NEVER if own.enters is None else own.enters for own in self._own], dtype=np.int64)
+        #: which rows enter at all; None for none
+        self._entering: Flags | None = enter if (enter := self._enters != _NEVER).any() else None
         reaches = dict.fromkeys(each.reach for each in group.measures)
         limited = [reach for reach in reaches if reach is not None]
         ends = self._until([self._moments, *(self._moments - reach for reach in limited)])
@@ -176,10 +178,10 @@ class ManyRows:
 
     def _joining(self, reach: int | None) -> Flags | None:
         """Which rows join their own range; None where no row enters at all."""
-        if all(own.enters is None for own in self._own):
-            return None
-        joins: Flags = self._enters != _NEVER
-        return joins if reach is None else joins & (self._enters > self._moments - reach)
+        if self._entering is None or reach is None:
+            return self._entering
+        joins: Flags = self._entering & (self._enters > self._moments - reach)
+        return joins
 
     def _until(self, moments: Sequence[Ints]) -> list[Ints]:
         """For each row the position after its entity's last event up to its moment, of several moments a row."""
@@ -207,7 +209,7 @@ class ManyRows:
 
     def _own_values(self, packing: _Packing, slots: Slots) -> tuple[Numbers | None, Flags | None]:
         """The rows' own values, of each slot once for each window, and which there are; None where no row has one."""
-        if all(own.enters is None for own in self._own):
+        if self._entering is None:
             return None, None
         values = [[own.values[slot] if own.values else None for own in self._own] for slot in slots]
         exists = np.array([[value is not None for value in of_slot] for of_slot in values], dtype=np.bool_)
