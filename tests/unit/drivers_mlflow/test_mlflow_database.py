@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
+from contextlib import closing
 
 import pytest
 
 from cumulant.drivers.mlflow.database import follow_artifacts, make_database
+from cumulant.drivers.mlflow.empty_tables import EmptyTables
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow
 
@@ -104,3 +107,63 @@ def test_a_database_whose_artifacts_are_elsewhere_stays_as_it_is(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     follow_artifacts(tmp_path / "link" / "mlflow.db", tmp_path / "link" / "mlartifacts")
     assert place_of(database).endswith("/elsewhere/mlruns/0")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def everything(database):
+    with closing(sqlite3.connect(database)) as opened:
+        return sorted(opened.iterdump())
+
+
+def test_the_tables_of_the_next_project_are_those_that_mlflow_made(tmp_path, cache, monkeypatch):
+    begun = int(time.time() * 1000)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_database(tmp_path / name / "mlflow.db", tmp_path / name / "mlartifacts")
+        monkeypatch.setattr("mlflow.store.db.utils._upgrade_db", lambda _: pytest.fail("MLflow made them again"))
+    first, second = (everything(tmp_path / name / "mlflow.db") for name in ("one", "two"))
+    assert [one for one in second if one not in first] == [one for one in second if 'INTO "experiments"' in one]
+    assert place_of(tmp_path / "two" / "mlflow.db") == f"{(tmp_path / 'two' / 'mlartifacts').as_uri()}/0"
+    with closing(sqlite3.connect(tmp_path / "two" / "mlflow.db")) as opened:
+        (created, updated) = opened.execute("SELECT creation_time, last_update_time FROM experiments").fetchone()
+    assert created == updated >= begun
+    assert (tmp_path / "two" / "mlartifacts").is_dir()
+
+
+def test_tables_that_are_not_whole_or_that_others_can_write_are_not_read(cache):
+    empty, content = EmptyTables(), bytes(range(256)) * 40
+    assert empty.read() is None
+    empty.keep(content)
+    (kept,) = (cache / "cumulant" / "mlflow").iterdir()
+    whole = kept.read_bytes()
+    assert empty.read() == EmptyTables().read() == content
+    for damaged in (whole[:5000] + b"x" + whole[5001:], whole[:5000], b""):
+        kept.write_bytes(damaged)
+        assert empty.read() is None
+    kept.write_bytes(whole)
+    kept.parent.chmod(0o770)
+    assert empty.read() is None
+
+
+def test_tables_of_few_versions_of_mlflow_are_kept_and_only_the_installed_one_s_are_read(cache, monkeypatch):
+    for number in range(5):
+        monkeypatch.setattr("mlflow.version.VERSION", f"3.{number}")
+        assert EmptyTables().read() is None
+        EmptyTables().keep(bytes([number]))
+        assert EmptyTables().read() == bytes([number])
+    assert len(list((cache / "cumulant" / "mlflow").iterdir())) == 3
+
+
+def test_where_no_tables_can_be_kept_nothing_happens(tmp_path, cache, monkeypatch):
+    cache.touch()
+    EmptyTables().keep(b"content")
+    assert EmptyTables().read() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    EmptyTables().keep(b"content")
+    assert EmptyTables().read() is None

@@ -17,20 +17,24 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, UsageError, not_found
 from cumulant.core.system.atomic_files import storage_errors
+from cumulant.drivers.mlflow.artifacts import copy_files, open_artifacts
 from cumulant.drivers.mlflow.database import follow_artifacts, make_database
 from cumulant.drivers.mlflow.engine import engine, use_uri
-from cumulant.drivers.mlflow.location import locate
+from cumulant.drivers.mlflow.location import BUCKETS, locate
 from cumulant.drivers.mlflow.models import log_model
+from cumulant.drivers.mlflow.postgres_schema import make_schema
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
-from cumulant.drivers.mlflow.tables import Tables, model_version
+from cumulant.drivers.mlflow.tables import PostgresTables, Tables, model_version
 from cumulant.ports.registry import MODEL_URI, About, ModelVersion
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cumulant.ports.artifacts import Artifacts
     from cumulant.ports.registry import Origin, RunLog
+    from cumulant.ports.secrets import Secrets
 
 #: a logged model by its own id, which is no registered name
 _LOGGED = re.compile(r"models:/m-[0-9a-f]{32}")
@@ -41,9 +45,10 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRegistry:
-    """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow is imported on first use.
+    """`mlflow+sqlite:///PATH/mlflow.db`, `mlflow+postgresql://HOST/DATABASE?artifacts=URL`, `https://HOST` or
+    `databricks`. MLflow is imported on first use.
 
-    A SQLite file is read without MLflow (`tables`), and so is a server (`rest`); MLflow alone writes.
+    A database is read without MLflow (`tables`), and so is a server (`rest`); MLflow alone writes.
 
     Raises:
         UsageError: an address of another kind, or a name that MLflow refuses.
@@ -51,8 +56,8 @@ class MlflowRegistry:
         StorageError: no space, or a place that cannot be written.
     """
 
-    def __init__(self, url: str) -> None:
-        self._location = locate(url)
+    def __init__(self, url: str, *, secrets: Secrets | None = None) -> None:
+        self._location, self._secrets = locate(url), secrets
 
     @property
     def tracking_uri(self) -> str:
@@ -63,10 +68,15 @@ class MlflowRegistry:
     def _client(self) -> Any:
         location = self._location
         check_reachable(location.tracking_uri)  # MLflow itself retries for 15 seconds
-        with engine(location.tracking_uri) as mlflow:
+        with engine(location.name) as mlflow:
             if location.database is not None and location.artifacts is not None:
                 make_database(location.database, location.artifacts)
                 follow_artifacts(location.database, location.artifacts)
+            if location.postgres is not None:
+                from cumulant.drivers.mlflow.artifact_repositories import use_stores  # it imports MLflow
+
+                use_stores(location.tracking_uri, self._secrets)
+                make_schema(location.postgres)
             return mlflow.MlflowClient(location.tracking_uri)
 
     def _engine(self, subject: str) -> AbstractContextManager[ModuleType]:
@@ -96,9 +106,10 @@ class MlflowRegistry:
             return str(experiment.experiment_id)
 
     def _artifacts(self, experiment: str) -> str | None:
-        if self._location.artifacts is None:
-            return None
-        return (self._location.artifacts / re.sub(r"[^\w\-.]", "_", experiment)).as_uri()
+        name = re.sub(r"[^\w\-.]", "_", experiment)
+        if self._location.postgres is not None:
+            return f"{self._location.postgres.artifacts}/{name}"
+        return None if self._location.artifacts is None else (self._location.artifacts / name).as_uri()
 
     def register(
         self,
@@ -155,7 +166,9 @@ class MlflowRegistry:
         return Tables(location.database)
 
     @cached_property
-    def _reader(self) -> Tables | Rest | None:
+    def _reader(self) -> Tables | PostgresTables | Rest | None:
+        if self._location.postgres is not None:
+            return PostgresTables(self._location.postgres)
         return self._tables if self._location.database is not None else Rest(self._location.tracking_uri)
 
     def models(self) -> Iterator[str]:
@@ -229,6 +242,9 @@ class MlflowRegistry:
         target = into / f"{version.name}-{version.version}"
         with ExitStack() as opened:
             folder = self._tables.folder(version) if self._tables else None
+            if folder is None and (stored := self._stored(version)) is not None:
+                folder = Path(opened.enter_context(TemporaryDirectory()))
+                copy_files(stored, folder)
             if folder is None:
                 folder = Path(opened.enter_context(TemporaryDirectory()))
                 mlflow = opened.enter_context(self._engine(version.uri))
@@ -241,6 +257,13 @@ class MlflowRegistry:
                 raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)
             _copy_servable(servable.parent, target, version.version)
         return target
+
+    def _stored(self, version: ModelVersion) -> Artifacts | None:
+        """The files of a version in an object store, read without MLflow."""
+        address = self._reader.storage(version) if isinstance(self._reader, PostgresTables) else None
+        if address is None or not address.startswith(BUCKETS):
+            return None
+        return open_artifacts(address, self._secrets)
 
     def download(self, uri: str, into: Path) -> Path:
         """Download the folder of an MLflow model of any kind, below `into`."""

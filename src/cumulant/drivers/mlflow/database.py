@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import AbstractContextManager, closing
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.request import url2pathname
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.system.locks import lock_file
+from cumulant.drivers.mlflow.empty_tables import EmptyTables
 
 #: columns with absolute locations of artifacts
 _LOCATIONS = (
@@ -29,7 +31,8 @@ def make_database(database: Path, artifacts: Path) -> None:
     """Create MLflow's tables, unless the file exists.
 
     MLflow creates them one after another, each in a transaction of its own, and cannot continue with some of them. So
-    they are created in a temporary file and renamed, by one process at a time.
+    they are created in a temporary file and renamed, by one process at a time. An empty database is kept for the user's
+    next project.
 
     Raises:
         EngineUnavailableError: another process has been creating them for too long.
@@ -43,10 +46,31 @@ def make_database(database: Path, artifacts: Path) -> None:
         draft = database.with_name(f".{database.name}.new")
         for stale in (draft, *(draft.with_name(f"{draft.name}-{part}") for part in ("journal", "wal", "shm"))):
             stale.unlink(missing_ok=True)
-        module = import_module("mlflow.store.tracking.sqlalchemy_store")
-        store = module.SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", artifacts.as_uri())
-        store.engine.dispose()
+        empty = EmptyTables()
+        content = empty.read()
+        if content is None:
+            module = import_module("mlflow.store.tracking.sqlalchemy_store")
+            store = module.SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", artifacts.as_uri())
+            store.engine.dispose()
+            empty.keep(draft.read_bytes())
+        else:
+            _copy_tables(content, draft, artifacts)
         draft.rename(database)
+
+
+def _copy_tables(content: bytes, draft: Path, artifacts: Path) -> None:
+    """A database of tables that MLflow has made for another project. Raises OSError."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    draft.write_bytes(content)
+    now = time.time_ns() // 1_000_000
+    try:
+        with closing(sqlite3.connect(draft, timeout=_WAIT)) as opened, opened:
+            opened.execute(
+                "UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?",
+                (f"{artifacts.as_uri()}/0", now, now),
+            )
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error
 
 
 def follow_artifacts(database: Path, artifacts: Path) -> None:

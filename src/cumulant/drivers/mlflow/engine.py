@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from cumulant.core.errors import (
@@ -48,6 +50,11 @@ _STORE_ERRORS = {
     "google.api_core.exceptions": ("GoogleAPIError",),
     "azure.core.exceptions": ("AzureError",),
 }
+_OTHER_TABLES = re.compile(r"out-of-date database schema \(found version (\w+)")
+_UPGRADE = (
+    "back up the database; then, once for all machines, `mlflow db upgrade` with its address: sqlite:///FILE or "
+    "'postgresql+psycopg://USER:PASSWORD@HOST/DATABASE?options=-csearch_path%3DSCHEMA'"
+)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -74,6 +81,8 @@ def load_mlflow() -> ModuleType:
         logging.getLogger(logger).setLevel(logging.ERROR)
     # It logs a traceback of each error that it raises; the error itself is mapped to ours.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # Metrics that a run has already are refused by the database, and MLflow then writes the others.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     return mlflow
 
 
@@ -101,6 +110,12 @@ def engine(subject: str) -> Iterator[ModuleType]:
                 f"the store of the registry's files does not answer as it should: {error}",
                 subject=subject,
                 hint="check that the tracking server and the store of its artifacts run, then try again",
+            ) from error
+        except ModuleNotFoundError as error:  # of MLflow's class for the address of a run's files
+            raise StorageError(
+                f"MLflow needs the Python package {error.name} for {subject}, and it is not installed",
+                subject=subject,
+                hint=f"pip install {error.name}, or move the files to a bucket: s3:// or gs://",
             ) from error
         except OSError as error:
             raise _storage_error(error.strerror or str(error), subject) from error
@@ -147,6 +162,8 @@ def _storage_error(reason: str, subject: str) -> StorageError:
 
 def _explain(error: Exception, subject: str) -> CumulantError:
     code, text = getattr(error, "error_code", ""), str(getattr(error, "message", error))
+    if (other := _OTHER_TABLES.search(text)) is not None:
+        return _other_tables(other[1], subject)
     text = text.removeprefix(f"{code}: ").strip()
     match code:
         case "RESOURCE_DOES_NOT_EXIST" | "NOT_FOUND" | "ENDPOINT_NOT_FOUND":
@@ -157,5 +174,19 @@ def _explain(error: Exception, subject: str) -> CumulantError:
             hint = "set MLFLOW_TRACKING_TOKEN, or a user and password, as MLflow describes"
             return UsageError(f"MLflow gives no access to {subject}: {text}", subject=subject, hint=hint)
         case _:
-            hint = "check that the tracking server runs and that its address is right"
+            hint = "check that its server or database runs and that the address is right"
             return EngineUnavailableError(f"MLflow does not answer for {subject}: {text}", subject=subject, hint=hint)
+
+
+def _other_tables(revision: str, subject: str) -> StorageError:
+    """The error of tables of another version of MLflow, which says of all of them that they are out of date."""
+    migrations = Path(str(load_mlflow().__file__)).parent / "store" / "db_migrations" / "versions"
+    if any(migrations.glob(f"{revision}_*.py")):
+        when, hint = "an earlier", _UPGRADE
+    else:
+        when, hint = "a later", "install the version of mlflow that the other machines have"
+    return StorageError(
+        f"the registry's tables are of {when} version of MLflow than the one that is installed here",
+        subject=subject,
+        hint=hint,
+    )

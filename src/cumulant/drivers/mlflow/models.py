@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,9 +37,10 @@ def log_model(
     A model that was logged completely under the same key is reused.
     """
     experiment_id, run_id = run
-    logged = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
-    if logged:
-        return str(logged[0].model_id)
+    # Not by its status in the query too, which MLflow compares as a text with a number.
+    for logged in client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"):
+        if str(logged.status) == "READY":
+            return str(logged.model_id)
     text = (servable / "servable.json").read_bytes()
     kind: type[Servable | GraphServable] = Servable
     if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
@@ -89,21 +92,55 @@ def save(
         shutil.rmtree(cache, ignore_errors=True)
 
 
+class _PackageSearch:
+    """MLflow's function that searches all installed packages, replaced by one that spares some threads that search.
+
+    It is replaced from the begin of the first block, in any thread, to the end of the last.
+    """
+
+    name = "warn_dependency_requirement_mismatches"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: of each block
+        self._threads: list[int] = []
+        self._original: Callable[[list[str]], None] | None = None
+
+    def begin(self, module: ModuleType) -> None:
+        with self._lock:
+            if not self._threads:
+                self._original = getattr(module, self.name)
+                setattr(module, self.name, self._search)
+            self._threads.append(threading.get_ident())
+
+    def end(self, module: ModuleType) -> None:
+        with self._lock:
+            self._threads.remove(threading.get_ident())
+            if not self._threads and getattr(module, self.name) == self._search:
+                setattr(module, self.name, self._original)
+
+    def _search(self, requirements: list[str]) -> None:
+        if self._original is not None and threading.get_ident() not in self._threads:
+            self._original(requirements)
+
+
+#: the function belongs to the process, and so does the list of those who replace it
+_SEARCH = _PackageSearch()
+
+
 @contextmanager
 def _without_warnings_of_packages() -> Iterator[None]:
     """Without MLflow's search of all installed packages, up to a second, for a warning that its logger drops."""
     from mlflow.utils import environment
 
-    name = "warn_dependency_requirement_mismatches"
-    original = getattr(environment, name, None)
-    if original is None:  # another version of MLflow
+    if not hasattr(environment, _SEARCH.name):  # another version of MLflow
         yield
         return
-    setattr(environment, name, lambda _: None)
+    _SEARCH.begin(environment)
     try:
         yield
     finally:
-        setattr(environment, name, original)
+        _SEARCH.end(environment)
 
 
 def _example(described: Servable | GraphServable, example: pd.DataFrame) -> pd.DataFrame | None:

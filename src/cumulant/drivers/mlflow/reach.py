@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cumulant.core.errors import EngineUnavailableError, UsageError
+from cumulant.drivers.mlflow.location import SUBJECT
 
 #: seconds for each address of the host; most have two
 _WAIT = 1.4
@@ -24,15 +25,15 @@ def check_reachable(tracking_uri: str) -> None:
         parts = urlsplit(tracking_uri)
         host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError as error:
-        raise _address_error(tracking_uri) from error
+        raise _address_error() from error
     if port is None or (parts.scheme in getproxies() and host and not proxy_bypass(host)):
         return
     if not host:
-        raise _address_error(tracking_uri)
+        raise _address_error()
     try:
         socket.create_connection((host, port), timeout=_WAIT).close()
     except OSError as error:
-        hint = "check that the tracking server runs and that its address is right, then try again"
+        hint = "check that its server runs and that the address is right, then try again"
         where = f"{host}:{port}"
         raise EngineUnavailableError(
             f"MLflow does not answer at {where}: {error.strerror or error}",
@@ -41,6 +42,7 @@ def check_reachable(tracking_uri: str) -> None:
         ) from error
 
 
-def _address_error(tracking_uri: str) -> UsageError:
+def _address_error() -> UsageError:
+    """Without the address, which may have a password."""
     hint = "write https://HOST or http://HOST:PORT"
-    return UsageError("the address of the MLflow tracking server names no host", subject=tracking_uri, hint=hint)
+    return UsageError("the address of the MLflow tracking server names no host", subject=SUBJECT, hint=hint)

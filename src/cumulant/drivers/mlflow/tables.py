@@ -1,8 +1,8 @@
-"""A reader of a registry in a SQLite file, from MLflow's own tables: importing MLflow takes seconds of CPU.
+"""Readers of a registry from MLflow's own tables: importing MLflow takes seconds of CPU.
 
-Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
-way (another schema, several workspaces) gives None: MLflow's client then reads it, or raises its error. One that stays
-locked raises EngineUnavailableError: the client would wait as long again for the same.
+Only columns that MLflow has had since it has aliases are read, and nothing is written. A database that cannot be read
+this way (another schema, several workspaces) gives None: MLflow's client then reads it, or raises its error. A SQLite
+file that stays locked, and a server that does not answer, raise an error: the client would wait as long again.
 """
 
 from __future__ import annotations
@@ -10,28 +10,39 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.drivers.mlflow.location import PostgresTablesLocation, load_psycopg
+from cumulant.drivers.mlflow.postgres_connection import connect, has_tables
 from cumulant.ports.registry import ModelVersion
 
 Result = TypeVar("Result")
+Row = tuple[Any, ...]
+#: the rows of a query; its parameters are written `?`
+Query = Callable[[str, Sequence[object]], list[Row]]
 #: the stage of a version that was deleted
 _DELETED = "Deleted_Internal"
+_COLUMNS = (
+    "SELECT column_name::text FROM information_schema.columns"
+    " WHERE table_schema = current_schema() AND table_name = 'registered_models'"
+)
 #: the bits of an SQLite error code of its kind
 _PRIMARY = 0xFF
 
 
 class Tables(msgspec.Struct, frozen=True):
+    """Those of a SQLite file."""
+
     database: Path
     #: seconds to wait for a lock
     wait: float = 10.0
@@ -55,14 +66,14 @@ class Tables(msgspec.Struct, frozen=True):
         """The folder of a run's files, where they lie in the file system; it may not be there yet."""
         return _folder(self._read(partial(_artifacts, run_id)))
 
-    def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
+    def _read(self, read: Callable[[Query], Result | None]) -> Result | None:
         """The result of `read` on one state of the file; None if the file cannot be read this way."""
         try:
             with closing(
                 sqlite3.connect(f"{self.database.as_uri()}?mode=ro", self.wait, isolation_level=None, uri=True)
             ) as opened:
                 opened.execute("BEGIN")
-                return read(opened)
+                return read(lambda text, values: opened.execute(text, tuple(values)).fetchall())
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
                 raise EngineUnavailableError(
@@ -73,44 +84,85 @@ class Tables(msgspec.Struct, frozen=True):
             return None
 
 
-def _in_default_workspace(
-    read: Callable[[sqlite3.Connection], Result | None],
-) -> Callable[[sqlite3.Connection], Result | None]:
-    """`read`, or None where models of another workspace than the default one are registered."""
+class PostgresTables(msgspec.Struct, frozen=True):
+    """Those of a schema of a PostgreSQL database."""
 
-    def checked(opened: sqlite3.Connection) -> Result | None:
-        columns = {row[1] for row in opened.execute("PRAGMA table_info(registered_models)")}
-        if "workspace" in columns:
-            query = "SELECT 1 FROM registered_models WHERE workspace IS NOT 'default' LIMIT 1"
-            if opened.execute(query).fetchone() is not None:
+    location: PostgresTablesLocation
+
+    def models(self) -> list[str] | None:
+        absent: list[str] = []
+        return self._read(_in_default_workspace(_models, _COLUMNS), absent)
+
+    def versions(self, name: str) -> list[ModelVersion] | None:
+        absent: list[ModelVersion] = []
+        return self._read(_in_default_workspace(partial(_versions, name), _COLUMNS), absent)
+
+    def metrics(self, run_id: str) -> dict[str, float] | None:
+        """The last value of each metric of a run that exists."""
+        return self._read(partial(_metrics, run_id), None)
+
+    def storage(self, version: ModelVersion) -> str | None:
+        """The address of a version's files."""
+        return self._read(_in_default_workspace(partial(_storage, version), _COLUMNS), None)
+
+    def _read(self, read: Callable[[Query], Result | None], absent: Result | None) -> Result | None:
+        """The result of `read` on one state of the tables, `absent` where there are none yet; None if they cannot be
+        read this way.
+
+        Raises:
+            EngineUnavailableError, UsageError, StorageError: as `connect`; MLflow's client would fail too.
+        """
+        psycopg = load_psycopg()
+        try:
+            with connect(self.location) as opened:
+                if not has_tables(opened, self.location):
+                    return absent
+                opened.read_only, opened.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
+
+                def query(text: str, values: Sequence[object]) -> list[Row]:
+                    return list(opened.execute(text.replace("?", "%s"), tuple(values)).fetchall())
+
+                with opened.transaction():
+                    return read(query)
+        except psycopg.Error:
+            return None
+
+
+def _in_default_workspace(
+    read: Callable[[Query], Result | None], columns: str = "SELECT name FROM pragma_table_info('registered_models')"
+) -> Callable[[Query], Result | None]:
+    """`read`, or None where models of another workspace than the default one are registered. `columns` is the query of
+    the names of the columns of registered models.
+    """
+
+    def checked(query: Query) -> Result | None:
+        if ("workspace",) in query(columns, ()):
+            text = "SELECT 1 FROM registered_models WHERE coalesce(workspace, '') != 'default' LIMIT 1"
+            if query(text, ()):
                 return None
-        return read(opened)
+        return read(query)
 
     return checked
 
 
-def _models(opened: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in opened.execute("SELECT name FROM registered_models ORDER BY name")]
+def _models(query: Query) -> list[str]:
+    return sorted(name for (name,) in query("SELECT name FROM registered_models", ()))
 
 
-def _versions(name: str, opened: sqlite3.Connection) -> list[ModelVersion]:
+def _versions(name: str, query: Query) -> list[ModelVersion]:
     tags: dict[int, dict[str, str]] = defaultdict(dict)
     aliases: dict[int, list[str]] = defaultdict(list)
-    for version, key, value in opened.execute(
-        "SELECT version, key, value FROM model_version_tags WHERE name = ?", (name,)
-    ):
+    for version, key, value in query("SELECT version, key, value FROM model_version_tags WHERE name = ?", (name,)):
         tags[version][key] = value
-    for version, alias in opened.execute(
-        "SELECT version, alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", (name,)
-    ):
+    for version, alias in query("SELECT version, alias FROM registered_model_aliases WHERE name = ?", (name,)):
         aliases[version].append(alias)
-    rows = opened.execute(
+    rows = query(
         "SELECT version, run_id, coalesce(creation_time, last_updated_time, 0) FROM model_versions"
         " WHERE name = ? AND current_stage != ? ORDER BY version DESC",
         (name, _DELETED),
     )
     return [
-        model_version(name, version, run_id, created, aliases=tuple(aliases[version]), tags=tags[version])
+        model_version(name, version, run_id, created, aliases=tuple(sorted(aliases[version])), tags=tags[version])
         for version, run_id, created in rows
     ]
 
@@ -125,16 +177,16 @@ def model_version(
     )
 
 
-def _metrics(run_id: str, opened: sqlite3.Connection) -> dict[str, float] | None:
-    if opened.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is None:
+def _metrics(run_id: str, query: Query) -> dict[str, float] | None:
+    if not query("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)):
         return None
-    rows = opened.execute("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run_id,))
+    rows = query("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run_id,))
     return {key: math.nan if is_nan else value for key, value, is_nan in rows}
 
 
-def _artifacts(run_id: str, opened: sqlite3.Connection) -> str | None:
-    row = opened.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
-    return row[0] if row else None
+def _artifacts(run_id: str, query: Query) -> str | None:
+    rows = query("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,))
+    return rows[0][0] if rows else None
 
 
 def _folder(uri: str | None) -> Path | None:
@@ -142,7 +194,7 @@ def _folder(uri: str | None) -> Path | None:
     return Path(url2pathname(place.path)) if place.scheme == "file" and not place.netloc else None
 
 
-def _storage(version: ModelVersion, opened: sqlite3.Connection) -> str | None:
-    query = "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?"
-    row = opened.execute(query, (version.name, int(version.version))).fetchone()
-    return row[0] if row else None
+def _storage(version: ModelVersion, query: Query) -> str | None:
+    text = "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?"
+    rows = query(text, (version.name, int(version.version)))
+    return rows[0][0] if rows else None

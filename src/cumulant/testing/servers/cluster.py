@@ -25,7 +25,6 @@ import msgspec
 from cumulant.core.system.child_processes import start
 from cumulant.testing.postgres import INSTALL, PostgresServer, postgres_server, server_programs
 from cumulant.testing.servers.fault_proxy import FaultProxy
-from cumulant.testing.servers.mlflow import mlflow_server
 from cumulant.testing.servers.seaweedfs import BUCKET, KEY, SECRET, SeaweedServer, seaweed_server
 from cumulant.testing.servers.valkey import ValkeyServer, valkey_server
 
@@ -44,7 +43,6 @@ class Engines(msgspec.Struct, frozen=True, kw_only=True):
     objects: SeaweedServer
     store: FaultProxy
     online: ValkeyServer
-    registry: str
 
     def section(self, **more: str) -> str:
         """The environment of a project file, as one line of YAML; `more` are further keys."""
@@ -53,7 +51,7 @@ class Engines(msgspec.Struct, frozen=True, kw_only=True):
             "store": f"s3://{BUCKET}/store",
             "log": f"s3://{BUCKET}/log",
             "online": self.online.url,
-            "tracking_uri": self.registry,
+            "tracking_uri": f"mlflow+{self.journal.url('cumulant')}?artifacts=s3://{BUCKET}/mlflow",
             "salt": "${secret:CLUSTER_SALT}",
             **more,
         }
@@ -73,7 +71,7 @@ class Engines(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def engines() -> Iterator[Engines]:
-    """PostgreSQL, SeaweedFS, Valkey and MLflow, each of its own; they and what they hold are gone afterwards.
+    """PostgreSQL, SeaweedFS and Valkey, each of its own; they and what they hold are gone afterwards.
 
     Raises:
         FileNotFoundError: one is not installed; the message has the line that installs it.
@@ -84,15 +82,13 @@ def engines() -> Iterator[Engines]:
         journal = stack.enter_context(postgres_server("fsync = off"))
         journal.execute("CREATE DATABASE cumulant")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulant-engines-")))
-        for name in ("objects", "mlflow"):
-            (folder / name).mkdir()
+        (folder / "objects").mkdir()
         objects = stack.enter_context(seaweed_server(folder / "objects"))
         yield Engines(
             journal=journal,
             objects=objects,
             store=stack.enter_context(FaultProxy(objects.url)),
             online=stack.enter_context(valkey_server()),
-            registry=stack.enter_context(mlflow_server(folder / "mlflow")),
         )
 
 
