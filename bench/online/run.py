@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,14 +39,16 @@ from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.posted.post_reader import AdvanceResult
+from cumulant.features.posted.update_batches import Advancer
 from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
-from cumulant.serving.workers.event_loops import loaded_objects_frozen
+from cumulant.serving.workers.event_loops import loaded_objects_frozen, new_loop
 
 EVENTS = 20
 END = datetime(2026, 3, 1, tzinfo=UTC)
-#: rows that one commit posts
-BATCH = 512
+#: rows of a post, and how many posts wait at most
+POSTED, CLIENTS = 20, 64
 
 
 def make_plan() -> FeaturePlan:
@@ -87,27 +91,32 @@ def open_store(url: str) -> OnlineStore:
 
 
 def write_rows(url: str, rate: float, entities: int) -> None:
-    """Post rows for ever, at most `rate` a second; prints how many it posted after each commit."""
-    features = OnlineFeatures(make_plan(), open_store(url), "t")
-    random, number, begun = np.random.default_rng(3), 10**8, time.monotonic()
-    while True:
-        cards = random.integers(0, entities, BATCH).tolist()
-        rows = [
-            {
-                "id": number + at,
-                "card": card,
-                "at": END + timedelta(milliseconds=number - 10**8 + at),
-                "a": 1.0,
-                "b": 2.0,
-            }
-            for at, card in enumerate(cards)
-        ]
-        features.advance("tx", rows)
-        number += BATCH
-        print(number - 10**8, flush=True)
-        ahead = (number - 10**8) / rate - (time.monotonic() - begun)
-        if ahead > 0:
-            time.sleep(ahead)
+    """Post rows for ever, at most `rate` a second, as a server does that clients post to; prints how many are durable."""
+    writer = OnlineFeatures(make_plan(), open_store(url), "t").writer()
+    assert writer is not None, "the plan has windows"
+    random, number, durable, begun = np.random.default_rng(3), 0, 0, time.monotonic()
+    waiting: deque[Future[AdvanceResult]] = deque()
+    with Advancer([writer]) as advancer:
+        while True:
+            cards = random.integers(0, entities, POSTED).tolist()
+            rows = [
+                {
+                    "id": 10**8 + number + at,
+                    "card": card,
+                    "at": END + timedelta(milliseconds=number + at),
+                    "a": 1.0,
+                    "b": 2.0,
+                }
+                for at, card in enumerate(cards)
+            ]
+            waiting.append(advancer.post("tx", rows))
+            number += POSTED
+            ahead = number / rate - (time.monotonic() - begun)
+            if ahead > 0:
+                time.sleep(ahead)
+            while waiting and (waiting[0].done() or len(waiting) >= CLIENTS):
+                durable += waiting.popleft().result().accepted
+            print(durable, flush=True)
 
 
 @contextmanager
@@ -161,7 +170,8 @@ def run_store(name: str, url: str, *, rates: dict[str, Rates], writes: float, en
         for asked, (rate, count) in of_entities.items():
             with writing(url, writes, entities) as written, loaded_objects_frozen():  # as a server does
                 todo, before, clock = requests(count, asked, entities), written(), Clock()
-                seconds = asyncio.run(read_all(store, readers[what], todo, rate))
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    seconds = runner.run(read_all(store, readers[what], todo, rate))
                 report(f"{name}, {what}", asked, seconds, clock.read(), written() - before)
 
 

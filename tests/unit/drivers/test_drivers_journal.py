@@ -69,6 +69,7 @@ class JournalMachine(RuleBasedStateMachine):
 
         self.folder = tempfile.mkdtemp(prefix="cumulant-test-")
         self.rows, self.versions, self.events = {}, {}, []
+        self.reported, self.report_versions = {}, {}
 
     @initialize()
     def open(self):
@@ -116,6 +117,35 @@ class JournalMachine(RuleBasedStateMachine):
         else:
             with pytest.raises(LeaseHeldError), self.journal.transaction(actor=ADA) as tx:
                 tx.put(kind, key, value, expect=expect)
+
+    @rule(kind=KINDS, key=KEYS, expect=st.integers(0, 3), value=VALUES)
+    def report(self, kind, key, expect, value):
+        place = (kind, key)
+        if expect == (self.report_versions[place] if place in self.reported else 0):
+            version = self.report_versions[place] = self.report_versions.get(place, 0) + 1
+            assert self.journal.report(kind, key, value, expect=expect).version == version
+            self.reported[place] = value
+        else:
+            with pytest.raises(LeaseHeldError):
+                self.journal.report(kind, key, value, expect=expect)
+
+    @rule(kind=KINDS, key=KEYS, expect=st.integers(0, 3))
+    def remove_report(self, kind, key, expect):
+        place = (kind, key)
+        present = place in self.reported and expect == self.report_versions[place]
+        assert self.journal.remove_report(kind, key, expect=expect) == present
+        if present:
+            del self.reported[place]
+            self.report_versions[place] += 1
+
+    @rule(kind=KINDS)
+    def read_reports(self, kind):
+        expected = [
+            (key, value, self.report_versions[kind, key])
+            for (found, key), value in sorted(self.reported.items(), key=lambda item: item[0])
+            if found == kind
+        ]
+        assert [(row.key, row.value, row.version) for row in self.journal.reports(kind)] == expected
 
     @rule(kind=KINDS, prefix=KEYS, after=st.none() | KEYS, limit=st.none() | st.integers(0, 3))
     def read_rows(self, kind, prefix, after, limit):

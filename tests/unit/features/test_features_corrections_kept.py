@@ -18,7 +18,8 @@ from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import Events
-from cumulant.features.online.state_writer import LATE_US, StateWriter
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.event_expiry import LATE_US
 from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, RequestError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
@@ -280,6 +283,44 @@ FIELDS = (
 def test_values_are_read_by_their_field(field: str, value: Any, inside: Any) -> None:
     found = RequestReader(FIELDS).read({field: value})[field]
     assert (found, type(found)) == (inside, type(inside))
+
+
+OF_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "b": st.booleans() | st.sampled_from([1, 0.0, 2]),
+    "i": st.integers(-(2**63), 2**63 - 1) | st.sampled_from([5.0, True, 2**63, float("nan")]),
+    "f": st.floats() | st.integers(0, 9),
+    "s": st.text(max_size=2) | st.just(5),
+    "d": st.dates() | st.just("1970-01-02"),
+    "t": st.datetimes(timezones=st.just(UTC)) | st.sampled_from(["1970-01-01T00:00:01Z", date(1970, 1, 2), [1]]),
+    "local": st.datetimes() | st.just("2013-03-31T02:30"),
+}
+
+
+@given(st.data(), st.integers(1, 12))
+def test_many_rows_are_read_as_one_after_the_other(data: st.DataObject, count: int) -> None:
+    columns = {}
+    for field in FIELDS:
+        usual = data.draw(OF_FIELDS[field.name])
+        value = st.just(usual) | st.none() if data.draw(st.booleans()) else OF_FIELDS[field.name] | st.none()
+        columns[field.name] = data.draw(st.lists(value, min_size=count, max_size=count))
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    reader = RequestReader(FIELDS)
+    try:
+        right = [reader.read(row) for row in rows]
+    except RequestError:
+        with pytest.raises(RequestError):
+            reader.read_all(rows)
+    else:
+        found = reader.read_all(rows)
+        assert [*map(repr, found)] == [*map(repr, right)]
+
+
+def test_both_times_of_a_repeated_hour_are_read_in_many_rows() -> None:
+    at = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris"))
+    rows = [{"t": at.replace(fold=number % 2)} for number in range(12)]
+    reader = RequestReader([field for field in FIELDS if field.name == "t"])
+    first, second = (datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1e6 for hour in (0, 1))
+    assert [row["t"] for row in reader.read_all(rows)] == [first, second] * 6
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,23 @@ def test_rows_of_many_threads_are_committed_together() -> None:
         advancer.post("tx", [ask(1)])
 
 
+@pytest.mark.parametrize(("remote", "most"), [(False, 512), (True, 128)])
+def test_a_commit_takes_so_many_rows_at_most(remote: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryOnline, "remote", remote)
+    plan, store = make_plan(n=card.count(window="9h")), MemoryOnline()
+    online, counts, update = filled(plan, [0], store), list[int](), StateWriter.take
+    monkeypatch.setattr(StateWriter, "take", lambda *of: (taken := update(*of), counts.append(taken.rows))[0])
+    rows = [ask(1, id=1000 + number) for number in range(1200)]
+    with Advancer([online.writer()]) as advancer:  # type: ignore[list-item]
+        many = advancer.post("tx", [*rows, *rows[:2]])
+        few = [advancer.post("tx", [ask(1, id=5000 + 50 * at + number) for number in range(50)]) for at in range(30)]
+        assert many.result() == AdvanceResult(accepted=1200, duplicates=2)
+        assert sum(done.result().accepted for done in few) == 1500
+    assert max(counts) <= most
+    assert len(counts) < 30
+    assert one(online, "n_9h", 2, id=1) == 2702
+
+
 def test_a_commit_that_fails_tells_everyone_who_waits_and_the_next_works() -> None:
     plan, store = make_plan(n=card.count(window="9h")), MemoryOnline()
     online = filled(plan, [0], store)

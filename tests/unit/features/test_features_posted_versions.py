@@ -366,7 +366,8 @@ def test_a_version_posted_before_its_known_time_counts_when_offline_features_cou
             world.tables -= 1
             world.fill()
         world.clock += random.choice([0, 40 * 60_000_000])
-        if not any(to_micros(one["done"]) <= world.clock for one in ahead):
+        # A check computes all features anew; what an action did wrong stays for a later one.
+        if random.random() < 0.4 and not any(to_micros(one["done"]) <= world.clock for one in ahead):
             check_now(world, ahead, row_of(random, keys + 2))
 
 

@@ -24,8 +24,10 @@ from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.repair import forget_key, read_key
 from cumulant.features.online.state import STATE_KEY, Events, decode_state, entity_key
-from cumulant.features.online.state_writer import LATE_US, StateWriter
+from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TILES, TileRule
+from cumulant.features.posted.event_append import EventAppender
+from cumulant.features.posted.event_expiry import LATE_US
 from cumulant.features.posted.state_update import advance
 from cumulant.ports.online import Cells, Result
 from cumulant.testing.online import MemoryOnline
@@ -157,6 +159,41 @@ def test_an_entity_in_tiles_is_what_it_is_in_one_blob(which: tuple[bool, bool], 
         tables.now = to_micros(now)
         tables.post(posted)
         tables.check(max(begin, now - back * HOUR) for back in (0, 0.05, 3, 23, 60, -4))
+
+
+@pytest.mark.parametrize("which", sorted(PLANS))
+def test_an_appended_event_is_stored_as_an_inserted_one(which: tuple[bool, bool]) -> None:
+    plan, count, append = PLANS[which], 0, EventAppender.append
+
+    def counted(*arguments: Any, **options: Any) -> Events | None:
+        nonlocal count
+        events = append(*arguments, **options)
+        count += events is not None
+        return events
+
+    for seed in range(20):
+        random = Random(seed)
+        rule = random.choice([WHOLE, TileRule(5, 3, seed=1)])
+        # Posts contradict these rows, whose keys they have.
+        rows = [made_row(at * 7 - 30, -random.random() * 20) for at in range(random.randrange(6))]
+        tables = Tables(plan, rows, [rule], since=random.choice([None, START - 3 * HOUR]))
+        inserted = MemoryOnline()
+        inserted._tables = {name: dict(blobs) for name, blobs in tables.stores[rule]._tables.items()}
+        before = 0.0
+        for hours, posted in made_posts(random, which[0]):
+            at = {"at": START + before * HOUR, "done": START + before * HOUR}
+            # In odd worlds later rows have smaller keys: they belong before those of the same moment.
+            keyed = [row | {"id": row["id"] * (-1) ** seed} for row in posted]
+            rows = [row | at if random.random() < 0.6 else row for row in keyed]
+            before, tables.now = hours, to_micros(START + hours * HOUR)
+            writer = StateWriter(plan, inserted, "t", now_us=lambda: tables.now, tiles=rule)  # noqa: B023
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(EventAppender, "append", lambda *_, **_options: None)
+                expected = advance([writer], "tx", rows)
+                patch.setattr(EventAppender, "append", counted)
+                assert advance([tables.writer(rule)], "tx", rows) == expected
+            assert tables.stores[rule]._tables == inserted._tables, seed
+    assert count > 40
 
 
 @pytest.mark.parametrize("corrected", [False, True])

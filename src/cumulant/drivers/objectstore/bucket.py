@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import from_url
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.drivers.objectstore.faults import ENDPOINTS, NO_BUCKET, explain
+from cumulant.drivers.objectstore.faults import ENDPOINTS, IDENTITY, NO_BUCKET, explain, unreadable, without_user
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -33,6 +42,7 @@ _SETTINGS = {
         "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",
         "AWS_SKIP_SIGNATURE",
+        "AWS_CHECKSUM_ALGORITHM",
     ),
     "gs": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BASE_URL", "GOOGLE_SKIP_SIGNATURE"),
     "az": (
@@ -46,7 +56,9 @@ _SETTINGS = {
         "AZURE_SKIP_SIGNATURE",
     ),
 }
-_CHUNK = 8 * 1024 * 1024
+_BLANK = re.compile(r"\s")
+#: bytes of a download at a time; some four times as many are in memory
+_CHUNK = 1 << 20
 #: a call that the store refuses or does not answer is repeated: after 20 ms, then after 1.5 times as long on average
 _RETRY = {
     "max_retries": 12,
@@ -73,11 +85,14 @@ class Bucket:
         CredentialsError: the store does not know the credentials.
         StorageError: they do not allow it, or the store refuses it.
         NotFoundError: there is no such bucket.
-        EngineUnavailableError: the store does not answer.
+        UsageError: the store cannot hold a path.
+        EngineUnavailableError: the store does not answer, or with something that is no answer of a store.
     """
 
     store: ObjectStore = field(repr=False)
     url: str
+    #: of the store itself, where it is known
+    address: str = ""
 
     def read(self, path: str) -> bytes | None:
         """The object's bytes; None if it does not exist."""
@@ -127,15 +142,22 @@ class Bucket:
 
     def entries(self, prefix: str = "") -> Iterator[BucketEntry]:
         """The objects whose path starts with the folder `prefix`, at any depth."""
+        empty = True
         with self._errors(prefix):
             for page in obstore.list(self.store, prefix.rstrip("/") or None):
                 for meta in page:
+                    empty = False
                     yield _entry(meta)
+        if empty:
+            self._check_empty(prefix)
 
     def folders(self) -> list[str]:
         """The names of the folders at the top."""
         with self._errors(""):
-            return [str(prefix).rstrip("/") for prefix in obstore.list_with_delimiter(self.store)["common_prefixes"]]
+            names = [str(prefix).rstrip("/") for prefix in obstore.list_with_delimiter(self.store)["common_prefixes"]]
+        if not names:
+            self._check_empty("")
+        return names
 
     def replace(self, path: str, content: bytes) -> None:
         """Write an object, new or not."""
@@ -152,12 +174,26 @@ class Bucket:
             for start in range(0, len(paths), 1000):
                 obstore.delete(self.store, paths[start : start + 1000])
 
+    def _check_empty(self, prefix: str) -> None:
+        """Refuse the answer of a proxy, whose page is read as an empty list: it is given for any object, too."""
+        with self._errors(prefix):
+            try:
+                obstore.head(self.store, uuid.uuid4().hex)
+            except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError):  # or lists alone are allowed
+                return
+        raise unreadable("it returns an object that does not exist", self._where(prefix), self.address)
+
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, PermissionError, FileNotFoundError) as error:
-            raise explain(error, f"{self.url.rstrip('/')}/{path}") from error
+        except (BaseError, PermissionError, FileNotFoundError, ValueError) as error:  # ValueError: of the path
+            # A traceback with the cause would print the password of an endpoint.
+            cause = error if without_user(str(error)) == str(error) else None
+            raise explain(error, self._where(path), self.address) from cause
+
+    def _where(self, path: str) -> str:
+        return f"{self.url.rstrip('/')}/{path}"
 
 
 def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None = None) -> Bucket:
@@ -167,28 +203,48 @@ def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None 
     then from the same environment variables, then from the machine's own identity. `region` is S3's, before those.
 
     Raises:
-        UsageError: the address is invalid.
+        UsageError: the address, or that of the store, is invalid.
     """
     scheme = url.partition("://")[0]
     config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _get_secret(secrets, name)) is not None}
     if region is not None and scheme == "s3":
         config["AWS_REGION"] = region
-    insecure = config.get(ENDPOINTS.get(scheme, ""), "").startswith("http://")
+    address = _address(scheme, config)
     # Any: each cloud's settings have a type of their own.
     settings: dict[str, Any] = {
         "config": {name.lower(): value for name, value in config.items()},
-        "client_options": {"allow_http": True} if insecure else {},
+        "client_options": {"allow_http": True} if urlsplit(address).scheme == "http" else {},
         "retry_config": _RETRY,
     }
     try:
         store = from_url(url, **settings)
     except (BaseError, ValueError) as error:
         raise UsageError(
-            f"{url} is no address of an object store: {str(error).partition(chr(10))[0]}",
+            f"{url} is no address of an object store: {str(error).partition(chr(10))[0].partition(' Url: ')[0]}",
             subject=url,
             hint="write s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER",
-        ) from error
-    return Bucket(store, url=url)
+        ) from None  # an endpoint with a password would be printed
+    return Bucket(store, url=url, address=address)
+
+
+def _address(scheme: str, config: Mapping[str, str]) -> str:
+    """The store's own address, as far as the settings have it.
+
+    Raises:
+        UsageError: it is invalid. The text leaves it out, as it may hold a password.
+    """
+    name = ENDPOINTS.get(scheme, "")
+    if not config.get(name):
+        account = config.get("AZURE_STORAGE_ACCOUNT_NAME")
+        return f"https://{account}.blob.core.windows.net" if account else ""
+    if "@" in config[name]:
+        hint = f"leave them out, and set {IDENTITY[scheme]} as secrets or variables"
+        raise UsageError(f"{name} has a user name or a password, which object stores do not read", hint=hint)
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(config[name])
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not _BLANK.search(config[name]):
+            return f"{parts.scheme}://{parts.netloc}"
+    raise UsageError(f"{name} is no address", hint="write http://HOST:PORT or https://HOST")
 
 
 def _get_secret(secrets: Secrets | None, name: str) -> str | None:

@@ -12,14 +12,17 @@ bucket = Driver(
         "objects": f"{_HERE}.objects:BucketObjects",
         "files": f"{_HERE}.files:BucketFiles",
         "log": f"{_HERE}.log:BucketLog",
+        "artifacts": f"{_HERE}.bucket:open_bucket",
     },
     capabilities={
         "tables": frozenset({"partition_by", "processes", "hosts"}),
         "objects": frozenset({"processes", "hosts"}),
         "files": frozenset({"glob", "hosts"}),
         "log": frozenset({"hosts"}),
+        "artifacts": frozenset({"hosts"}),
     },
-    options={port: frozenset({"cache", "region"}) for port in ("tables", "objects", "log")} | {"files": frozenset()},
+    options={port: frozenset({"cache", "region"}) for port in ("tables", "objects", "log")}
+    | {port: frozenset() for port in ("files", "artifacts")},
     extra="objects",
     embeds={"tables": "file", "objects": "file"},
 )

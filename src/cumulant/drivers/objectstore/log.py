@@ -7,11 +7,10 @@ compaction and retention, which has ended where `NUMBER.ended` stands beside it.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -21,10 +20,11 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import CumulantError
 from cumulant.core.ids import digest
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
 from cumulant.drivers.objectstore.copies import parse_store_url
+from cumulant.drivers.objectstore.part_cache import PREFIX, PartCache
 from cumulant.ports.log import LogBatch, PartInfo, day_folder, days_of, parse_name, parts_after, sort_parts
 from cumulant.ports.secrets import Secrets
 
@@ -32,12 +32,12 @@ _TURNS, _ENDED = ".maintenance", ".ended"
 _CACHE_BYTES = 1 << 30
 #: parts that are fetched at once
 _FETCHES = 16
+#: of the parts that are fetched at once, so that they need no more memory than this; a larger part is fetched alone
+_FETCH_BYTES = 64 << 20
 #: seconds after which the turn of a process that no longer answers is over, by the clock of the one that waits
 _TURN_SECONDS = 900.0
 #: ended turns that stay, so that a process with an old list takes no number again
 _TURNS_KEPT = 16
-#: characters of a copy's name that are its part's
-_PREFIX = 32
 
 
 class BucketLog:
@@ -67,7 +67,7 @@ class BucketLog:
         self._bucket = bucket or open_bucket(place.address, secrets, region=place.region)
         root = cache or Path.home() / ".cache" / "cumulant"
         limit = place.cache if cache_bytes is None else cache_bytes
-        self._cache = _PartCache(root / digest([self._bucket.url, "log"])[:16], limit)
+        self._cache = PartCache(root / digest([self._bucket.url, "log"])[:16], limit)
         self._seen: tuple[int, float] | None = None
 
     @property
@@ -79,7 +79,7 @@ class BucketLog:
         with tempfile.TemporaryFile() as stream:
             yield cast("BinaryIO", stream)
             stream.seek(0)
-            # Where an answer is lost the store is asked again, and the part is there: it is ours, or the same.
+            # Where an answer is lost the request is repeated, and the part is there: it is ours, or the same.
             self._bucket.create(part.key, stream.read())
 
     @contextmanager
@@ -113,18 +113,27 @@ class BucketLog:
         return self._cache.open(_copy_name(part), part.bytes, partial(self._fetch, part))
 
     def prefetch(self, parts: Sequence[PartInfo]) -> None:
-        wanted, size = [], 0
+        wanted, room = [], self._cache.limit // 2
         for part in parts:
-            size += part.bytes
-            if size <= self._cache.limit // 2 and not self._cache.has(_copy_name(part), part.bytes):
+            if self._cache.touch(_copy_name(part), part.bytes):
+                room -= part.bytes
+            elif 0 < part.bytes <= room:
+                room -= part.bytes
                 wanted.append(part)
-        if len(wanted) > 1:
-            with ThreadPoolExecutor(min(_FETCHES, len(wanted)), "cumulant-log-parts") as pool:
-                list(pool.map(self._copy, wanted))
+        if len(wanted) < 2:
+            return
+        self._cache.tidy({_copy_name(part) for part in wanted}, room=sum(part.bytes for part in wanted))
+        # A part that cannot be fetched is reported when it is opened: those before it can be read.
+        with (
+            contextlib.suppress(CumulantError),
+            ThreadPoolExecutor(min(_FETCHES, len(wanted)), "cumulant-log-parts") as pool,
+        ):
+            for group in _split(wanted, _FETCH_BYTES):
+                list(pool.map(self._copy, group))
 
     def _copy(self, part: PartInfo) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.open(part).close()
+            self._cache.fetch(_copy_name(part), partial(self._fetch, part)).close()
 
     def _fetch(self, part: PartInfo, target: Path) -> None:
         if not self._bucket.download(part.key, target):
@@ -189,96 +198,18 @@ class BucketLog:
         return now - self._seen[1] >= _TURN_SECONDS
 
 
-class _PartCache:
-    """Copies of parts in a folder of this user, at most `limit` bytes; with 0 a copy lasts as long as it is open."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self.limit = folder, limit
-
-    def has(self, name: str, length: int) -> bool:
-        """Whether there is a copy of that name and length."""
-        with contextlib.suppress(OSError):
-            return (self._folder / name).stat().st_size == length
-        return False
-
-    def open(self, name: str, length: int, fetch: Callable[[Path], None]) -> BinaryIO:
-        """The copy of that name, fetched where there is none of `length` bytes (0: of any).
-
-        Raises StorageError, and as `fetch`.
-        """
-        path = self._folder / name
-        with contextlib.suppress(FileNotFoundError), self._errors():
-            stream = path.open("rb")
-            if length in {0, os.fstat(stream.fileno()).st_size}:
-                with contextlib.suppress(FileNotFoundError):  # replaced or evicted meanwhile
-                    os.utime(path)
-                return stream
-            stream.close()
-        with self._errors():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            handle, draft = tempfile.mkstemp(dir=self._folder, prefix=".part-")
-            os.close(handle)
-        try:
-            fetch(Path(draft))
-            with self._errors():
-                stream = open(draft, "rb")  # noqa: PTH123, SIM115 - the caller closes it
-                if self.limit:
-                    os.replace(draft, path)  # noqa: PTH105
-                    self.discard(name[:_PREFIX], but=name)  # of a content that was replaced
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)  # noqa: PTH108
-        self._evict()
-        return stream
-
-    def discard(self, prefix: str, *, but: str = "") -> None:
-        """Delete the copies whose names begin so, but that one."""
-        with self._errors():
-            for path in self._folder.glob(f"{prefix}*"):
-                if path.name != but:
-                    path.unlink(missing_ok=True)
-
-    def discard_other(self, name: str, content: bytes | None) -> bool:
-        """Delete the copy of that name where it is not `content`; whether it was not."""
-        path = self._folder / name
-        with contextlib.suppress(FileNotFoundError), self._errors():
-            if path.read_bytes() != content:
-                path.unlink()
-                return True
-        return False
-
-    def _evict(self) -> None:
-        """Delete the longest unused copies beyond the limit, and drafts of killed processes."""
-        copies = []
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._folder):
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat()
-                    copies.append((status.st_mtime, status.st_size, entry.path, entry.name.startswith(".")))
-        total = 0
-        for used, taken, path, draft in sorted(copies, reverse=True):
-            if draft:
-                gone = time.time() - used > _TURN_SECONDS
-            else:
-                total += taken
-                gone = total > self.limit
-            if gone:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StorageError(
-                f"copies of the log's parts cannot be kept on this machine: {error.strerror}",
-                subject=str(self._folder),
-                hint="free some space, make the folder writable, or write ?cache=0 after the log's URL",
-            ) from error
+def _split(parts: Sequence[PartInfo], size: int) -> Iterator[list[PartInfo]]:
+    """The parts in their order, in groups of at most `size` bytes; a larger part is alone."""
+    group: list[PartInfo] = []
+    room = size
+    for part in parts:
+        if group and part.bytes > room:
+            yield group
+            group, room = [], size
+        group.append(part)
+        room -= part.bytes
+    if group:
+        yield group
 
 
 def _copy_name(part: PartInfo) -> str:
@@ -287,7 +218,7 @@ def _copy_name(part: PartInfo) -> str:
 
 def _copy_prefix(part: PartInfo) -> str:
     """How the names of the copies of a part begin, whatever its content."""
-    return digest(part.key)[:_PREFIX]
+    return digest(part.key)[:PREFIX]
 
 
 def _turn(number: int) -> str:

@@ -17,7 +17,7 @@ from valkey.exceptions import TimeoutError as PeerTimeoutError
 
 from cumulant.core.errors import CredentialsError, CumulantError, EngineUnavailableError, StorageError, UsageError
 from cumulant.drivers.valkey.location import ValkeyAddress
-from cumulant.drivers.valkey.replies import CREDENTIALS
+from cumulant.drivers.valkey.pipeline import CREDENTIALS
 from cumulant.ports.secrets import Secrets
 
 Result = TypeVar("Result")

@@ -15,8 +15,7 @@ from cumulant.core.scope import Scope
 from cumulant.drivers.valkey.keys import OnlineKeys
 from cumulant.drivers.valkey.location import parse_online_url
 from cumulant.drivers.valkey.node import Client, Node, redirected
-from cumulant.drivers.valkey.pipeline import PipelinedConnection, connect
-from cumulant.drivers.valkey.replies import RefusedCommandError, Reply
+from cumulant.drivers.valkey.pipeline import PipelinedConnection, RefusedCommandError, Reply, connect
 from cumulant.drivers.valkey.transaction import Transactions
 from cumulant.ports.online import Cells, Result
 from cumulant.ports.secrets import Secrets
@@ -49,9 +48,9 @@ class ValkeyOnline:
         address = parse_online_url(url)
         self._node = Node(address, secrets)
         self._keys = OnlineKeys(scope)
-        self._transactions = Transactions(self._node, self._keys, self._attempts)
         #: the generation of each table as it was read last
         self._generations: dict[str, bytes] = {}
+        self._transactions = Transactions(self._node, self._keys, self._attempts, self._generations)
         self._reading: PipelinedConnection | None = None
         self._connecting: asyncio.Task[PipelinedConnection] | None = None
 

@@ -7,11 +7,27 @@ import ssl
 from collections import deque
 from typing import Any, cast
 
+import libvalkey
+
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.location import ValkeyAddress
-from cumulant.drivers.valkey.replies import CREDENTIALS, RefusedCommandError, Reply, ReplyError, ReplyParser, pack
 
+#: how a refusal of the user or the password begins
+CREDENTIALS = ("NOAUTH", "WRONGPASS", "ERR AUTH", "ERR Client sent AUTH")
 _ERROR_LENGTH = 200
+_INCOMPLETE = object()
+
+
+class RefusedCommandError(Exception):
+    """A command was refused. Its text begins with a code, such as `MOVED`."""
+
+
+class _ReplyError(Exception):
+    """The bytes are no replies of the protocol."""
+
+
+Value = bytes | int | RefusedCommandError | None
+Reply = Value | list[Value]
 
 
 class PipelinedConnection(asyncio.Protocol):
@@ -22,7 +38,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._parser = ReplyParser()
+        self._replies = libvalkey.Reader(_ReplyError, RefusedCommandError, notEnoughData=_INCOMPLETE)
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._transport: asyncio.Transport | None = None
         self._lost: Exception | None = None
@@ -44,7 +60,7 @@ class PipelinedConnection(asyncio.Protocol):
             raise _unavailable(self._lost)
         done: asyncio.Future[Reply] = self.loop.create_future()
         self._waiting.append(done)
-        self._transport.write(pack(*parts))
+        self._transport.write(libvalkey.pack_command(parts))
         try:
             async with asyncio.timeout(seconds):
                 reply = await done
@@ -71,11 +87,12 @@ class PipelinedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received = self.loop.time()
         try:
-            for reply in self._parser.feed(data):
+            self._replies.feed(data)
+            while (reply := self._replies.gets()) is not _INCOMPLETE:
                 done = self._waiting.popleft()
                 if not done.done():  # the caller was cancelled
                     done.set_result(reply)
-        except (ReplyError, IndexError) as error:  # the second: nothing waits for a reply
+        except (_ReplyError, IndexError) as error:  # the second: nothing waits for a reply
             self.abort(ConnectionError(f"it does not answer as a Valkey does: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:

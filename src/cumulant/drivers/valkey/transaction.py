@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,8 +37,10 @@ class Transactions:
     killed, and no result depends on it.
     """
 
-    def __init__(self, node: Node, keys: OnlineKeys, attempts: ReadAttempts) -> None:
+    def __init__(self, node: Node, keys: OnlineKeys, attempts: ReadAttempts, generations: Mapping[str, bytes]) -> None:
         self._node, self._keys, self._attempts = node, keys, attempts
+        #: of each table as it was read last
+        self.generations = generations
 
     def run(self, change: Callable[[Cells], Result]) -> Result:
         """See `OnlineStore.update`.
@@ -51,13 +53,18 @@ class Transactions:
         while True:
             token = secrets.token_bytes(12)
             try:
-                with self._locked(token, deadline):
-                    return self._attempt(change, token)
+                self._acquire(token, deadline)
+                with self._release_after_error(token):
+                    result, is_written = self._attempt(change, token)
             except _ConflictError:
                 if time.monotonic() > deadline:
                     raise self._busy() from None
             except ValkeyError as error:
                 self._node.pause_after(error, pauses)
+            else:
+                if not is_written:
+                    self._release(token)
+                return result
 
     def begin(self, client: Client, table: str) -> bytes:
         """The number of a new generation of a table, which readers do not see."""
@@ -87,37 +94,48 @@ class Transactions:
 
         self.run(change)
 
-    @contextmanager
-    def _locked(self, token: bytes, deadline: float) -> Iterator[None]:
+    def _acquire(self, token: bytes, deadline: float) -> None:
         client = self._node.client()
         while not client.set(self._keys.lock, token, nx=True, px=int(_LOCK_SECONDS * 1000)):
             if time.monotonic() > deadline:
                 raise self._busy()
             time.sleep(_POLL)
+
+    def _release(self, token: bytes) -> None:
+        client = self._node.client()
+        with contextlib.suppress(ValkeyError):  # it ends by itself
+            if client.get(self._keys.lock) == token:
+                client.delete(self._keys.lock)
+
+    @contextmanager
+    def _release_after_error(self, token: bytes) -> Iterator[None]:
         try:
             yield
-        finally:
-            with contextlib.suppress(ValkeyError):  # it ends by itself
-                if client.get(self._keys.lock) == token:
-                    client.delete(self._keys.lock)
+        except BaseException:
+            self._release(token)
+            raise
 
-    def _attempt(self, change: Callable[[Cells], Result], token: bytes) -> Result:
+    def _attempt(self, change: Callable[[Cells], Result], token: bytes) -> tuple[Result, bool]:
+        """What the change gives, and whether it wrote anything, which releases the lock."""
         client = self._node.client()
         with client.pipeline() as pipeline:
             pipeline.watch(self._keys.epoch)
             cells = _Cells(self, self._keys, client, pipeline)
             try:
-                epoch = pipeline.get(self._keys.epoch)
                 result = change(cells)
             except ValkeyError:
                 raise
             except Exception:
                 # What it read may be of two moments, where the lock ended before.
-                if client.get(self._keys.epoch) != epoch:
+                pipeline.multi()
+                pipeline.exists(self._keys.epoch)
+                try:
+                    pipeline.execute()
+                except WatchError:
                     raise _ConflictError from None
                 raise
             if not cells.is_changed:
-                return result
+                return result, False
             pipeline.multi()
             cells.write(token)
             try:
@@ -126,7 +144,7 @@ class Transactions:
                 # The client library raises the same where the connection ended before the reply.
                 if self._node.call(lambda again: again.get(self._keys.epoch)) != token:
                     raise _ConflictError from None
-            return result
+            return result, True
 
     def read(self, client: Client, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Blobs of a table as it is now."""
@@ -164,6 +182,8 @@ class _Cells:
         return bool(self._written or self._pointed or self._removed)
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not keys:
+            return []
         if time.monotonic() - self._renewed > _RENEWED:
             self._renewed = time.monotonic()
             self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))
@@ -189,9 +209,12 @@ class _Cells:
         self._removed.append(table)
 
     def write(self, token: bytes) -> None:
-        """Add the collected writes to the transaction."""
+        """Add the collected writes to the transaction, and the release of the lock: where it is another's by now, that
+        one's transaction will be refused.
+        """
         pipeline, keys = self._pipeline, self._keys
         pipeline.set(keys.epoch, token)
+        pipeline.delete(keys.lock)
         for table, rows in self._written.items():
             generation = self._generation(table)
             present = {key: blob for key, blob in rows.items() if blob is not None}
@@ -210,6 +233,8 @@ class _Cells:
 
     def _generation(self, table: str) -> bytes:
         """The generation of a table that is written, a new one where there is none."""
+        if table in self._indexed and (known := self._transactions.generations.get(table)) is not None:
+            return known  # it was read in this transaction, which is refused where it is another one by now
         generation = self._client.get(self._keys.pointer(table))
         if isinstance(generation, bytes):
             return generation

@@ -55,7 +55,8 @@ def canonical(column: pl.Expr, dtype: pl.DataType, kind: Kind, zone: str | None 
     if dtype == wanted and kind != "float":
         return column
     if kind == "float":
-        return finite(column.cast(pl.Float64))
+        value = column.cast(pl.Float64)
+        return pl.when(value.is_finite()).then(value)  # `finite` takes Polars a millisecond a column
     if kind == "time" and isinstance(dtype, (pl.Datetime, pl.Date)):
         if isinstance(dtype, pl.Date) or dtype.time_zone is None:
             return to_utc(column, zone or "UTC")
@@ -99,7 +100,7 @@ def evaluate(node: Node, frame: pl.DataFrame) -> pl.Series:
     """
     kinds: dict[str, Kind] = {name: kind_of(dtype) for name, dtype in frame.schema.items()}
     resolved, kind = resolve(node, kinds)
-    value = expression(resolved, kinds, column=lambda name: canonical(pl.col(name), frame.schema[name], kinds[name]))
+    value = expression(resolved, kinds, column=lambda name: canonical(pl.col(name), frame[name].dtype, kinds[name]))
     if kind != "null":
         value = value.cast(TYPES[kind])
     column = frame.select(value.alias("value"))["value"]

@@ -161,7 +161,7 @@ def _stored_in_full(
     old = {key: record for key, record in rows if _is_old(source, record.values, newest)}
     if not old:
         return set()
-    types = {name: frame.schema[name] for name in source.key}
+    types = {name: frame[name].dtype for name in source.key}
     keys = pl.DataFrame([{name: record.values[name] for name in source.key} for record in old.values()])
     keys = keys.select(inside_as(name, dtype) for name, dtype in types.items())
     return {

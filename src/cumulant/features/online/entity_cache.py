@@ -63,7 +63,7 @@ def is_filled(store: OnlineStore, table: str) -> bool:
     try:
         return blob is None or decode_state(blob).format == FORMAT
     except msgspec.MsgspecError:
-        return True  # damaged: readers say so
+        return True  # damaged: readers report it
 
 
 Entities = tuple[TableState, dict[bytes, EntityHistory]]
@@ -215,7 +215,7 @@ class EntityCache:
     def _open(
         self, key: bytes, blob: bytes, known: KnownTiles, before: EntityHistory | None
     ) -> EntityHistory | list[bytes]:
-        kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
+        kinds = self._kinds[msgspec.msgpack.decode(key)[0] if len(self._kinds) > 1 else 0]
         try:
             return open_entity(key, blob, kinds, known, before)
         except msgspec.MsgspecError as error:

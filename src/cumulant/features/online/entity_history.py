@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ import numpy as np
 from cumulant.core.plan import Aggregation, DType
 from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.sums import PrefixSums
+from cumulant.features.offline.kernel.timeline import Flags
 from cumulant.features.offline.kernel.whole import exact_sum
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.scalars import finite, whole
@@ -26,8 +27,8 @@ from cumulant.features.online.tiles import Tile
 _LONG = 512
 #: values that are kept as a list, which takes several times their stored size
 _SHARED = 64
-#: below this share of what was summed, the rest has lost digits
-_CANCELLED = 1e-6
+#: a power of two by which a sum is made smaller where it is too large, so that its mean is a float
+_LOWERED = 2.0**64
 #: where the largest value is above this and below 1 / this, squares of deviations are in the range of floats
 _SQUARABLE = 1e-100
 
@@ -37,58 +38,62 @@ def unpacked(data: bytes, *, is_float: bool) -> Numbers:
     return np.frombuffer(data, np.float64) if is_float else np.frombuffer(data, np.int64)
 
 
-class ValueHistory:
-    """One value of each event."""
+class ValueHistory(msgspec.Struct, gc=False, eq=False):
+    """One value of each event. Like `EntityHistory` it is not tracked by the garbage collector, and tuples of values
+    are not for long.
+    """
 
-    def __init__(self, slot: Slot, dtype: DType) -> None:
-        self._data, self._texts = slot.data, slot.texts
-        self.is_float = dtype == "float"
-        self._numbers: Numbers | None = None
-        self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
-        #: the range that was read last, and its values: several windows aggregate the same ones
-        self._recent: tuple[int, int, list[Any]] = (0, 0, [])
-        #: likewise with the row's own value, and their sum
-        self._summed: tuple[int, int, float | None, float] = (0, 0, None, 0.0)
+    data: bytes
+    texts: list[str | None] | None
+    valid: Flags | None
+    is_float: bool
+    _numbers: Numbers | None = None
+    _prefix_sums: PrefixSums | None = None
+    #: the range that was read last, and its values: several windows aggregate the same ones
+    _recent: tuple[int, int, Sequence[Any]] = (0, 0, ())
+    #: likewise with the row's own value, and their sum
+    _summed: tuple[int, int, float | None, float] = (0, 0, None, 0.0)
 
     @property
     def numbers(self) -> Numbers:
         """The numbers; that of a null is arbitrary."""
         if self._numbers is None:
-            self._numbers = unpacked(self._data, is_float=self.is_float)
+            self._numbers = unpacked(self.data, is_float=self.is_float)
         return self._numbers
 
     def all(self, lo: int, hi: int) -> list[Any]:
         """Values of [lo, hi), with None for null."""
-        if self._texts is not None:
-            return self._texts[lo:hi]
+        if self.texts is not None:
+            return self.texts[lo:hi]
         values: list[Any] = self.numbers[lo:hi].tolist()
         if self.valid is None:
             return values
         return [value if ok else None for value, ok in zip(values, self.valid[lo:hi].tolist(), strict=True)]
 
-    def present(self, lo: int, hi: int) -> list[Any]:
-        """Values of [lo, hi) that are not null; the caller does not change the list."""
+    def present(self, lo: int, hi: int) -> Sequence[Any]:
+        """Values of [lo, hi) that are not null."""
         recent = self._recent
         if recent[0] == lo and recent[1] == hi:
             return recent[2]
-        if self._texts is not None:
-            present: list[Any] = [text for text in self._texts[lo:hi] if text is not None]
+        if self.texts is not None:
+            present: list[Any] = [text for text in self.texts[lo:hi] if text is not None]
         else:
             numbers = self.numbers[lo:hi]
             present = (numbers if self.valid is None else numbers[self.valid[lo:hi]]).tolist()
-        if hi - lo <= _SHARED:
-            self._recent = (lo, hi, present)
-        return present
+        if hi - lo > _SHARED:
+            return present
+        self._recent = (lo, hi, tuple(present))
+        return self._recent[2]
 
     def count(self, lo: int, hi: int) -> int:
-        if self._texts is not None:
-            return hi - lo - self._texts[lo:hi].count(None)
+        if self.texts is not None:
+            return hi - lo - self.texts[lo:hi].count(None)
         return hi - lo if self.valid is None else int(np.count_nonzero(self.valid[lo:hi]))
 
     def last(self, lo: int, hi: int) -> int:
         """The position of the last value that is not null, or -1."""
-        if self._texts is not None:
-            return next((at for at in range(hi - 1, lo - 1, -1) if self._texts[at] is not None), -1)
+        if self.texts is not None:
+            return next((at for at in range(hi - 1, lo - 1, -1) if self.texts[at] is not None), -1)
         if self.valid is None:
             return hi - 1 if hi > lo else -1
         positions = np.flatnonzero(self.valid[lo:hi])
@@ -101,13 +106,14 @@ class ValueHistory:
         numbers = self.numbers[lo:hi]
         return exact_sum((numbers if self.valid is None else numbers[self.valid[lo:hi]]).astype(np.int64, copy=False))
 
-    @cached_property
     def _sums(self) -> PrefixSums:
-        known = self.numbers if self.valid is None else np.where(self.valid, self.numbers, 0.0)
-        return PrefixSums(known.astype(np.float64, copy=False))
+        if self._prefix_sums is None:
+            known = self.numbers if self.valid is None else np.where(self.valid, self.numbers, 0.0)
+            self._prefix_sums = PrefixSums(known.astype(np.float64, copy=False))
+        return self._prefix_sums
 
     def total(self, lo: int, hi: int, own: float | None) -> float:
-        """The sum with `own`: exact of whole numbers, else correctly rounded or nearly so."""
+        """The sum with `own`: exact of whole numbers, else correctly rounded, infinite where it is no float."""
         summed = self._summed
         if summed[:3] != (lo, hi, own):
             self._summed = summed = (lo, hi, own, self._total(lo, hi, own))
@@ -116,21 +122,31 @@ class ValueHistory:
     def _total(self, lo: int, hi: int, own: float | None) -> float:
         if not self.is_float:
             return self._whole(lo, hi) + int(own or 0)
-        extra = [] if own is None else [own]
+        if hi - lo <= _LONG:
+            try:
+                return math.fsum(_with(self, lo, hi, own))
+            except OverflowError:  # a sum on the way is beyond the range of floats
+                pass
+        return _rounded(self.exact(lo, hi, own))
+
+    def exact(self, lo: int, hi: int, own: float | None) -> Fraction:
+        """The sum with `own`, not rounded."""
+        extra = Fraction(own or 0)
         if hi - lo > _LONG:
-            past = float(self._sums.between(np.array([lo]), np.array([hi]))[0])
-            both = past + extra[0] if extra else past
-            if not extra or abs(both) > abs(past) * _CANCELLED:
-                return both
-        return _fsum(self.present(lo, hi) + extra)
+            return self._sums().exact(lo, hi) + extra
+        return sum(map(Fraction, self.present(lo, hi)), extra)
 
 
-def _fsum(values: list[float]) -> float:
+def _rounded(number: Fraction) -> float:
     try:
-        return math.fsum(values)
+        return float(number)
     except OverflowError:
-        half = math.fsum(value / 4 for value in values)
-        return half * 4 if abs(half) < 2.0**1021 else math.inf
+        return math.inf
+
+
+def _value_history(slot: Slot, dtype: DType) -> ValueHistory:
+    valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
+    return ValueHistory(slot.data, slot.texts, valid, dtype == "float")
 
 
 class StoredTiles(NamedTuple):
@@ -148,15 +164,14 @@ _NO_TILES = StoredTiles()
 class EntityHistory(msgspec.Struct, gc=False, eq=False):
     """One entity's decoded blob, of `size` bytes, joined with its tiles, which come first.
 
-    Many are kept: those whose values were never read one by one are nothing that the garbage collector looks at.
+    Many are kept, so that they are not tracked by the garbage collector.
     """
 
     events: Events
     kinds: tuple[DType, ...]
     size: int
     tiles: StoredTiles = _NO_TILES
-    _times: memoryview[int] | None = None
-    _values: list[ValueHistory] | None = None
+    _values: tuple[ValueHistory, ...] | None = None
     #: made for the second search: an entity that is often read is kept decoded
     _identity_set: frozenset[int] | None = None
     _searched: bool = False
@@ -176,14 +191,13 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
 
     @property
     def times(self) -> memoryview[int]:
-        if self._times is None:
-            self._times = memoryview(self.events.times).cast("q")
-        return self._times
+        return memoryview(self.events.times).cast("q")
 
     @property
-    def values(self) -> list[ValueHistory]:
+    def values(self) -> tuple[ValueHistory, ...]:
         if self._values is None:
-            self._values = [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self.kinds, strict=True)]
+            kinds = zip(self.events.slots, self.kinds, strict=True)
+            self._values = tuple([_value_history(slot, kind) for slot, kind in kinds])
         return self._values
 
     def identity(self, at: int) -> int:
@@ -216,7 +230,7 @@ def _mean(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     total = value.total(lo, hi, own)
     if math.isfinite(total):
         return float(total) / count
-    return finite(math.fsum(number / 2.0**64 for number in _with(value, lo, hi, own)) / count * 2.0**64)
+    return finite(float(value.exact(lo, hi, own) / int(_LOWERED)) / count * _LOWERED)
 
 
 def _sum(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
@@ -230,7 +244,7 @@ def _count(value: ValueHistory, lo: int, hi: int, own: Any) -> int:
     return value.count(lo, hi) + (own is not None)
 
 
-def _with(value: ValueHistory, lo: int, hi: int, own: Any) -> list[Any]:
+def _with(value: ValueHistory, lo: int, hi: int, own: Any) -> Sequence[Any]:
     values = value.present(lo, hi)
     return values if own is None else [*values, own]
 

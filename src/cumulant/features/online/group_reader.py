@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
@@ -39,6 +39,18 @@ class OwnRow(NamedTuple):
     identity: int
 
 
+class OwnEvents(NamedTuple):
+    """Rows as events, by row: when each enters, `NEVER` where it does not, its values (by slot, then by row) and its
+    identity. The latter two mean nothing for a row that does not enter.
+    """
+
+    enters: list[int]
+    values: list[list[Any]]
+    identities: list[int]
+
+
+#: later than any moment
+NEVER = 2**63 - 1
 _NO_ROW = OwnRow(None, [], NO_IDENTITY)
 
 
@@ -80,6 +92,22 @@ class GroupReader:
         if history is not None and identity != NO_IDENTITY and history.holds(identity):
             return _NO_ROW
         return OwnRow(enters, [own(row, {}) for own in self._own], identity)
+
+    def own_rows(self, rows: Sequence[Inside], moments: Sequence[int]) -> OwnEvents | None:
+        """Many rows as events, as `own_event`, whatever the histories hold; None where no row enters."""
+        if self._event_time is None:
+            return None
+        delay = self.group.entry.delay_us
+        times = [row[self._event_time] for row in rows]
+        enters = [
+            NEVER if time is None or time + delay > at else time + delay
+            for time, at in zip(times, moments, strict=True)
+        ]
+        if min(enters, default=NEVER) == NEVER:
+            return None
+        keys = zip(*([row[column] for row in rows] for column in self._key), strict=True)
+        identities = [row_identity(key) for key in keys] if self._key else [NO_IDENTITY] * len(rows)
+        return OwnEvents(enters, [[own(row, {}) for row in rows] for own in self._own], identities)
 
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""

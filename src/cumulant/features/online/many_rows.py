@@ -1,35 +1,41 @@
-"""The windows and lookups of one group for many rows of a request at once: one pass over packed arrays.
+"""The windows and lookups of one group for many rows of a request at once, over concatenated arrays.
 
 Aggregations of numbers are those of the offline engine (`offline.kernel`). A call of numpy costs as much for one row as
 for a hundred, so that few rows are faster one after the other (`GroupReader.measure`). Both give equal results, except
-for the last digits of standard deviations.
+for the last digits of standard deviations and the sign of zero. Which other columns are aggregated in the same call
+changes no result.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.core.plan import Aggregation, Window
-from cumulant.features.offline.kernel.ranges import Numbers
+from cumulant.features.offline.kernel.ranges import Numbers, gather
 from cumulant.features.offline.kernel.timeline import Bisection, Flags, Ints
 from cumulant.features.offline.kernel.values import Ranges, RangeValues
+from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.entity_history import EntityHistory, unpacked
-from cumulant.features.online.group_reader import GroupMeasure, GroupReader, Inside, Past, value_of
+from cumulant.features.online.group_reader import NEVER, GroupMeasure, GroupReader, Inside, OwnEvents, Past, value_of
 from cumulant.features.online.state import Slot, typecode
 
 Reaches = tuple[int | None, ...]
 Slots = tuple[int, ...]
-#: so many values have standard deviations by the formula for few
+#: up to so many values of a column have standard deviations by the formula for few
 _FEW = 1 << 16
-#: so many windows of single rows take as long as one aggregation of packed arrays
+#: up to so many values are aggregated at once: with more, columns take no less together than one after the other
+_TOGETHER = 1 << 16
+#: columns whose values are so many powers of two apart are summed one after the other (`PrefixSums`)
+_APART = 128
+#: so many windows of single rows take as long as one aggregation of concatenated arrays
 _CALL = 60
-#: an own row never joins: later than any moment
-_NEVER = np.iinfo(np.int64).max
 _AGGREGATIONS: Mapping[Aggregation, Callable[[RangeValues, Ranges], tuple[Numbers, Flags | None]]] = {
     "count": RangeValues.count,
     "sum": RangeValues.total,
@@ -38,34 +44,67 @@ _AGGREGATIONS: Mapping[Aggregation, Callable[[RangeValues, Ranges], tuple[Number
     "max": lambda values, ranges: values.extreme(ranges, largest=True),
     "std": RangeValues.deviation,
 }
+_SUMMED = frozenset[Aggregation]({"sum", "mean"})
 
 
-class _Packing(NamedTuple):
-    """What is aggregated at once: values of one type, over windows of the same lengths."""
+class MeasureBatch(NamedTuple):
+    """What can be aggregated at once: values of one type, over windows of the same lengths."""
 
     aggregation: Aggregation
     reaches: Reaches
     is_float: bool
 
 
-class PackedMeasures(NamedTuple):
-    """The measures of a group: by what is aggregated at once and by slot, and those that are computed row by row."""
+class BatchedMeasures(NamedTuple):
+    """The measures of a group: by what can be aggregated at once and by slot, and those that are computed row by
+    row.
+    """
 
-    packings: Mapping[_Packing, Mapping[int, Sequence[GroupMeasure]]]
-    others: Sequence[GroupMeasure]
+    batches: Mapping[MeasureBatch, Mapping[int, Sequence[GroupMeasure]]]
+    row_by_row: Sequence[GroupMeasure]
 
 
-class _Numbers:
-    """The values of some slots, packed one slot after the other; see `NumberSource`."""
+class _Columns:
+    """The values of so many slots, one slot after the other, and the rows' own; see `NumberSource`, `RangeValues`."""
 
-    def __init__(self, slots: Sequence[Slot], own: Numbers | None, *, is_float: bool) -> None:
-        self._slots, self._own, self._is_float = slots, own, is_float
+    def __init__(
+        self, count: int, numbers: Numbers, valid: Flags | None, own: Numbers | None, own_valid: Flags | None
+    ) -> None:
+        self._count, self._numbers, self._own = count, numbers, own
+        self.valid, self.own_valid = valid, own_valid
 
     def events(self) -> Numbers:
-        return unpacked(b"".join([slot.data for slot in self._slots]), is_float=self._is_float)
+        return self._numbers
 
     def own(self) -> Numbers | None:
         return self._own
+
+    @cached_property
+    def alike(self) -> list[list[int]]:
+        """The slots, by position, in parts whose values are of like size."""
+        arrays = [self._numbers] if self._own is None else [self._numbers, self._own]
+        values: npt.NDArray[Any] = np.concatenate(arrays)
+        whole = _span(values)
+        if whole.high - whole.low <= _APART:
+            return [[*range(self._count)]]
+        lines = np.concatenate([each.reshape(self._count, -1) for each in arrays], axis=1)
+        return _alike([_span(line) for line in lines])
+
+
+class _Span(NamedTuple):
+    """The powers of two of a smallest and a largest value."""
+
+    low: int
+    high: int
+
+
+def _span(numbers: Numbers) -> _Span:
+    """Of the values that are not 0; that of 1 where there are none."""
+    sizes = np.abs(numbers)
+    if not len(sizes) or (largest := float(sizes.max())) == 0.0:
+        return _Span(1, 1)
+    smallest = float(sizes.min()) or float(sizes[sizes > 0.0].min())
+    return _Span(math.frexp(smallest)[1], math.frexp(largest)[1])
 
 
 class ManyRows:
@@ -74,16 +113,13 @@ class ManyRows:
     def __init__(
         self,
         group: GroupReader,
-        measures: PackedMeasures,
+        measures: BatchedMeasures,
         rows: Sequence[Inside],
         moments: Sequence[int],
         histories: Sequence[EntityHistory | None],
     ) -> None:
         self._group, self._measures, self._histories = group, measures, histories
-        self._own = [
-            group.own_event(row, at, history) for row, at, history in zip(rows, moments, histories, strict=True)
-        ]
-        #: each entity once: a request may ask for one many times
+        #: each entity once: a request may have many rows of one
         self._entities = list({id(history): history for history in histories if history is not None}.values())
         times = [entity.events.times for entity in self._entities]
         self._sizes = [len(each) // 8 for each in times]
@@ -96,9 +132,15 @@ class ManyRows:
         self._ends: Ints = np.where(of_row < 0, 0, self._bounds[of_row + 1])
         self._times = np.frombuffer(b"".join(times), dtype=np.int64)
         self._moments = np.array(moments, dtype=np.int64)
-        self._enters = np.array([_NEVER if own.enters is None else own.enters for own in self._own], dtype=np.int64)
+        self._own = group.own_rows(rows, moments)
         #: which rows enter at all; None for none
-        self._entering: Flags | None = enter if (enter := self._enters != _NEVER).any() else None
+        self._entering: Flags | None = None
+        if self._own is not None:
+            self._enters = np.array(self._own.enters, dtype=np.int64)
+            entering = self._enters != NEVER
+            entering &= ~self._already_stored(self._own, entering)
+            if entering.any():
+                self._entering = entering
         reaches = dict.fromkeys(each.reach for each in group.measures)
         limited = [reach for reach in reaches if reach is not None]
         ends = self._until([self._moments, *(self._moments - reach for reach in limited)])
@@ -108,45 +150,67 @@ class ManyRows:
         #: the events of each row known in (moment - reach, moment]; without a reach, all up to the moment
         self._ranges = {reach: Ranges(begins[reach], self._hi, self._joining(reach)) for reach in reaches}
         self._joined: dict[tuple[int, Reaches], Ranges] = {}
+        self._parts_of: dict[tuple[Slots, Reaches, bool], list[Slots]] = {}
+        self._columns: dict[tuple[Slots, Reaches], _Columns] = {}
         self._values: dict[tuple[Slots, Reaches], RangeValues] = {}
 
     def columns(self) -> dict[str, list[Any]]:
         """Each window and lookup by name, over the rows."""
         if not self._entities:
             return {each.name: self._one_by_one(each) for each in self._group.measures}
-        columns = {each.name: self._one_by_one(each) for each in self._measures.others}
-        for packing, of_slots in self._measures.packings.items():
-            results = self._aggregated(packing, tuple(of_slots))
-            for slot, measures in of_slots.items():
-                columns |= {each.name: _converted(each, *results[slot, each.reach]) for each in measures}
+        columns = {each.name: self._one_by_one(each) for each in self._measures.row_by_row}
+        for batch, of_slots in self._measures.batches.items():
+            for slots in self._parts(batch, tuple(of_slots)):
+                results = self._aggregated(batch, slots)
+                for slot in slots:
+                    columns |= {each.name: _converted(each, *results[slot, each.reach]) for each in of_slots[slot]}
         return columns
 
     def newest(self) -> list[int | None]:
         """For each row the time of the newest stored event that any measure used."""
         reaches = [each.reach for each in self._group.measures]
         longest = None if None in reaches else max(reach for reach in reaches if reach is not None)
-        lo = self._ranges[longest].lo.tolist()
-        return [
-            None if end <= begin else int(self._times[end - 1])
-            for begin, end in zip(lo, self._hi.tolist(), strict=True)
-        ]
+        used = self._hi > self._ranges[longest].lo
+        times: list[int | None] = [None] * len(used)
+        for at, time in zip(np.flatnonzero(used).tolist(), self._times[self._hi[used] - 1].tolist(), strict=True):
+            times[at] = time
+        return times
+
+    def _parts(self, batch: MeasureBatch, slots: Slots) -> list[Slots]:
+        """The slots that are aggregated at once."""
+        by_size = batch.is_float and batch.aggregation in _SUMMED
+        key = slots, batch.reaches, by_size
+        if key not in self._parts_of:
+            size = max(_TOGETHER // max(self._count(batch.reaches, slots), len(self._times), 1), 1)
+            alike = [slots]
+            if by_size and min(size, len(slots)) > 1:
+                alike = [tuple(slots[at] for at in part) for part in self._batch_columns(batch, slots).alike]
+            self._parts_of[key] = [part[at : at + size] for part in alike for at in range(0, len(part), size)]
+        return self._parts_of[key]
+
+    def _count(self, reaches: Reaches, slots: Slots) -> int:
+        """How many values all windows of these lengths have of each of the slots, nulls included."""
+        return self._all_ranges(len(slots), reaches).size // len(slots)
 
     def _aggregated(
-        self, packing: _Packing, slots: Slots
+        self, batch: MeasureBatch, slots: Slots
     ) -> dict[tuple[int, int | None], tuple[list[Any], list[bool] | None]]:
         """An aggregation of some values over windows of several lengths at once: its results by slot and length, and
         where they exist.
         """
-        ranges = self._all_ranges(len(slots), packing.reaches)
-        numbers, flags = _AGGREGATIONS[packing.aggregation](self._range_values(packing, slots), ranges)
+        ranges = self._all_ranges(len(slots), batch.reaches)
+        numbers, flags = _AGGREGATIONS[batch.aggregation](self._range_values(batch, slots), ranges)
         if numbers.dtype == np.float64 and not (finite := np.isfinite(numbers)).all():
             flags = finite if flags is None else flags & finite
-        results, size = {}, len(self._moments)
-        for at, place in enumerate(itertools.product(slots, packing.reaches)):
-            part = slice(at * size, (at + 1) * size)
-            exists = None if flags is None or flags[part].all() else flags[part].tolist()
-            results[place] = (numbers[part].tolist(), exists)
-        return results
+        shape = (len(slots) * len(batch.reaches), len(self._moments))
+        exists: list[list[bool] | None] = [None] * shape[0]
+        if flags is not None and not flags.all():
+            there = flags.reshape(shape)
+            for at in np.flatnonzero(~there.all(axis=1)).tolist():
+                exists[at] = there[at].tolist()
+        values: list[list[Any]] = numbers.reshape(shape).tolist()
+        places = itertools.product(slots, batch.reaches)
+        return dict(zip(places, zip(values, exists, strict=True), strict=True))
 
     def _all_ranges(self, slots: int, reaches: Reaches) -> Ranges:
         """In the events of so many slots, the ranges of all rows for the first reach, then for the second, and so on;
@@ -163,16 +227,17 @@ class ManyRows:
     def _one_by_one(self, each: GroupMeasure) -> list[Any]:
         """A lookup, the newest value, a number of rows or of different values, and whatever is made of texts."""
         ranges = self._ranges[each.reach]
-        joins = [False] * len(self._own) if ranges.own is None else ranges.own.tolist()
+        joins = [False] * len(self._moments) if ranges.own is None else ranges.own.tolist()
         starts, convert, values = self._starts.tolist(), each.convert, []
         for at, (start, lo, hi) in enumerate(zip(starts, ranges.lo.tolist(), self._hi.tolist(), strict=True)):
-            history, own = self._histories[at], self._own[at]
-            own_value = own.values[each.slot] if joins[at] and each.slot >= 0 else None
+            history, own = self._histories[at], self._own if joins[at] else None
+            own_value = None if own is None or each.slot < 0 else own.values[each.slot][at]
             if history is not None and each.aggregate is not None:
                 value = each.aggregate(history.values[each.slot], lo - start, hi - start, own_value)
             else:
                 past = Past(history, each.slot, lo - start, hi - start)
-                value = value_of(each.measure, past, own.enters if joins[at] else None, own_value, own.identity)
+                enters, identity = (None, NO_IDENTITY) if own is None else (own.enters[at], own.identities[at])
+                value = value_of(each.measure, past, enters, own_value, identity)
             values.append(value if value is None or convert is None else convert(value))
         return values
 
@@ -193,60 +258,96 @@ class ManyRows:
         search.until(np.tile(self._starts, count), np.tile(self._ends, count), np.concatenate(moments), out=result)
         return np.split(result, count)
 
-    def _range_values(self, packing: _Packing, slots: Slots) -> RangeValues:
-        if (slots, packing.reaches) not in self._values:
-            stored = [entity.events.slots[slot] for slot in slots for entity in self._entities]
-            own, own_valid = self._own_values(packing, slots)
-            self._values[slots, packing.reaches] = RangeValues(
-                _Numbers(stored, own, is_float=packing.is_float),
+    def _range_values(self, batch: MeasureBatch, slots: Slots) -> RangeValues:
+        if (slots, batch.reaches) not in self._values:
+            columns = self._batch_columns(batch, slots)
+            self._values[slots, batch.reaches] = RangeValues(
+                columns,
                 np.concatenate([self._keys + at * len(self._entities) for at in range(len(slots))]),
-                valid=_valid(stored, self._sizes * len(slots)),
-                own_valid=own_valid,
-                is_float=packing.is_float,
-                few=int(self._all_ranges(len(slots), packing.reaches).count.sum()) < _FEW,
+                valid=columns.valid,
+                own_valid=columns.own_valid,
+                is_float=batch.is_float,
+                few=self._count(batch.reaches, slots) < _FEW,
             )
-        return self._values[slots, packing.reaches]
+        return self._values[slots, batch.reaches]
 
-    def _own_values(self, packing: _Packing, slots: Slots) -> tuple[Numbers | None, Flags | None]:
+    def _batch_columns(self, batch: MeasureBatch, slots: Slots) -> _Columns:
+        if (slots, batch.reaches) not in self._columns:
+            stored = [entity.events.slots[slot] for slot in slots for entity in self._entities]
+            numbers = unpacked(b"".join([slot.data for slot in stored]), is_float=batch.is_float)
+            valid = _valid(stored, self._sizes * len(slots))
+            self._columns[slots, batch.reaches] = _Columns(len(slots), numbers, valid, *self._own_values(batch, slots))
+        return self._columns[slots, batch.reaches]
+
+    def _own_values(self, batch: MeasureBatch, slots: Slots) -> tuple[Numbers | None, Flags | None]:
         """The rows' own values, of each slot once for each window, and which there are; None where no row has one."""
-        if self._entering is None:
+        if self._own is None or self._entering is None:
             return None, None
-        values = [[own.values[slot] if own.values else None for own in self._own] for slot in slots]
+        values = [self._own.values[slot] for slot in slots]
         exists = np.array([[value is not None for value in of_slot] for of_slot in values], dtype=np.bool_)
-        present = [[0 if value is None else value for value in of_slot] for of_slot in values]
-        numbers: npt.NDArray[Any] = np.array(present, np.float64 if packing.is_float else np.int64)
-        times = (1, len(packing.reaches))
+        if not exists.all():
+            values = [[0 if value is None else value for value in of_slot] for of_slot in values]
+        numbers: npt.NDArray[Any] = np.array(values, np.float64 if batch.is_float else np.int64)
+        times = (1, len(batch.reaches))
         joins: Flags = np.tile(exists, times).ravel()
         return np.tile(numbers, times).ravel(), joins
 
+    def _already_stored(self, own: OwnEvents, entering: Flags) -> Flags:
+        """Which of the entering rows are stored events of their entities."""
+        identities = np.array(own.identities, dtype=np.int64)
+        is_stored = np.zeros(len(entering), dtype=np.bool_)
+        at = np.flatnonzero(entering & (identities != NO_IDENTITY) & (self._ends > self._starts))
+        stored = [entity.events.identities for entity in self._entities]
+        if int((self._ends - self._starts)[at].sum()) >= _FEW or None in stored:
+            histories = [self._histories[row] for row in at.tolist()]
+            rows = zip(histories, identities[at].tolist(), strict=True)
+            is_stored[at] = [history is not None and history.holds(identity) for history, identity in rows]
+        elif len(at):
+            numbers = np.frombuffer(b"".join(each for each in stored if each is not None), dtype=np.int64)
+            events = gather(numbers, self._starts[at], self._ends[at], own=None, with_own=None)
+            is_stored[at] = np.logical_or.reduceat(events.numbers == identities[at][events.owner], events.begins)
+        return is_stored
 
-def pack_measures(group: GroupReader) -> PackedMeasures:
+
+def batch_measures(group: GroupReader) -> BatchedMeasures:
     of_slots: dict[tuple[int, Aggregation], list[GroupMeasure]] = {}
-    others = []
+    row_by_row = []
     for each in group.measures:
-        aggregation = _packed_aggregation(group, each)
+        aggregation = _batched_aggregation(group, each)
         if aggregation is None:
-            others.append(each)
+            row_by_row.append(each)
         else:
             of_slots.setdefault((each.slot, aggregation), []).append(each)
-    packings: dict[_Packing, dict[int, Sequence[GroupMeasure]]] = {}
+    batches: dict[MeasureBatch, dict[int, Sequence[GroupMeasure]]] = {}
     for (slot, aggregation), measures in of_slots.items():
         reaches = tuple(dict.fromkeys(each.reach for each in measures))
-        packing = _Packing(aggregation, reaches, group.group.kinds[slot] == "float")
-        packings.setdefault(packing, {})[slot] = measures
-    return PackedMeasures(packings, others)
+        batch = MeasureBatch(aggregation, reaches, group.group.kinds[slot] == "float")
+        batches.setdefault(batch, {})[slot] = measures
+    return BatchedMeasures(batches, row_by_row)
 
 
-def rows_to_pack(groups: Sequence[PackedMeasures]) -> int:
+def rows_to_batch(groups: Sequence[BatchedMeasures]) -> int:
     """From how many rows of a request on it is faster to compute them together."""
-    calls = sum(len(group.packings) + len({each.slot for each in group.others}) for group in groups)
-    slots = [measures for group in groups for of_slots in group.packings.values() for measures in of_slots.values()]
-    count = sum(map(len, slots)) + sum(len(group.others) for group in groups)
+    calls = sum(len(group.batches) + len({each.slot for each in group.row_by_row}) for group in groups)
+    slots = [measures for group in groups for of_slots in group.batches.values() for measures in of_slots.values()]
+    count = sum(map(len, slots)) + sum(len(group.row_by_row) for group in groups)
     return -(-_CALL * calls // max(count, 1))
 
 
-def _packed_aggregation(group: GroupReader, each: GroupMeasure) -> Aggregation | None:
-    """The aggregation over packed numbers; None for what is computed row by row."""
+def _alike(spans: Sequence[_Span]) -> list[list[int]]:
+    """The columns with these spans, by position, in parts whose values are of like size."""
+    parts: list[list[int]] = []
+    for at in sorted(range(len(spans)), key=lambda at: spans[at]):
+        first = spans[parts[-1][0]] if parts else None
+        if first and spans[at].low - first.low <= _APART and abs(spans[at].high - first.high) <= _APART:
+            parts[-1].append(at)
+        else:
+            parts.append([at])
+    return parts
+
+
+def _batched_aggregation(group: GroupReader, each: GroupMeasure) -> Aggregation | None:
+    """The aggregation over concatenated numbers; None for what is computed row by row."""
     of = each.measure
     if each.aggregate is None or not isinstance(of, Window) or of.agg not in _AGGREGATIONS:
         return None

@@ -136,7 +136,7 @@ def entity_events(
         source = plan.sources[group.source]
         frame = read_fields(group.source, source.fields, frames[group.source])
         by = pl.DataFrame(entities, schema=list(group.by), orient="row")
-        by = by.select(inside_as(name, frame.schema[name]) for name in group.by)
+        by = by.select(inside_as(name, frame[name].dtype) for name in group.by)
         rows = frame.join(by, on=group.by, how="semi", maintain_order="left")
         events |= {key: of for key, of in filling.entities_of(group, source, rows) if key in wanted}
     return events

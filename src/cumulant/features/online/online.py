@@ -19,7 +19,7 @@ from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import EntityCache
 from cumulant.features.online.entity_history import EntityHistory
 from cumulant.features.online.group_reader import GroupReader, Inside
-from cumulant.features.online.many_rows import ManyRows, pack_measures, rows_to_pack
+from cumulant.features.online.many_rows import ManyRows, batch_measures, rows_to_batch
 from cumulant.features.online.python_compiler import Evaluate, compile_node
 from cumulant.features.online.requests import RequestReader, python_converter
 from cumulant.features.online.state import TableState
@@ -94,8 +94,8 @@ class OnlineFeatures:
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
             self._cache = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
-        self._packed = [pack_measures(group) for group in self._groups]
-        self._together_from = rows_to_pack(self._packed) if together_from is None else together_from
+        self._batched = [batch_measures(group) for group in self._groups]
+        self._together_from = rows_to_batch(self._batched) if together_from is None else together_from
         #: reading the state waits for a network: an event loop calls `request`, `read_entities` and `vectors_of` in
         #: place of `vectors`
         self.awaits = self._cache is not None and store is not None and store.remote
@@ -135,7 +135,7 @@ class OnlineFeatures:
         Raises:
             RequestError: a value does not fit its field.
         """
-        inside = [self._reader.read(row) for row in rows]
+        inside = self._reader.read_all(rows)
         if self._cache is None:
             return FeatureRequest(inside, [], [])
         predict_at = self._plan.predict_at
@@ -199,18 +199,19 @@ class OnlineFeatures:
         features: dict[str, list[Any]] = {}
         newest: list[int | None] = [None] * size
         late: list[int | None] = [None] * size
-        for number, (group, measures) in enumerate(zip(self._groups, self._packed, strict=True)):
-            there = [at for at, of_row in enumerate(request.keys) if of_row[number] is not None]
-            keys = [request.keys[at][number] for at in there]
-            entities = [None if key is None else histories.get(key) for key in keys]
+        for number, (group, measures) in enumerate(zip(self._groups, self._batched, strict=True)):
+            keys = [of_row[number] for of_row in request.keys]
+            there = [at for at, key in enumerate(keys) if key is not None]
+            entities = [histories.get(key) for key in keys if key is not None]
             moments = [moment for at in there if (moment := request.moments[at]) is not None]
             rows = ManyRows(group, measures, [request.rows[at] for at in there], moments, entities)
             for name, values in rows.columns().items():
                 features[name] = values if len(there) == size else _scattered(values, there, size)
-            for at, moment, used, history in zip(there, moments, rows.newest(), entities, strict=True):
+            for at, used in zip(there, rows.newest(), strict=True):
                 newest[at] = _latest(newest[at], used)
-                if history is not None and history.since is not None and moment < history.since:
-                    late[at] = _latest(late[at], history.since)
+            for at, moment, history in zip(there, moments, entities, strict=True):
+                if history is not None and (since := history.since) is not None and moment < since:
+                    late[at] = _latest(late[at], since)
         if self._expressions:
             self._evaluate(request.rows, features)
         columns = {

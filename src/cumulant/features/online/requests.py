@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from types import NoneType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,8 @@ from cumulant.core.units import EPOCH
 from cumulant.features.online.scalars import DAY
 
 _MICROSECOND = timedelta(microseconds=1)
+#: from so many rows on it is faster to read column by column
+_MANY = 8
 #: values of exactly these types are inside values already
 _UNCHANGED: Mapping[str, type] = {"bool": bool, "float": float, "str": str, "bytes": bytes}
 
@@ -52,6 +55,41 @@ class RequestReader:
                 except (ValueError, TypeError, OverflowError):
                     raise _type_error(name, value, reader) from None
         return values
+
+    def read_all(self, rows: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+        """As `read` of each row; faster where a field has values of one type, or few different times."""
+        if len(rows) < _MANY or not self._fields:
+            return [self.read(row) for row in rows]
+        columns = []
+        for name, reader, unchanged, is_time in self._fields:
+            column: list[Any] = [row.get(name) for row in rows]
+            if is_time and all(type(value) is datetime and value.tzinfo is UTC for value in column):
+                column = [(value - EPOCH) // _MICROSECOND for value in column]
+            elif is_time and {datetime, str, NoneType}.issuperset(map(type, column)):
+                # Times of a repeated hour are equal, and differ in their fold.
+                keys = [(value, getattr(value, "fold", 0)) for value in column]
+                moments = {key: self.read({name: key[0]})[name] for key in dict.fromkeys(keys)}
+                column = [moments[key] for key in keys]
+            elif not _are_inside(column, unchanged or (int if reader is _int else None)):
+                return [self.read(row) for row in rows]
+            columns.append(column)
+        names = [name for name, *_ in self._fields]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _are_inside(values: Sequence[Any], kind: type | None) -> bool:
+    """Whether all are inside values of this type, or null."""
+    kinds = {*map(type, values)}
+    if NoneType in kinds:
+        kinds.remove(NoneType)
+        values = [value for value in values if value is not None]
+    if not kinds:
+        return True
+    if kinds != {kind}:
+        return False
+    if kind is int:
+        return -(2**63) <= int(min(values)) <= int(max(values)) < 2**63
+    return kind is not float or all(map(math.isfinite, values))
 
 
 def _type_error(name: str, value: object, reader: Callable[[object], object]) -> RequestError:

@@ -4,8 +4,8 @@ A table holds a blob an entity (several where it has many events: `tiles`) and, 
 was made from. Windows are evaluated on these events at the request's own moment, so that serving agrees with training
 to the microsecond.
 
-Servers keep hundreds of thousands of entities: `gc=False` and tuples spare the garbage collector from looking at each,
-which took a server that keeps 100,000 of them .3 s at a time.
+Servers keep hundreds of thousands of entities: with `gc=False` and tuples the garbage collector does not track them.
+Each collection took a server that keeps 100,000 of them .3 s.
 
 A table that events are posted to is updated: `TableState.sequence` counts its changes, and each blob ends with the
 number of the change that wrote it, so that readers see cheaply what they need not read again.

@@ -1,15 +1,9 @@
-"""The writer of one table of online state: it puts the rows of its sources' logs into the table.
-
-A row also expires old events: what lies further back than a group's longest span and a day (`LATE_US`) before the row's
-event, or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are
-answered from what remains. Events expire only up to the second newest one that is known by now: one row with a wrong
-date drops nothing, nor does any number of rows of the future.
-"""
+"""The writer of one table of online state: it puts the rows of its sources' logs into the table."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -18,9 +12,10 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.entity_reads import unreadable
-from cumulant.features.online.state import STATE_KEY, TableState, encode
-from cumulant.features.online.tiles import TILES, TileRule, decode_entity
+from cumulant.features.online.state import STATE_KEY, Events, TableState, encode
+from cumulant.features.online.tiles import TILES, TiledEvents, TileRule, decode_entity
 from cumulant.features.posted.event_columns import GroupEvent
+from cumulant.features.posted.event_expiry import expiry_of
 from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.posted.posted_events import LoggedRow, SourceLog
@@ -28,8 +23,6 @@ from cumulant.features.posted.row_versions import corrections_of
 from cumulant.features.posted.version_writer import VersionWriter
 from cumulant.ports.online import Cells, OnlineStore
 
-#: how late behind the newest event of an entity a prediction may be made
-LATE_US = 86_400_000_000
 #: entries of a log that one update takes in, so that others wait less than about 0.1 s
 _STEP = 1_000
 
@@ -115,53 +108,54 @@ class StateWriter:
     ) -> list[tuple[bytes, bytes | None]]:
         """The blobs of the entities that the events change."""
         written: list[tuple[bytes, bytes | None]] = []
+        rule, version = self.rule(state), state.sequence + 1
+        end = version.to_bytes(8, "big")
         for (key, (group, changes)), blob in zip(changing.items(), cells.get(self.table, list(changing)), strict=True):
-            entity = self._entity(cells, state, group, key=key, blob=blob)
-            entity.prepare(event for each in changes for event in (each.event, each.remove) if event is not None)
-            changed = False
-            for change in changes:
-                gone = change.remove
-                removed = gone is not None and entity.remove(gone.identity, gone)
-                placed = None if change.event is None else entity.place(change.event)
-                changed |= removed or bool(placed)
-                (update.known if placed is None and not removed else update.changed).add(change.row)
-                if change.begins is not None:
-                    entity.changed_at(change.begins)
+            stored = self._decode(blob)
+            events = group.append(stored, changes, table_since=state.since_us, limit=rule.limit, version=end)
+            if events is not None:
+                update.changed.add(changes[0].row)
+                written.append((key, encode(events)))
+                continue
+            read = partial(cells.get, self.table)
+            entity = Entity(group.group, stored, keyed=bool(group.key), key=key, read=read, rule=rule)
+            changed = _change(entity, changes, update)
             moments = [change.event.first_moment for change in changes if change.event is not None]
             if changed and self._expire_events(entity, state, max(moments, default=None), group):
-                written += entity.rows(state.sequence + 1)
+                written += entity.rows(version)
             elif changed and blob is not None:  # nothing is left; the change is still recorded
-                written += entity.no_rows() if entity.since is None else entity.rows(state.sequence + 1)
+                written += entity.no_rows() if entity.since is None else entity.rows(version)
         return written
 
-    def _entity(self, cells: Cells, state: TableState, group: GroupWriter, *, key: bytes, blob: bytes | None) -> Entity:
-        """An entity of the table, of which the blob was read. Raises IntegrityError: it is damaged."""
+    def _decode(self, blob: bytes | None) -> Events | TiledEvents | None:
+        """The blob of an entity. Raises IntegrityError: it is damaged."""
         try:
-            stored = None if blob is None else decode_entity(blob)
+            return None if blob is None else decode_entity(blob)
         except msgspec.MsgspecError as error:
             raise unreadable(self.table) from error
-        return Entity(
-            group.group,
-            stored,
-            keyed=bool(group.key),
-            key=key,
-            read=partial(cells.get, self.table),
-            rule=self.rule(state),
-        )
 
     def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
         """Drop events that are too old; False where none is left, so that there is nothing to write."""
         if entity.empty or (group.group.unlimited and self.versions_in(state, group.group.source) is not None):
             return not entity.empty  # where the newest row is deleted, a lookup finds the one before, however old
-        second = entity.second_newest(self.now_us())
-        limit = None if second is None else second - LATE_US
-        # Events that earlier rows expired stay out. Blobs of earlier versions have a correction's moment there: not
-        # beyond the limit.
-        retained = None if limit is None or entity.kept is None else min(entity.kept, limit)
-        floor = max((moment for moment in (state.since_us, retained) if moment is not None), default=None)
-        if floor is not None:
-            entity.trim(floor)
-        since = None if limit is None or newest is None else min(newest - LATE_US, limit)
-        if since is not None and (floor is None or since > floor):
-            entity.expire(since)
+        expiry = expiry_of(state.since_us, entity.kept, entity.second_newest(self.now_us()), newest)
+        if expiry.floor is not None:
+            entity.trim(expiry.floor)
+        if expiry.since is not None:
+            entity.expire(expiry.since)
         return not entity.empty
+
+
+def _change(entity: Entity, changes: Sequence[EntityChange], update: TableUpdate) -> bool:
+    """Make the changes of an entity; whether there was any."""
+    entity.prepare(event for each in changes for event in (each.event, each.remove) if event is not None)
+    changed = False
+    for change in changes:
+        gone = change.remove
+        removed = gone is not None and entity.remove(gone.identity, gone)
+        placed = None if change.event is None else entity.place(change.event)
+        changed |= removed or bool(placed)
+        (update.known if placed is None and not removed else update.changed).add(change.row)
+        if change.begins is not None:
+            entity.changed_at(change.begins)
+    return changed

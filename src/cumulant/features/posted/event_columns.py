@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from cumulant.core.plan import DType
 from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.state import Events, Slot, typecode
+
+_pack_int = struct.Struct("=q").pack
 
 
 class GroupEvent(NamedTuple):
@@ -42,7 +45,7 @@ class _Values:
             return
         if value is None and self._valid is None:
             self._valid = bytearray(b"\x01" * len(self._numbers))
-        self._numbers.insert(at, self._number(value))
+        self._numbers.insert(at, number_of(value, self._code))
         if self._valid is not None:
             self._valid.insert(at, value is not None)
 
@@ -57,7 +60,7 @@ class _Values:
             return True
         if self._valid is None or self._valid[at]:
             return False
-        self._numbers[at], self._valid[at] = self._number(value), 1
+        self._numbers[at], self._valid[at] = number_of(value, self._code), 1
         return True
 
     def remove(self, at: int) -> None:
@@ -82,11 +85,6 @@ class _Values:
             return Slot(texts=self._texts)
         flags = None if self._valid is None or 0 not in self._valid else bytes(self._valid)
         return Slot(self._numbers.tobytes(), None, flags)
-
-    def _number(self, value: Any) -> float:
-        if value is None:
-            return 0
-        return float(value) if self._code == "d" else int(value)
 
 
 class EventColumns:
@@ -136,13 +134,7 @@ class EventColumns:
 
     def find(self, identity: int) -> int:
         """The position of the row with this key, or -1."""
-        if self.identities is None or identity == NO_IDENTITY:
-            return -1
-        wanted, raw = array("q", [identity]).tobytes(), self.identities.tobytes()
-        at = raw.find(wanted)
-        while at >= 0 and at % 8:
-            at = raw.find(wanted, at + 1)
-        return at // 8 if at >= 0 else -1
+        return -1 if self.identities is None else find_identity(self.identities.tobytes(), identity)
 
     def events(self, since_us: int | tuple[int, int | None] | None = None, version: int = 0) -> Events:
         """In their stored form."""
@@ -165,6 +157,24 @@ class EventColumns:
             return bisect_right(self.identities, event.identity, start, end)
         ranks = list(zip(dated[start:end], self.identities[start:end], strict=True))
         return start + bisect_right(ranks, (event.event_time, event.identity))
+
+
+def find_identity(identities: bytes, identity: int) -> int:
+    """The position of a row's key among identities, which are int64 bytes, or -1; that of no key is never there."""
+    if identity == NO_IDENTITY:
+        return -1
+    wanted = _pack_int(identity)
+    at = identities.find(wanted)
+    while at >= 0 and at % 8:
+        at = identities.find(wanted, at + 1)
+    return at // 8 if at >= 0 else -1
+
+
+def number_of(value: Any, code: str) -> float:
+    """A value as it is stored where values have this type code; 0 for null."""
+    if value is None:
+        return 0
+    return float(value) if code == "d" else int(value)
 
 
 def _integers(data: bytes | None) -> array[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cumulant.core.errors import RequestError
@@ -12,7 +12,9 @@ from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 from cumulant.features.online.requests import RequestReader
-from cumulant.features.online.state import entity_key
+from cumulant.features.online.state import Events, entity_key
+from cumulant.features.online.tiles import TiledEvents
+from cumulant.features.posted.event_append import EventAppender
 from cumulant.features.posted.event_columns import GroupEvent
 from cumulant.features.posted.posted_events import Inside, LoggedRow
 
@@ -44,6 +46,7 @@ class GroupWriter:
         source = plan.sources[group.source]
         assert source.event_time is not None, "a source of windows and lookups has an event time"
         self.group, self.key = group, source.key
+        self._appender = EventAppender(self.group, keyed=bool(self.key))
         self._event_time = source.event_time
         self._first_moment = first_moment(plan, group.source)
         columns: dict[str, Kind] = {field.name: field.dtype for field in source.fields}
@@ -61,7 +64,7 @@ class GroupWriter:
 
     def event_of(self, values: Inside) -> tuple[bytes, GroupEvent] | None:
         """As `event`, of the values of a row; what is not there is null."""
-        row = {**self._empty, **values}
+        row = self._empty | values
         by = [row[column] for column in self.group.by]
         enters = self._enters(row)
         if enters is None or None in by:
@@ -71,6 +74,23 @@ class GroupWriter:
         first = self._first_moment(row)
         assert first is not None, "a row that enters has an event time"
         return entity_key(self.group.number, by), GroupEvent(enters, row[self._event_time], identity, first, read)
+
+    def append(
+        self,
+        stored: Events | TiledEvents | None,
+        changes: Sequence[EntityChange],
+        *,
+        table_since: int | None,
+        limit: int,
+        version: bytes,
+    ) -> Events | None:
+        """An entity after its changes, where they only append one event to it; else None."""
+        if len(changes) != 1 or isinstance(stored, TiledEvents):
+            return None
+        (_, event, removed, begins) = changes[0]
+        if event is None or removed is not None or begins is not None:
+            return None
+        return self._appender.append(stored, event, table_since=table_since, limit=limit, version=version)
 
     def _read(self, other: Inside) -> Inside:
         """Columns that came before this plan, which reads them, was there; what does not fit them is null."""
@@ -83,11 +103,15 @@ class GroupWriter:
         return values
 
     def _enters(self, row: Inside) -> int | None:
-        entry = self.group.entry
-        times = [(row[self._event_time], entry.delay_us), *((row[name], delay) for name, delay in entry.columns)]
-        if any(moment is None for moment, _ in times):
+        enters: int | None = row[self._event_time]
+        if enters is None:
             return None
-        enters: int = max(moment + delay for moment, delay in times)
+        enters += self.group.entry.delay_us
+        for name, delay in self.group.entry.columns:
+            known = row[name]
+            if known is None:
+                return None
+            enters = max(enters, known + delay)
         return enters
 
 

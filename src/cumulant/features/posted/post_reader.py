@@ -75,12 +75,9 @@ class PostReader:
         """
         if source not in self._readers:
             return Post(source, []), AdvanceResult(unused=len(rows))
-        read_rows = [self._read_row(source, row, scored=scored) for row in rows]
-        keyed = [posted for posted in read_rows if posted is not None]
+        keyed = self._read_rows(source, rows, scored=scored)
         present = [posted for posted in keyed if not self._ahead(source, posted.values)]
-        return Post(source, present), AdvanceResult(
-            unkeyed=len(read_rows) - len(keyed), future=len(keyed) - len(present)
-        )
+        return Post(source, present), AdvanceResult(unkeyed=len(rows) - len(keyed), future=len(keyed) - len(present))
 
     def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
         """Whether an acceptable row is left out because of its date.
@@ -88,8 +85,8 @@ class PostReader:
         Raises:
             RequestError: a value does not fit its field.
         """
-        posted = self._read_row(source, row) if source in self._readers else None
-        return posted is not None and self._ahead(source, posted.values)
+        posted = self._read_rows(source, [row]) if source in self._readers else []
+        return any(self._ahead(source, each.values) for each in posted)
 
     def _ahead(self, source: str, values: Inside) -> bool:
         if self._skew_us is None:
@@ -99,19 +96,23 @@ class PostReader:
         known = [] if rule is None else [rule.known_time]
         return any((at := moment(values)) is not None and at > limit for moment in (*self._dated[source], *known))
 
-    def _read_row(self, source: str, row: Mapping[str, object], *, scored: bool = False) -> PostedRow | None:
-        """None for a row without its key."""
-        read = self._readers[source].read(row)
-        key = [read[name] for name in self._keys[source]]
-        if not key or None in key:
-            return None
-        nulls = row.keys() if source in self._corrected and not scored else ()
-        values = {name: value for name, value in read.items() if value is not None or name in nulls}
-        plain = {name: _plain(row[name]) for name in row if name not in read}
-        other = {
-            name: value for name, value in plain.items() if value is not None or (name in nulls and row[name] is None)
-        }
-        return PostedRow(row_key(key), values, other, scored)
+    def _read_rows(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> list[PostedRow]:
+        """Those that have their key."""
+        names = self._keys[source]
+        posted = []
+        for row, read in zip(rows, self._readers[source].read_all(rows), strict=True):
+            key = [read[name] for name in names]
+            if not key or None in key:
+                continue
+            nulls = row.keys() if source in self._corrected and not scored else ()
+            values, other = read, dict[str, object]()
+            if None in read.values():
+                values = {name: value for name, value in read.items() if value is not None or name in nulls}
+            if not row.keys() <= read.keys():
+                plain = {name: _plain(row[name]) for name in row if name not in read}
+                other = {name: v for name, v in plain.items() if v is not None or (name in nulls and row[name] is None)}
+            posted.append(PostedRow(row_key(key), values, other, scored))
+        return posted
 
 
 def _plain(value: object) -> object:

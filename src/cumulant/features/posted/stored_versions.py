@@ -85,7 +85,7 @@ def _with_known(source: Source) -> Source:
 
 def _key_frame(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
     values = pl.DataFrame([key_values(key) for key in keys], schema=list(source.key), orient="row")
-    return values.select(inside_as(name, frame.schema[name]) for name in source.key)
+    return values.select(inside_as(name, frame[name].dtype) for name in source.key)
 
 
 def _with_known_time(frame: pl.DataFrame, source: Source) -> pl.DataFrame:

@@ -13,8 +13,8 @@ from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
 from cumulant.features.posted.state_update import commit, sum_results
 
-#: rows of one transaction
-_MOST_ROWS = 512
+#: rows of one transaction; fewer in a store over a network, which answers no reader meanwhile
+_MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
 
 
 class _PendingPost(NamedTuple):
@@ -24,7 +24,8 @@ class _PendingPost(NamedTuple):
 
 
 class Advancer:
-    """Updates tables of one store together: posts during a commit share the next one, up to 512. Thread-safe.
+    """Updates tables of one store together: posts during a commit share the next one, up to 512 rows, 128 in a store
+    that is read over a network; a larger post is divided. Thread-safe.
 
     `close`, or leaving it as a context, commits what waits. Rows dated more than `skew_us` after now are left out;
     None: only corrections and deletions are (`commit`).
@@ -32,6 +33,7 @@ class Advancer:
 
     def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
         self._writers, self._skew_us = list(writers), skew_us
+        self._most_rows = _MOST_REMOTE_ROWS if any(writer.store.remote for writer in writers) else _MOST_ROWS
         self._reader = PostReader(self._writers, skew_us=skew_us)
         self._waiting: deque[_PendingPost] = deque()
         self._news = threading.Condition()
@@ -83,7 +85,7 @@ class Advancer:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                results = commit(self._writers, [waiting.post for waiting in batch], skew_us=self._skew_us)
+                results = self._commit([waiting.post for waiting in batch])
             except Exception as error:  # noqa: BLE001  (an edge: whatever it was, it belongs to those who wait)
                 for waiting in batch:
                     waiting.done.set_exception(error)
@@ -91,13 +93,23 @@ class Advancer:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.done.set_result(sum_results([waiting.left_out, result]))
 
+    def _commit(self, posts: Sequence[Post]) -> list[AdvanceResult]:
+        """Write the posts in one transaction; one that is larger than a transaction in several."""
+        if len(posts) > 1:
+            return commit(self._writers, posts, skew_us=self._skew_us)
+        (source, rows), results = posts[0], list[AdvanceResult]()
+        for at in range(0, len(rows), self._most_rows):
+            part = Post(source, rows[at : at + self._most_rows])
+            results += commit(self._writers, [part], skew_us=self._skew_us)
+        return [sum_results(results)]
+
     def _next(self) -> list[_PendingPost]:
         """What is committed next; nothing once it is closed and nothing waits."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._closed)
             batch: list[_PendingPost] = []
             count = 0
-            while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= _MOST_ROWS):
+            while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= self._most_rows):
                 batch.append(self._waiting.popleft())
                 count += len(batch[-1].post.rows)
             return batch

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.features.offline.kernel.timeline import Ints, bits, grouped_order
+from cumulant.features.offline.kernel.timeline import Flags, Ints, bits, grouped_order
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+
+
+class Gathered:
+    """The values of ranges that are not empty, one range after the other: `lengths` of them from `begins` on. `owner`
+    is the range of each value.
+    """
+
+    def __init__(self, numbers: Numbers, begins: Ints, lengths: Ints, owner: Ints) -> None:
+        self.numbers, self.begins, self.lengths, self.owner = numbers, begins, lengths, owner
+
+    @cached_property
+    def smallest(self) -> Numbers:
+        """Of each range."""
+        result: Numbers = np.minimum.reduceat(self.numbers, self.begins)
+        return result
+
+    @cached_property
+    def largest(self) -> Numbers:
+        result: Numbers = np.maximum.reduceat(self.numbers, self.begins)
+        return result
+
+
+def gather(values: Numbers, lo: Ints, hi: Ints, *, own: Numbers | None, with_own: Flags | None) -> Gathered:
+    """The values of ranges [lo, hi), each followed by the value of `own` at its position where `with_own`; no range
+    may be empty with it.
+    """
+    lengths = hi - lo if with_own is None else hi - lo + with_own
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    owner = np.repeat(np.arange(len(lo)), lengths)
+    numbers: npt.NDArray[Any] = np.zeros_like(values, shape=len(owner))
+    if len(values):
+        values.take(np.arange(len(owner)) + (lo - begins)[owner], out=numbers, mode="clip")
+    if with_own is not None and own is not None:
+        numbers[ends[with_own] - 1] = own[with_own]
+    return Gathered(numbers, begins, lengths, owner)
 
 
 def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cumulant.features.offline.kernel.ranges import Gathered, gather
 from cumulant.features.offline.kernel.sums import Floats, PrefixSums
 from cumulant.features.offline.kernel.timeline import Flags, Ints
 
@@ -16,6 +17,8 @@ _LOST = 1e-6
 _CHUNK = 1 << 20
 #: a value that is so many times as far off as all of its key is not summed with their squares
 _FAR = 2.0**20
+#: magnitudes whose squares, and those of their differences, are floats
+_SQUARABLE = (2.0**-400, 2.0**400)
 
 
 def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:
@@ -51,17 +54,26 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     return result
 
 
-def few_deviations(values: Floats, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:
-    """As `deviations`, all by the two-pass formula: faster where the ranges together hold some thousands of values."""
-    if not len(values):
-        return np.full(len(lo), np.nan)
-    result = np.zeros(len(lo))
-    several = hi - lo + with_own >= 2
-    result[~several] = np.nan
-    at = np.flatnonzero(several & ~_constant(values, lo, hi, own, with_own))
-    if len(at):
-        result[at] = _two_pass(values, lo[at], hi[at], own[at], with_own[at])
-    return result
+def gathered_deviations(values: Gathered) -> Floats:
+    """The standard deviation of each gathered range by the two-pass formula; NaN below two values."""
+    numbers, lengths = values.numbers.astype(np.float64, copy=False), values.lengths
+    smallest, largest = (each.astype(np.float64, copy=False) for each in (values.smallest, values.largest))
+    magnitudes = np.maximum(-smallest, largest)
+    exponents = None
+    if magnitudes.max() > _SQUARABLE[1] or (magnitudes + (magnitudes == 0.0)).min() < _SQUARABLE[0]:
+        exponents = np.frexp(magnitudes)[1]  # powers of two, by which a division loses nothing
+        numbers = np.ldexp(numbers, -exponents[values.owner])
+    off = numbers - (np.add.reduceat(numbers, values.begins) / lengths)[values.owner]
+    off -= (np.add.reduceat(off, values.begins) / lengths)[values.owner]
+    with np.errstate(invalid="ignore"):
+        result: Floats = np.sqrt(np.add.reduceat(off * off, values.begins) / (lengths - 1))
+    result[smallest == largest] = 0.0
+    result[lengths < 2] = np.nan
+    if exponents is None:
+        return result
+    with np.errstate(over="ignore"):  # beyond the range of floats it is infinite, which callers make null
+        scaled: Floats = np.ldexp(result, exponents)
+    return scaled
 
 
 def _exponents(values: Floats, heads: Ints, keys: Ints) -> Ints:
@@ -92,23 +104,6 @@ def _two_pass(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) 
         base = ends[start - 1] if start else 0
         stop = max(int(np.searchsorted(ends, base + _CHUNK, side="right")), start + 1)
         part = slice(start, stop)
-        result[part] = _two_pass_chunk(values, lo[part], hi[part], own[part], with_own[part])
+        result[part] = gathered_deviations(gather(values, lo[part], hi[part], own=own[part], with_own=with_own[part]))
         start = stop
     return result
-
-
-def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) -> Floats:
-    lengths = hi - lo + with_own
-    owner = np.repeat(np.arange(len(lo)), lengths)
-    begins = np.cumsum(lengths) - lengths
-    within = np.arange(len(owner)) - begins[owner]
-    at = lo[owner] + within
-    is_own = at >= hi[owner]
-    gathered = np.where(is_own, own[owner], values[np.minimum(at, len(values) - 1)])
-    # powers of two, by which a division loses nothing
-    exponents = np.frexp(np.maximum.reduceat(np.abs(gathered), begins))[1]
-    gathered = np.ldexp(gathered, -exponents[owner])
-    off = gathered - (np.add.reduceat(gathered, begins) / lengths)[owner]
-    off -= (np.add.reduceat(off, begins) / lengths)[owner]
-    result: Floats = np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1))
-    return np.ldexp(result, exponents)

@@ -6,6 +6,8 @@ powers of two ("limbs"), so that prefix sums are exact integers. Usual data need
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +29,7 @@ _LOWERED = 64
 class PrefixSums:
     """Exact sums of finite float64 values over ranges [lo, hi) of their positions.
 
-    `extra` values share the scale only; `limbs_of` cuts them likewise, so that one of them can join a range.
+    `extra` values share the scale, so that one of them can join a range.
     """
 
     def __init__(self, values: Floats, extra: Floats | None = None) -> None:
@@ -75,6 +77,13 @@ class PrefixSums:
             smaller = self._joined(self._limbs(lo[at], hi[at], extra_at, at), lowered=_LOWERED)
             means[at] = _scale(smaller / count[at], _LOWERED)
         return means
+
+    def exact(self, lo: int, hi: int) -> Fraction:
+        """The sum over one range, not rounded."""
+        total = 0
+        for prefix in self._prefixes:
+            total = (total << self._step) + int(prefix[hi]) - int(prefix[lo])
+        return total * Fraction(2) ** (self._exponent - self._step * len(self._prefixes))
 
     def _limbs(
         self, lo: Ints, hi: Ints, with_extra: npt.NDArray[np.bool_] | None, at: Ints | slice = slice(None)

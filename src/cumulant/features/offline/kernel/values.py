@@ -6,12 +6,13 @@ Each gives a number for each query, and where it exists (else null; None: everyw
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from cumulant.features.offline.kernel.ranges import Numbers, extremes
-from cumulant.features.offline.kernel.spread import deviations, few_deviations
+from cumulant.features.offline.kernel.ranges import Gathered, Numbers, extremes, gather
+from cumulant.features.offline.kernel.spread import deviations, gathered_deviations
 from cumulant.features.offline.kernel.sums import Floats, PrefixSums, int_prefix
 from cumulant.features.offline.kernel.timeline import Flags, Ints
 from cumulant.features.offline.kernel.whole import WholeSums
@@ -30,6 +31,11 @@ class Ranges:
         """How many events and own rows."""
         count = self.hi - self.lo
         return count if self.own is None else count + self.own
+
+    @cached_property
+    def size(self) -> int:
+        """How many of all ranges together."""
+        return int(self.count.sum())
 
 
 class NumberSource(Protocol):
@@ -64,6 +70,7 @@ class RangeValues:
         #: use the formula for few values in standard deviations
         self._few = few
         self._summed: tuple[Ranges, Floats] | None = None
+        self._collected: tuple[Ranges, Gathered | None, Flags] | None = None
 
     @cached_property
     def _valid_prefix(self) -> Ints:
@@ -141,17 +148,27 @@ class RangeValues:
         return total
 
     def deviation(self, ranges: Ranges) -> tuple[Floats, None]:
+        if self._few:
+            values, filled = self._gathered(ranges)
+            result = np.full(len(filled), np.nan)
+            if values is not None:
+                result[filled] = gathered_deviations(values)
+            return result, None
         present, own, own_numbers = self.present_ranges(ranges), self.joins(ranges), self._source.own()
         size = len(present.lo)
         own_values = np.zeros(size) if own_numbers is None else _floats(own_numbers)
         flags = np.zeros(size, dtype=np.bool_) if own is None else own
         events = _floats(self._present)
-        if self._few:
-            return few_deviations(events, present.lo, present.hi, own=own_values, with_own=flags), None
         result = deviations(events, self._key_starts(), present.lo, present.hi, own=own_values, with_own=flags)
         return result, None
 
     def extreme(self, ranges: Ranges, *, largest: bool) -> tuple[Numbers, Flags]:
+        if self._few:
+            values, filled = self._gathered(ranges)
+            chosen: npt.NDArray[Any] = np.zeros_like(self._present, shape=len(filled))
+            if values is not None:
+                chosen[filled] = values.largest if largest else values.smallest
+            return chosen, filled
         present, own, own_numbers = self.present_ranges(ranges), self.joins(ranges), self._source.own()
         has_values = present.hi > present.lo
         result = extremes(self._present, present.lo, present.hi, largest=largest)
@@ -159,6 +176,22 @@ class RangeValues:
             both = (np.maximum if largest else np.minimum)(result, own_numbers)
             result, has_values = np.where(own, np.where(has_values, both, own_numbers), result), has_values | own
         return result, has_values
+
+    def _gathered(self, ranges: Ranges) -> tuple[Gathered | None, Flags]:
+        """The values of the ranges that have any, None where none has; and which have. Kept for the next aggregation of
+        the same ranges.
+        """
+        if self._collected is None or self._collected[0] is not ranges:
+            present, own, own_numbers = self.present_ranges(ranges), self.joins(ranges), self._source.own()
+            lo, hi = present.lo, present.hi
+            filled: Flags = hi > lo if own is None else (hi > lo) | own
+            if not filled.all():
+                lo, hi = lo[filled], hi[filled]
+                own = None if own is None else own[filled]
+                own_numbers = None if own_numbers is None else own_numbers[filled]
+            values = gather(self._present, lo, hi, own=own_numbers, with_own=own) if len(lo) else None
+            self._collected = (ranges, values, filled)
+        return self._collected[1:]
 
 
 def _floats(numbers: Numbers) -> Floats:

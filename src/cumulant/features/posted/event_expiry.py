@@ -1,0 +1,36 @@
+"""Until when a table keeps the events of an entity.
+
+A row expires old events: what lies further back than a group's longest span and a day (`LATE_US`) before the row's
+event, or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are
+answered from what remains. Events expire only up to the second newest one that is known by now: one row with a wrong
+date drops nothing, nor does any number of rows of the future.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: how late behind the newest event of an entity a prediction may be made
+LATE_US = 86_400_000_000
+
+
+class Expiry(NamedTuple):
+    """Events are dropped that no prediction from a moment on can see: from `floor` on they never come back, and those
+    before `since` are told that some are missing.
+    """
+
+    floor: int | None
+    since: int | None
+
+
+def expiry_of(table_since: int | None, dropped: int | None, second: int | None, newest: int | None) -> Expiry:
+    """For a table that answers from `table_since` on, and an entity whose events before `dropped` are gone, whose
+    second newest known event is at `second`, and which a row enters that may be asked for at `newest`.
+    """
+    limit = None if second is None else second - LATE_US
+    # Events that earlier rows expired stay out. Blobs of earlier versions have a correction's moment there: not
+    # beyond the limit.
+    retained = None if limit is None or dropped is None else min(dropped, limit)
+    floor = max((moment for moment in (table_since, retained) if moment is not None), default=None)
+    since = None if limit is None or newest is None else min(newest - LATE_US, limit)
+    return Expiry(floor, since if since is not None and (floor is None or since > floor) else None)
