@@ -12,6 +12,7 @@
     │   ├── CredentialsError        a server or store does not accept the user, password or key
     │   └── MissingPartError        an extra that is not installed; names the install line
     ├── RefusedError                a gate refused
+    │   ├── ForbiddenError          the principal may not do the action
     │   ├── ContractBreachError     a source breaks its contract: rows, a rule on the whole, or columns
     │   ├── ParityError             the packaged model does not answer as the trained one
     │   └── IntegrityError          the event chain or a stored object was altered
@@ -34,7 +35,7 @@ Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 
@@ -129,6 +130,10 @@ class RefusedError(CumulantError):
     code = "refused"
 
 
+class ForbiddenError(RefusedError):
+    code = "forbidden"
+
+
 class ContractBreachError(RefusedError):
     code = "contract-breach"
 
@@ -196,6 +201,23 @@ class StepFailedError(TerminalError):
 
 class UndeliverableError(TerminalError):
     code = "undeliverable"
+
+
+def error_from(document: Mapping[str, object], fallback: type[CumulantError] = CumulantError) -> CumulantError:
+    """The error that `as_dict` wrote, of its own class again; of `fallback` where its code is not known."""
+    known = {kind.code: kind for kind in _kinds(CumulantError)}
+    kind = known.get(str(document.get("code")), fallback)
+    error = kind.__new__(kind)
+    texts = {name: None if document.get(name) is None else str(document[name]) for name in ("subject", "hint")}
+    CumulantError.__init__(error, str(document.get("error")), **texts)
+    return error
+
+
+def _kinds(root: type[CumulantError]) -> Iterator[type[CumulantError]]:
+    # The base class of a code comes before classes elsewhere that inherit it unchanged.
+    for kind in reversed(root.__subclasses__()):
+        yield from _kinds(kind)
+        yield kind
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -72,9 +72,9 @@ class Break(msgspec.Struct, frozen=True):
     row: str | None = None
 
 
-def verify_chain(events: Iterable[Event]) -> Iterator[Break]:
-    """Every break in a chain that starts at its first event; none for an untouched one."""
-    previous, expected = GENESIS, 1
+def verify_chain(events: Iterable[Event], *, after: int = 0, head: str = GENESIS) -> Iterator[Break]:
+    """Every break in a chain, or in its part that follows event `after` with the hash `head`; none if untouched."""
+    previous, expected = head, after + 1
     for event in events:
         if event.seq != expected:
             yield Break(event.seq, f"event {expected} is missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -128,7 +129,7 @@ class FeaturePlan(msgspec.Struct, frozen=True, dict=True):
         """Whether any feature reads more than the row itself."""
         return any(feature.window is not None or feature.lookup is not None for feature in self.features)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features, in order. A name with a leading underscore is a part of others, and no feature itself."""
         return tuple(feature.name for feature in self.features if not feature.name.startswith("_"))

@@ -1,8 +1,8 @@
-"""Structs: made from others with fields of the same names, and decoded by several threads."""
+"""Structs: made from others with fields of the same names, decoded by several threads, encoded with values of users."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,3 +23,15 @@ def prepare_decoding(*kinds: type[msgspec.Struct]) -> None:
     """Build what decodes these types, before threads use them: msgspec 0.22 crashes where several threads build it."""
     for kind in kinds:
         msgspec.json.Decoder(kind)
+
+
+def json_value(value: Any) -> object:
+    """What is encoded in place of `value`: numpy and Polars scalars and series as Python's, all else as text.
+
+    An `enc_hook` of msgspec.
+    """
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "to_list"):
+        return value.to_list()
+    return str(value)

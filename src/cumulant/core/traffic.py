@@ -1,7 +1,7 @@
 """How requests are shared between two versions of a model, and what a gateway records of each request.
 
 The assigned arm is what counts in a release: a request that the candidate could not answer and the champion
-rescued stays the candidate's.
+rescued stays the candidate's, unless it went to a machine that was lost (`flows/release/controller/rescues.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ TOKEN_HEADER = "cumulant-gateway-token"  # noqa: S105 - the header's name
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
 _OTHER_POSTS, _REPOSITORY = frozenset({"/v1/labels", "/v1/events"}), "/v2/repository/"
+#: regular expression of the targets of such requests, for a gateway
+NO_PREDICTION = r"(/v1/(labels|events)/?(\?.*)?|/v2/repository/.*)"
 _Seconds = Annotated[float, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
@@ -104,15 +106,17 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     #: a request column: rows with one value stay on one arm; None: each request by itself
     key: str | None = None
     limits: Limits = Limits()
+    #: the rollback that put these in force; empty: none did
+    rollback: str = ""
 
     def gives_way_to(self, other: Routes) -> bool:
         """Whether `other` may take the place of these: its revision is above theirs, or they are the same."""
         return other.revision > self.revision or other == self
 
-    def all_to(self, champion: Arm, *, revision: int) -> Routes:
+    def all_to(self, champion: Arm, *, revision: int, rollback: str = "") -> Routes:
         """These with every request to `champion`, and no candidate."""
         return msgspec.structs.replace(
-            self, revision=revision, champion=champion, candidate=None, weight=0.0, mirror=0.0
+            self, revision=revision, champion=champion, candidate=None, weight=0.0, mirror=0.0, rollback=rollback
         )
 
     @property

@@ -1,1 +1,1 @@
-"""Listening sockets, allowed hosts, certificates, the gateway's token."""
+"""Listening sockets, allowed hosts, certificates, the gateway's token, URLs of PostgreSQL."""

@@ -68,7 +68,6 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
         authority: a PEM file of those who may have signed the server's certificate; None: those of the system.
         use_proxies: by the proxies of the environment; without, straight to the server.
         follow_redirects: of a GET, on the same host and never from https to http; others are returned as they are.
-        unix_socket: where to connect in place of the URL's host.
     """
 
     seconds: float
@@ -77,7 +76,6 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
     authority: str | None = None
     use_proxies: bool = False
     follow_redirects: bool = False
-    unix_socket: str | None = None
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
         """Raises NoResponseError: the URL is none, or no whole response came."""
@@ -122,7 +120,7 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
         if urlsplit(url).scheme == "https":
             context = ssl.create_default_context(cafile=self.authority)
         proxy = _proxy(url) if self.use_proxies else None
-        transport: httpx.HTTPTransport = _httpx().HTTPTransport(verify=context, proxy=proxy, uds=self.unix_socket)
+        transport: httpx.HTTPTransport = _httpx().HTTPTransport(verify=context, proxy=proxy)
         return transport
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import stat
 import sys
 from pathlib import Path
@@ -32,3 +34,23 @@ def check_private(path: Path, *, what: str = "the tokens") -> None:
             subject=str(path),
             hint=f"chmod 600 {path}",
         )
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Make a file that its owner alone may read. Of processes that do so at the same time the first one names it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)  # unlike a rename, this never replaces another process's file
+    finally:
+        aside.unlink(missing_ok=True)
