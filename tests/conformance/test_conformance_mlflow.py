@@ -3,25 +3,12 @@
 import pandas as pd
 import pytest
 
-from cumulant.core.expr import Column
-from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Source
-from cumulant.core.servable import Input
 from cumulant.drivers.mlflow.client import MlflowRegistry
-from cumulant.packaging.builder import build
 from cumulant.testing.conformance.registry import RegistryConformance
-from cumulant.training.model import constant
+from cumulant.testing.servables import build_servable
 
 # Plain MLflow speaks through warnings; the driver's own silence is tested beside it.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-FIELDS = (Field("distance", "float"),)
-PLAN = FeaturePlan(
-    entity="flights",
-    predict_at=None,
-    sources={"flights": Source("flights", (), None, FIELDS)},
-    features=(FeatureSpec("distance", "float", expr=Column("distance")),),
-    request=FIELDS,
-)
 
 
 class TestMlflowRegistry(RegistryConformance):
@@ -31,10 +18,7 @@ class TestMlflowRegistry(RegistryConformance):
 
     @pytest.fixture
     def servable(self, tmp_path):
-        model = constant([0.25], task="binary", classes=("false", "true"), inputs=(Input("distance", "number"),))
-        out = tmp_path / "servable"
-        build(model, PLAN, name="flight-late", sample={"distance": [1.0, None]}, out=out, lineage={}, example={})
-        return out
+        return build_servable(tmp_path)
 
     @pytest.fixture
     def example(self):

@@ -1,8 +1,8 @@
 """The record of a driver: one for each entry point in the group `cumulant.drivers`.
 
 The record is importable without its engine; the client is imported on first use. Clients are made as
-`Client(url)`, with `secrets=...`, `scope=...` and `journal=...` where the client has such parameters: it needs
-credentials, stores what belongs to one project, or works through the project's journal.
+`Client(url)`, with `secrets=...`, `scope=...`, `journal=...` and `bindings=...` where the client has such parameters:
+it needs credentials, stores what belongs to one project, works through the project's journal, or decides by roles.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Need(msgspec.Struct, frozen=True):
 class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
-    `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `log`, `online`, `registry`, `compute`,
-    `secrets`, `access`, `cache`, `traffic`, `notifier`) to `module:Class`. `capabilities` maps a port's name to what
-    the driver can do of the optional parts; what is missing is refused when a plan is made. `extra` installs the
-    engine.
+    `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `log`, `artifacts`, `online`, `registry`,
+    `compute`, `secrets`, `access`, `cache`, `traffic`, `notifier`) to `module:Class`. `capabilities` maps a port's name
+    to what the driver can do of the optional parts; what is missing is refused when a plan is made. `extra` installs
+    the engine.
 
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the

@@ -90,6 +90,26 @@ class Journal(Protocol):
 
     def advance(self, subscriber: str, seq: int) -> None: ...
 
+    def report(self, kind: str, key: str, value: dict[str, object], *, expect: int) -> Row:
+        """Write at once what a machine reports of itself again and again: a row of one writer, apart from the state.
+
+        It is in no transaction, enters no event and waits for no writer of state on another machine. What of it others
+        rely on is reported by an event where it changes. `expect` as `Transaction.put`.
+
+        Raises:
+            LeaseHeldError: the row has another version. The writer's own may be the cause, where the answer to an
+                earlier try was lost.
+        """
+        ...
+
+    def reports(self, kind: str) -> list[Row]:
+        """The reports of a kind, ordered by key."""
+        ...
+
+    def remove_report(self, kind: str, key: str, *, expect: int) -> bool:
+        """Remove a report whose version is `expect`; whether it was there. A later one has a higher version."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cumulant.core.causes import current_cause
 from cumulant.core.errors import IntegrityError, LeaseHeldError
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.scope import Scope
@@ -29,10 +30,15 @@ def scope_key(scope: Scope) -> str:
     return "/".join(quote(part, safe="") for part in (scope.tenant, scope.project, scope.environment))
 
 
+def report_key(scope: Scope) -> str:
+    """The text under which a store keeps the reports of a scope, apart from its rows: no scope has that key."""
+    return f"{scope_key(scope)}/reports"
+
+
 def next_event(
     head: ChainHead, fact: Fact, *, actor: Actor, scope: Scope, run: str | None, cause: str | None, time: datetime
 ) -> Event:
-    """The event that reports `fact` and follows `head`."""
+    """The event that reports `fact` and follows `head`. `cause`: an event's id; None: what `caused_by` names."""
     return Event(
         seq=head.seq + 1,
         id=uuid.uuid4().hex,
@@ -46,7 +52,7 @@ def next_event(
         region=scope.region,
         environment=scope.environment,
         run=run,
-        cause=cause,
+        cause=cause or current_cause(),
         data=decode_value(encode_json(fact)),
         previous=head.hash,
     ).sealed()

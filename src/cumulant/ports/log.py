@@ -57,7 +57,7 @@ class PartInfo(msgspec.Struct, frozen=True):
 
 
 class PartName(NamedTuple):
-    """What the name of a part says."""
+    """The fields of the name of a part."""
 
     life: str
     first: int
@@ -130,7 +130,8 @@ class Log(Protocol):
     def prefetch(self, parts: Sequence[PartInfo]) -> None:
         """Bring listed parts that will be opened to this machine, several at once, as far as there is room for copies.
 
-        Nothing where parts are read in place. A part that is gone is left out: opening it says so.
+        Nothing where parts are read in place. Raises nothing: a part that is gone or cannot be fetched is left out, and
+        `open` raises.
         """
         ...
 
@@ -240,7 +241,7 @@ def part_name(life: str, first: int, last: int, suffix: str = "parquet") -> str:
 
 
 def parse_name(name: str) -> PartName | None:
-    """What the name of a part says; None where it is no part's: of a draft, or a journal."""
+    """The fields of the name of a part; None where it is no part's: of a draft, or a journal."""
     match = _NAME.fullmatch(name)
     return None if match is None else PartName(match["life"], int(match["first"]), int(match["last"]), match["suffix"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.core.scope import Scope
+from cumulant.ports.access import RoleBinding
 from cumulant.ports.driver import Driver, Need, PartKind
 from cumulant.ports.journal import Journal
 from cumulant.ports.secrets import Secrets
@@ -135,9 +136,10 @@ class Drivers:
         secrets: Callable[[], Secrets] | None = None,
         scope: Scope | None = None,
         journal: Callable[[], Journal] | None = None,
+        bindings: Sequence[RoleBinding] = (),
     ) -> Any:
         """A new client of `port` at `url`; one that stores takes the `scope` that it stores for, one that works through
-        the journal takes the `journal`.
+        the journal takes the `journal`, one that decides by roles takes their `bindings`.
 
         Raises:
             UsageError: see `driver`.
@@ -155,6 +157,8 @@ class Drivers:
                 options["scope"] = scope
             if journal is not None and "journal" in parameters:
                 options["journal"] = journal
+            if "bindings" in parameters:
+                options["bindings"] = bindings
             if port in driver.embeds:
                 options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
             return make(url, **options)

@@ -26,6 +26,8 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     key_file: str | None = None
     #: file of the key that tokens for servers are made with, see `core.network.gateway_token`; None: none are sent
     gateway_key_file: str | None = None
+    #: where spans of requests are sent: the URL of a collector of OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`
+    traces: str | None = None
     #: whether an agent reports with `Gateway.keep_ready` that the gateway is ready
     agent: bool = False
 

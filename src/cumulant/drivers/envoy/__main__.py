@@ -55,6 +55,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
     parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
     parser.add_argument("--gateway-key-file", help="file of the key that tokens for the servers are made with")
+    parser.add_argument("--traces", help="URL of a collector of OTLP over HTTP that gets a span per request")
     parser.add_argument("--agent", action="store_true", help="an agent reports when the gateway is ready")
     options = parser.parse_args(arguments)
     if bool(options.certificate) != bool(options.private_key):
@@ -66,6 +67,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
         tls=tls if options.certificate else None,
         key_file=options.key_file,
         gateway_key_file=options.gateway_key_file,
+        traces=options.traces,
         agent=options.agent,
     )
     return Folder(options.folder.absolute()), opening
@@ -161,7 +163,7 @@ def _watch(
 
 
 def _note_configured(admin: Admin, configured: threading.Event) -> None:
-    with contextlib.suppress(EngineUnavailableError):  # it is asked again
+    with contextlib.suppress(EngineUnavailableError):  # the next call tries again
         if not configured.is_set() and admin.configured():
             configured.set()
 

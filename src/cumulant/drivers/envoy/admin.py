@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.core.network.http_client import HttpClient, NoResponseError
 
 _PATIENCE = 10.0
+
+
+class _UnixConnection(HTTPConnection):
+    """A connection over the Unix socket at `path`. httpx leaves its socket open where it cannot connect."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("envoy", timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class Admin:
@@ -25,12 +40,16 @@ class Admin:
             EngineUnavailableError: there was none, or its status is not 200.
         """
         try:
-            response = HttpClient(seconds=_PATIENCE, unix_socket=self.path).send(method, f"http://envoy{target}")
-        except NoResponseError as error:
-            raise EngineUnavailableError(f"the gateway's Envoy does not answer: {error}", subject=self.path) from None
+            with closing(_UnixConnection(self.path)) as connection:
+                connection.request(method, target)
+                response = connection.getresponse()
+                body = response.read()
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise EngineUnavailableError(f"the gateway's Envoy does not answer: {reason}", subject=self.path) from None
         if response.status != 200:
             raise EngineUnavailableError(f"the gateway's Envoy answered {response.status}", subject=self.path)
-        return response.body
+        return body
 
     def ready(self) -> bool:
         try:

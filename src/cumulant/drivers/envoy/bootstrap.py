@@ -19,6 +19,7 @@ from cumulant.core.traffic import (
 from cumulant.drivers.envoy.entries import TYPES, extension, header
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, READINESS, READY_ROUTE, STALL, TABLE
+from cumulant.drivers.envoy.traces import collector_cluster, tracing
 from cumulant.ports.traffic import ListenOptions
 
 _FILTERS = "envoy.extensions.filters"
@@ -108,7 +109,11 @@ def build_bootstrap(folder: Folder, opening: ListenOptions, sockets: Sockets) ->
         "dynamic_resources": {"cds_config": _watched_file(folder.clusters)},
         "static_resources": {
             "listeners": [_callers(folder, opening), _administration(opening)],
-            "clusters": [_local_cluster("envoy", sockets.admin), _local_cluster(READINESS, sockets.ready)],
+            "clusters": [
+                _local_cluster("envoy", sockets.admin),
+                _local_cluster(READINESS, sockets.ready),
+                *([] if opening.traces is None else [collector_cluster(opening.traces)]),
+            ],
         },
         "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
@@ -144,6 +149,7 @@ def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
             "typed_config": {
                 "@type": f"{TYPES}/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
                 "pack_trace_reason": False,
+                "use_request_id_for_trace_sampling": False,  # callers choose ids
             }
         },
         **_caller_timeouts(),
@@ -153,6 +159,7 @@ def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
             "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
         },
         "access_log": [_log()],
+        **({} if opening.traces is None else {"tracing": tracing(opening.traces)}),
     }
     return _listener("callers", opening.http, manager, opening.tls)
 

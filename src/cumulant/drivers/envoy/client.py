@@ -42,6 +42,7 @@ class EnvoyTraffic:
             command += ["--certificate", opening.tls.certificate, "--private-key", opening.tls.private_key]
             command += ["--authority", opening.tls.authority] if opening.tls.authority else []
         command += ["--key-file", opening.key_file] if opening.key_file else []
+        command += ["--traces", opening.traces] if opening.traces else []
         command += ["--agent"] if opening.agent else []
         return [*command, "--gateway-key-file", opening.gateway_key_file] if opening.gateway_key_file else command
 

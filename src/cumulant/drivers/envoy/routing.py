@@ -11,6 +11,7 @@ from cumulant.core.traffic import (
     ARM_HEADER,
     FORCE_HEADER,
     KEY_HEADER,
+    NO_PREDICTION,
     REQUEST_HEADER,
     SHADOW_HEADER,
     TOKEN_HEADER,
@@ -43,6 +44,10 @@ READY_ROUTE: dict[str, Any] = {
 }
 
 
+#: the last group of counted requests. Without it Envoy counts the rest as `other`, which may be the name of a model
+_OTHER_REQUESTS: dict[str, Any] = {"name": "no prediction", "headers": [{"name": ":path", "present_match": True}]}
+
+
 def build_table(models: dict[str, Routes], *, agent: bool = False, gateways: int = 1) -> dict[str, Any]:
     """The route table of all models. A single model has every path; with several, the path names the model.
 
@@ -59,6 +64,7 @@ def build_table(models: dict[str, Routes], *, agent: bool = False, gateways: int
                 "name": "all",
                 "domains": ["*"],
                 "routes": [*([READY_ROUTE] if agent else []), *model_routes, _unknown_path_route()],
+                "virtual_clusters": [*(_counted_requests(name, alone=alone) for name in names), _OTHER_REQUESTS],
                 "response_headers_to_add": [header(REQUEST_HEADER, f"%REQ({REQUEST_HEADER})%")],
                 "response_headers_to_remove": [TOKEN_HEADER],
             }
@@ -81,6 +87,22 @@ def routes_in_table(table: dict[str, Any]) -> dict[str, Routes]:
 def _unknown_path_route() -> dict[str, Any]:
     body = {"inline_string": "no model of this gateway has this path"}
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}
+
+
+def _counted_requests(model: str, *, alone: bool) -> dict[str, Any]:
+    """What Envoy counts as a model's requests: those that exchanges count, without testers who chose an arm."""
+    headers: list[dict[str, Any]] = [
+        {"name": ":method", "string_match": {"exact": "POST"}},
+        {"name": ":path", "string_match": {"safe_regex": {"regex": NO_PREDICTION}}, "invert_match": True},
+        {"name": FORCE_HEADER, "present_match": True, "invert_match": True},
+    ]
+    if not alone:
+        headers.append({"name": ":path", "string_match": {"safe_regex": {"regex": _model_paths(model)}}})
+    return {"name": model, "headers": headers}
+
+
+def _model_paths(model: str) -> str:
+    return rf"/v[12]/(repository/)?models/{re.escape(model)}([/:?].*)?"
 
 
 def _model_routes(routes: Routes, *, alone: bool, gateways: int) -> list[dict[str, Any]]:

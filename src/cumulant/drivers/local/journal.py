@@ -32,6 +32,7 @@ from cumulant.ports.journal_store import (
     misfiled_events,
     next_event,
     read_event,
+    report_key,
     row_changed,
     row_hash,
     scope_key,
@@ -58,6 +59,8 @@ _ADOPT = "adopt"
 #: the folder of a project's state
 _STATE = ".cumulant"
 _TABLES = ("state", "events", "chain", "cursors", "row_writes")
+#: of reports, which enter no event
+_REPORTER = Actor("service:report")
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.005, 0.25, 1.5
 
 
@@ -101,7 +104,7 @@ class SqliteJournal:
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
         with self._database.write() as connection:
-            opened = SqliteTransaction(connection, actor=actor, run=run, scope=self._scope, clock=self._clock)
+            opened = self._open(connection, self._key, actor, run)
             yield opened
             opened.bind()
         if opened.head is not None:
@@ -185,6 +188,26 @@ class SqliteJournal:
                 (self._key, subscriber, seq),
             )
 
+    def report(self, kind: str, key: str, value: dict[str, object], *, expect: int) -> Row:
+        with self._database.write() as connection:
+            return self._open(connection, report_key(self._scope), _REPORTER, None).put(kind, key, value, expect=expect)
+
+    def reports(self, kind: str) -> list[Row]:
+        with self._database.read() as connection:
+            return _rows(connection, report_key(self._scope), kind, "", after=None, limit=None)
+
+    def remove_report(self, kind: str, key: str, *, expect: int) -> bool:
+        with self._database.write() as connection:
+            opened = self._open(connection, report_key(self._scope), _REPORTER, None)
+            row = opened.get(kind, key)
+            present = row is not None and row.version == expect
+            if present:
+                opened.delete(kind, key)
+        return present
+
+    def _open(self, connection: sqlite3.Connection, key: str, actor: Actor, run: str | None) -> SqliteTransaction:
+        return SqliteTransaction(connection, actor=actor, run=run, scope=self._scope, key=key, clock=self._clock)
+
     @property
     def frozen(self) -> bool:
         return self._database.frozen
@@ -208,16 +231,16 @@ class SqliteJournal:
 
 
 class SqliteTransaction:
-    """One open write transaction of a SqliteJournal."""
+    """One open write transaction of a SqliteJournal; `key` is that of its rows."""
 
     def __init__(
-        self, connection: sqlite3.Connection, *, actor: Actor, run: str | None, scope: Scope, clock: Clock
+        self, connection: sqlite3.Connection, *, actor: Actor, run: str | None, scope: Scope, key: str, clock: Clock
     ) -> None:
         self._connection = connection
         self._actor = actor
         self._run = run
         self._scope = scope
-        self._key = scope_key(scope)
+        self._key = key
         self._clock = clock
         self._last: Event | None = None
         self._written: dict[tuple[str, str], tuple[int, str]] = {}

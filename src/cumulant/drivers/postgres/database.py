@@ -16,9 +16,9 @@ from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.network.postgresql import DatabaseLocation, explain_connection, unreachable
 from cumulant.drivers.postgres.connection import LimitedConnection
-from cumulant.drivers.postgres.faults import explain, explain_connection, unreachable
-from cumulant.drivers.postgres.location import DatabaseLocation
+from cumulant.drivers.postgres.faults import explain
 from cumulant.drivers.postgres.migrations import migrate
 from cumulant.drivers.postgres.open_transaction import OpenTransaction
 
@@ -181,7 +181,7 @@ class PostgresDatabase:
         try:
             connection = LimitedConnection.connect(**self.location.settings, autocommit=True)  # type: ignore[arg-type]
         except psycopg.Error as error:
-            raise explain_connection(error, where=where) from error
+            raise explain_connection(error, where=where, subject="journal") from error
         connection.limit = self._wait + _REPLY
         try:
             connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
@@ -190,7 +190,7 @@ class PostgresDatabase:
         except psycopg.Error as error:
             lost = connection.closed
             connection.close()
-            raise (unreachable(error, where=where) if lost else self.explain(error)) from error
+            raise (unreachable(error, where=where, subject="journal") if lost else self.explain(error)) from error
         except BaseException:
             connection.close()
             raise

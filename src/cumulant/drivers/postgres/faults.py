@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import psycopg
 
-from cumulant.core.errors import CredentialsError, CumulantError, EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
+from cumulant.core.network.postgresql import detail, unreachable
 
 _LOCKED = "55P03"
 #: what the server refuses, by the code of SQLSTATE: what is wrong, and what to do
@@ -25,13 +24,6 @@ _REFUSALS = {
 }
 #: of faults after which trying again may help, how the code begins
 _LATER = ("08", "40", "53", "57", "25P03")
-_DETAIL = 200
-#: what a server that answers refuses with, in any language: the severity is not translated in the protocol's text
-_REFUSED = re.compile(r"FATAL|password|authentication|certificate|SSL|role|fe_sendauth", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"password|authentication|pg_hba|role", re.IGNORECASE)
-_PASSING = re.compile(
-    r"starting up|shutting down|too many|in recovery|not yet accepting|remaining connection", re.IGNORECASE
-)
 
 
 def explain(error: psycopg.Error, *, where: str, wait: float) -> CumulantError:
@@ -45,35 +37,9 @@ def explain(error: psycopg.Error, *, where: str, wait: float) -> CumulantError:
         )
     if code in _REFUSALS:
         problem, hint = _REFUSALS[code]
-        return StorageError(f"{problem} ({_detail(error)})", subject=where, hint=hint)
+        return StorageError(f"{problem} ({detail(error)})", subject=where, hint=hint)
+    if not code and isinstance(error, psycopg.DataError):  # a NUL, which the client refuses to send
+        return UsageError(f"the journal cannot hold this text: {detail(error)}", subject=where)
     if not code or code.startswith(_LATER):
-        return unreachable(error, where=where)
-    return StorageError(f"the journal cannot be used ({_detail(error)})", subject=where, hint="see the server's log")
-
-
-def explain_connection(error: psycopg.Error, *, where: str) -> CumulantError:
-    """The error of a connection that cannot be made: UsageError where trying again does not help."""
-    text = str(error)
-    if _REFUSED.search(text) and not _PASSING.search(text):
-        kind = CredentialsError if _CREDENTIALS.search(text) else UsageError
-        return kind(
-            f"the journal's server refuses the connection ({_detail(error)})",
-            subject=where,
-            hint="check user, password, database and TLS options of the URL: "
-            "postgresql://USER:${secret:NAME}@HOST/DATABASE?sslmode=verify-full&sslrootcert=FILE",
-        )
-    return unreachable(error, where=where)
-
-
-def unreachable(error: psycopg.Error, *, where: str) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"the journal's server does not answer ({_detail(error)})",
-        subject=where,
-        hint="start the server, or check host and port; then run the same command again: finished steps are reused",
-    )
-
-
-def _detail(error: psycopg.Error) -> str:
-    """The first line of the engine's words."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:_DETAIL]
+        return unreachable(error, where=where, subject="journal")
+    return StorageError(f"the journal cannot be used ({detail(error)})", subject=where, hint="see the server's log")

@@ -30,6 +30,7 @@ from cumulant.ports.journal_store import (
     events_of,
     misfiled_events,
     next_event,
+    report_key,
     row_changed,
     row_hash,
     scope_key,
@@ -152,6 +153,25 @@ class PostgresJournal:
                 (self._key, subscriber, seq),
             )
         )
+
+    def report(self, kind: str, key: str, value: dict[str, object], *, expect: int) -> Row:
+        encoded, updated = encode_json(value), to_micros(self._clock.now())
+        values = _values(report_key(self._scope), (kind, key), updated, encoded, expect)
+        statement = _VERSION if expect else _ABSENT
+        written = self._database.read(lambda connection: connection.execute(statement, values).fetchone())
+        if written is None:
+            present = self._database.read(lambda connection: _get(connection, report_key(self._scope), kind, key))
+            raise row_changed(kind, key, version=present.version if present else 0, expected=expect)
+        return Row(kind, key, decode_value(encoded), written[0], from_micros(updated))
+
+    def reports(self, kind: str) -> list[Row]:
+        return self._database.read(
+            lambda connection: _rows(connection, report_key(self._scope), kind, "", after=None, limit=None)
+        )
+
+    def remove_report(self, kind: str, key: str, *, expect: int) -> bool:
+        values = _values(report_key(self._scope), (kind, key), to_micros(self._clock.now()), None, expect)
+        return self._database.read(lambda connection: connection.execute(_VERSION, values).fetchone()) is not None
 
     def witness(self) -> ChainHead | None:
         """None: who may write the database may write all of it. `cumulant events verify --head` takes one that was
@@ -287,21 +307,21 @@ class PostgresTransaction:
         self, statement: str, row: tuple[str, str], updated: int, encoded: bytes | None, expect: int | None
     ) -> int | None:
         """The row's new version; None where the statement's condition does not hold."""
-        kind, key = row
-        values = {
-            "scope": self._key,
-            "kind": kind,
-            "key": key,
-            "updated": updated,
-            "value": None if encoded is None else encoded.decode(),
-            "expect": expect,
-        }
+        values = _values(self._key, row, updated, encoded, expect)
         written = self._transaction.run(lambda connection: connection.execute(statement, values).fetchone())
         if written is None:
             return None
         version: int = written[0]
         self._written[row] = version, row_hash(version, updated, encoded)
         return version
+
+
+def _values(
+    scope: str, row: tuple[str, str], updated: int, encoded: bytes | None, expect: int | None
+) -> dict[str, object]:
+    """The values of a statement that writes a row; without content it is removed."""
+    value = None if encoded is None else encoded.decode()
+    return {"scope": scope, "kind": row[0], "key": row[1], "updated": updated, "value": value, "expect": expect}
 
 
 def _get(connection: Connection, scope: str, kind: str, key: str) -> Row | None:
