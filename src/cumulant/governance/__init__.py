@@ -1,0 +1,1 @@
+"""Records that cannot be changed unnoticed: signed checkpoints of the event chain, and events in standard formats."""
