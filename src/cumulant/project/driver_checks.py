@@ -38,9 +38,20 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
             except UsageError as error:
                 # Two ports may be one key's, with the same fault.
                 problems.append((*_place(project, entry), error.full_text))
-    problems += _notify_problems(project)
+    problems += [*_audit_problems(project), *_notify_problems(project)]
     if problems:
         raise file_error(list(dict.fromkeys(problems)))
+
+
+def _audit_problems(project: Project) -> Iterator[Problem]:
+    url = project.endpoints.audit
+    if url is None:
+        return
+    try:
+        project.drivers.driver(url, "objects", setting="audit")
+        project.drivers.check_url(url, "objects")
+    except UsageError as error:
+        yield (*_place(project, project.file.layers.chosen.get("audit")), error.full_text)
 
 
 def _check_file(project: Project, url: str, port: str) -> None:

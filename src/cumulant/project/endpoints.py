@@ -59,6 +59,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     access: str
     compute: str
     traffic: str
+    #: of checkpoints, which are objects; None: they are not written
+    audit: str | None = None
 
     def of(self, port: str) -> str:
         url: str = getattr(self, port)
@@ -90,4 +92,5 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Sco
         if key == "log" and spec.log is not None:
             url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)
-    return Endpoints(**urls)
+    audit = None if spec.audit is None else drivers.anchored(spec.audit, "objects", root=root, state=state)
+    return Endpoints(**urls, audit=audit)

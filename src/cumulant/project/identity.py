@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.ids import digest
+from cumulant.core.system.saved_tokens import saved_token
 from cumulant.ports.access import Principal, Via
+from cumulant.project.host_name import host_name
 
 _GIT_SECONDS = 10.0
 
@@ -92,6 +94,11 @@ def _version(name: str) -> str | None:
         return None
 
 
+def api_token(url: str, variables: Mapping[str, str] = os.environ) -> str:
+    """The token for the API of the server at `url`: of this program's variable, else the saved one; empty: none."""
+    return variables.get("CUMULANT_API_TOKEN", "").strip() or saved_token(url, variables)
+
+
 def principal(variables: Mapping[str, str], *, tenant: str, via: Via) -> Principal:
     """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine.
 
@@ -102,7 +109,12 @@ def principal(variables: Mapping[str, str], *, tenant: str, via: Via) -> Princip
     user = variables.get("CUMULANT_USER", "").strip()
     name = user or _system_user()
     return Principal(
-        name if ":" in name else f"user:{name}", groups, tenant=tenant, claims={"os_user": _account()}, via=via
+        name if ":" in name else f"user:{name}",
+        groups,
+        tenant=tenant,
+        claims={"os_user": _account()},
+        via=via,
+        source=host_name(),
     )
 
 

@@ -13,7 +13,9 @@ from cumulant.ports.compute import Resources
 
 if TYPE_CHECKING:
     from cumulant.data.policy import SourcePolicy
+    from cumulant.monitoring.objectives import Objective
     from cumulant.monitoring.policy import MonitoringPolicy
+    from cumulant.ports.access import RoleBinding
     from cumulant.project.file.spec import ModelSpec, ProjectSpec, StepResourcesSpec
     from cumulant.release.policy import ReleasePolicy
     from cumulant.serving.spec import ServingSpec
@@ -90,6 +92,13 @@ class Policies:
         return self._spec.serving
 
     @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """How many requests must be answered well; empty where the file declares nothing."""
+        from cumulant.project.file.objectives import objectives
+
+        return objectives(self._spec.serving.slo)
+
+    @cached_property
     def training(self) -> TrainingPolicy | None:
         """What is learned from which rows; None where the file has no such section."""
         from cumulant.project.training_section import training_policy
@@ -116,6 +125,13 @@ class Policies:
         from cumulant.project.monitoring_section import monitoring_policy
 
         return monitoring_policy(self._spec.monitoring)
+
+    @cached_property
+    def bindings(self) -> tuple[RoleBinding, ...]:
+        """Who has which role, for a driver that decides by roles."""
+        from cumulant.project.file.access_rules import role_bindings
+
+        return role_bindings(self._spec.access)
 
     @cached_property
     def clock_skew(self) -> timedelta | None:

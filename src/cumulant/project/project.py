@@ -31,14 +31,16 @@ from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.project.file.text_values import SECRET
 from cumulant.project.identity import Code, code_of, principal
+from cumulant.project.keys.audit_key import AuditKey
+from cumulant.project.keys.salt import Salt
 from cumulant.project.notifiers import Receiver, full_url, receivers
 from cumulant.project.policies import Policies
 from cumulant.project.private import make_private
-from cumulant.project.salt import Salt
 from cumulant.project.sources import RoutedFiles
 from cumulant.project.vault import Vault
 
 if TYPE_CHECKING:
+    from cumulant.project.sign_in_section import SignInPolicy
     from cumulant.training.policy import TrainingPolicy
 
 #: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and what is
@@ -63,6 +65,7 @@ class Project:
         endpoints: the URL of each port.
         vault: reveals and redacts secrets.
         salt_source: where the salt of personal values is.
+        audit_key: what signs checkpoints of the event chain.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Project:
         self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, scope=self.scope)
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
+        self.audit_key = AuditKey(file.environment.audit_key, root / STATE, self.vault)
         #: counts refusals of a process that serves requests; None: each one is an event
         self.refusals: OccurrenceCounter[Any] | None = None
         #: whether the journal is a copy, which other processes do not see
@@ -133,6 +137,13 @@ class Project:
         """Who acts: the variable `CUMULANT_USER`, else the user of this machine."""
         return principal(self._variables, tenant=self.scope.tenant, via=self._via)
 
+    @cached_property
+    def sign_in(self) -> SignInPolicy:
+        """Who may call the API and the console, and how they show who they are."""
+        from cumulant.project.sign_in_section import sign_in_policy
+
+        return sign_in_policy(self.file.environment.sign_in)
+
     def salt(self) -> bytes:
         """The secret of the keyed hashes of personal values.
 
@@ -172,6 +183,15 @@ class Project:
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]
+
+    def audit(self, url: str | None = None) -> ObjectStore | None:
+        """The place of checkpoints: of the environment, where it has one, or at `url`."""
+        where = (
+            self.endpoints.audit
+            if url is None
+            else self.drivers.anchored(url, "objects", root=Path.cwd(), state=self.state)
+        )
+        return None if where is None else self._client("objects", where)
 
     def secrets(self) -> Secrets:
         return self._client("secrets", self.endpoints.secrets)  # type: ignore[no-any-return]
@@ -243,6 +263,8 @@ class Project:
             # Secrets themselves are found without a secret; everything else may need one.
             secrets = None if port == "secrets" else self.secrets
             make = partial(self.drivers.client, port=port, secrets=secrets, scope=self.scope, journal=self.journal)
+            if port == "access":
+                make = partial(make, bindings=self.policies.bindings)
             if port == "secrets" or not SECRET.search(url):
                 client = make(url)
             else:

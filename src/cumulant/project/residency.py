@@ -9,7 +9,7 @@ from cumulant.project.file.spec import EnvironmentSpec, StepsSpec
 from cumulant.project.file.text_values import masked
 
 #: the keys whose URL may declare a region
-_DECLARING = ("store", "log")
+_DECLARING = ("store", "log", "audit")
 #: the keys of what else stores, on servers that declare none
 _OTHERS = ("journal", "online", "tracking_uri")
 _EMBEDDED = ("sqlite", "file", "mlflow+sqlite")

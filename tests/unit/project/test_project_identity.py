@@ -14,7 +14,7 @@ import pytest
 
 from cumulant.core.errors import StorageError
 from cumulant.project.identity import code_of, principal, python_environment
-from cumulant.project.salt import salt_file
+from cumulant.project.keys.salt import salt_file
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -23,6 +23,7 @@ from cumulant.project.file.rules import secrets_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
 from cumulant.project.residency import residency_problems, step_problems
+from cumulant.project.sign_in_section import sign_in_problems
 
 
 def load(
@@ -109,6 +110,7 @@ def check_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
         raise file_error([_own_problem(error, layers.project)]) from None
     broken = section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets"))
     broken += residency_problems(environment, layers.chosen)
+    broken += sign_in_problems(environment.sign_in, layers.chosen)
     broken += step_problems(spec.resources.steps, environment.residency, layers.project)
     if broken:
         raise file_error(broken)

@@ -78,9 +78,21 @@ class ProjectFile:
             if key in DRIVERS:
                 url = masked(endpoints.of(port))
                 resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._own_origin(key)))
-        salt = self.environment.salt
-        where = salt if salt is None or secrets_in(salt) else "***"
-        return [*resolved_rows, ResolvedRow("environment.salt", where, self._own_origin("salt"))]
+        audit = None if endpoints.audit is None else masked(endpoints.audit)
+        resolved_rows.append(ResolvedRow("environment.audit", audit, self._own_origin("audit")))
+        for key in ("audit_key", "salt"):
+            secret = getattr(self.environment, key)
+            where = secret if secret is None or secrets_in(secret) else "***"
+            resolved_rows.append(ResolvedRow(f"environment.{key}", where, self._own_origin(key)))
+        return [*resolved_rows, *self._sign_in_rows()]
+
+    def _sign_in_rows(self) -> list[ResolvedRow]:
+        if self.layers.chosen.get("sign_in") is None:
+            return []
+        section = {"sign_in": msgspec.to_builtins(self.environment.sign_in)}
+        return [
+            msgspec.structs.replace(row, path=f"environment.{row.path}") for row in rows(section, self.layers.chosen)
+        ]
 
     def _own_origin(self, key: str) -> ValueOrigin:
         entry = self.layers.chosen.get(key)

@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterator
 
 from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
-from cumulant.core.errors import CumulantError, did_you_mean
+from cumulant.core.errors import CumulantError, UsageError, did_you_mean
 from cumulant.core.units import duration, rate
 from cumulant.project.data_section import source_policy
+from cumulant.project.file.access_rules import binding_faults
 from cumulant.project.file.document import Place, Problem, YamlEntry
+from cumulant.project.file.objectives import objectives
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.project.file.text_values import secrets_in
 from cumulant.project.release_section import release_policy_errors
@@ -47,6 +49,17 @@ def _broken(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]
     yield from _alerts(spec, project)
     yield from _spans(spec, project)
     yield from _monitoring(spec, project)
+    for path, text in binding_faults(spec.access):
+        yield _place(project, *path) or project.place, text
+    yield from _objectives(spec, project)
+
+
+def _objectives(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
+    try:
+        objectives(spec.serving.slo)
+    except UsageError as error:
+        place = _place(project, *(error.subject or "serving.slo").split(".")) or project.place
+        yield place, error.full_text
 
 
 def _sources(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:

@@ -12,6 +12,8 @@ from msgspec import Meta
 from cumulant.core.scope import NAME, NAME_SAYS
 from cumulant.data.spec import SourceSpec
 from cumulant.monitoring.spec import MonitoringSpec
+from cumulant.project.file.access_spec import AccessSpec
+from cumulant.project.file.sign_in_spec import SignInSpec
 from cumulant.release.spec import ReleaseSpec
 from cumulant.serving.spec import ServingSpec
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
@@ -115,7 +117,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ] = []
     tracking_uri: Annotated[
         str | None,
-        Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
+        Meta(
+            description="Runs and versions: `mlflow+postgresql://HOST/DATABASE?artifacts=s3://BUCKET`, or the address"
+            " of an MLflow server. Default: SQLite in the state folder."
+        ),
     ] = None
     journal: Annotated[
         str | None,
@@ -141,7 +146,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
     ] = None
-    access: Annotated[str | None, Meta(description="Who may do what. Default: everybody everything.")] = None
+    access: Annotated[
+        str | None,
+        Meta(
+            description="Who may do what: `open://`, everybody everything; `cedar://`, by the roles of the section"
+            " `access`; `cedar://FOLDER`, by these and the policies in its `.cedar` files. Default: `open://`."
+        ),
+    ] = None
     compute: Annotated[
         str | None,
         Meta(
@@ -167,6 +178,23 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         Meta(
             description="The secret of the keyed hashes that stand for personal values: `${secret:NAME}`. "
             "Default: a random file in the state folder."
+        ),
+    ] = None
+    sign_in: Annotated[SignInSpec, Meta(description="How callers of the API and the console show who they are.")] = (
+        SignInSpec()
+    )
+    audit: Annotated[
+        str | None,
+        Meta(
+            description="Where signed checkpoints of the event chain are written: a folder (`file://FOLDER`) or a"
+            " bucket (`s3://BUCKET/FOLDER`) that those who can write the journal cannot change. Default: nowhere."
+        ),
+    ] = None
+    audit_key: Annotated[
+        str | None,
+        Meta(
+            description="The private key that signs checkpoints, of Ed25519 in PEM: `${secret:NAME}`. Default: a file"
+            " in the state folder, made on first use."
         ),
     ] = None
     model: Annotated[dict[str, Any], _overrides("model")] = {}
@@ -214,6 +242,7 @@ class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     release: Annotated[ReleaseSpec, Meta(description="How a candidate takes over from the champion.")] = ReleaseSpec()
     monitoring: Annotated[MonitoringSpec, Meta(description="How the served model is watched.")] = MonitoringSpec()
     resources: Annotated[ResourcesSpec, Meta(description="What a command may take of the machine.")] = ResourcesSpec()
+    access: Annotated[AccessSpec, Meta(description="Who has which role, for `access: cedar://`.")] = AccessSpec()
     environments: Annotated[
         dict[Name, EnvironmentSpec],
         Meta(description="Where the project runs, by name. `local` is built in and may be changed."),

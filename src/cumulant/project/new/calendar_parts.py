@@ -43,7 +43,7 @@ def calendar_parts(
     """
     import polars as pl
 
-    if column is None or not isinstance(rows.schema[column], (pl.Datetime, pl.Date)):
+    if column is None or not isinstance(rows[column].dtype, (pl.Datetime, pl.Date)):
         return (), []
     times = rows[column].cast(pl.Datetime("us")).drop_nulls()
     if not times.len():

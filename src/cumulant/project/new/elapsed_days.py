@@ -48,7 +48,7 @@ def elapsed_days(
 def _is_earlier(rows: pl.DataFrame, name: str, column: str, label: pl.Series) -> bool:
     import polars as pl
 
-    if not all(isinstance(rows.schema[time_column], (pl.Datetime, pl.Date)) for time_column in (name, column)):
+    if not all(isinstance(rows[time_column].dtype, (pl.Datetime, pl.Date)) for time_column in (name, column)):
         return False
     since, at = (rows[time_column].cast(pl.Datetime("us")) for time_column in (name, column))
     apart = at - since

@@ -322,7 +322,7 @@ def _identifiers(rows: pl.DataFrame, features: Sequence[str], *, timed: bool) ->
         name
         for name in features
         if _ID_WORDS & {word.lower() for word in _WORD.findall(name)}
-        and isinstance(rows.schema[name], (pl.Int64, pl.String))
+        and isinstance(rows[name].dtype, (pl.Int64, pl.String))
         and rows[name].n_unique() > _FEW_ROWS
     ]
     if not names:

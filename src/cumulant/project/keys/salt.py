@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 from pathlib import Path
 
 from cumulant.core.errors import NotFoundError, StorageError
 from cumulant.core.masking import fingerprint
+from cumulant.core.system.private_files import create_private
 from cumulant.project.private import make_private
 from cumulant.project.vault import Vault
 
@@ -73,7 +72,7 @@ def salt_file(folder: Path) -> bytes:
     path = folder / "salt"
     try:
         if not path.exists():
-            _make_salt(path)
+            create_private(path, secrets.token_bytes(_SALT_BYTES))
         salt = path.read_bytes()
     except OSError as error:
         raise StorageError(
@@ -88,18 +87,3 @@ def salt_file(folder: Path) -> bytes:
             hint="restore it from a copy; with a new one, hashes of personal values no longer match older ones",
         )
     return salt
-
-
-def _make_salt(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"salt.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(secrets.token_bytes(_SALT_BYTES))
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)  # unlike a rename, this never replaces another process's salt
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Keys that a project keeps itself where its environment names no secret."""
