@@ -127,18 +127,19 @@ def surer(reference):
 def test_months_in_which_any_effect_matters_are_as_quiet_as_promised():
     """10,000 rows a day and no least effect, so that evidence alone decides: at most 5%, by the 99.9% lower bound.
 
-    Of 60 months 9 may alarm: more have a chance of 0.1% at 5%. If the reference were taken for the truth, most would.
+    Of 60 months 9 may alarm: more have a chance of 0.1% at 5%. If the reference were taken for the truth, most would,
+    as the first dozen shows.
     """
     generator, runs, alarms, blind = np.random.default_rng(12), 60, 0, 0
     spec = DriftPolicy(effect=1e-6, missing=0.0001, faults=0.0001)
-    for _ in range(runs):
+    for run in range(runs):
         before = normal(generator, 1, 10_000, columns=3)
         reference = profile(before, dict.fromkeys(before.columns, "feature"))
         current = quiet(generator, reference, 30, 10_000)
         alarms += any(compare(reference, current, spec).alarming)
-        blind += any(compare(surer(reference), current, spec).alarming)
+        blind += run < 12 and any(compare(surer(reference), current, spec).alarming)
     assert alarms <= binom.ppf(0.999, runs, 0.05) == 9
-    assert blind > runs / 2
+    assert blind > 6
 
 
 def case(change, *, size=500, days=10, from_day=6, spec=None, roles=None, **options):

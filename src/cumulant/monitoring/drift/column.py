@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cumulant.monitoring.drift.findings import DriftDistances, ShareChange, What
 from cumulant.monitoring.drift.profiles import ColumnCounts
@@ -136,14 +138,17 @@ class ColumnComparison:
 
     def _tails(self, now: Floats) -> ColumnTest:
         """Rows in the outer hundredths of the reference: a few that moved far change no distance that matters."""
+        far, before = self._reference_tails
+        after = _inner_and_far(now[:, self._inside], far)
+        return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
+
+    @cached_property
+    def _reference_tails(self) -> tuple[NDArray[np.bool_], Floats]:
+        """Which of the cells inside are the outer hundredths, and rows of the reference within and in these."""
         inside = self._before[:, self._inside]  # what lies beyond is a fault
         shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
         far = (shares <= _TAIL) | (np.concatenate(([0.0], shares[:-1])) >= 1 - _TAIL)
-        before, after = (
-            np.column_stack([counts[:, ~far].sum(axis=1), counts[:, far].sum(axis=1)])
-            for counts in (inside[self.steady :], now[:, self._inside])
-        )
-        return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
+        return far, _inner_and_far(inside[self.steady :], far)
 
     def _tails_from(self, before: Floats, after: Floats, leverage: float) -> ColumnTest:
         first, then = (float(counts[:, 1].sum() / max(counts.sum(), 1.0)) for counts in (before, after))
@@ -262,6 +267,10 @@ def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence
 
 def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
     return np.column_stack([np.array(missing, dtype=np.float64), counts.sum(axis=1)])
+
+
+def _inner_and_far(counts: Floats, far: NDArray[np.bool_]) -> Floats:
+    return np.column_stack([counts[:, ~far].sum(axis=1), counts[:, far].sum(axis=1)])
 
 
 def _effect(apart: float, reference: Floats, current: Floats, design: float) -> float:

@@ -1,0 +1,194 @@
+"""Service level objectives: what share of requests must be good, and how fast the budget of others is used.
+
+A burn rate is the share of bad requests over the share that the objective allows: at 1 the budget lasts exactly the
+objective's window. An alert needs a fast burn in a long window and in a short one, which ends it soon after its cause.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.traffic import Exchange
+from cumulant.core.units import show_duration, to_micros
+
+Severity = Literal["page", "ticket"]
+SliName = Literal["availability", "latency"]
+_MINUTE = 60_000_000
+_SERVER_ERROR = 500
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True):
+    """At least the share `target` of the requests of a window must be good.
+
+    availability: not answered with a server error. latency: answered within `within`, of those that were answered.
+    `fewest`: requests in the long window of a burn rate, below which it raises no alert.
+    """
+
+    sli: SliName
+    target: float
+    window: timedelta
+    fewest: int
+    within: timedelta | None = None
+
+    @property
+    def budget(self) -> float:
+        """The share of requests that may be bad."""
+        return 1 - self.target
+
+
+class BurnRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Using `share` of the budget within `long` raises an alert, while `short` burns as fast."""
+
+    long: timedelta
+    short: timedelta
+    share: float
+    severity: Severity
+
+    def factor(self, window: timedelta) -> float:
+        """The burn rate at which that is so, of a budget for `window`; of 30 days: 14.4, 6, 3 and 1."""
+        return self.share * (window / self.long)
+
+
+BURN_RATES = (
+    BurnRate(long=timedelta(hours=1), short=timedelta(minutes=5), share=0.02, severity="page"),
+    BurnRate(long=timedelta(hours=6), short=timedelta(minutes=30), share=0.05, severity="page"),
+    BurnRate(long=timedelta(days=1), short=timedelta(hours=2), share=0.1, severity="ticket"),
+    BurnRate(long=timedelta(days=3), short=timedelta(hours=6), share=0.1, severity="ticket"),
+)
+
+
+class RequestCounts(msgspec.Struct, kw_only=True):
+    """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these."""
+
+    requests: int = 0
+    errors: int = 0
+    answered: int = 0
+    slow: int = 0
+
+    def add(self, other: RequestCounts) -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.answered += other.answered
+        self.slow += other.slow
+
+
+class RequestMinutes:
+    """Counts by minute, from the requests that a gateway answered; predictions that no tester forced."""
+
+    def __init__(self, model: str, *, within: timedelta | None) -> None:
+        self._model = model
+        self._within = None if within is None else within / timedelta(microseconds=1)
+        self._minutes: defaultdict[int, RequestCounts] = defaultdict(RequestCounts)
+
+    def add(self, exchanges: Iterable[Exchange]) -> None:
+        for exchange in exchanges:
+            if exchange.model != self._model or exchange.forced or not exchange.predicts:
+                continue
+            counts = self._minutes[exchange.time // _MINUTE]
+            counts.requests += 1
+            counts.errors += exchange.status >= _SERVER_ERROR
+            if exchange.served:
+                counts.answered += 1
+                counts.slow += self._within is not None and exchange.duration_us > self._within
+
+    @property
+    def minutes(self) -> Mapping[int, RequestCounts]:
+        """By minutes since 1970."""
+        return self._minutes
+
+    def within(self, span: timedelta, now: datetime) -> RequestCounts:
+        """Of the whole minutes that begin in the `span` before `now`."""
+        total, first = RequestCounts(), to_micros(now - span)
+        for minute, counts in self._minutes.items():
+            if first <= minute * _MINUTE <= to_micros(now):
+                total.add(counts)
+        return total
+
+
+class BurnState(msgspec.Struct, frozen=True, kw_only=True):
+    """A burn rate in force: in both windows (None: no requests), the rate at which it alerts, and whether it does."""
+
+    severity: Severity
+    long: str
+    short: str
+    long_rate: float | None
+    short_rate: float | None
+    limit: float
+    requests: int
+    firing: bool
+
+
+class ObjectiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """An objective at one moment. `ratio`: the share of good requests; None: there were none.
+
+    `budget_left`: the share of the budget that is left; below 0 the objective is missed. `since`: the first counted
+    request, where the log does not reach back for the whole window.
+    """
+
+    sli: SliName
+    target: float
+    window: str
+    within: str | None
+    requests: int
+    bad: int
+    ratio: float | None
+    budget_left: float | None
+    since: datetime | None
+    burn: tuple[BurnState, ...]
+
+    @property
+    def firing(self) -> Severity | None:
+        """The most urgent alert that fires."""
+        severities = {state.severity for state in self.burn if state.firing}
+        return "page" if "page" in severities else "ticket" if severities else None
+
+
+def objective_state(
+    objective: Objective, minutes: RequestMinutes, now: datetime, *, since: datetime | None
+) -> ObjectiveState:
+    """The state by the counts of the past window."""
+    requests, bad = _events(objective, minutes.within(objective.window, now))
+    share = bad / requests if requests else None
+    return ObjectiveState(
+        sli=objective.sli,
+        target=objective.target,
+        window=show_duration(objective.window),
+        within=None if objective.within is None else show_duration(objective.within),
+        requests=requests,
+        bad=bad,
+        ratio=None if share is None else 1 - share,
+        budget_left=None if share is None else 1 - share / objective.budget,
+        since=since,
+        burn=tuple(_burn_state(objective, rate, minutes, now) for rate in BURN_RATES),
+    )
+
+
+def _burn_state(objective: Objective, rate: BurnRate, minutes: RequestMinutes, now: datetime) -> BurnState:
+    requests, bad = _events(objective, minutes.within(rate.long, now))
+    latest, latest_bad = _events(objective, minutes.within(rate.short, now))
+    long_rate = bad / requests / objective.budget if requests else None
+    short_rate = latest_bad / latest / objective.budget if latest else None
+    limit = rate.factor(objective.window)
+    burning = long_rate is not None and short_rate is not None and min(long_rate, short_rate) > limit
+    return BurnState(
+        severity=rate.severity,
+        long=show_duration(rate.long),
+        short=show_duration(rate.short),
+        long_rate=long_rate,
+        short_rate=short_rate,
+        limit=limit,
+        requests=requests,
+        firing=burning and requests >= objective.fewest,
+    )
+
+
+def _events(objective: Objective, counts: RequestCounts) -> tuple[int, int]:
+    """The requests that the objective is about, and the bad ones."""
+    if objective.sli == "latency":
+        return counts.answered, counts.slow
+    return counts.requests, counts.errors
