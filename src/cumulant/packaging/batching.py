@@ -34,18 +34,19 @@ def measure_batching(engine: Engine, feeds: Mapping[str, Array], most: int = _RO
 
 
 def _compare(engine: Engine, feeds: Mapping[str, Array], count: int) -> Batching:
-    alone = [engine.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(count)]
+    alone = engine.run_each([_taken(feeds, np.arange(row, row + 1)) for row in range(count)])
     if any(len(output) != 1 for output in alone[0]):
         return Batching(exact=False, reason="an output has not one row for each row of the inputs")
     single = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
     worst: dict[str, float] = {}
-    for rows in _batches(count):
-        batched = engine.run({name: array[rows] for name, array in feeds.items()})
-        for spec, lone, many in zip(engine.outputs, single, batched, strict=True):
-            if many.shape[:1] != (len(rows),) or many.shape[1:] != lone.shape[1:]:
-                return Batching(exact=False, reason=f"{spec.name} changes its shape with the rows beside a row")
-            if not same_bits(lone[rows], many):
-                worst[spec.name] = max(worst.get(spec.name, 0.0), _difference(lone[rows], many))
+    for batches in _batches(count):
+        answers = engine.run_each([_taken(feeds, rows) for rows in batches])
+        for rows, batched in zip(batches, answers, strict=True):
+            for spec, lone, many in zip(engine.outputs, single, batched, strict=True):
+                if many.shape[:1] != (len(rows),) or many.shape[1:] != lone.shape[1:]:
+                    return Batching(exact=False, reason=f"{spec.name} changes its shape with the rows beside a row")
+                if not same_bits(lone[rows], many):
+                    worst[spec.name] = max(worst.get(spec.name, 0.0), _difference(lone[rows], many))
     if worst:
         changes = ", ".join(f"{name} by up to {value:.2g}" for name, value in worst.items())
         return Batching(exact=False, reason=f"the rows beside a row change {changes}")
@@ -53,12 +54,17 @@ def _compare(engine: Engine, feeds: Mapping[str, Array], count: int) -> Batching
     return Batching(exact=True, reason=f"{count} rows alone and in batches of {sizes}: no bit differs")
 
 
-def _batches(count: int) -> Iterator[Array]:
+def _taken(feeds: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+    return {name: array[rows] for name, array in feeds.items()}
+
+
+def _batches(count: int) -> Iterator[list[Array]]:
+    """All rows in batches of one size, once for each size and order."""
     rng = np.random.default_rng(1)
     for size in (size for size in _SIZES if size <= count):
         for turn in range(_ORDERS):
             order = rng.permutation(count) if turn else np.arange(count)
-            yield from (order[start : start + size] for start in range(0, count, size))
+            yield [order[start : start + size] for start in range(0, count, size)]
 
 
 def same_bits(first: Array, second: Array) -> bool:

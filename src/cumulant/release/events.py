@@ -80,6 +80,8 @@ class ReleaseEnded(Fact, frozen=True, kw_only=True):
     reason: str
     step: str
     figures: tuple[MetricReported, ...]
+    #: the rollback that ended it, as its event names it; empty: it ended otherwise
+    rollback: str = ""
 
 
 class ReleaseTold(Fact, frozen=True, kw_only=True):
@@ -100,6 +102,8 @@ class RolledBack(Fact, frozen=True, kw_only=True):
     version: str
     reason: str
     at: datetime
+    #: its identifier, also in the routes that it put in force
+    rollback: str = ""
 
 
 class ReleaseWaits(Fact, frozen=True, kw_only=True):

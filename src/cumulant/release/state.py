@@ -125,6 +125,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     #: one sentence, the newest
     reason: str = ""
+    #: the rollback that ended it, as the routes name it; empty: it ended otherwise, or before routes named rollbacks
+    rollback: str = ""
     #: what has been done of what an ended release asks for: `alias`, `tags`, `told`, `drained`
     settled: frozenset[str] = frozenset()
     #: of the routes; only ever grows
@@ -170,7 +172,7 @@ def desired_routes(release: Release) -> Routes:
         return Routes(
             model=release.model, revision=release.revision, champion=arm, key=release.policy.key, limits=release.limits
         )
-    return struct_from(Routes, release, key=release.policy.key)
+    return struct_from(Routes, release, key=release.policy.key, rollback="")
 
 
 def add_samples(release: Release, samples: dict[str, int], seconds: float) -> Release:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cumulant.core.errors import DefinitionError, IntegrityError, RequestError, missing_part
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.core.system.memory import bounded_memory
-from cumulant.servable.bounded_run import run_bounded
+from cumulant.servable.bounded_run import run_bounded, run_each_bounded
 from cumulant.servable.engine_errors import lacks_memory, plain_message
 
 Array = NDArray[Any]
@@ -81,13 +81,23 @@ class Engine:
         try:
             arrays: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
-            if self._untried and lacks_memory(error):
-                hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
-                raise DefinitionError(
-                    f"a run of the graph has too little memory: {plain_message(error)}", hint=hint
-                ) from None
-            raise RequestError(f"the model cannot take these inputs: {plain_message(error)}") from None
+            raise self._refusal(error) from None
         return arrays
+
+    def run_each(self, several: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+        """`run` of each feeds, one after the other; many small runs of an untried graph cost less so."""
+        if not self._untried:
+            return [self.run(feeds) for feeds in several]
+        try:
+            return run_each_bounded(self._session, self._names, several)
+        except self._refused as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> DefinitionError | RequestError:
+        if self._untried and lacks_memory(error):
+            hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
+            return DefinitionError(f"a run of the graph has too little memory: {plain_message(error)}", hint=hint)
+        return RequestError(f"the model cannot take these inputs: {plain_message(error)}")
 
 
 def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], list[Array]]:

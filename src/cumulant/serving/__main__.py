@@ -71,6 +71,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from cumulant.serving.access.bindings_file import read_bindings
     from cumulant.serving.access.callers import read_holders
     from cumulant.serving.cache.answer_cache import Caching
     from cumulant.serving.models.passed_checks import passed_checks_folder
@@ -91,6 +92,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "table": options.state_table,
         "control": options.model_control == "explicit",
         "tokens": read_holders(options.token_file, os.environ),
+        "bindings": read_bindings(options.access_bindings),
         "hosts": tuple(map(host_name, options.allow_host)),
         "gateway_key": _gateway_key(options.gateway_key_file, expected=options.behind_gateway),
         "scheduling": Scheduling(queue=numbers["queue"], caching=Caching(mode=mode)),

@@ -25,11 +25,11 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
     """
     if path is None:
         token = environment.get(VARIABLE, "").strip()
-        return check_token(token, VARIABLE, least) if token else None
+        return _check_token(token, VARIABLE, least) if token else None
     token = _read(path).strip()
     if not token:
         raise UsageError(f"{path} is empty", subject=str(path))
-    return check_token(token, str(path), least)
+    return _check_token(token, str(path), least)
 
 
 class TokenLine(NamedTuple):
@@ -60,7 +60,7 @@ def _token_line(words: Sequence[str], place: str) -> TokenLine:
     if len(words) > 3:
         raise UsageError(f"{place}: more than TOKEN NAME GROUP,GROUP", subject=place)
     token, name, groups = (*words, "", "")[:3]
-    return TokenLine(check_token(token, place), name, tuple(filter(None, groups.split(","))))
+    return TokenLine(_check_token(token, place), name, tuple(filter(None, groups.split(","))))
 
 
 def _read(path: Path) -> str:
@@ -72,7 +72,7 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
 
 
-def check_token(token: str, source: str, least: int = LEAST) -> str:
+def _check_token(token: str, source: str, least: int = LEAST) -> str:
     """The checked token. Messages never contain it, as they are logged."""
     if not all(33 <= ord(letter) <= 126 for letter in token):
         raise UsageError(

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import RefusedError, RequestError
+from cumulant.core.prometheus import OPEN_METRICS, TEXT, Series, accepts_open_metrics, exposition
 from cumulant.core.servable import UNREGISTERED, GraphServable
 from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, json_response
@@ -15,7 +16,7 @@ from cumulant.serving.models.control import Control, Fleet
 from cumulant.serving.models.model import Model
 from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.reasons.reasoning import DESCRIBED
-from cumulant.serving.telemetry.metrics import Series, exposition, sum_series
+from cumulant.serving.telemetry.metrics import FAMILIES, sum_series
 
 _NS = 1e9
 #: bytes of a request body to the repository
@@ -90,10 +91,11 @@ async def gather_series(fleet: Fleet) -> list[Series]:
     return sum_series(msgspec.convert(series, Series) for answer in answers for series in answer)
 
 
-async def answer_metrics(fleet: Fleet) -> Response:
-    """`/metrics` over all workers."""
-    text = exposition(await gather_series(fleet))
-    return Response(200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
+async def answer_metrics(fleet: Fleet, accept: bytes = b"") -> Response:
+    """`/metrics` over all workers, in the format that the header `Accept` asks for."""
+    open_metrics = accepts_open_metrics(accept.decode("latin-1"))
+    text = exposition(FAMILIES, await gather_series(fleet), open_metrics=open_metrics)
+    return Response(200, text.encode(), (OPEN_METRICS if open_metrics else TEXT).encode())
 
 
 async def answer_statistics(fleet: Fleet, models: Sequence[Model]) -> Response:
@@ -110,8 +112,8 @@ def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
         return sum(item.value for item in own if item.family == family)
 
     answered = [item for item in own if item.family == "cumulant_requests_total"]
-    good = sum(item.value for item in answered if item.labels[3] == "200")
-    bad = sum(item.value for item in answered if item.labels[3] != "200")
+    good = sum(item.value for item in answered if item.labels[-1] == "200")
+    bad = sum(item.value for item in answered if item.labels[-1] != "200")
     spent = round(total("cumulant_request_seconds") * _NS)
     waited = round(total("cumulant_queue_seconds") * _NS)
     ran = round(total("cumulant_run_seconds") * _NS)

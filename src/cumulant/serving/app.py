@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.network.hosts import Hosts
+from cumulant.core.prometheus import Series
 from cumulant.core.version import __version__
 from cumulant.serving.access.control import AccessControl
 from cumulant.serving.admin import (
@@ -43,7 +44,7 @@ from cumulant.serving.protocol.paths import allow_header, answer_options, find_r
 from cumulant.serving.protocol.probes import answer_probe
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.telemetry.access_log import write_fault
-from cumulant.serving.telemetry.metrics import Metrics, Series, model_series
+from cumulant.serving.telemetry.metrics import Metrics, model_series
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256
@@ -187,14 +188,14 @@ class ServingApplication:
                         self._known[request.target] = known
                     return self._score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:
-                    return self._get(path, ["v2", "models", "stats"], method)
+                    return self._get(path, ["v2", "models", "stats"], request)
                 _allow(method, "GET")
                 return self._describe(api, verb, name, version)
             case ["v1", "events" | "labels"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
                 return self._post(parts[1:], request)
             case _:
-                return self._get(path, parts, method)
+                return self._get(path, parts, request)
 
     def _only_model(self) -> Model:
         """The only served model, for paths without a name."""
@@ -204,8 +205,8 @@ class ServingApplication:
             raise HttpError(404, f"this server has {len(names)} models, and /invocations names none", hint=hint)
         return self.models.get(names[0])
 
-    def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
-        response = self._of_server(parts)
+    def _get(self, path: str, parts: Sequence[str], request: Request) -> Response | Awaitable[Response]:
+        method, response = request.method, self._of_server(parts, request)
         if response is None:
             raise _no_path(path)
         if not isinstance(response, Response) and method not in {"GET", "HEAD"}:
@@ -213,7 +214,7 @@ class ServingApplication:
         _allow(method, "GET")
         return response
 
-    def _of_server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+    def _of_server(self, parts: Sequence[str], request: Request) -> Response | Coroutine[Any, Any, Response] | None:
         content: object
         match parts:
             case []:
@@ -231,7 +232,7 @@ class ServingApplication:
             case ["v2", "models", "stats"]:
                 return answer_statistics(self.fleet, list(self.models))
             case ["metrics"]:
-                return answer_metrics(self.fleet)
+                return answer_metrics(self.fleet, request.headers.get(b"accept", b""))
             case _:
                 return answer_probe(parts, ready=not self.draining)
         return json_response(content)

@@ -128,6 +128,11 @@ def name_of(headers: Mapping[bytes, bytes]) -> str:
     return printable_id(headers.get(_REQUEST, b""))
 
 
+def counted_arm(headers: Mapping[bytes, bytes]) -> str:
+    """The arm that a request is counted under: the one assigned to the caller, `shadow` of a mirrored copy, or none."""
+    return "shadow" if headers.get(_SHADOW) == b"1" else _ARMS.get(headers.get(_ARM, b""), "")
+
+
 def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
     """Gateway marks in checked headers."""
     name, caller = headers.get(_REQUEST, b""), headers.get(_CALLER, b"")

@@ -47,6 +47,10 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     access: Annotated[
         str, setting("access URL", "The driver that decides what callers may do; `open://` allows everything.")
     ] = OPEN_ACCESS
+    access_bindings: Annotated[
+        str | None,
+        setting("access-bindings FILE", "Who has which role, as `cumulant up` writes it, for `--access cedar://`."),
+    ] = None
     refusals: Annotated[
         str | None,
         setting("refusals DIR|URL", "Record refused requests, counted, in the log there, for events of the project."),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from cumulant.ports.access import RoleBinding
 from cumulant.serving.access.callers import CallerToken
 from cumulant.serving.cache.shared_cache import SharedCacheConfig
 from cumulant.serving.content_pins import Pin
@@ -55,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[CallerToken, ...] = ()
     #: URL of the driver that decides what callers may do
     access: str = OPEN_ACCESS
+    #: who has which role, for that driver
+    bindings: tuple[RoleBinding, ...] = ()
     #: names of this server beside loopback's, where it needs no token: of a proxy in front; `*`: any
     hosts: tuple[str, ...] = ()
     #: key of the gateway in front, whose headers are trusted; None: no gateway

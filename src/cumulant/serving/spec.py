@@ -72,6 +72,35 @@ class ReasonsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     codes: Annotated[dict[str, str], Meta(description="Reason text by feature.")] = {}
 
 
+class LatencyObjectiveSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What share of the answers must come in time."""
+
+    objective: Annotated[
+        str | float, Meta(description="Share of the answers that must come in time.", extra={"text": "share"})
+    ] = "99%"
+    within: Annotated[
+        str,
+        Meta(
+            description="5ms, 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1s or 2500ms, the bounds that are measured.",
+            extra={"text": "duration"},
+        ),
+    ] = "250ms"
+
+
+class SloSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Service level objectives: how many requests must be answered well."""
+
+    objective: Annotated[
+        str | float,
+        Meta(description="Share of the requests that must not end with a server error.", extra={"text": "share"}),
+    ] = "99.9%"
+    window: Annotated[str, Meta(description="Time that the objectives are about.", extra={"text": "duration"})] = "30d"
+    latency: Annotated[LatencyObjectiveSpec | None, Meta(description="Default: no objective.")] = None
+    fewest: Annotated[
+        int, Meta(description="Requests in the long window of a burn rate, below which it raises no alert.", ge=1)
+    ] = 100
+
+
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is served."""
 
@@ -161,3 +190,4 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     access_log: Annotated[
         bool, setting("access-log", "A line of JSON a request on standard error, without payloads.")
     ] = False
+    slo: Annotated[SloSpec | None, Meta(description="Service level objectives. Default: none.")] = None

@@ -33,6 +33,8 @@ class MemoryJournal:
         self._versions: _Versions = {}
         self._events: list[Event] = []
         self._cursors: dict[str, int] = {}
+        self._reporting = threading.Lock()
+        self._reports = MemoryTransaction({}, {}, [], (self._scope, Actor("service:report"), None), self._clock)
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[MemoryTransaction]:
@@ -70,6 +72,22 @@ class MemoryJournal:
 
     def advance(self, subscriber: str, seq: int) -> None:
         self._cursors[subscriber] = max(seq, self.cursor(subscriber))
+
+    def report(self, kind: str, key: str, value: dict[str, object], *, expect: int) -> Row:
+        with self._reporting:
+            return self._reports.put(kind, key, value, expect=expect)
+
+    def reports(self, kind: str) -> list[Row]:
+        with self._reporting:
+            return self._reports.rows(kind)
+
+    def remove_report(self, kind: str, key: str, *, expect: int) -> bool:
+        with self._reporting:
+            row = self._reports.get(kind, key)
+            if row is None or row.version != expect:
+                return False
+            self._reports.delete(kind, key)
+            return True
 
     def wait(self, after: int, seconds: float) -> bool:
         with self._written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.deployment import host_agent, host_conflicts, host_report
 from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
+from cumulant.flows.deployment.events import HostRemoved
 from cumulant.flows.deployment.follow import follow
 from cumulant.flows.deployment.host_conflicts import check_conflicts
 from cumulant.flows.deployment.host_lifecycle import (
@@ -36,7 +38,7 @@ from cumulant.flows.deployment.host_report import (
     HostWatch,
     forget_lost_hosts,
     read_reports,
-    remove_report,
+    remove_own_report,
     watch_hosts,
     write_report,
 )
@@ -153,7 +155,7 @@ def test_a_machine_is_lost_when_its_report_stands_still():
         write_report(journal, report("alive"))
         if number < 4:
             write_report(journal, report("dead"))
-        lost = forget_lost_hosts(journal, watch)
+        lost = list(forget_lost_hosts(journal, watch))
         assert ("dead" in lost) == (clock.now == 1.5 + LAPSE + 0.5), clock.now
         assert "alive" not in lost
     assert [one.host for one in read_reports(journal)] == ["alive"]
@@ -166,16 +168,161 @@ def test_a_machine_that_may_report_again_is_not_said_to_get_no_requests(monkeypa
     write_report(journal, msgspec.structs.replace(report("a", server("1", "a")), supervisor=ended))
     with watch_hosts(journal, lambda text: (texts.append(text), told.set())):
         assert told.wait(60)
+        assert journal.wait(0, 60)
+    (removed,) = journal.events()
+    assert (removed.kind, removed.data) == ("deployment.host_removed", {"host": "a", "lost": True})
     (text,) = texts
     assert text.startswith("a counts as lost until it reports again: its supervisor has ended, or has not reported")
     assert "no more requests" not in text
 
 
+def lost_report(host: str) -> HostReport:
+    """Of a supervisor whose process is no more."""
+    return msgspec.structs.replace(report(host), supervisor=msgspec.structs.replace(this_process(), born="0"))
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_event_of_a_lost_machine_holds_up_no_removal_of_another(monkeypatch):
+    monkeypatch.setattr(host_report, "BEAT", 0.01)
+    journal = MemoryJournal()
+    with watch_hosts(journal, print):
+        with journal.transaction(actor=Actor("user:ada")):  # which takes long
+            for host in "ab":
+                write_report(journal, lost_report(host))
+                wait_for(lambda: not read_reports(journal))
+            assert journal.head().seq == 0
+        wait_for(lambda: journal.head().seq == 2)
+    assert [event.data for event in journal.events()] == [{"host": host, "lost": True} for host in "ab"]
+
+
+def test_the_event_of_a_lost_machine_is_written_when_the_journal_answers_again(monkeypatch):
+    monkeypatch.setattr(host_report, "BEAT", 0.01)
+    journal, attempts = MemoryJournal(), []
+    real, remove = journal.transaction, journal.remove_report
+
+    def transaction(**words):
+        attempts.append(words)
+        if len(attempts) < 3:
+            raise EngineUnavailableError("the server does not answer", subject="journal")
+        return real(**words)
+
+    def remove_first(kind, key, *, expect):
+        if key == "b" and not attempts:
+            raise EngineUnavailableError("the server does not answer", subject="journal")
+        return remove(kind, key, expect=expect)
+
+    monkeypatch.setattr(journal, "transaction", transaction)
+    monkeypatch.setattr(journal, "remove_report", remove_first)
+    for host in "ab":
+        write_report(journal, lost_report(host))
+    with watch_hosts(journal, print):
+        wait_for(lambda: journal.head().seq == 2)
+    assert [event.data["host"] for event in journal.events()] == ["a", "b"]
+
+
+def test_the_event_of_a_lost_machine_does_not_follow_its_return(monkeypatch):
+    monkeypatch.setattr(host_report, "BEAT", 0.01)
+    journal = MemoryJournal()
+    with watch_hosts(journal, print):
+        with journal.transaction(actor=Actor("user:ada")):
+            for host in "ab":
+                write_report(journal, lost_report(host))
+            wait_for(lambda: not read_reports(journal))
+            write_report(journal, report("a"))
+        wait_for(lambda: journal.head().seq == 1)
+    assert [event.data["host"] for event in journal.events()] == ["b"]
+
+
+def test_a_report_takes_one_call_and_waits_for_no_writer_of_the_journal(monkeypatch):
+    journal, calls = MemoryJournal(), []
+    for name in ("get", "rows", "reports", "report"):
+        real = getattr(journal, name)
+        monkeypatch.setattr(
+            journal, name, lambda *words, name=name, real=real, **other: (calls.append(name), real(*words, **other))[1]
+        )
+    with journal.transaction(actor=Actor("user:ada")) as transaction:
+        transaction.put("step", "a", {})
+        version = write_report(journal, report("a"))
+        later = write_report(journal, report("a", server("1", "a")), version=version)
+        assert (later > version, calls) == (True, ["report", "report"])
+        assert [len(one.servers) for one in read_reports(journal)] == [1], "others see it"
+    journal.remove_report(SERVER_HOST, "a", expect=later)
+    assert write_report(journal, report("a"), version=later) > later, "it was taken for lost, and is back"
+
+
+def test_a_change_of_a_machine_is_an_event_which_holds_no_report_up(machine, monkeypatch):
+    project, journal = machine("a"), MemoryJournal()
+    monkeypatch.setattr(project, "journal", lambda: journal)
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
+    with journal.transaction(actor=Actor("user:ada")):
+        agent.start()  # whose event waits for this
+        agent.report()
+        (row,) = journal.reports(SERVER_HOST)
+        agent.report()
+        (later,) = journal.reports(SERVER_HOST)
+        assert later.version > row.version
+        assert journal.head().seq == 0
+    assert journal.wait(0, 60)
+    agent.report()
+    assert agent.leave() == ""
+    told = [(event.kind, event.data) for event in journal.events()]
+    assert told == [
+        ("deployment.host_changed", {"host": host_name(), "roles": ["controller"], "servers": []}),
+        ("deployment.host_removed", {"host": host_name(), "lost": False}),
+    ]
+
+
+def test_a_machine_that_was_taken_for_lost_and_is_back_reports_so(machine, monkeypatch):
+    project, journal = machine("a"), MemoryJournal()
+    monkeypatch.setattr(project, "journal", lambda: journal)
+    monkeypatch.setattr(host_agent, "BEAT", 60.0)  # the threads report and write events once
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
+    agent.start()
+    wait_for(lambda: journal.head().seq == 1)
+    wait_for(lambda: remove_own_report(journal, host_name(), this_process()))  # as another machine does
+    host_report.emit(journal, HostRemoved(host=host_name(), lost=True))
+    for _ in range(2):
+        agent.report()
+        agent._emit_changes()
+    assert [event.kind for event in journal.events()] == [
+        "deployment.host_changed", "deployment.host_removed", "deployment.host_changed",
+    ]  # fmt: skip
+    assert [row.key for row in journal.reports(SERVER_HOST)] == [host_name()]
+    assert agent.leave() == ""
+
+
+def test_the_end_of_a_machine_is_its_last_event(machine, monkeypatch):
+    project, journal, may_write = machine("a"), MemoryJournal(), threading.Event()
+    real = journal.transaction
+
+    def transaction(**words):
+        if threading.current_thread() is agent._threads[1]:
+            assert may_write.wait(60)
+        return real(**words)
+
+    monkeypatch.setattr(project, "journal", lambda: journal)
+    monkeypatch.setattr(journal, "transaction", transaction)
+    agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
+    agent.start()
+    leaving = threading.Thread(target=agent.leave)
+    leaving.start()
+    wait_for(lambda: not journal.reports(SERVER_HOST))
+    assert not journal.wait(0, 0.2)
+    may_write.set()
+    leaving.join(60)
+    assert [event.kind for event in journal.events()] == ["deployment.host_changed", "deployment.host_removed"]
+
+
 def test_a_report_that_cannot_be_read_holds_no_machine_up_and_lapses():
     journal, clock = MemoryJournal(), Clock()
     watch = HostWatch(clock)
-    with journal.transaction(actor=Actor("service:supervisor")) as transaction:
-        transaction.put(SERVER_HOST, "other", {"host": "other", "servers": "of another form"})
+    journal.report(SERVER_HOST, "other", {"host": "other", "servers": "of another form"}, expect=0)
     write_report(journal, report("a", server("1", "a")))
     assert [read.host for read in read_reports(journal)] == ["a"]
     lost = []
@@ -214,7 +361,7 @@ def test_a_report_that_was_renewed_meanwhile_stays():
             return ["a"]
 
     write_report(journal, report("a"))
-    forget_lost_hosts(journal, Renews(clock))
+    assert list(forget_lost_hosts(journal, Renews(clock))) == []
     assert [one.host for one in read_reports(journal)] == ["a"]
 
 
@@ -305,7 +452,7 @@ def test_a_machine_does_its_roles_alone(machine):
     assert shared_key(b"t" * 32) != shared_key(b"s" * 32)
 
 
-def test_machines_say_that_they_wait_for_the_first_champion(machine, tmp_path):
+def test_machines_show_that_they_wait_for_the_first_champion(machine, tmp_path):
     project = machine("a")
     said = []
     with pytest.raises(UsageError, match="is chosen where the controller runs"):
@@ -390,7 +537,7 @@ def test_a_name_that_another_machine_reports_by_is_refused(machine):
     write_report(journal, mine)
     with pytest.raises(LeaseHeldError, match="the name of another machine or folder"):
         check_conflicts(journal, "salt")
-    remove_report(journal, host_name())
+    remove_own_report(journal, host_name(), this_process())
     ended = msgspec.structs.replace(this_process(), born="0")  # the number of a process that is no more
     write_report(journal, msgspec.structs.replace(mine, supervisor=ended))
     check_conflicts(journal, "salt")
@@ -453,13 +600,13 @@ def test_a_machine_that_ends_leaves_the_report_of_another_that_has_its_name(mach
     other = HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE)
     agent = host_agent.HostAgent(project, ["controller"], "127.0.0.1", write=print)
     agent.start()
-    remove_report(project.journal(), host_name())
+    remove_own_report(project.journal(), host_name(), this_process())
     for _ in range(600):  # the agent may report anew before the other one does
         try:
             write_report(project.journal(), other)
             break
         except LeaseHeldError:
-            remove_report(project.journal(), host_name())
+            remove_own_report(project.journal(), host_name(), this_process())
     assert agent.leave() == ""
     assert read_reports(project.journal()) == [other]
 
@@ -471,9 +618,11 @@ def test_a_name_is_free_when_its_machine_reports_no_more(machine):
     assert read_reports(journal) == []
 
     class Reports(MemoryJournal):
-        def get(self, kind, key):
-            write_report(self, HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE))
-            return super().get(kind, key)
+        def reports(self, kind):
+            rows = super().reports(kind)
+            if rows:  # renewed since it was read the last time
+                self.report(kind, host_name(), rows[0].value, expect=rows[0].version)
+            return super().reports(kind)
 
     reporting = Reports()
     write_report(reporting, HostReport(host=host_name(), roles=(), supervisor=ELSEWHERE))
@@ -490,7 +639,7 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
         check_conflicts(journal, "another")
     write_report(journal, msgspec.structs.replace(other, salt=""))  # of a version that reports none
     check_conflicts(journal, "another")
-    remove_report(journal, "b")
+    remove_own_report(journal, "b", this_process())
     write_report(journal, msgspec.structs.replace(other, supervisor=ELSEWHERE))  # lost: it reports no more
     check_conflicts(journal, "another", within=0)
     assert fingerprint(b"s" * 32) != fingerprint(b"t" * 32)
@@ -500,7 +649,7 @@ def test_a_machine_with_another_salt_is_refused_while_the_others_run(machine):
 def test_a_machine_leaves_at_once_while_the_journal_does_not_answer(machine, monkeypatch, where):
     project, said, hangs, asked = machine("a"), [], threading.Event(), threading.Event()
 
-    def wait(*_):
+    def wait(*_, **__):
         asked.set()
         hangs.wait(60)
 

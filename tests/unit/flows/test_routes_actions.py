@@ -1,8 +1,6 @@
-"""Every route of every server declares what its callers do there, and checks it: reviews and the status of releases
-here, prediction servers in `test_serving_access` and `test_grpc_access`.
+"""Every route of every server declares what its callers do there, and checks it: the controller's here, prediction
+servers in `test_serving_access` and `test_grpc_access`, the API in `test_server_writes`.
 """
-
-import asyncio
 
 import httpx
 import pytest
@@ -10,13 +8,10 @@ import pytest
 from cumulant.core.events import Actor, Fact
 from cumulant.flows.ledger.actions import ACTIONS, OWN_MODEL, check
 from cumulant.flows.release import __main__ as controller
-from cumulant.flows.release.controller import status_server
-from cumulant.flows.review.http import app as review
-from cumulant.flows.review.http.callers import CallerTokens
-from cumulant.ports.access import Decision, Principal
+from cumulant.flows.release.controller import metrics_server
+from cumulant.ports.access import Decision
 from cumulant.project.file.loading import load
 from cumulant.serving.grpc.actions import METHOD_ACTIONS
-from cumulant.serving.http.messages import Request
 from cumulant.serving.protocol.paths import ROUTES
 
 #: routes of probes: there is nothing to allow
@@ -24,7 +19,6 @@ OPEN = {"/ping", "/health", "/version", "/healthz", "/v2/health/live", "/v2/heal
 FILE = """\
 version: 1
 model: {name: flight-late}
-monitoring: {review: {budget: 5/day}}
 environments: {local: {tenant: acme, region: north}}
 """
 
@@ -66,33 +60,13 @@ def test_every_grpc_method_declares_an_action():
     assert set(METHOD_ACTIONS.values()) - {None} <= ACTIONS.keys()
 
 
-def call(app, route):
-    body = {"decide": b'{"label": true}', "note": b'{"text": "x"}', "assign": b'{"to": null}'}
-    target = route.template.replace("{case}", "0123456789ab").encode()
-    request = Request(route.method, target, {}, body.get(route.template.rpartition("/")[2], b""))
-
-    async def answer():
-        response = app(request)
-        return response if not hasattr(response, "__await__") else await response
-
-    return asyncio.run(answer())
-
-
-@pytest.mark.parametrize("route", review.ROUTES, ids=lambda route: route.template)
-def test_the_review_server_asks_for_the_action_of_a_route(project, access, route):
-    app = review.ReviewApplication(project, CallerTokens((), project.principal()), local=False)
-    status = call(app, route).status
-    app.close()
-    assert [action for _, action, _ in access.requests] == ([route.action] if route.action else [])
-    assert status == (403 if route.action else 200)
-
-
-@pytest.mark.parametrize("route", status_server.ROUTES, ids=lambda route: route.template)
-def test_the_controller_asks_for_the_action_of_a_route(project, access, tmp_path, route):
-    target = route.template.replace("{release}", "latest")
-    with status_server.serve_status(tmp_path / "stack", project.journal, controller._anonymous(project)) as url:
-        assert httpx.get(url + target).status_code == (403 if route.action else 200)
-    assert [action for _, action, _ in access.requests] == ([route.action] if route.action else [])
+@pytest.mark.parametrize("path", metrics_server.ROUTES)
+def test_the_controller_asks_for_the_action_of_a_route(project, access, tmp_path, path):
+    action = metrics_server.ROUTES[path]
+    assert action or path in OPEN
+    with metrics_server.serve_metrics(tmp_path / "stack", lambda: "", allow=controller._anonymous(project)) as url:
+        assert httpx.get(url + path).status_code == (403 if action else 200)
+    assert [action for _, action, _ in access.requests] == ([action] if action else [])
     assert all(principal.via == "http" and principal.tenant == "acme" for principal, _, _ in access.requests)
     assert all((resource.kind, resource.name) == ("model", "flight-late") for _, _, resource in access.requests)
 
@@ -101,13 +75,6 @@ def test_who_acts_on_a_command_line(project):
     ada = project.principal()
     assert (ada.id, ada.groups, ada.tenant, ada.via) == ("user:ada", ("team:risk",), "acme", "cli")
     assert ada.claims["os_user"]
-
-
-def test_who_acts_over_http(project):
-    callers = CallerTokens((), project.principal())
-    assert callers.principal({}) == Principal("user:ada", ("team:risk",), tenant="acme", via="http")
-    named = callers.principal({b"x-cumulant-user": b"bo", b"x-cumulant-groups": b"a,b"})
-    assert named == Principal("user:bo", ("a", "b"), tenant="acme", via="http")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -115,7 +116,8 @@ def test_a_day_added_is_computed_with_what_it_changes_and_day_by_day(project: Pr
     assert (first.computed, first.computed_of) == (first.rows, None)
     for number in range(DAYS, DAYS + 14):  # parts of 16 days and more are packed on the way
         deliver(project.root, number)
-        found = checked(project)
+        # what is wrong once stays in the tables of later days
+        found = (checked if number % 4 == 1 else partial(featurize, principal=ME))(project)
         assert found.rows > first.rows + (number - DAYS) * ROWS
         # Rows of the day, and those before that a rate or a result of the day came late for: all of the last days.
         assert ROWS <= found.computed < 5 * ROWS

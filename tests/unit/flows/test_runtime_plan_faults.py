@@ -236,6 +236,14 @@ def test_parameters_of_a_trainer_that_an_environment_leaves_out_are_accepted(wit
         assert plan(project, principal=ME).target == "fraud"
 
 
+def test_environments_that_share_a_registry_are_named(with_fault):
+    url = "mlflow+postgresql://db.invalid/ml?artifacts=s3://acme/mlflow"
+    folder = with_fault(f"environments: {{prod: {{tracking_uri: '{url}'}}, dev: {{tracking_uri: '{url}'}}}}\n")
+    with load(folder, environment="dev") as project:
+        [warning] = plan(project, principal=ME, checks=False).warnings
+    assert "environment prod has the same registry as dev" in warning
+
+
 @pytest.mark.parametrize(("fault", "message"), OF_THE_DATA.values(), ids=OF_THE_DATA)
 def test_a_fault_that_the_data_show_is_refused(with_fault, fault, message):
     folder = with_fault(fault)

@@ -136,33 +136,76 @@ def test_a_version_is_drained_when_no_request_is_under_way_to_it_and_none_will_b
     assert is_drained(traffic, "m", "2")
 
 
-def test_a_server_that_talks_without_end_is_not_ready_and_stops_no_probe():
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_server_that_sends_without_end_is_not_ready_and_stops_no_probe(start):
     async def endless(_, writer):
-        writer.write(b"x" * 200_000)
+        writer.write(start + b"x" * 200_000)
         await writer.drain()
 
-    async def asked():
+    async def checked():
         async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
             return await server_health(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
-    assert not asyncio.run(asked()).ready
+    assert not asyncio.run(checked()).ready
 
 
-def health_of(document: bytes):
-    """The health of a server that answers its readiness check with `document`."""
+def health_of(document: bytes, *, length: int | None = None):
+    """The health of a server that answers its readiness check with `document`, and closes the connection."""
+    content_length = b"" if length is None else b"content-length: %d\r\n" % length
 
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        for part in (b"HTTP/1.1 200 OK\r\n", b"content-type: application/json\r\n\r\n", document):
+        for part in (b"HTTP/1.1 200 OK\r\n", b"content-type: application/json\r\n", content_length, b"\r\n", document):
             writer.write(part)
             await writer.drain()
         writer.close()
 
-    async def asked():
+    async def checked():
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             return await server_health(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
-    return asyncio.run(asked())
+    return asyncio.run(checked())
+
+
+def health_of_kept(sent: bytes):
+    """The health of a server that sends these bytes and keeps the connection open."""
+
+    async def checked():
+        closed = asyncio.Event()
+
+        async def answer(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(sent)
+            await reader.read()  # until the check closes it
+            writer.close()
+            await writer.wait_closed()
+            closed.set()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            health = await server_health(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await closed.wait()
+        return health
+
+    return asyncio.run(checked())
+
+
+def test_a_server_of_another_program_is_ready_by_its_status_code():
+    head, body = b"HTTP/1.1 200 OK\r\n", b'{"ready":true,"unreachable":["online"]}'
+    assert health_of(b'{"status":"ok"}') == ServerHealth(ready=True)
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    assert health_of_kept(head + length + body) == ServerHealth(ready=True, unreachable=("online",))
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n{", b"content-length: 15\r\n\r\n", b'content-length: 15\r\n\r\n{"ready": tr']
+)
+def test_a_server_whose_answer_is_not_complete_is_not_ready(sent):
+    assert health_of_kept(b"HTTP/1.1 200 OK\r\n" + sent) == ServerHealth(ready=False)
+
+
+def test_a_server_that_closes_the_connection_in_an_answer_is_not_ready():
+    assert health_of(b'{"ready"', length=15) == ServerHealth(ready=False)
+    assert health_of(b'{"ready": true}', length=15) == ServerHealth(ready=True)
 
 
 def test_a_server_that_lacks_its_online_store_is_ready_and_shown_with_the_store(tmp_path):

@@ -27,6 +27,7 @@ from cumulant.features.online.state import entity_key
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.ledger_records import API_REQUEST
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
@@ -126,6 +127,9 @@ def filled(project):
     with project.journal().transaction(actor=Actor(who.id)) as transaction:
         transaction.put(OPEN, "shop/0123456789ab", {"ref": f"k\x1f1\x1f{key}"})
         transaction.put(OPEN, "shop/0123456789ac", {"ref": f'k\x1f1\x1f["{mask(BOB, project.salt())}"]'})
+        for name in (ANN, BOB):
+            body = json.dumps({"case": {"request": {"mail": mask(name, project.salt())}}})
+            transaction.put(API_REQUEST, mask(name, b"key"), {"request": "", "begun": at.isoformat(), "body": body})
     return project
 
 
@@ -193,6 +197,7 @@ def test_a_subject_is_found_in_every_store(filled):
         "prediction log",
         "gateway log",
         "review cases",
+        "responses of the API",
     }
     by_store = {place.store: place.rows for place in found.places}
     assert by_store["prediction log"] == by_store["label inbox"] == by_store["review cases"] == 1
@@ -224,6 +229,7 @@ def test_an_erased_subject_is_gone_from_data_and_state(filled):
         "labels": "erased",
         "gateway log": "erased",
         "review cases": "erased",
+        "responses of the API": "erased",
         "references": "nothing",
         "models": "nothing",
         "events": "nothing",
@@ -478,5 +484,6 @@ def test_every_package_that_writes_is_named_by_a_store():
 
 
 def test_a_store_without_an_erasure_holds_nothing_personal():
-    assert [store.name for store in STORES if store.erase is None] == ["runs, releases, alerts, jobs, hosts, steps"]
+    without = [store.name for store in STORES if store.erase is None]
+    assert without == ["runs, releases, alerts, jobs, hosts, steps, tokens and sessions"]
     assert all((store.find is None) == (store.erase is None) for store in STORES)

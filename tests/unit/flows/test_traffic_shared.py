@@ -122,16 +122,15 @@ def test_a_gateway_that_stands_still_is_waited_for_until_its_report_lapses(journ
         traffic = SharedTraffic(journal, steady=steady)
         traffic.apply(FIRST)
     assert now[0] > LAPSE
-    assert journal.get(GATEWAY, "lost") is None
+    assert "lost" not in {report.host for report in list_reports(journal)}
 
 
 def elsewhere(journal, host, **changes):
     """Make the report one of another machine, whose process this one cannot judge."""
-    row = journal.get(GATEWAY, host)
+    [row] = [row for row in journal.reports(GATEWAY) if row.key == host]
     report = msgspec.convert(row.value, GatewayReport)
     changed = msgspec.structs.replace(report, **{"agent": Process("far:12345678", 1, "1"), "ready": True} | changes)
-    with journal.transaction(actor=rows.ACTOR) as transaction:
-        transaction.put(GATEWAY, host, msgspec.to_builtins(changed))
+    journal.report(GATEWAY, host, msgspec.to_builtins(changed), expect=row.version)
 
 
 def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(journal):
@@ -252,14 +251,14 @@ def test_a_round_that_outlives_the_end_of_its_agent_makes_no_gateway_ready(journ
         put_routes(transaction, FIRST, expect=0)
     left = agent(gateway, journal)
     reached, answers = threading.Event(), threading.Event()
-    write = journal.transaction
+    write = journal.report
 
-    def wait(**options):
+    def wait(*words, **options):
         reached.set()
         answers.wait(60)
-        return write(**options)
+        return write(*words, **options)
 
-    monkeypatch.setattr(journal, "transaction", wait)
+    monkeypatch.setattr(journal, "report", wait)
     thread = threading.Thread(target=left.round)
     thread.start()
     assert reached.wait(60)
@@ -320,15 +319,15 @@ def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
     gateway = Gateway("a")
     follower = agent(gateway, journal, steady=lambda: now[0])
     follower.round()
-    version = journal.get(GATEWAY, "a").version
+    [row] = journal.reports(GATEWAY)
     follower.round()
-    assert journal.get(GATEWAY, "a").version == version
+    assert journal.reports(GATEWAY) == [row]
     gateway.runs = False
     follower.round()
-    assert journal.get(GATEWAY, "a").version == version + 1
+    assert [report.version for report in journal.reports(GATEWAY)] == [row.version + 1]
     now[0] += 1.0
     follower.round()
-    assert journal.get(GATEWAY, "a").version == version + 2
+    assert [report.version for report in journal.reports(GATEWAY)] == [row.version + 2]
 
 
 def test_a_gateway_is_ready_for_a_time_from_the_beginning_of_a_round(journal, monkeypatch):
@@ -337,13 +336,13 @@ def test_a_gateway_is_ready_for_a_time_from_the_beginning_of_a_round(journal, mo
     with journal.transaction(actor=rows.ACTOR) as transaction:
         put_routes(transaction, FIRST, expect=0)
     follower = agent(gateway, journal, steady=lambda: now[0])
-    write = journal.transaction
+    write = journal.report
 
-    def delayed(**options):
+    def delayed(*words, **options):
         now[0] += delay
-        return write(**options)
+        return write(*words, **options)
 
-    monkeypatch.setattr(journal, "transaction", delayed)
+    monkeypatch.setattr(journal, "report", delayed)
     follower.round()
     assert gateway.ready == [SILENT - delay]
     delay = SILENT + 1.0
@@ -351,9 +350,43 @@ def test_a_gateway_is_ready_for_a_time_from_the_beginning_of_a_round(journal, mo
     assert gateway.ready == [SILENT - 4.0], "nothing that the round knows is of the last seconds"
 
 
-def test_rows_that_cannot_be_read_hold_no_gateway_up(journal):
+def test_a_gateway_is_ready_while_the_event_of_its_routes_waits_for_another_writer(journal):
+    gateway = Gateway("a")
     with journal.transaction(actor=rows.ACTOR) as transaction:
-        transaction.put(GATEWAY, "other", {"host": "other", "ready": "of another form"})
+        put_routes(transaction, FIRST, expect=0)
+    follower = agent(gateway, journal)
+    with journal.transaction(actor=rows.ACTOR):
+        thread = threading.Thread(target=follower.round)
+        thread.start()
+        wait_for(lambda: gateway.ready and gateway.ready[-1] > 0)
+        assert SharedTraffic(journal).lagging(MODEL) == []
+        assert list(journal.events(kinds=["traffic.routes_applied"])) == []
+    thread.join(60)
+    assert [event.data["host"] for event in journal.events(kinds=["traffic.routes_applied"])] == ["a"]
+
+
+def test_an_event_of_routes_that_could_not_be_written_is_written_later(journal, monkeypatch):
+    now = [0.0]
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        put_routes(transaction, FIRST, expect=0)
+    follower = agent(Gateway("a"), journal, steady=lambda: now[0])
+
+    def refused(**_):
+        raise EngineUnavailableError("another process has been writing for a minute")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "transaction", refused)
+        with pytest.raises(EngineUnavailableError):
+            follower.round()
+    for _ in range(3):
+        now[0] += 1.0
+        follower.round()
+    assert [event.data["revision"] for event in journal.events(kinds=["traffic.routes_applied"])] == [1]
+
+
+def test_rows_that_cannot_be_read_hold_no_gateway_up(journal):
+    journal.report(GATEWAY, "other", {"host": "other", "ready": "of another form"}, expect=0)
+    with journal.transaction(actor=rows.ACTOR) as transaction:
         put_routes(transaction, FIRST, expect=0)
     mine = Gateway("a")
     with following(agent(mine, journal)):

@@ -255,7 +255,7 @@ def test_a_rollback_at_the_moment_of_a_step_is_not_undone(where: str, monkeypatc
         controller.tick()
     before = stage.traffic.in_force(MODEL)
     assert before is not None
-    back = msgspec.structs.replace(before, candidate=None, weight=0, mirror=0, revision=before.revision + 1)
+    back = before.all_to(before.champion, revision=before.revision + 1, rollback="at/1")
     owner, name = (stage.evidence, "look") if where == "look" else (stage.traffic, "apply")
     real = getattr(owner, name)
 
@@ -272,6 +272,8 @@ def test_a_rollback_at_the_moment_of_a_step_is_not_undone(where: str, monkeypatc
     assert stage.traffic.in_force(MODEL) == back
     assert stage.release().status == "rolled_back"
     assert "beside the release" in stage.release().reason
+    (ended,) = stage.journal.events(kinds=("release.ended",))
+    assert stage.release().rollback == ended.data["rollback"] == "at/1"
 
 
 def test_while_both_arms_fail_hard_the_release_waits() -> None:

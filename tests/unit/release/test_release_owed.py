@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import msgspec
+import pytest
 from release_servers import served
 from releases import MOMENT, release
 
+from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.lease import LeaseRenewal, LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release import store
+from cumulant.flows.release.controller import rollback_outbox
 from cumulant.flows.release.controller.rollback_outbox import (
     DELIVERY,
     RollbackOutbox,
     deliver_rollbacks,
     emit_rollback,
     list_rollbacks,
+    recorded_rollbacks,
     undelivered_rollbacks,
 )
-from cumulant.flows.release.controller.status_server import respond
 from cumulant.flows.release.rollback import roll_back
-from cumulant.flows.release.views import sentence, view
+from cumulant.flows.release.views import sentence, verdict, view
 from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
 from cumulant.release.decide import end_release, start
 
 ADA = Principal("user:ada", ("risk",))
@@ -138,6 +143,27 @@ def test_a_damaged_book_is_told_and_stops_no_round(late):
     assert "desired_state.json cannot be read" in said[0]
 
 
+@pytest.mark.parametrize("command", ["history", "status", "why"])
+def test_releases_are_shown_beside_a_damaged_desired_state(tmp_path, capsys, command):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
+    over = end_release(start(release()), "promoted", "shown", at=MOMENT)
+    with load(tmp_path) as project:
+        with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+            store.write(transaction, None, over, expect=0)
+        later = MOMENT + timedelta(hours=1)
+        rollback = Rollback(at=later, version="1", given_up=("2",), reason="complaints", by="user:ada")
+        emit_rollback(project, "late", rollback)
+        served(project, "1", v1="http://127.0.0.1:1")
+        (project.state / "stack" / "desired_state.json").write_text("{")
+    assert run(["release", command, "--project", str(tmp_path), "--json"]) == 0
+    output = capsys.readouterr()
+    document = json.loads(output.out)
+    shown = document[0] if command == "history" else document
+    assert shown["reason"] == "shown; ada rolled it back to version 1 at 2026-05-01 01:00:00Z: complaints"
+    assert output.err.startswith("note: rollbacks that the journal has not received yet are not shown: ")
+    assert "desired_state.json cannot be read" in output.err
+
+
 def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     served(late, "2", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
     over = end_release(start(release()), "promoted", "shown", at=MOMENT)
@@ -151,13 +177,28 @@ def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     assert view(over, list_rollbacks(late, "late")).sentence == said, "from the book, as the journal was not told yet"
     deliver_rollbacks(late, lambda _: None)
     assert sentence(over, list_rollbacks(late, "late")) == said
-    assert respond(late.journal(), "/v1/releases/r1")[1].sentence == said  # type: ignore[attr-defined]
-    assert respond(late.journal(), "/v1/releases/r1/verdict")[1]["sentence"] == said
+    assert verdict(over, recorded_rollbacks(late.journal(), "late")).sentence == said
     before = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))
     assert sentence(before, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it was before"
     clock.sleep(60)
     roll_back(late, "late", principal=ADA, reason="it was right", to="2", clock=clock)
     assert sentence(over, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it came back"
+
+
+def test_a_rollback_that_is_delivered_while_all_are_listed_is_among_them(late, clock, monkeypatch):
+    served(late, "2", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    down = refused_until(late, "journal", StorageError("the disk is gone", subject="journal"))
+    roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
+    down.clear()
+    read = rollback_outbox.undelivered_rollbacks
+
+    def deliver_and_read(project):
+        monkeypatch.undo()
+        deliver_rollbacks(project, lambda _: None)
+        return read(project)
+
+    monkeypatch.setattr(rollback_outbox, "undelivered_rollbacks", deliver_and_read)
+    assert [rollback.reason for rollback in list_rollbacks(late, "late")] == ["complaints"]
 
 
 def test_why_has_the_reason_of_the_rollback_that_ended_a_release(late, clock):
@@ -179,7 +220,18 @@ def test_why_has_the_reason_of_the_rollback_that_ended_a_release(late, clock):
     shown = view(over, list_rollbacks(late, "late"))
     assert shown.reason == reason
     assert shown.sentence.endswith(reason)
-    assert respond(late.journal(), "/v1/releases/r1/verdict")[1]["reason"] == reason
+    assert verdict(over, recorded_rollbacks(late.journal(), "late")).reason == reason
+
+    clock.sleep(60)
+    roll_back(late, "late", principal=ADA, reason="it was right", to="2", clock=clock)
+    clock.sleep(60)
+    again = roll_back(late, "late", principal=ADA, reason="slower", to="1", clock=clock)
+    named = msgspec.structs.replace(over, reason="other words", rollback=late.gateway().in_force("late").rollback)
+    assert again.version == "1"
+    assert view(named, list_rollbacks(late, "late")).reason == "other words, by ada at 2026-05-01 01:02:00Z: slower"
+    assert view(over, list_rollbacks(late, "late")).reason == reason, "a row of before routes named rollbacks"
+    unknown = msgspec.structs.replace(over, rollback="2026-05-01T00:00:00+00:00/1")
+    assert view(unknown, list_rollbacks(late, "late")).reason == beside, "by another one, which is not delivered yet"
 
     of_harm = msgspec.structs.replace(over, reason="errors rose")
     later = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from datetime import timedelta
 
@@ -23,16 +24,17 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.alerting import outbox
 from cumulant.flows.deployment.deployment import LocalDeployment
+from cumulant.flows.observe.project_metrics import CachedExposition
 from cumulant.flows.release import actions, release_queries, store
 from cumulant.flows.release.controller.effects import ReleaseEffects, apply_ended_release, with_champion
 from cumulant.flows.release.controller.external_servers import ExternalServers
-from cumulant.flows.release.controller.status_server import respond, serve_status
+from cumulant.flows.release.controller.metrics_server import serve_metrics
 from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.start import start as starting
 from cumulant.flows.release.start.start import _with_approval, check_policy, start_release
 from cumulant.flows.release.views import sentence, view
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
-from cumulant.ports.access import Principal
+from cumulant.ports.access import Decision, Principal
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
 from cumulant.release.decide import end_release, start
@@ -173,6 +175,28 @@ def test_who_may_approve(late):
     assert (event.actor, event.reason) == ("user:eve", "seen")
 
 
+def test_policies_see_the_author_of_what_is_approved(late, monkeypatch):
+    seen: list[tuple[str, str, dict[str, str]]] = []
+
+    class FourEyes:
+        def check(self, principal, action, resource):
+            seen.append((principal.id, action, resource.labels))
+            return Decision(allowed=resource.labels.get("author") != principal.id, policies=("four-eyes",))
+
+    monkeypatch.setattr(late, "access", FourEyes)
+    declared = approval(excluded="nobody")
+    put(late, msgspec.structs.replace(all_shown(start(release(declared))), status="awaiting_approval", author=ADA.id))
+    for ended in (actions.approve, actions.promote):
+        with pytest.raises(RefusedError, match=r"user:ada may not do release\.approve to"):
+            ended(late, principal=ADA, reason="mine")
+    eve = Principal("user:eve", ("risk",))
+    assert actions.approve(late, principal=eve, reason="seen").status == "promoted"
+    assert [labels.get("author") for who, action, labels in seen if (who, action) == (eve.id, "release.approve")] == [
+        None,
+        "user:ada",
+    ]
+
+
 def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_stays(late, tmp_path, clock):
     asked = _with_approval(policy_with(stages=QUICK))
     waits = all_shown(start(release(asked, author="user:ada")))
@@ -254,24 +278,17 @@ def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late, test):
     assert found.boards["errors"] == msgspec.structs.replace(board, state={})
 
 
-def test_the_verdict_over_http(late, tmp_path):
-    put(late, start(release()))
-    found = respond(late.journal(), "/v1/releases/r1/verdict")[1]
-    assert (found["status"], found["value"], found["over"]) == ("running", 0, False)
-    put(late, end_release(start(release()), "promoted", "fine", at=MOMENT))
-    assert respond(late.journal(), "/v1/releases/latest/verdict")[1]["value"] == 1
-    assert respond(late.journal(), "/v1/releases")[1][0].id == "r1"
-    for path in ("/", "/v1/releases/r9", "/v1/releases/r1/other", "/v1/releases/r1/verdict/x", "/%2e%2e"):
-        assert respond(late.journal(), path)[0] == 404
-    from cumulant.flows.release.controller.http_probe import fetch_json
-
-    with serve_status(tmp_path / "stack", late.journal) as url:
-        told = msgspec.json.decode((tmp_path / "stack" / "controller.json").read_bytes())
-        assert told["url"] == url
-        assert fetch_json(f"{url}/v1/releases/r1", seconds=5)["status"] == "promoted"
-        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answered:
-            assert b'cumulant_alerts_firing{level="critical"} 0' in answered.read()
-    assert not (tmp_path / "stack" / "controller.json").exists()
+def test_the_metrics_of_the_controller_over_http(late, tmp_path):
+    file = tmp_path / "stack" / "controller.json"
+    with serve_metrics(tmp_path / "stack", CachedExposition([late])) as url:
+        assert msgspec.json.decode(file.read_bytes())["url"] == url
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+            labels = f'project="{late.name}",environment="local",level="critical"'
+            assert f"cumulant_alerts_firing{{{labels}}} 0" in response.read().decode()
+        for path in ("/", "/v1/releases", "/metrics/x", "/%2e%2e"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url + path, timeout=30)
+    assert not file.exists()
 
 
 def effects(found, clock, said, receivers=()):

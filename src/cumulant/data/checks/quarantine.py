@@ -12,6 +12,7 @@ from cumulant.data.parts.packs import OWNER, refused_rows
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import FILE, ROW, RULE
 from cumulant.data.snapshot import CheckResult, Snapshot
+from cumulant.data.text.csv_records import LINE, TEXT
 
 
 def write_quarantine(
@@ -19,14 +20,15 @@ def write_quarantine(
 ) -> tuple[TableRef | None, Counter[str]]:
     """All refused rows of the files at `urls` as one table, and their number by rule.
 
-    Columns: `__rule`, `__file`, `__row`, then the original columns.
+    Columns: `__rule`, `__file`, `__row`, of malformed rows `__line` and `__text`, then the original columns.
     """
     frames = refused_rows(parts, context)
     if not frames:
         return None, Counter()
     rows = pl.concat(unify_types(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
     rows = rows.with_columns(pl.Series(urls).gather(rows[OWNER]).alias(FILE)).drop(OWNER)
-    rows = rows.select(RULE, FILE, ROW, pl.exclude(RULE, FILE, ROW))
+    first = [name for name in (RULE, FILE, ROW, LINE, TEXT) if name in rows.columns]
+    rows = rows.select(*first, *(name for name in rows.columns if name not in first))
     return context.write("quarantine", identity, rows), Counter(rows[RULE].to_list())
 
 

@@ -57,7 +57,7 @@ def as_fields(
     present = [field for field in fields if field.name in frame.columns]
     try:
         _refuse_absent([name for name in frame.columns if name not in others], fields, required)
-        field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
+        field_casts = [_cast(frame[field.name].dtype, field, missing, rules or {}) for field in present]
         _refuse_lost(frame, field_casts, first, rules or {}, {field.name for field in present if field.personal})
     except RequestError as error:
         error.hint = f"{error.hint}{prepare_note(prepare)}"

@@ -38,7 +38,7 @@ def with_nested(rows: pl.DataFrame, columns: Mapping[str, str], url: str) -> tup
         DataError: a path leads through a plain column or ends at a list or struct, or the file has the column too.
     """
     paths = {name: path for name, path in paths_of(columns).items() if path[0] in rows.columns}
-    texts = sorted({path[0] for path in paths.values() if rows.schema[path[0]] == pl.String()})
+    texts = sorted({path[0] for path in paths.values() if rows[path[0]].dtype == pl.String()})
     leaves = leaves_of(_texts(rows, texts), {name: path for name, path in paths.items() if path[0] in texts})
     typed = {name: _leaf(rows.schema, name, path, url) for name, path in paths.items() if path[0] not in texts}
     return replace_roots(rows, {path[0] for path in paths.values()}, typed, leaves, url)

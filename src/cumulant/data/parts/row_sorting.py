@@ -153,7 +153,7 @@ def _mark(index: int) -> str:
 
 def _with_decimals(typed: pl.DataFrame, rows: pl.DataFrame, plan: Sequence[Cast]) -> pl.DataFrame:
     """Decimals as they came: rules and profiles go by floats, keys and what is stored by all digits."""
-    exact = [cast.name for cast in plan if cast.dtype == "float" and rows.schema[cast.name].is_decimal()]
+    exact = [cast.name for cast in plan if cast.dtype == "float" and rows[cast.name].dtype.is_decimal()]
     return typed.with_columns(rows.select(exact).get_columns())
 
 

@@ -44,7 +44,7 @@ def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) 
     notes = [f"personal by their names, and so shown as hashes only: {', '.join(named)}"] if named else []
     by_value = []
     for name, dtype in rows.schema.items():
-        if name == target or name in named or dtype.is_temporal() or not isinstance(raw.schema[name], pl.String):
+        if name == target or name in named or dtype.is_temporal() or not isinstance(raw[name].dtype, pl.String):
             continue
         if (details := _contact_details(raw[name])) is None:
             continue

@@ -163,7 +163,7 @@ class _Inference:
     def _is_epoch(self, name: str) -> bool:
         """Whether whole numbers under the name of a time are seconds or milliseconds since 1970, from 2000 to 2035."""
         words = set(words_of(name))
-        if not self._raw.schema[name].is_integer() or not words & {*_TIME_WORDS, *_EPOCH_WORDS}:
+        if not self._raw[name].dtype.is_integer() or not words & {*_TIME_WORDS, *_EPOCH_WORDS}:
             return False
         low, high = self._raw[name].min(), self._raw[name].max()
         if not isinstance(low, int) or not isinstance(high, int):
@@ -188,7 +188,7 @@ class _Inference:
 
     def _iso(self, name: str, missing: list[str]) -> pl.Series | None:
         """The values of a text column that are neither blank nor missing, where all are ISO 8601."""
-        if not isinstance(self._raw.schema[name], pl.String) or name in self._rules:
+        if not isinstance(self._raw[name].dtype, pl.String) or name in self._rules:
             return None
         text = self._raw[name].str.strip_chars()
         text = text.filter(text.is_not_null() & (text != "") & ~text.is_in(missing))
@@ -212,7 +212,7 @@ class _Inference:
         return pl.DataFrame(times)
 
     def _has_zone(self, column: str) -> bool:
-        dtype = self._raw.schema[column]
+        dtype = self._raw[column].dtype
         if isinstance(dtype, pl.String):
             text = self._raw[column].drop_nulls().str.strip_chars()
             return bool(text.str.contains(r"(?:[Zz]|[+-]\d{2}:?\d{2})$").all()) and bool(

@@ -96,7 +96,7 @@ def read_csv(
     if not frame.height:
         _refuse_binary(content)
     quoted = quoted_columns(content, frame.columns, numbers, separator) if begin else frozenset[str]()
-    if as_numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
+    if as_numbers := [name for name in quoted if frame[name].dtype != pl.String()]:
         frame = frame.with_columns(engine.read_texts(content, as_numbers))
     return FileTable(frame, malformed, quoted)
 

@@ -204,7 +204,7 @@ def silence(
     """Suppress notifications of what matches; it is still recorded, and sent to receivers that keep state.
 
     Raises:
-        UsageError: `span` is no duration, or none at all.
+        UsageError: `span` is no duration, or none at all; or everything would be silenced, without a reason.
         NotFoundError: no rule is called `rule`, which is no pattern.
     """
     _check_rule(project, rule)
@@ -216,6 +216,12 @@ def silence(
         raise UsageError(f'"{span}" is longer than time goes', hint="write 2h or 7d") from None
     if not length:
         raise UsageError("a silence of no length silences nothing", subject=span, hint="write 2h or 7d")
+    if not reason.strip() and not (model + rule + subject).strip("*"):
+        raise UsageError(
+            "a silence of all alerts needs a reason",
+            subject="reason",
+            hint="name the rule, the subject or the model to silence, or say why all alerts are",
+        )
     wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.id), reason=reason)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertsSilenced]]:

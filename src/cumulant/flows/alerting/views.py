@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from cumulant.alerting.messages import sentence
 from cumulant.alerting.policy import LEVELS
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.outbox import left_out, refusals, waiting
-from cumulant.flows.alerting.receiver_state import RECEIVER, ReceiverState, read_receiver_state
+from cumulant.flows.alerting.receiver_state import read_receiver_state
 from cumulant.flows.alerting.store import read
 from cumulant.flows.ledger.actions import verb
 
@@ -155,29 +154,3 @@ def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
 def alert_view(alert: Alert, *, silent: bool = False) -> AlertView:
     fields = msgspec.structs.asdict(alert.finding) | msgspec.structs.asdict(alert)
     return msgspec.convert(fields | {"text": sentence(alert), "grouped": alert.waits, "silenced": silent}, AlertView)
-
-
-_FIRING, _WAITING, _FAILURES = "cumulant_alerts_firing", "cumulant_messages_waiting", "cumulant_receiver_failures"
-_REFUSED = "cumulant_messages_refused"
-
-
-def exposition(journal: Journal) -> str:
-    """The text format: alerts that fire by level; messages that wait or are refused, and failures, by receiver."""
-    state, _ = read(journal)
-    firing = Counter(alert.level for alert in state.firing)
-    standings = {row.key: msgspec.convert(row.value, ReceiverState) for row in journal.rows(RECEIVER)}
-    refused = Counter(key.rpartition("/")[0] for key in refusals(journal))
-    queues = Counter(entry.key.rpartition("/")[0] for entry in waiting(journal))
-    names = sorted({*standings, *queues})
-    lines = [f"# HELP {_FIRING} Alerts that fire.", f"# TYPE {_FIRING} gauge"]
-    lines += [f'{_FIRING}{{level="{level}"}} {firing[level]}' for level in LEVELS]
-    lines += [f"# HELP {_WAITING} Messages that wait for a receiver.", f"# TYPE {_WAITING} gauge"]
-    lines += [f'{_WAITING}{{receiver="{name}"}} {queues[name] - refused[name]}' for name in names]
-    lines += [
-        f"# HELP {_REFUSED} Messages that a receiver refuses, while it may take others.",
-        f"# TYPE {_REFUSED} gauge",
-    ]
-    lines += [f'{_REFUSED}{{receiver="{name}"}} {refused[name]}' for name in names]
-    lines += [f"# HELP {_FAILURES} Failures of a receiver in a row.", f"# TYPE {_FAILURES} gauge"]
-    lines += [f'{_FAILURES}{{receiver="{name}"}} {standings.get(name, ReceiverState()).failures}' for name in names]
-    return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.observe.programs import FOLDER as OBSERVE
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER as STACK
@@ -31,7 +32,7 @@ _STORES = ("journal", "registry", "online", "tables", "objects")
 #: of the state folder: read first
 _DESIRED_STATE = f"{STACK}/desired_state.json"
 #: of processes, of searches that are made again, of other environments, or secret
-_NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
+_NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, OBSERVE, _GATEWAY})
 #: read last, in this order: a record of the join names parts of the logs, and posts become labels
 _LOGS = ("joined", PREDICTIONS, "inbox", "labels")
 #: content that bears any name

@@ -17,6 +17,7 @@ from cumulant.core.system.atomic_files import sync
 from cumulant.flows.backup.archive import copy_member, damaged_error, read_archive
 from cumulant.flows.backup.manifest import BackupManifest, StoredFile, decode_manifest
 from cumulant.flows.backup.working_folder import open_draft, put_in_place
+from cumulant.flows.identities.revocation import revoke_everything
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.project.file.loading import load
@@ -126,11 +127,24 @@ def _check(archive: Path, listed: dict[str, StoredFile], extracted: dict[str, tu
 def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: Callable[[str], None]) -> None:
     try:
         with load(folder, environment=manifest.environment) as project:
+            _revoke_identities(project, note)
             claim_folder(project, note)
             _report(project, archive, manifest)
             _note_missing_sources(project, note)
     except CumulantError as error:
         note(f"restored, but {error.full_text}")
+
+
+def _revoke_identities(project: Project, note: Callable[[str], None]) -> None:
+    """End what was valid when the backup was written: since then it may have been revoked.
+
+    A journal outside of the restored folder, such as of a server, is in no archive, and stays as it is.
+    """
+    if not any(path.is_relative_to(project.root) for path in project.stored("journal")):
+        return
+    actor = Actor(project.principal().id, "the state was restored from a backup")
+    if count := revoke_everything(project.journal(), actor):
+        note(f"{count:,} API tokens and sessions of the backup are revoked: create new ones (`cumulant token create`)")
 
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:

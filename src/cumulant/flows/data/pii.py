@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cumulant.core import expr
@@ -17,9 +18,10 @@ _FIGURES = ("count", "distinct")
 
 def personal_features(plan: FeaturePlan) -> frozenset[str]:
     """Features of personal columns' values, other than windows keyed by one."""
+    columns = {name: {field.name for field in source.fields if field.personal} for name, source in plan.sources.items()}
     names: set[str] = set()
     for spec in plan.features:
-        if _is_personal(spec, plan, names):
+        if _is_personal(spec, columns, plan.entity, names):
             names.add(spec.name)
     return frozenset(names)
 
@@ -37,20 +39,17 @@ def mask_personal(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) ->
     from cumulant.data.masking import mask_frame
 
     names = [name for name in frame.columns if name in personal]
-    texts = [name for name in names if frame.schema[name] == pl.String]
-    others = (pl.lit(None, frame.schema[name]).alias(name) for name in names if name not in texts)
+    texts = [name for name in names if frame[name].dtype == pl.String]
+    others = (pl.lit(None, frame[name].dtype).alias(name) for name in names if name not in texts)
     return mask_frame(frame, texts, salt).with_columns(others)
 
 
-def _is_personal(spec: FeatureSpec, plan: FeaturePlan, known: set[str]) -> bool:
+def _is_personal(spec: FeatureSpec, columns: Mapping[str, set[str]], entity: str, known: set[str]) -> bool:
+    """`columns`: the personal ones of each source; `known`: the personal features before this one."""
     if spec.expr is not None:
-        return bool(expr.columns(spec.expr) & _personal(plan, plan.entity) or expr.features(spec.expr) & known)
+        return bool(expr.columns(spec.expr) & columns[entity] or expr.features(spec.expr) & known)
     if spec.lookup is not None:
-        return spec.lookup.column in _personal(plan, spec.lookup.source)
+        return spec.lookup.column in columns[spec.lookup.source]
     if spec.window is None or spec.window.value is None or spec.window.agg in _FIGURES:
         return False
-    return bool(expr.columns(spec.window.value) & _personal(plan, spec.window.source))
-
-
-def _personal(plan: FeaturePlan, source: str) -> frozenset[str]:
-    return frozenset(field.name for field in plan.sources[source].fields if field.personal)
+    return bool(expr.columns(spec.window.value) & columns[spec.window.source])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import UsageError, not_found
+from cumulant.core.errors import NotFoundError, UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
@@ -299,6 +299,19 @@ def refused_snapshot(project: Project, name: str) -> Snapshot | None:
     """The snapshot that was refused since the last accepted one."""
     row = project.journal().get(REFUSED, name)
     return None if row is None else _read(project, row)
+
+
+def required_snapshot(project: Project, name: str, *, hint: str, refused: bool = False) -> Snapshot:
+    """The last accepted snapshot of a declared source; with `refused` one that was refused since comes first.
+
+    Raises:
+        NotFoundError: no such source is declared, or it has no snapshot yet; `hint` says what makes one.
+    """
+    project.file.source(name)
+    snapshot = (refused_snapshot(project, name) if refused else None) or newest_snapshot(project, name)
+    if snapshot is None:
+        raise NotFoundError(f"there is no snapshot of {name} yet", subject=name, hint=hint)
+    return snapshot
 
 
 def _read(project: Project, row: Row) -> Snapshot:

@@ -90,10 +90,7 @@ def send_rollbacks(
         rollback = unsent.rollback
 
         def change(desired: DesiredState, unsent: UnsentRollback = unsent) -> DesiredState:
-            known = any(
-                (other.at, other.version) == (unsent.rollback.at, unsent.rollback.version)
-                for other in desired.rollbacks
-            )
+            known = any(other.id == unsent.rollback.id for other in desired.rollbacks)
             return desired if known else apply(desired, unsent.rollback, unsent.until)
 
         deployment.change(project.name, change)

@@ -16,8 +16,9 @@ from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.masking import fingerprint
 from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
 from cumulant.flows.deployment.deployment import HostsDeployment, server_states
+from cumulant.flows.deployment.events import HostChanged, HostRemoved
 from cumulant.flows.deployment.follow import follow
-from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_own_report, write_report
+from cumulant.flows.deployment.host_report import BEAT, HostReport, emit, remove_own_report, write_report
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import with_rollback
 from cumulant.flows.serving.caller_tokens import tokens_fingerprint
@@ -41,7 +42,9 @@ _CHECK_SECONDS = 0.2
 
 
 class HostAgent:
-    """Two threads: one reports once a second, the other copies servables, which may take minutes."""
+    """Threads: one reports once a second; others copy servables, which may take minutes, and write events of what
+    changed, which wait for other writers of the journal.
+    """
 
     def __init__(self, project: Project, roles: Sequence[str], address: str, *, write: Callable[[str], object]) -> None:
         self._project, self._roles, self._address, self._write = project, tuple(roles), address, write
@@ -50,11 +53,14 @@ class HostAgent:
         self._ending = threading.Event()
         self._desired: DesiredState | None = None
         self._faults: tuple[str, ...] = ()
+        #: the report's version as it was written last, and the first one since other machines removed it, if they did
+        self._version = self._reports_since = 0
+        #: the latter, and the machine, as they are and as they were at the last event
+        self._present = self._emitted = (0, HostChanged(host=host_name(), roles=(), servers=()))
         #: whether `leave` could remove the report
         self.withdrawn = False
-        self._threads = [threading.Thread(target=self._repeat, args=(self.report,), daemon=True)]
-        if SERVERS in self._roles:
-            self._threads.append(threading.Thread(target=self._repeat, args=(self._follow,), daemon=True))
+        works = [self.report, self._emit_changes, *([self._follow] if SERVERS in self._roles else [])]
+        self._threads = [threading.Thread(target=self._repeat, args=(work,), daemon=True) for work in works]
 
     def start(self) -> None:
         """Report for the first time, and start the threads.
@@ -91,8 +97,11 @@ class HostAgent:
         """Remove the report, and wait until no route leads here. In a thread, since it may wait for the journal."""
         self._threads[0].join()
         try:
-            remove_own_report(self._project.journal(), host_name(), this_process())
+            own = remove_own_report(self._project.journal(), host_name(), this_process())
             removed.set()
+            if own:
+                self._threads[1].join()  # an event that it still writes would follow
+                emit(self._project.journal(), HostRemoved(host=host_name(), lost=False))
             urls = {server.endpoint for server in self._servers()}
             traffic = traffic_of(self._project)
             while urls and self._has_others() and self._is_routed(traffic, urls):
@@ -110,20 +119,30 @@ class HostAgent:
         """
         send_rollbacks(self._project, self._deployment, with_rollback)
         self._desired = renew_copy(self._project, self._deployment)
-        write_report(
-            self._project.journal(),
-            HostReport(
-                host=host_name(),
-                roles=self._roles,
-                supervisor=this_process(),
-                servers=tuple(self._servers()),
-                desired=self._desired.edition,
-                status=read_status(self._project.state),
-                trouble="; ".join(self._faults),
-                salt=self._salt,
-                tokens=self._tokens(),
-            ),
+        report = HostReport(
+            host=host_name(),
+            roles=self._roles,
+            supervisor=this_process(),
+            servers=tuple(self._servers()),
+            desired=self._desired.edition,
+            status=read_status(self._project.state),
+            trouble="; ".join(self._faults),
+            salt=self._salt,
+            tokens=self._tokens(),
         )
+        version = write_report(self._project.journal(), report, version=self._version)
+        if version != self._version + 1:  # the machine was taken for lost, and an event says so
+            self._reports_since = version
+        self._version = version
+        ready = tuple(f"{server.version} at {server.endpoint}" for server in report.servers if server.ready)
+        present = HostChanged(host=report.host, roles=report.roles, servers=ready)
+        self._present = (self._reports_since, present)
+
+    def _emit_changes(self) -> None:
+        present = self._present
+        if present != self._emitted:
+            emit(self._project.journal(), present[1])
+            self._emitted = present
 
     def _tokens(self) -> str | None:
         if SERVERS not in self._roles:

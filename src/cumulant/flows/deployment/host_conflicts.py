@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.flows.deployment.host_report import BEAT, LAPSE, SERVER_HOST, HostReport, name_taken_error, remove_report
+from cumulant.flows.deployment.host_report import BEAT, LAPSE, SERVER_HOST, HostReport, name_taken_error
 from cumulant.flows.ledger.processes import is_gone, is_here
 from cumulant.ports.journal import Journal, Row
 from cumulant.project.host_name import host_name
@@ -27,7 +27,7 @@ def check_conflicts(journal: Journal, salt: str, *, within: float = LAPSE) -> No
         UsageError: the salts differ: servers would not believe what the gateways say of requests.
         CumulantError: the journal does not answer.
     """
-    rows = {row.key: row for row in journal.rows(SERVER_HOST)}
+    rows = {row.key: row for row in journal.reports(SERVER_HOST)}
     reports = {host: report for host, row in rows.items() if (report := _read(row)) is not None}
     doubtful = {
         host for host, report in reports.items() if host == host_name() or (report.salt and report.salt != salt)
@@ -42,7 +42,7 @@ def check_conflicts(journal: Journal, salt: str, *, within: float = LAPSE) -> No
             hint="give every machine the same secret; to change it, end all of them with `cumulant down` first",
         )
     if host_name() in reports:
-        remove_report(journal, host_name(), version=rows[host_name()].version)
+        journal.remove_report(SERVER_HOST, host_name(), expect=rows[host_name()].version)
 
 
 def _running(journal: Journal, doubtful: Mapping[str, tuple[Row, HostReport]], within: float) -> set[str]:
@@ -52,8 +52,8 @@ def _running(journal: Journal, doubtful: Mapping[str, tuple[Row, HostReport]], w
     unknown = {host: row for host, (row, report) in doubtful.items() if not is_here(report.supervisor)}
     deadline = time.monotonic() + within
     while unknown and not running:
-        present = {host: journal.get(SERVER_HOST, host) for host in unknown}
-        running |= {host for host, row in present.items() if row is not None and row.version != unknown[host].version}
+        present = {row.key: row.version for row in journal.reports(SERVER_HOST)}
+        running |= {host for host, row in unknown.items() if present.get(host, row.version) != row.version}
         if time.monotonic() > deadline:
             break
         time.sleep(BEAT / 4)

@@ -49,6 +49,10 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     advertise: str = LOOPBACK
     insecure: bool = False
+    #: Prometheus and Alertmanager run too
+    observe: bool = False
+    #: where the console and the API listen; empty: they do not run
+    console: str = ""
 
     def has(self, role: str) -> bool:
         return not self.roles or role in self.roles
@@ -58,10 +62,20 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
         """As options of the supervisor."""
         words = [word for role in self.roles for word in ("--role", role)]
         words += ["--advertise", self.advertise] if self.roles else []
-        return [*words, *(["--insecure"] if self.insecure else [])]
+        words += ["--insecure"] if self.insecure else []
+        words += ["--observe"] if self.observe else []
+        return [*words, *(["--console", self.console] if self.console else [])]
 
 
-def host_options(project: Project, roles: Sequence[str], advertise: str, *, insecure: bool) -> HostOptions:
+def host_options(
+    project: Project,
+    roles: Sequence[str],
+    advertise: str,
+    *,
+    insecure: bool,
+    observe: bool = False,
+    console: str = "",
+) -> HostOptions:
     """The options of this machine; without roles it has all of them.
 
     Raises:
@@ -75,7 +89,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
                 subject="--role" if roles else "--advertise",
                 hint=f"write environments.{project.environment}.deploy: hosts:// to divide the work between machines",
             )
-        return HostOptions(insecure=insecure)
+        return HostOptions(insecure=insecure, observe=observe, console=console)
     chosen = tuple(role for role in ROLES if not roles or role in roles)
     check_salt(project)
     if SERVERS in chosen and not advertise and set(chosen) != set(ROLES):
@@ -98,7 +112,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             hint="set CUMULANT_TOKEN on every machine, name a file of tokens as serving.token_file, or pass --insecure"
             " where the network is trusted",
         )
-    return HostOptions(roles=chosen, advertise=address, insecure=insecure)
+    return HostOptions(roles=chosen, advertise=address, insecure=insecure, observe=observe, console=console)
 
 
 def check_salt(project: Project) -> None:

@@ -1,4 +1,8 @@
-"""What each machine of `deploy: hosts://` reports of itself: a row of the journal, renewed once a second."""
+"""What each machine of `deploy: hosts://` reports of itself: a row of the journal, renewed once a second.
+
+It is a report of the journal, apart from its state, since the writers of state take turns: many machines that renew a
+row under the project's lock would hold each other up. What changes of a machine is an event too.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ from typing import TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, IntegrityError, LeaseHeldError
-from cumulant.core.events import Actor
+from cumulant.core.events import Actor, Fact
+from cumulant.flows.deployment.events import HostRemoved
 from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.flows.stack.event_reporting import EventQueue
 from cumulant.flows.stack.status import Status
 from cumulant.ports.deploy import ServerState
-from cumulant.ports.journal import Journal, Row, Transaction
+from cumulant.ports.journal import Journal, Row
 
 SERVER_HOST = "server_host"
 #: seconds between two reports, and seconds without one after which a machine counts as lost
@@ -23,6 +29,9 @@ BEAT, LAPSE = 1.0, 6.0
 #: seconds between two readings above which an observer cannot tell how long a machine did not report meanwhile
 _LONGEST_GAP = 3.0
 _ACTOR = Actor("service:supervisor")
+
+#: attempts to write a report that other processes write or remove meanwhile
+_TRIES = 4
 
 Content = TypeVar("Content", bound=msgspec.Struct)
 
@@ -45,19 +54,60 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     tokens: str | None = None
 
 
-def write_report(journal: Journal, report: HostReport) -> None:
-    """Write a machine's report, which no other supervisor has written that may still run.
+def write_report(journal: Journal, report: HostReport, *, version: int = 0) -> int:
+    """Write a machine's report, as `write_own_report`.
 
     Raises:
         LeaseHeldError: another machine, or another folder of this one, reports by its name: each would undo what the
             other reports.
         CumulantError: the journal does not take it.
     """
-    with journal.transaction(actor=_ACTOR) as transaction:
-        other = readable_report(transaction, SERVER_HOST, report.host, HostReport)
-        if other is not None and other.supervisor != report.supervisor and not is_gone(other.supervisor):
-            raise name_taken_error(other)
-        transaction.put(SERVER_HOST, report.host, msgspec.to_builtins(report))
+    return write_own_report(
+        journal,
+        SERVER_HOST,
+        report.host,
+        report,
+        version=version,
+        process=lambda content: content.supervisor,
+        taken=name_taken_error,
+    )
+
+
+def write_own_report(
+    journal: Journal,
+    kind: str,
+    key: str,
+    report: Content,
+    *,
+    version: int,
+    process: Callable[[Content], Process],
+    taken: Callable[[Content], LeaseHeldError],
+) -> int:
+    """Write a report, which no other process has written that may still run; its row's new version.
+
+    With the `version` that this process wrote last it takes one message to the journal, and waits for no other writer.
+
+    Raises:
+        LeaseHeldError: what `taken` makes of the report of another process.
+        CumulantError: the journal does not take it.
+    """
+    value, attempts = msgspec.to_builtins(report), _TRIES
+    while True:
+        try:
+            return journal.report(kind, key, value, expect=version).version
+        except LeaseHeldError:
+            attempts -= 1
+            if not attempts:
+                raise
+        row = _find_report(journal, kind, key)  # it was removed, or the answer to the last write was lost
+        other = readable_reports(filter(None, [row]), type(report)).get(key)
+        if other is not None and process(other) != process(report) and not is_gone(process(other)):
+            raise taken(other)
+        version = row.version if row else 0
+
+
+def _find_report(journal: Journal, kind: str, key: str) -> Row | None:
+    return next((row for row in journal.reports(kind) if row.key == key), None)
 
 
 def name_taken_error(other: HostReport) -> LeaseHeldError:
@@ -69,45 +119,32 @@ def name_taken_error(other: HostReport) -> LeaseHeldError:
     )
 
 
-def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
-    """Remove a machine's report; as `remove_row`."""
-    remove_row(journal, SERVER_HOST, host, actor=_ACTOR, version=version)
-
-
-def remove_own_report(journal: Journal, host: str, supervisor: Process) -> None:
+def remove_own_report(journal: Journal, host: str, supervisor: Process) -> bool:
     """Remove the report of a machine, unless another supervisor has written it; as `remove_own_row`."""
-    remove_own_row(journal, SERVER_HOST, host, HostReport, lambda report: report.supervisor == supervisor, actor=_ACTOR)
+    return remove_own_row(journal, SERVER_HOST, host, HostReport, lambda report: report.supervisor == supervisor)
 
 
 def remove_own_row(
-    journal: Journal, kind: str, key: str, content: type[Content], is_own: Callable[[Content], bool], *, actor: Actor
-) -> None:
-    """Remove a row, unless a process whose own it is not has written it.
+    journal: Journal, kind: str, key: str, content: type[Content], is_own: Callable[[Content], bool]
+) -> bool:
+    """Remove a report, unless a process whose own it is not has written it; whether it was removed.
 
     Raises:
         CumulantError: the journal does not answer.
     """
-    with journal.transaction(actor=actor) as transaction:
-        report = readable_report(transaction, kind, key, content)
-        if report is not None and is_own(report):
-            transaction.delete(kind, key)
-
-
-def remove_row(journal: Journal, kind: str, key: str, *, actor: Actor, version: int | None) -> None:
-    """Remove a row, unless it was renewed since it had `version`.
-
-    Raises:
-        CumulantError: the journal does not answer.
-    """
-    with journal.transaction(actor=actor) as transaction:
-        row = transaction.get(kind, key)
-        if row is not None and version in (None, row.version):
-            transaction.delete(kind, key)
+    row = _find_report(journal, kind, key)
+    report = readable_reports(filter(None, [row]), content).get(key)
+    return (
+        row is not None
+        and report is not None
+        and is_own(report)
+        and journal.remove_report(kind, key, expect=row.version)
+    )
 
 
 def read_reports(journal: Journal) -> list[HostReport]:
     """The reports of all machines. One of a machine that was lost a moment ago may be among them."""
-    return list(readable_reports(journal.rows(SERVER_HOST), HostReport).values())
+    return list(readable_reports(journal.reports(SERVER_HOST), HostReport).values())
 
 
 def readable_reports(rows: Iterable[Row], kind: type[Content]) -> dict[str, Content]:
@@ -117,11 +154,6 @@ def readable_reports(rows: Iterable[Row], kind: type[Content]) -> dict[str, Cont
         with suppress(msgspec.ValidationError):
             reports[row.key] = msgspec.convert(row.value, kind)
     return reports
-
-
-def readable_report(transaction: Transaction, kind: str, key: str, content: type[Content]) -> Content | None:
-    """The report under this key; None where there is none, or none that this version of Cumulant can read."""
-    return readable_reports(filter(None, [transaction.get(kind, key)]), content).get(key)
 
 
 def read_shared(row: Row, kind: type[Content]) -> Content:
@@ -169,24 +201,46 @@ class HostWatch:
         return [host for host, (_, since) in seen.items() if now - since > self._lapse or host in gone]
 
 
-def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:
-    """Remove the reports of lost machines; their names. Call it about once a second.
+def forget_lost_hosts(journal: Journal, watch: HostWatch) -> Iterator[str]:
+    """Remove the reports of lost machines; the name of each once it is removed. Call it about once a second.
 
     Raises:
         CumulantError: the journal does not answer.
     """
-    rows = {row.key: row for row in journal.rows(SERVER_HOST)}
+    rows = {row.key: row for row in journal.reports(SERVER_HOST)}
     supervisors = {host: report.supervisor for host, report in readable_reports(rows.values(), HostReport).items()}
     lost = watch.lost({host: row.version for host, row in rows.items()}, supervisors)
     for host in lost:
-        remove_report(journal, host, version=rows[host].version)
-    return lost
+        if journal.remove_report(SERVER_HOST, host, expect=rows[host].version):
+            yield host
+
+
+def emit(journal: Journal, fact: Fact) -> None:
+    """Report what changed of the machines.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    with journal.transaction(actor=_ACTOR) as transaction:
+        transaction.emit(fact)
+
+
+def _emit_lost(journal: Journal, removed: HostRemoved) -> None:
+    """Report that a lost machine was removed, unless it reports again by now: its last event would be its removal. The
+    event of one that reports later waits for this transaction.
+    """
+    with journal.transaction(actor=_ACTOR) as transaction:
+        if _find_report(journal, SERVER_HOST, removed.host) is None:
+            transaction.emit(removed)
 
 
 @contextmanager
 def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[None]:
-    """Remove the reports of lost machines from a thread while the block runs: their servers then leave the routes."""
+    """Remove the reports of lost machines from a thread while the block runs: their servers then leave the routes. The
+    events of it wait for other writers of the journal in another thread.
+    """
     ending, watch = threading.Event(), HostWatch()
+    events = EventQueue[HostRemoved](lambda removed: _emit_lost(journal, removed), pause=BEAT)
 
     def work() -> None:
         while not ending.wait(BEAT):
@@ -196,6 +250,7 @@ def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[N
                         f"{host} counts as lost until it reports again: its supervisor has ended, or has not reported"
                         f" for {LAPSE:g} s; the routes change to servers of other machines, if there are any by then"
                     )
+                    events.put(HostRemoved(host=host, lost=True))
 
     thread = threading.Thread(target=work, name="cumulant-hosts", daemon=True)
     thread.start()
@@ -204,6 +259,7 @@ def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[N
     finally:
         ending.set()
         thread.join(BEAT)
+        events.close(patience=BEAT)
 
 
 def servers_of(reports: Sequence[HostReport]) -> list[ServerState]:

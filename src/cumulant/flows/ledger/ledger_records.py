@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, RefusedError, StepFailedError, is_interrupt
+from cumulant.core.errors import CumulantError, RefusedError, StepFailedError, error_from, is_interrupt
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.ledger.processes import Process, is_gone, is_here
 from cumulant.ports.journal import Journal, Row
 
 STEP, RUN = "step", "run"
+#: rows of the API: requests under a key, with the responses that they had
+API_REQUEST = "api_request"
 _PAUSE = 0.25
 
 Json = dict[str, object]
@@ -121,15 +123,10 @@ def describe(error: BaseException) -> Json:
 
 def recorded_error(error: Json, step: str) -> CumulantError:
     """The error that `describe` wrote, of its own class again; StepFailedError for what was none of ours."""
-    known = {kind.code: kind for kind in _kinds(CumulantError)}
-    kind = known.get(str(error.get("code")), StepFailedError)
-    failure = kind.__new__(kind)
-    text = str(error.get("error")) if kind is not StepFailedError else f"step {step} failed: {error.get('error')}"
-    subject, hint = error.get("subject"), error.get("hint")
-    CumulantError.__init__(
-        failure, text, subject=None if subject is None else str(subject), hint=None if hint is None else str(hint)
-    )
-    return failure
+    recorded = error_from(error, StepFailedError)
+    if type(recorded) is StepFailedError:
+        return error_from(error | {"error": f"step {step} failed: {error.get('error')}"}, StepFailedError)
+    return recorded
 
 
 def ending(error: BaseException) -> RunStatus:
@@ -137,10 +134,3 @@ def ending(error: BaseException) -> RunStatus:
     if isinstance(error, RefusedError):
         return "refused"
     return "interrupted" if is_interrupt(error) else "failed"
-
-
-def _kinds(root: type[CumulantError]) -> Iterator[type[CumulantError]]:
-    # The base class of a code comes before classes elsewhere that inherit it unchanged.
-    for kind in reversed(root.__subclasses__()):
-        yield from _kinds(kind)
-        yield kind

@@ -16,7 +16,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.occurrences import OccurrenceCounter, Occurrences
-from cumulant.flows.ledger.actions import AccessRefused, RefusalKey, emit_refusal
+from cumulant.flows.ledger.decisions import AccessRefused, RefusalKey, emit_refusal
 from cumulant.ports.journal import Freezing
 from cumulant.serving.access.refusal_log import MERGED, MOST, WINDOW, RefusalRecord, read_records
 
@@ -98,6 +98,7 @@ def _fact(record: RefusalRecord) -> AccessRefused:
         action=refusal.action,
         resource=refusal.resource,
         policies=refusal.policies,
+        via="http",
         reason=refusal.reason,
         server=record.server,
         count=record.count,
@@ -131,7 +132,7 @@ def record_refusals(
 
 
 def _merged(key: RefusalKey) -> RefusalKey:
-    return key._replace(principal=MERGED, resource=MERGED, policies=())
+    return key._replace(principal=MERGED, resource=MERGED, policies=(), source="")
 
 
 def _work(

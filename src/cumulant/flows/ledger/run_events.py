@@ -131,6 +131,13 @@ def verify(journal: Journal, *, known: str = "") -> Verified:
         return Verified(breaks, rows=check.count, since=since, waiting=check.waiting)
 
 
+def first_break(journal: Journal, *, after: int = 0) -> Break | None:
+    """The first event after number `after` that does not continue the chain; None where all do."""
+    events = journal.events(after=max(0, after - 1))
+    start = next(events, None) if after else None
+    return next(verify_chain(events, after=after, head=GENESIS if start is None else start.hash), None)
+
+
 def _chain_breaks(
     journal: Journal, passed: _ChainProgress, before: ChainHead, witness: ChainHead | None
 ) -> Iterator[Break]:

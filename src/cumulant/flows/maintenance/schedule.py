@@ -136,6 +136,11 @@ def _finish(journal: Journal, lease: LeaseHandle, job: ScheduledJob, record: Job
         return  # it took so long that another took it over, whose record counts
 
 
+def _scheduler(project: Project) -> Principal:
+    """Who does the jobs: whoever runs `tick`, but by the schedule."""
+    return msgspec.structs.replace(project.principal(), via="service")
+
+
 def _run_release(project: Project) -> str:
     """A look of the release controller at each release, in a process of its own as under `cumulant up`."""
     if not list_models(project.journal()) and not undelivered_rollbacks(project):
@@ -158,7 +163,7 @@ def _run_stored_features(project: Project) -> str:
 
     if not lost_tables(project):
         return "the online store has all that is served"
-    return "; ".join(map(describe, refill(project, principal=project.principal())))
+    return "; ".join(map(describe, refill(project, principal=_scheduler(project))))
 
 
 def _run_monitoring(project: Project) -> str:
@@ -167,7 +172,7 @@ def _run_monitoring(project: Project) -> str:
     from cumulant.flows.monitoring.run import run_monitoring
     from cumulant.flows.serving.predictions import prediction_log
 
-    who = project.principal()
+    who = _scheduler(project)
     if not prediction_log(project, principal=who).days():
         return "nothing was served yet"
     try:
@@ -190,7 +195,7 @@ def _run_retraining(project: Project) -> str:
         return "no retraining is requested"
     from cumulant.flows.monitoring.retraining import continue_retraining
 
-    done = continue_retraining(project, principal=project.principal())
+    done = continue_retraining(project, principal=_scheduler(project))
     return "no retraining is requested" if done is None else f"{done.stage}: {done.message or done.sentence}"
 
 
@@ -202,8 +207,8 @@ def _run_review(project: Project) -> str:
     from cumulant.flows.review.fill_queue import fill
     from cumulant.flows.review.service import ingest_decisions
 
-    ingest_decisions(project, principal=project.principal())
-    return fill(project, principal=project.principal()).sentence
+    ingest_decisions(project, principal=_scheduler(project))
+    return fill(project, principal=_scheduler(project)).sentence
 
 
 def _run_refusals(project: Project) -> str:
@@ -212,11 +217,24 @@ def _run_refusals(project: Project) -> str:
     return f"refused requests that became events: {count}" if count else "no server refused a request"
 
 
+def _run_checkpoint(project: Project) -> str:
+    """A signed checkpoint of the event chain, where the environment has a place for them."""
+    if project.endpoints.audit is None:
+        return "the environment names no place for checkpoints"
+    # The package that signs is imported by those who sign only.
+    from cumulant.flows.governance.checkpoints import write_checkpoint
+
+    written = write_checkpoint(project, principal=_scheduler(project))
+    return f"checkpoint {written.key}" if written.new else "no new event"
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
+#: a checkpoint is at most this old, as long as events come
+CHECKPOINTS = ScheduledJob(name="checkpoints", every=timedelta(hours=1), run=_run_checkpoint)
 #: in the order in which they run, messages last
 JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="release", every=timedelta(), run=_run_release),
@@ -225,5 +243,6 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="retraining", every=timedelta(), run=_run_retraining),
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
+    CHECKPOINTS,
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),
 )

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: windows whose figures are stored
 STORED_WINDOWS = 400
+#: half of a 95% interval, in standard errors
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,12 @@ def evaluate(evidence: Evidence, policy: MonitoringPolicy) -> EvaluationOutcome:
     before = evidence.state
     monitor, harms, records = _evaluate_windows(evidence, policy)
     last = harms[-1] if harms else before.newest_harm
-    after = _state_after(before, records, monitor, last)
-    windows = (*before.windows, *records, *(window.record for window in evidence.ended[len(records) :]))
+    pending = tuple(window.record for window in evidence.ended[len(records) :])
+    windows = (*before.windows, *records, *pending)
     reference_loss = _reference_loss(evidence)
+    after = msgspec.structs.replace(
+        _state_after(before, records, monitor, last), pending=pending, reference_loss=reference_loss
+    )
     audit = audit_of(windows, reference_loss)
     newest, notes = _estimate_newest(evidence, policy, last, audit)
     retrain, action = _decide_retraining(evidence, policy.retrain, after, last, newest.figure, fresh=bool(harms))
@@ -117,9 +122,12 @@ def _due_windows(
 
 
 def _with_loss(record: WindowRecord, answered: PredictionRows, loss: Loss) -> WindowRecord:
+    mean, low, high = _mean_with_interval(loss_of(loss, answered.truth, answered.score), answered.weight)
     return msgspec.structs.replace(
         record,
-        loss=_mean_loss(answered, answered.score, loss),
+        loss=mean,
+        loss_low=low,
+        loss_high=high,
         positive=None if answered.several else float(np.average(answered.truth, weights=answered.weight)),
     )
 
@@ -134,6 +142,15 @@ def _add_window(
         record = msgspec.structs.replace(record, refit=_mean_loss(answered, refit, monitor.policy.loss))
     monitor, window_harm = add_window(monitor, window, answered, refit)
     return msgspec.structs.replace(record, word=window_harm.word), monitor, window_harm
+
+
+def _mean_with_interval(losses: Floats, weight: Floats) -> tuple[float, float | None, float | None]:
+    """The weighted mean with its 95% interval by the spread of the rows; without one of a single row."""
+    mean = float(np.average(losses, weights=weight))
+    if len(losses) < 2:
+        return mean, None, None
+    margin = _NORMAL_95 * float(np.sqrt(((weight * (losses - mean)) ** 2).sum()) / weight.sum())
+    return mean, mean - margin, mean + margin
 
 
 def _mean_loss(answered: PredictionRows, scores: Floats, loss: Loss) -> float:

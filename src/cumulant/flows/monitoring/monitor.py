@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,11 +105,13 @@ def monitor(
     keep: Path | None = None,
     performance: PerformancePolicy | None = None,
     scratch: Path | None = None,
+    inspect: Callable[[DriftPageSource], None] | None = None,
 ) -> MonitorResult:
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
     `keep`: a folder for the profiles of a log's days. `performance`: what counts as harm where rows have labels.
-    `scratch`: where many rows are stored (default: the system's temporary folder).
+    `scratch`: where many rows are stored (default: the system's temporary folder). `inspect` gets what a page is made
+    of.
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
@@ -122,7 +124,7 @@ def monitor(
         sides = open_sides(request, policy.window, served, keep, spill)
         comparison = _compare(request, policy, sides, served)
         result = _evaluate(request, policy, comparison, served, performance or PerformancePolicy())
-    if request.out is not None:
+    if request.out is not None or inspect is not None:
         page = DriftPageSource(
             result.predictions,
             result.reference,
@@ -134,7 +136,10 @@ def monitor(
             result.volume,
             result.estimates,
         )
-        write_page(request.out, page, policy, now=datetime.now(UTC))
+        if inspect is not None:
+            inspect(page)
+        if request.out is not None:
+            write_page(request.out, page, policy, now=datetime.now(UTC))
     return result
 
 

@@ -10,15 +10,19 @@ import msgspec
 
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
+from cumulant.core.structs import struct_from
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import scratch_folder
 from cumulant.flows.features.task import target_columns
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
+from cumulant.flows.monitoring.drift.drift_history import COMPARED, HISTORY, DriftHistory, drift_history
+from cumulant.flows.monitoring.drift.drift_page import DriftPageSource
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.monitoring.result_cache import cache_folder
+from cumulant.flows.monitoring.state import COLUMNS, ComparedColumn
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.events import DriftAlarm, DriftEvaluated
 from cumulant.ports.log import Log
@@ -26,10 +30,8 @@ from cumulant.ports.log import Log
 if TYPE_CHECKING:
     from cumulant.monitoring.policy import DriftPolicy
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
-
-#: journal rows: the last event of a comparison of a model's rows
-_LOOKED = "drift_evaluated"
 
 
 @verb("monitor.run")
@@ -64,6 +66,7 @@ def monitor_project(
         served = None
         if request.reference is None:
             served = stack.enter_context(served_reference(project, principal=principal, progress=progress))
+        pages = list[DriftPageSource]()
         result = monitor(
             request,
             policy,
@@ -71,8 +74,12 @@ def monitor_project(
             keep=cache_folder(project, "monitoring", "profiles"),
             performance=project.policies.monitoring.performance,
             scratch=scratch_folder(project),
+            inspect=pages.append,
         )
-    _report(project, _fact(project.name, result), principal, quiet=quiet)
+    history = None
+    if served is not None and not request.narrowed:
+        history = drift_history(pages[0], policy, version=served.version.version, weights=served.weights)
+    _report(project, _fact(project.name, result), result, history, principal, quiet=quiet)
     if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in DRIFT_RULES]
         observe(project, drift_alerts(project.name, result), principal=principal, examined=scopes, at=request.before)
@@ -85,14 +92,36 @@ def declared_targets(project: Project) -> tuple[str, ...]:
     return () if training is None else target_columns(training.target)
 
 
-def _report(project: Project, fact: DriftEvaluated, principal: Principal, *, quiet: bool) -> None:
-    values = msgspec.to_builtins(fact)
-    row = project.journal().get(_LOOKED, fact.model)
-    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
+def _report(
+    project: Project,
+    fact: DriftEvaluated,
+    result: MonitorResult,
+    history: DriftHistory | None,
+    principal: Principal,
+    *,
+    quiet: bool,
+) -> None:
+    journal, values = project.journal(), msgspec.to_builtins(fact)
+    fresh = not quiet or not _holds(journal, COMPARED, fact.model, values)
+    seen = None if history is None else msgspec.to_builtins(history)
+    if seen is not None and _holds(journal, HISTORY, fact.model, seen):
+        seen = None
+    if not fresh and seen is None:
         return
-    with project.journal().transaction(actor=Actor(principal.id)) as transaction:
-        transaction.put(_LOOKED, fact.model, values)
-        transaction.emit(fact)
+    with journal.transaction(actor=Actor(principal.id)) as transaction:
+        if seen is not None:
+            transaction.put(HISTORY, fact.model, seen)
+        if fresh:
+            transaction.put(COMPARED, fact.model, values)
+            columns = [struct_from(ComparedColumn, column) for column in result.drift.columns]
+            transaction.put(COLUMNS, fact.model, {"columns": msgspec.to_builtins(columns)})
+            transaction.emit(fact)
+
+
+def _holds(journal: Journal, kind: str, key: str, values: object) -> bool:
+    """Whether that is what the row holds."""
+    row = journal.get(kind, key)
+    return row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values)
 
 
 def _fact(model: str, result: MonitorResult) -> DriftEvaluated:

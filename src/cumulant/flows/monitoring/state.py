@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: journal rows, by model: the state, and the newest retraining request
 WATCH, TRAINING = "watch", "watch_training"
+#: journal rows, by model: the columns of the newest comparison that changed anything
+COLUMNS = "drift_columns"
 
 #: released: by a release, as the champion, or equal to it without harm. offered: it is the candidate, and the alias is
 #: moved by hand
@@ -26,8 +28,9 @@ Stage = Literal["requested", "trained", "released", "offered", "refused", "faile
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One window of the served model. Losses are means of a row; None where not known (yet).
 
-    estimated, low, high: its loss by its scores before labels came, with 95%. refit: loss of a recent refit on the same
-    rows. positive: the mean of the labels.
+    loss_low, loss_high: 95% of `loss`, of rows that are independent of each other. estimated, low, high: the loss by
+    scores before labels came, with 95%. refit: loss of a recent refit on the same rows. positive: the mean of the
+    labels.
     """
 
     start: datetime
@@ -35,6 +38,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     labelled: int
     loss: float | None = None
+    loss_low: float | None = None
+    loss_high: float | None = None
     refit: float | None = None
     estimated: float | None = None
     low: float | None = None
@@ -46,6 +51,7 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of `version`. Windows up to `until` are evaluated; `windows` are the newest of them.
 
+    pending: windows that have ended and wait for labels. reference_loss: on the test rows.
     harm: the sums of `LossMonitor`; None without a reference. last_harm: the `Harm` of the newest labelled window.
     labels: new ones since the training. last_event: the newest event of an evaluation; an equal one emits none.
     """
@@ -57,6 +63,8 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     harm: dict[str, object] | None = None
     last_harm: dict[str, object] | None = None
     windows: tuple[WindowRecord, ...] = ()
+    pending: tuple[WindowRecord, ...] = ()
+    reference_loss: float | None = None
     labels: int = 0
     last_event: dict[str, object] = {}
 
@@ -64,6 +72,15 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     def newest_harm(self) -> Harm | None:
         """The harm after the newest evaluated window: it holds until another one is evaluated."""
         return None if self.last_harm is None else msgspec.convert(self.last_harm, Harm)
+
+
+class ComparedColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """A column in the newest window of a comparison. `missing`: share of missing values; None of a label."""
+
+    feature: str
+    effect: float
+    missing: float | None
+    alarming: bool
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):

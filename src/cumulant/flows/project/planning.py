@@ -21,11 +21,14 @@ from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.project.driver_needs import driver_needs
 from cumulant.project.connections import remote_settings
 from cumulant.project.driver_checks import check_drivers
+from cumulant.project.endpoints import DEFAULTS
 from cumulant.project.file.gate_rules import split_notes
+from cumulant.project.file.layers import LOCAL
 from cumulant.project.file.release_rules import check_release
 from cumulant.project.file.serving_rules import check_serving
 from cumulant.project.file.training_rules import check_training
 from cumulant.project.residency import unchecked_places
+from cumulant.project.shared_registry import shared_registry_warnings
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -113,10 +116,15 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         predict_at=None if task.predict_at is None else show_moment(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
-        notes=(*split_notes(project.spec), *unchecked_notes(project.policies, task.plan), *_unconnected_notes(project)),
+        notes=(
+            *split_notes(project.spec),
+            *unchecked_notes(project.policies, task.plan),
+            *_unconnected_notes(project),
+            *_access_notes(project),
+        ),
         task=None if rows is None else rows.task,
         classes={} if rows is None else rows.counts,
-        warnings=warnings,
+        warnings=(*warnings, *shared_registry_warnings(project.file, project.environment)),
     )
 
 
@@ -127,6 +135,13 @@ def _unconnected_notes(project: Project) -> list[str]:
     if places := unchecked_places(project.file.environment):
         notes.append(f"residency is not checked for {', '.join(places)}: their region is not declared")
     return notes
+
+
+def _access_notes(project: Project) -> list[str]:
+    """Roles that decide nothing, but on one's own machine."""
+    if project.environment == LOCAL or project.endpoints.access != DEFAULTS["access"] or not project.policies.bindings:
+        return []
+    return [f"access.bindings decide nothing in {project.environment}: everybody may do everything (access: open://)"]
 
 
 def _check_declarations(context: Context) -> None:

@@ -14,6 +14,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import file_digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
+from cumulant.data.snapshot import SourceFile
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.features.feature_table import scans, store_features
 from cumulant.flows.features.task import Task, target_of
@@ -32,7 +33,7 @@ from cumulant.project.training_section import training_policy
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
-    from cumulant.data.snapshot import Snapshot, SourceFile
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 

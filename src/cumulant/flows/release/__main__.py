@@ -19,11 +19,13 @@ from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_report import watch_hosts
+from cumulant.flows.governance.background import sign_in_background
 from cumulant.flows.ledger.actions import OWN_MODEL, check
 from cumulant.flows.ledger.ending import run_until_ended
 from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.flows.maintenance.refill import refill_in_background
-from cumulant.flows.release.controller.status_server import serve_status
+from cumulant.flows.observe.project_metrics import CachedExposition
+from cumulant.flows.release.controller.metrics_server import serve_metrics
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.ports.access import Principal
@@ -55,11 +57,12 @@ def main(words: Sequence[str] | None = None) -> int:
             with (
                 deliver_in_background(project, LogLines(sys.stderr.write)),
                 refill_in_background(project, LogLines(sys.stderr.write)),
+                sign_in_background(project, report),
                 record_refusals(project, LogLines(sys.stderr.write), servers=True),
-                serve_status(project.state / FOLDER, project.journal, allow=_anonymous(project)) as url,
+                serve_metrics(project.state / FOLDER, CachedExposition([project]), allow=_anonymous(project)) as url,
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):
-                report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")
+                report(f"controlling releases of {project.name}; metrics are at {url}/metrics")
                 if not run_until_ended(
                     lambda: run(project, acting, ending.wait, report), ending, project.journal(), report
                 ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.release import store
 from cumulant.release import decide
 from cumulant.release.policy import ANYBODY
@@ -67,7 +67,7 @@ def promote(
     def change(release: Release) -> Release:
         approval = release.policy.approval
         if not release.over and approval is not None and approval.before not in release.approved:
-            check_may_approve(release, approval, principal)
+            _check_may_approve(project, release, approval, principal)
         return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
 
     return _change_release(project, principal, model, change, reason=reason, word="promoted")
@@ -109,10 +109,20 @@ def approve(
     def change(release: Release) -> Release:
         approval = release.policy.approval
         if release.status == "awaiting_approval" and approval is not None:
-            check_may_approve(release, approval, principal)
+            _check_may_approve(project, release, approval, principal)
         return decide.approve(release, at=at)
 
     return _change_release(project, principal, model, change, reason=reason, word="approved")
+
+
+def _check_may_approve(project: Project, release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
+    """The declared approval, and the access policies, which see the author of the release.
+
+    Raises:
+        RefusedError: the principal may not approve this release.
+    """
+    check_may_approve(release, approval, principal)
+    check(project, principal, "release.approve", model=release.model, labels={"author": release.author})
 
 
 def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:

@@ -73,7 +73,7 @@ def build_controller(
         labels=labels,
         settle=settle,
         steady=steady,
-        servers=(lambda: _server_states(project)) if is_shared(project) else None,
+        servers=(lambda: reported_servers(project)) if is_shared(project) else None,
         token=read_token(None, os.environ, least=1),
     )
     return Controller(
@@ -98,7 +98,7 @@ def build_controller(
     )
 
 
-def _server_states(project: Project) -> dict[str, ServerStatus]:
+def reported_servers(project: Project) -> dict[str, ServerStatus]:
     """The servers of all machines, by URL."""
     present = deployment_of(project).present(project.name)
     return {

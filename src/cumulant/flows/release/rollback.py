@@ -112,8 +112,8 @@ def roll_back(
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     first = Routes(model=model, revision=0, champion=arm, key=project.policies.release.key)
-    revision = _apply(traffic, arm, routes or first, above=1 if known.current else _BEYOND)
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
+    revision = _apply(traffic, arm, routes or first, above=1 if known.current else _BEYOND, rollback=rollback.id)
     own = arm.version in desired.versions
     missed = _record(project, model, rollback, keep, known) if own else _deliver(project, model, rollback)
     return RollbackResult(
@@ -127,6 +127,19 @@ def roll_back(
         later=own and bool(missed),
         stored_features=own and stored_table(desired.versions[arm.version]) is not None,
     )
+
+
+@verb("release.show", of="model")
+def rollback_target(project: Project, model: str, *, principal: Principal) -> str:
+    """The version that `roll_back` would send all requests to.
+
+    Raises:
+        NotFoundError: there is none.
+        CumulantError: neither the journal nor a copy on this machine can be read.
+    """
+    known = _read_deployment(project, model)
+    routes = traffic_of(project).in_force(model)
+    return choose_arm(model, _desired_versions(project, model, routes, known.desired), routes, "").version
 
 
 class _KnownDeployment(NamedTuple):
@@ -296,11 +309,11 @@ def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
         )
 
 
-def _apply(traffic: Traffic, arm: Arm, routes: Routes, *, above: int) -> int:
+def _apply(traffic: Traffic, arm: Arm, routes: Routes, *, above: int, rollback: str) -> int:
     """Routes above whatever is in force: a release under way sees that and ends."""
     for attempt in range(_TRIES):
         present = traffic.in_force(routes.model) or routes
-        wanted = present.all_to(arm, revision=present.revision + above)
+        wanted = present.all_to(arm, revision=present.revision + above, rollback=rollback)
         try:
             traffic.apply(wanted)
         except LeaseHeldError:  # the controller was faster by a step

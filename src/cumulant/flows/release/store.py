@@ -117,6 +117,7 @@ def _ended_event(release: Release) -> ReleaseEnded:
         reason=release.reason,
         step=release.step.label,
         figures=tuple(board_figure(board) for board in release.boards.values()),
+        rollback=release.rollback,
     )
 
 

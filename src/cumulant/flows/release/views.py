@@ -12,11 +12,11 @@ from cumulant.core.structs import struct_from
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.store import board_figure
 from cumulant.ports.notifier import Message
+from cumulant.release.events import MetricReported
 from cumulant.release.wording import format_value, rolled_back_beside
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import Rollback
-    from cumulant.release.events import MetricReported
     from cumulant.release.paired.paired_records import PairedEvaluation
     from cumulant.release.state import Board, Release
 
@@ -89,6 +89,41 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: list[str]
     approved: list[str]
     settled: list[str]
+
+
+class ReleaseVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What an automation reads, such as a web metric of Argo Rollouts.
+
+    `value`: 1 once the candidate was promoted, else 0: no data is never success.
+    """
+
+    release: str
+    model: str
+    candidate: str
+    champion: str
+    status: str
+    over: bool
+    value: int
+    step: str
+    weight: float
+    reason: str
+    sentence: str
+
+
+def verdict(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseVerdict:
+    return ReleaseVerdict(
+        release=release.id,
+        model=release.model,
+        candidate=release.candidate.version,
+        champion=release.champion.version,
+        status=release.status,
+        over=release.over,
+        value=int(release.status == "promoted"),
+        step=release.step.label,
+        weight=release.weight,
+        reason=reason_text(release, returns),
+        sentence=sentence(release, returns),
+    )
 
 
 def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
@@ -169,13 +204,20 @@ def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
         if rollback.at >= release.begun and candidate in (rollback.version, *rollback.given_up)
     ]
     if release.status == "rolled_back":
-        ending = (rollback for rollback in since if release.reason == rolled_back_beside(rollback.version))
-        rollback = next(ending, None)
+        known = returns if release.rollback else since
+        rollback = next((rollback for rollback in known if _ended(release, rollback)), None)
         return "" if rollback is None else f", by {_name(rollback)} at {_moment(rollback)}: {rollback.reason}"
     if release.status != "promoted" or not since or since[-1].version == candidate:
         return ""
     rollback = since[-1]
     return f"; {_name(rollback)} rolled it back to version {rollback.version} at {_moment(rollback)}: {rollback.reason}"
+
+
+def _ended(release: Release, rollback: Rollback) -> bool:
+    """Whether the rollback ended the release: by the reason where routes of an earlier version name no rollback."""
+    if release.rollback:
+        return rollback.id == release.rollback
+    return release.reason == rolled_back_beside(rollback.version)
 
 
 def _name(rollback: Rollback) -> str:

@@ -151,18 +151,18 @@ def render(report: ReportData) -> str:
         generated=report.generated,
         cumulant=report.cumulant,
         report=report,
-        headlines=tuple(_main_metrics(report)[:_HEADLINES]),
-        gate_text=_gate_text(report.gate) if report.gate else "",
+        headlines=tuple(main_metrics(report)[:_HEADLINES]),
+        gate_text=gate_text(report.gate) if report.gate else "",
         measured="tested model" if report.of_tested else "this model",
         metrics=tuple(_metric_row(metric) for metric in report.metrics),
         decisions=tuple(decisions(report)),
         curves=tuple(_curves(report)),
-        slices=tuple(_slices(report)),
+        slices=tuple(slice_tables(report)),
         sources=tuple(_source(source) for source in report.sources),
         features=_features(report.features),
         splits=_splits(training.folds),
-        search=_search(training),
-        trials=tuple(sorted(training.trials, key=lambda trial: _rank(trial, higher=training.higher_is_better))),
+        search=search_chart(training),
+        trials=tuple(sorted(training.trials, key=lambda trial: rank_trial(trial, higher=training.higher_is_better))),
     )
     return render_template("report/page.html.jinja", page)
 
@@ -228,7 +228,7 @@ def _quality_lead(report: ReportData) -> str:
     return f"{lead} Intervals hold 95%, from resampling the {clusters} whole: rows of one depend on each other."
 
 
-def _gate_text(gate: GateReport) -> str:
+def gate_text(gate: GateReport) -> str:
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
         names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
@@ -250,7 +250,7 @@ def _data_lead(sources: Sequence[SourceReport]) -> str:
     )
 
 
-def _main_metrics(report: ReportData) -> list[MetricReport]:
+def main_metrics(report: ReportData) -> list[MetricReport]:
     gated = [rule.metric for rule in report.gate.rules] if report.gate else []
     order = {name: index for index, name in enumerate(gated)}
     return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))
@@ -268,7 +268,7 @@ def _curves(report: ReportData) -> list[report_charts.TitledDrawing]:
     return [figure for figure in figures if figure is not None]
 
 
-def _slices(report: ReportData) -> list[SliceTable]:
+def slice_tables(report: ReportData) -> list[SliceTable]:
     """A table for each column; none where the slices have no metric in common that the report has."""
     measured = [part for part in report.slices if part.metrics]
     shared = [m.name for m in report.metrics if measured and all(m.name in part.metrics for part in measured)]
@@ -368,7 +368,7 @@ def _day(stamp: float) -> str:
     return wording.day(datetime.fromtimestamp(stamp, UTC))
 
 
-def _search(training: TrainingReport) -> Search | None:
+def search_chart(training: TrainingReport) -> Search | None:
     drawing = report_charts.search(
         training.trials, training.best, training.score_name or "score", higher=training.higher_is_better
     )
@@ -379,7 +379,7 @@ def _search(training: TrainingReport) -> Search | None:
     return Search(drawing, (*styles, ("best", "best")))
 
 
-def _rank(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:
+def rank_trial(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:
     if trial.score is None:
         return True, float(trial.number)
     return False, -trial.score if higher else trial.score

@@ -25,13 +25,22 @@ def render(template: str, page: object) -> str:
 
 @cache
 def environment() -> Environment:
-    """The environment of all templates: they name functions of `wording`, and otherwise only what they are given."""
+    """The environment of this package's templates."""
+    return make_environment(__package__)
+
+
+def make_environment(package: str) -> Environment:
+    """An environment of a package's templates: they name functions of `wording`, and otherwise what they are given.
+
+    Raises:
+        MissingPartError: Jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise missing_part("jinja2", "train") from None
     templates = Environment(
-        loader=PackageLoader(__package__),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

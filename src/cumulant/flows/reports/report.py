@@ -87,7 +87,7 @@ def content(project: Project, target: str, *, principal: Principal) -> ReportDat
         ) from None
     check(project, principal, "project.report", model=version.name)
     record = find_record(project, version)
-    return _of_model(project, version, run=record.run if record else None)
+    return of_model(project, version, run=record.run if record else None)
 
 
 def _run(project: Project, target: str) -> RunRecord | None:
@@ -106,7 +106,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
     row = project.journal().get(EVALUATION, run.id)
     if row is not None:
         evaluated = msgspec.convert(row.value, EvaluateResult)
-        known = _of_model(project, evaluated.model, run=run.id)
+        known = of_model(project, evaluated.model, run=run.id)
         subject = f"{evaluated.model.name} version {evaluated.model.version}, evaluated again"
         known = model_content.with_judgement(
             known, evaluated.judgement, subject=subject, tested=evaluated.judgement.tested
@@ -114,7 +114,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
         return _masked(project, known, describe_row_servable(project, evaluated.model).plan)
     version = _registered(project, run)
     if version is not None:
-        return _of_model(project, version, run=run.id)
+        return of_model(project, version, run=run.id)
     known = collect.base(project, subject=f"{project.name}, run {run.id}", run=run.id)
     return msgspec.structs.replace(
         known,
@@ -126,7 +126,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
     )
 
 
-def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> ReportData:
+def of_model(project: Project, version: ModelVersion, *, run: str | None) -> ReportData:
     servable = describe_row_servable(project, version)
     known = collect.base(project, subject=f"{version.name} version {version.version}", run=run)
     known = msgspec.structs.replace(

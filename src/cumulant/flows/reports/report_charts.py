@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -92,6 +92,21 @@ def precision_recall(points: Sequence[Point], base_rate: float | None) -> Drawin
         frame.axes("recall", "precision"),
         base,
         frame.line(ordered, "model"),
+    )
+
+
+def thresholds(columns: Mapping[str, Sequence[float]], chosen: float | None) -> Drawing:
+    """Precision and recall at each threshold, and the chosen one."""
+    frame = Frame((0, 1), (0, 1))
+    at = columns["threshold"]
+    lines = [
+        frame.line(list(zip(at, columns[name], strict=True)), style)
+        for name, style in (("precision", "model"), ("recall", "second"))
+    ]
+    mark = frame.line([(chosen, 0), (chosen, 1)], "ideal") if chosen is not None and 0 <= chosen <= 1 else None
+    note = f"; the model decides at {number(chosen)}" if chosen is not None else ""
+    return draw(
+        f"Precision and recall at each threshold{note}", frame.axes("threshold", "precision, recall"), mark, *lines
     )
 
 

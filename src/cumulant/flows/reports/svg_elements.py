@@ -101,18 +101,24 @@ class Frame:
     """A plot area with linear axes over [x0, x1] and [y0, y1]; `log_y`: upright by the logarithm of 1 + y, y0 >= 0."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], *, height: float = HEIGHT, log_y: bool = False
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        *,
+        width: float = WIDTH,
+        height: float = HEIGHT,
+        log_y: bool = False,
     ) -> None:
         self.x0, self.x1 = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
         self.y0, self.y1 = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
-        self.height = height
+        self.width, self.height = width, height
         self._log_y = log_y
         self._y_ticks = _powers(self.y1) if log_y else ticks(self.y0, self.y1)
         # Room for the widest tick label and the axis' name beside it.
         self.left = 26 + 6.8 * max(len(_tick(value)) for value in self._y_ticks)
 
     def x(self, value: float) -> float:
-        return round(self.left + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - self.left - RIGHT), 2)
+        return round(self.left + (value - self.x0) / (self.x1 - self.x0) * (self.width - self.left - RIGHT), 2)
 
     def y(self, value: float) -> float:
         low, high = self._upright(self.y0), self._upright(self.y1)
@@ -132,7 +138,7 @@ class Frame:
         parts: list[Child] = []
         for value in self._y_ticks:
             y = self.y(value)
-            parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+            parts.append(element("line", x1=self.left, x2=self.width - RIGHT, y1=y, y2=y, class_="grid"))
             parts.append(element("text", _tick(value), x=self.left - 6, y=y + 4, class_="tick end"))
         turned = f"translate(11 {(TOP + self.height - BOTTOM) / 2}) rotate(-90)"
         parts.append(element("text", name, x=0, y=0, transform=turned, class_="name middle"))
@@ -140,8 +146,8 @@ class Frame:
 
     def baseline(self, name: str) -> Markup:
         """The line below the plot area, and the name of the axis along it."""
-        bottom, middle = self.height - BOTTOM, (self.left + WIDTH - RIGHT) / 2
-        line = element("line", x1=self.left, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis")
+        bottom, middle = self.height - BOTTOM, (self.left + self.width - RIGHT) / 2
+        line = element("line", x1=self.left, x2=self.width - RIGHT, y1=bottom, y2=bottom, class_="axis")
         return join([line, element("text", name, x=middle, y=self.height - 6, class_="name middle")])
 
     def line(self, points: Iterable[tuple[float, float]], class_: str) -> Markup:

@@ -30,7 +30,7 @@ class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
     problems: dict[str, str]
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)  # as each `decide` in it
 def decide_file(project: Project, path: Path, *, principal: Principal, clock: Clock | None = None) -> DecidedFile:
     """Decide the cases of a file with the columns `case` (id, or at least 6 first digits), `label` and perhaps `note`.
 

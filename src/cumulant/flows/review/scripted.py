@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)
 def answer_open(
     project: Project,
     truth: Callable[[CaseView], object],

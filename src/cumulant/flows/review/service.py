@@ -22,7 +22,7 @@ from cumulant.flows.outcomes.outcome_logs import exclusive, logs_of
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
-from cumulant.flows.review.views import CaseView, classes_of, policy_of, view, wrong_cases
+from cumulant.flows.review.views import CaseLine, CaseView, case_line, classes_of, policy_of, view, wrong_cases
 from cumulant.outcomes.labels.label_rows import LabelReader
 from cumulant.review import transitions
 from cumulant.review.cases import ReviewCase
@@ -62,11 +62,6 @@ def check_name(name: str) -> str:
     if not name.strip() or not name.isprintable() or len(name) > _NAME:
         raise UsageError("that is no name of a reviewer", subject=name[:_NAME], hint="write ada, or user:ada")
     return name if ":" in name else f"user:{name.strip()}"
-
-
-def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
-    """As `first_cases`, without the number of all."""
-    return first_cases(project, principal=principal, status=status, limit=limit)[0]
 
 
 @verb("review.show", personal=True)
@@ -125,7 +120,7 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     return _view(project, principal, queue, current)
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)
 def decide(
     project: Project,
     case: str,
@@ -161,7 +156,7 @@ def decide(
     return AnsweredCase(case=_view(project, principal, queue, queue.find(after.id), read), labelled=labelled)
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)
 def skip(
     project: Project, case: str, *, principal: Principal, seen: str | None = None, clock: Clock | None = None
 ) -> AnsweredCase:
@@ -169,7 +164,7 @@ def skip(
     return _transition(project, case, principal, "skipped", move=transitions.skip, seen=seen, clock=clock)
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)
 def escalate(
     project: Project,
     case: str,
@@ -189,7 +184,23 @@ def escalate(
     return _transition(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
 
 
-@verb("review.answer")
+@verb("review.answer", personal=True)
+def undo(project: Project, case: str, *, principal: Principal, seen: str | None = None) -> AnsweredCase:
+    """Withdraw one's answer to a case, as long as it has not become a label; the case is leased again.
+
+    Raises:
+        ConflictError: it has become a label, the deadline has passed, another reviewer has answered since, or the case
+            has changed since it was `seen`.
+        LeaseHeldError: labels are made of decisions just now.
+        NotFoundError: there is no such case.
+    """
+    queue = open_queue(project)
+    with exclusive(project, REVIEW_LEASE):
+        after = queue.undo(case, reviewer_of(principal), seen=seen)
+    return AnsweredCase(case=_view(project, principal, queue, after))
+
+
+@verb("review.answer", personal=True)
 def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
     """Write something beside a case. Raises NotFoundError, UsageError."""
     queue = open_queue(project)
@@ -197,20 +208,27 @@ def note(project: Project, case: str, text: str, *, principal: Principal) -> Cas
 
 
 @verb("review.assign")
-def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
-    """Assign a case to one reviewer (`user:ada`, or ada), or to all again.
+def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseLine:
+    """Assign a case to one reviewer (`user:ada`, or ada), or to all again. The result is without the row: who assigns
+    need not be one who may see it.
 
     Raises:
         NotFoundError: there is no such case.
         ConflictError: it is closed, answered by that reviewer, or changed since it was seen.
         UsageError: that is no name.
     """
-    queue = open_queue(project)
+    queue, now = open_queue(project), SystemClock().now()
     name = None if to is None else check_name(to)
     after = queue.move(
         case, reviewer_of(principal), "assigned", lambda state, _: transitions.assign(state, name), seen=seen
     )
-    return _view(project, principal, queue, after)
+    return case_line(after, viewer=principal.id, blind=queue.policy.blind, now=now)
+
+
+@verb("review.answer")
+def make_labels(project: Project, *, principal: Principal) -> int:
+    """As `ingest_decisions`, for a reviewer; 0 where another process makes labels."""
+    return ingest_unless_locked(project, principal=principal)
 
 
 def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:

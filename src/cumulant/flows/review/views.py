@@ -85,6 +85,26 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
 
 
+class CaseLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a list. Reasons and label are empty while the viewer is to decide blindly."""
+
+    id: str
+    version: str
+    time: datetime
+    status: str
+    deadline: datetime
+    reasons: tuple[str, ...]
+    holder: str | None
+    assigned: str | None
+    escalated: bool
+    second: bool
+    answers: int
+    notes: int
+    label: object
+    closed: datetime | None
+    mine: bool
+
+
 def view(
     project: Project,
     case: ReviewCase,
@@ -141,6 +161,30 @@ def view(
         else (),
         label=None if case.label is None or hidden else msgspec.json.decode(case.label),
         revision=case.revision,
+    )
+
+
+def case_line(case: ReviewCase, *, viewer: str, blind: bool, now: datetime) -> CaseLine:
+    """The case for one viewer, without what is in the log."""
+    own = case.by(viewer)
+    hidden = blind and case.status == "waiting" and not (own is not None and own.kind == "decided")
+    holder = case.lease.reviewer if case.lease is not None and case.lease.until > now else None
+    return CaseLine(
+        id=case.id,
+        version=case.version,
+        time=case.time,
+        status=case.status,
+        deadline=case.deadline,
+        reasons=() if hidden else case.reasons,
+        holder=holder,
+        assigned=case.assigned,
+        escalated=case.escalated,
+        second=case.second,
+        answers=len(case.answers),
+        notes=len(case.notes),
+        label=None if case.label is None else msgspec.json.decode(case.label),
+        closed=case.closed,
+        mine=own is not None,
     )
 
 

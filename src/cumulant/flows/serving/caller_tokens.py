@@ -1,4 +1,4 @@
-"""The tokens that a project's servers take from callers: of a file that the project file names, else of a variable."""
+"""What servers know of callers: tokens of a file that the project file names, else of a variable; and their roles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.serving.access.bindings_file import write_bindings
 from cumulant.serving.access.callers import read_holders
 from cumulant.serving.access_token import read_token
+from cumulant.serving.options import OPEN_ACCESS
 from cumulant.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -50,6 +52,14 @@ def tokens_fingerprint(project: Project) -> str:
     """
     tokens = sorted(holder.token for holder in read_holders(_path(project), os.environ))
     return hmac.digest(project.salt(), "\n".join(tokens).encode(), "sha256").hex()[:16] if tokens else ""
+
+
+def bindings_file(project: Project) -> str | None:
+    """The file with who has which role, where an access driver may decide by it."""
+    bindings = project.policies.bindings
+    if not bindings or project.endpoints.access == OPEN_ACCESS:
+        return None
+    return str(write_bindings(project.state / "access", bindings))
 
 
 def _path(project: Project) -> Path | None:

@@ -27,7 +27,7 @@ from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction, supports_hosts
-from cumulant.flows.serving.caller_tokens import with_token_file
+from cumulant.flows.serving.caller_tokens import bindings_file, with_token_file
 from cumulant.flows.serving.servable_copies import copy_with_version
 from cumulant.flows.serving.services import note_use, share_table_use
 from cumulant.flows.serving.spawning import spawn
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 ONLINE_STATE = "online state"
+#: of a table of the online store: when it was filled
+FILLED = "filled"
 #: the folder of this machine with notes of which process serves from which copy
 USES = "uses"
 #: folder of the rows that wait for their upload
@@ -90,8 +92,10 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     labels: str | None = None
     #: folder or URL of the log of refused requests
     refusals: str | None = None
-    #: the driver that decides what callers may do, and the region; None: the server's own defaults
+    #: the driver that decides what callers may do, the file with who has which role, and the region; None: the server's
+    #: own defaults
     access: str | None = None
+    access_bindings: str | None = None
     region: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
@@ -179,6 +183,7 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
         secrets=project.endpoints.secrets,
         access=project.endpoints.access,
+        access_bindings=bindings_file(project),
         region=project.scope.region,
         settings=with_token_file(project),
     )
@@ -292,7 +297,7 @@ def _fill(
         scope=hashed.log_scope(context.project.name),
         deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
     )
-    declared = {"protect": msgspec.json.encode(state_protection(plan)).decode()}
+    declared = {"protect": msgspec.json.encode(state_protection(plan)).decode(), FILLED: context.now().isoformat()}
     store.put_meta(table, store.meta(table) | declared)
     return {"table": table, **msgspec.to_builtins(filled)}
 
@@ -319,6 +324,7 @@ def server_command(service: PreparedService, *, http: str, given: Values, ready:
         del own["labels_size"]
     if service.access not in (None, OPEN_ACCESS):
         own |= {"access": service.access, "scope": service.scope, "secrets": service.secrets}
+        own["access_bindings"] = service.access_bindings
     if service.region not in (None, Scope().region):
         own["region"] = service.region
     if service.online:

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.deployment.host_agent import HostAgent
+from cumulant.flows.observe.programs import find_programs, observing_processes
+from cumulant.flows.observe.scrape_targets import ScrapeTargets
 from cumulant.flows.stack.desired_state import LOOPBACK
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.stack_processes import REFUSED, ROLES, Stack, build_stack
+from cumulant.flows.stack.stack_processes import REFUSED, ROLES, Stack, build_stack, console_process
 from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.flows.traffic.clients import traffic_of
 from cumulant.project.file.loading import load
@@ -31,6 +35,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with load(Path(options.project), environment=options.env) as project:
             described = build_stack(project, options.http, options.role, insecure=options.insecure)
+            further = observing_processes(project, find_programs()) if options.observe else []
+            if options.console:
+                further.append(console_process(project, options.console))
+            described = msgspec.structs.replace(described, further=tuple(further))
             asyncio.run(_supervise(described, project, options))
     except LeaseHeldError as error:
         sys.stderr.write(f"{error.message}\n")
@@ -54,6 +62,7 @@ async def _supervise(described: Stack, project: Project, options: argparse.Names
         parent=options.parent,
         report=reporter,
         leave=agent.leave if agent else lambda: "",
+        watch=ScrapeTargets(project) if options.observe else lambda _: None,
     )
     try:
         await supervisor.run()
@@ -72,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent", metavar="PID", type=int, help="end when that process is no longer the parent")
     parser.add_argument("--role", choices=ROLES, action="append", default=[], help="of this machine among several")
     parser.add_argument("--advertise", metavar="HOST", default=LOOPBACK, help="where its servers listen")
+    parser.add_argument("--observe", action="store_true", help="run Prometheus and Alertmanager too")
+    parser.add_argument("--console", metavar="HOST:PORT", default="", help="run the console and the API there too")
     parser.add_argument("--insecure", action="store_true", help="servers off loopback need no token")
     return parser
 

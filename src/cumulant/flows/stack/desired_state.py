@@ -61,6 +61,11 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     #: names of the deliveries that remain
     pending: tuple[str, ...] = ()
 
+    @property
+    def id(self) -> str:
+        """What names it among the rollbacks of its model."""
+        return f"{self.at.isoformat()}/{self.version}"
+
 
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     """What should be served of one model. Versions beyond the two arms stay for a rollback."""

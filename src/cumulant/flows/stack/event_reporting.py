@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.events import Fact
 from cumulant.flows.stack.events import ACTOR, ProcessEnded, ProcessStarted, line_of
 
 if TYPE_CHECKING:
@@ -21,22 +22,23 @@ if TYPE_CHECKING:
 
 _MOST, _PAUSE, _PATIENCE = 1000, 5.0, 5.0
 
+Reported = TypeVar("Reported", bound=Fact)
 
-class Reporter:
-    """Writes a line at once, and the event as soon as the journal takes it. Of too many that wait, the newest is lost.
+
+class EventQueue(Generic[Reported]):
+    """Writes events from a thread, each as soon as the journal takes it. Of too many that wait, the newest is lost.
 
     `emit` writes one event; it is called by one thread.
     """
 
-    def __init__(self, emit: Callable[[ProcessStarted | ProcessEnded], None], *, pause: float = _PAUSE) -> None:
+    def __init__(self, emit: Callable[[Reported], None], *, pause: float = _PAUSE) -> None:
         self._emit, self._pause = emit, pause
-        self._waiting: queue.Queue[ProcessStarted | ProcessEnded | None] = queue.Queue(_MOST)
+        self._waiting: queue.Queue[Reported | None] = queue.Queue(_MOST)
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._work, name="cumulant-events", daemon=True)
         self._thread.start()
 
-    def __call__(self, fact: ProcessStarted | ProcessEnded) -> None:
-        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line_of(fact)}\n")
+    def put(self, fact: Reported) -> None:
         try:
             self._waiting.put_nowait(fact)
         except queue.Full:
@@ -55,7 +57,7 @@ class Reporter:
         while (fact := self._waiting.get()) is not None:
             self._write(fact)
 
-    def _write(self, fact: ProcessStarted | ProcessEnded) -> None:
+    def _write(self, fact: Reported) -> None:
         until, reported = time.monotonic() + _PATIENCE, False
         while True:
             try:
@@ -70,6 +72,14 @@ class Reporter:
                 return
             if self._ending.is_set():
                 time.sleep(min(self._pause, 0.2))
+
+
+class Reporter(EventQueue[ProcessStarted | ProcessEnded]):
+    """Writes a line at once, and the event as soon as the journal takes it."""
+
+    def __call__(self, fact: ProcessStarted | ProcessEnded) -> None:
+        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line_of(fact)}\n")
+        self.put(fact)
 
 
 def emit(project: Project, fact: ProcessStarted | ProcessEnded) -> None:

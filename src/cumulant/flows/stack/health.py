@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,21 +21,24 @@ _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close
 
 
 class ServerHealth(msgspec.Struct, frozen=True):
-    """`unreachable`: names of stores that the server says it cannot reach."""
+    """The answer to a readiness check; one without `ready` is of another program, whose status code is its answer.
 
-    ready: bool = False
+    `unreachable`: names of stores that the server reports that it cannot reach.
+    """
+
+    ready: bool = True
     unreachable: tuple[str, ...] = ()
 
 
 async def server_health(url: str) -> ServerHealth:
-    """What a server says of itself; not ready where it does not answer."""
+    """The health that a server reports; not ready where it does not answer."""
     answer = await _read_answer(url, _READY)
     if not answer.startswith(b"HTTP/1.1 200 "):
-        return ServerHealth()
+        return ServerHealth(ready=False)
     try:
-        return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=ServerHealth)
+        return msgspec.json.decode(answer.partition(_HEAD_END)[2], type=ServerHealth)
     except msgspec.DecodeError:  # of another program, or of another version of Cumulant
-        return ServerHealth(ready=True)
+        return ServerHealth()
 
 
 async def listens(url: str) -> bool:
@@ -101,10 +105,12 @@ def _has_requests(routes: Routes, version: str) -> bool:
 
 _NOTHING = b"nothing"
 _MOST_BYTES = 65_536
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 async def _read_answer(url: str, request: bytes) -> bytes:
-    """The answer to `request`; `_NOTHING` where no connection is made, or no whole answer comes in time."""
+    """The answer to `request`; `_NOTHING` where no connection is made, or no complete answer comes in time."""
     address = urlsplit(url)
     try:
         async with asyncio.timeout(_SECONDS):
@@ -113,18 +119,28 @@ async def _read_answer(url: str, request: bytes) -> bytes:
                 if not request:
                     return b""
                 writer.write(request)
-                return await _read_to_end(reader)
+                return await _read_complete(reader)
             finally:
                 writer.close()
     except (OSError, TimeoutError):
         return _NOTHING
 
 
-async def _read_to_end(reader: asyncio.StreamReader) -> bytes:
-    """What is sent until the connection is closed; `_NOTHING` where that is more than an answer has."""
+async def _read_complete(reader: asyncio.StreamReader) -> bytes:
+    """What is sent until the answer is complete; `_NOTHING` where it ends before that, or is longer than an answer."""
     answer = b""
-    while part := await reader.read(_MOST_BYTES):
+    while not _is_complete(answer):
+        part = await reader.read(_MOST_BYTES)
+        if not part:
+            return answer if _is_complete(answer, closed=True) else _NOTHING
         answer += part
         if len(answer) > _MOST_BYTES:
             return _NOTHING
     return answer
+
+
+def _is_complete(answer: bytes, *, closed: bool = False) -> bool:
+    """Whether the answer has the length that its head declares; one that declares none ends with the connection."""
+    head, end, body = answer.partition(_HEAD_END)
+    length = _LENGTH.search(head)
+    return end != b"" and (closed if length is None else len(body) >= int(length[1]))

@@ -21,6 +21,7 @@ from cumulant.flows.deployment.host_lifecycle import HostOptions, host_options, 
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
+from cumulant.flows.observe.programs import find_programs
 from cumulant.flows.serving.caller_tokens import check_tokens, needs_token
 from cumulant.flows.stack.child_process import log_file
 from cumulant.flows.stack.desired_state import DesiredState
@@ -28,10 +29,19 @@ from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_supervisor, own_status
+from cumulant.flows.stack.reconcile import UNAWAITED
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.server_commands import refresh_commands
-from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, REFUSED, SERVERS, check_gateway, logs_folder
+from cumulant.flows.stack.stack_processes import (
+    CONTROLLER,
+    GATEWAY,
+    REFUSED,
+    SERVERS,
+    check_console,
+    check_gateway,
+    logs_folder,
+)
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.flows.traffic.clients import traffic_of
 from cumulant.serving.sockets import bind, split_address
@@ -61,6 +71,8 @@ def up(
     principal: Principal,
     http: str = "",
     insecure: bool = False,
+    observe: bool = False,
+    console: str = "",
     detached: bool = False,
     repair: bool = False,
     roles: Sequence[str] = (),
@@ -76,17 +88,27 @@ def up(
     With `deploy: hosts://`, `roles` are what this machine runs (default: everything), and `advertise` is the address
     at which other machines reach its servers.
 
+    With `observe`, Prometheus and, where it is installed, Alertmanager run beside the other processes; with `console`,
+    an address, the console and the API.
+
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
     data: no caller waits for them, and it serves on where they cannot be had.
 
     Raises:
         LeaseHeldError: it runs already.
         PortInUseError: something else listens at the gateway's address.
+        MissingPartError: the gateway's engine is not installed, or Prometheus with `observe`.
         UsageError: another version than `model` serves, or the address, the tokens or the roles cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the desired state is damaged.
     """
-    options = host_options(project, roles, advertise, insecure=insecure)
+    options = host_options(project, roles, advertise, insecure=insecure, observe=observe, console=console)
+    if console:
+        check_console()
+        host, port = split_address(console)
+        bind(host, port, insecure=True, option="--console").close()
+    if observe:
+        find_programs()
     running = find_supervisor(project.state)
     if running is not None:
         raise already_runs_error(running)
@@ -246,7 +268,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], options: HostOpti
             if not waiting_for:
                 return status
             for child in status.children:
-                if child.kind != "controller" and not child.ready and child.restarts >= TRIES:
+                if child.kind not in UNAWAITED and not child.ready and child.restarts >= TRIES:
                     raise not_ready_error(project, child.name, f"has ended {child.restarts} times")
         time.sleep(_CHECK_SECONDS)
     late = next(iter(_unready(read_status(project.state))), "gateway")
@@ -264,10 +286,10 @@ def _ended_error(project: Project, process: subprocess.Popen[bytes]) -> Cumulant
 
 
 def _unready(status: Status | None) -> list[str]:
-    """Names of the processes that callers need and that are not ready; the controller is no such process."""
+    """Names of the processes that callers need and that are not ready."""
     if status is None:
         return ["supervisor"]
-    return [child.name for child in status.children if child.kind != "controller" and not child.ready]
+    return [child.name for child in status.children if child.kind not in UNAWAITED and not child.ready]
 
 
 def _waits_for(status: Status) -> str:

@@ -7,11 +7,13 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["server", "gateway", "agent", "controller"]
+Kind = Literal["server", "gateway", "agent", "controller", "console", "observer"]
+#: kinds that no caller needs: `up` does not wait for them
+UNAWAITED: frozenset[Kind] = frozenset({"controller", "console", "observer"})
 Verb = Literal["start", "stop", "forget"]
 #: processes that others need start first and end last
-_ORDER: tuple[Kind, ...] = ("server", "gateway", "agent", "controller")
-_ENDS: tuple[tuple[Kind, ...], ...] = (("controller", "agent"), ("gateway",), ("server",))
+_ORDER: tuple[Kind, ...] = ("server", "gateway", "agent", "controller", "console", "observer")
+_ENDS: tuple[tuple[Kind, ...], ...] = (("controller", "agent"), ("gateway",), ("server",), ("console", "observer"))
 
 
 class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):

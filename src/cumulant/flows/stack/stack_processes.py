@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import NotFoundError
+from cumulant.core.errors import NotFoundError, missing_part
 from cumulant.core.network.hosts import ANY, is_loopback
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersion
@@ -19,6 +21,7 @@ from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.driver import Need
 from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.sockets import split_address
+from cumulant.serving.telemetry.tracing import collector_url
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -54,6 +57,8 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool = False
     #: key of the hashes in the prediction log, where no file holds it
     salt: bytes | None = None
+    #: programs beside them: the console, and those that observe the others, such as Prometheus
+    further: tuple[WantedProcess, ...] = ()
     #: names by which callers may come, as the servers' options
     hosts: tuple[str, ...] = ()
 
@@ -83,7 +88,7 @@ def wanted_processes(stack: Stack, desired: DesiredState, now: datetime) -> dict
         WantedProcess(name="agent", kind="agent", command=stack.agent),
         WantedProcess(name="controller", kind="controller", command=stack.controller, generation=desired.controller),
     ]
-    return {process.name: process for process in (*servers, *beside) if process.command}
+    return {process.name: process for process in (*servers, *beside, *stack.further) if process.command}
 
 
 def _server(served: ServedVersion, stack: Stack) -> WantedProcess:
@@ -116,6 +121,7 @@ def build_stack(project: Project, http: str, roles: Sequence[str] = (), *, insec
         http=http,
         key_file=str(key_path(project.state, CALLER_KEY)) if caller_key else project.salt_source.path(),
         gateway_key_file=str(key_path(project.state)),
+        traces=collector_url(os.environ),
         agent=bool(roles),
     )
     has_gateway, has_controller = (not roles or role in roles for role in (GATEWAY, CONTROLLER))
@@ -155,6 +161,19 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
 def program(project: Project, name: str) -> tuple[str, ...]:
     """The command of a program of `flows` for this project."""
     return (sys.executable, "-m", f"cumulant.flows.{name}", str(project.root), "--env", project.environment)
+
+
+def check_console() -> None:
+    """Raises MissingPartError where what serves the console is not installed."""
+    if find_spec("starlette") is None:
+        raise missing_part("starlette", "console")
+
+
+def console_process(project: Project, address: str) -> WantedProcess:
+    """The console and the API of the project."""
+    command = (sys.executable, "-P", "-m", "cumulant.cli", "api", "--http", address, "--no-link")
+    place = ("--project", str(project.root), "--env", project.environment)
+    return WantedProcess(name="console", kind="console", command=(*command, *place), url=f"http://{address}")
 
 
 def _salt(project: Project) -> bytes | None:

@@ -62,12 +62,13 @@ class StackSupervisor:
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
         leave: Callable[[], str] = lambda: "",
+        watch: Callable[[Status], None] = lambda _: None,
     ) -> None:
-        """`leave` is called before the processes end, and may take its time: they serve on meanwhile. It returns what
-        went wrong.
+        """`watch` gets each status. `leave` is called before the processes end, and may take its time: they serve on
+        meanwhile. It returns what went wrong.
         """
         self._stack = stack
-        self._leave = leave
+        self._leave, self._watch = leave, watch
         self._traffic = traffic
         self._gateway = gateway
         self._parent = parent
@@ -200,9 +201,9 @@ class StackSupervisor:
             self._url = find_gateway_url(self._gateway) if self._stack.gateway else None
             health = await asyncio.gather(*map(self._health, children))
             now, at = self._steady(), self._clock.now()
-            for child, present in zip(children, health, strict=True):
-                child.observe(present.ready, now, at)
-                child.trouble = store_trouble(child, present)
+            for child, child_health in zip(children, health, strict=True):
+                child.observe(child_health.ready, now, at)
+                child.trouble = store_trouble(child, child_health)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
@@ -210,12 +211,14 @@ class StackSupervisor:
 
     async def _health(self, child: Child) -> ServerHealth:
         if not child.alive:
-            return ServerHealth()
+            return ServerHealth(ready=False)
         match child.wanted.kind:
             case "server":
                 return await server_health(child.wanted.url or "")
             case "gateway":
                 return ServerHealth(ready=self._url is not None and await listens(self._url))
+            case "console" | "observer":
+                return ServerHealth(ready=await listens(child.wanted.url or ""))
             case "agent" | "controller":
                 return ServerHealth(ready=child.age(self._steady()) > _SETTLED)
 
@@ -250,6 +253,7 @@ class StackSupervisor:
             write_status(self._stack.state, status)
         except OSError as error:  # a full disk: serving continues, and the status is written when space is free again
             sys.stderr.write(f"the status cannot be written: {error}\n")
+        self._watch(status)
 
     async def _end(self) -> None:
         for group in stop_order({name: child.wanted.kind for name, child in self._children.items()}):

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, kept_receipt
+from cumulant.flows.ledger.ledger_records import API_REQUEST
+from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, erased_receipt, kept_receipt
 from cumulant.review.queue import CLOSED, OPEN
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
 
-CASES, EVENTS = "review cases", "events"
+CASES, EVENTS, RESPONSES = "review cases", "events", "responses of the API"
 
 
 def find_cases(context: Context, subject: Subject) -> list[SubjectPlace]:
@@ -53,3 +54,21 @@ def find_events(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 def keep_events(context: Context, subject: Subject) -> Receipt:
     return kept_receipt(EVENTS, find_events(context, subject), "events are chained by hashes and cannot be changed")
+
+
+def find_responses(context: Context, subject: Subject) -> list[SubjectPlace]:
+    """Responses to requests under a key, which are kept for a day, that name the subject."""
+    return [
+        SubjectPlace(store=RESPONSES, where=row.key, rows=1)
+        for row in context.project.journal().rows(API_REQUEST)
+        if subject.is_named_in(str(row.value.get("body") or ""))
+    ]
+
+
+def erase_responses(context: Context, subject: Subject) -> Receipt:
+    """Delete these responses: the same request under the same key would be done again."""
+    places = find_responses(context, subject)
+    with context.transaction() as transaction:
+        for place in places:
+            transaction.delete(API_REQUEST, place.where)
+    return erased_receipt(RESPONSES, places, [], "")

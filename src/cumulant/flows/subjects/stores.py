@@ -86,11 +86,18 @@ STORES: tuple[SubjectStore, ...] = (
         erase=records.keep_events,
     ),
     SubjectStore(
-        name="runs, releases, alerts, jobs, hosts, steps",
+        name=records.RESPONSES,
+        packages=("server",),
+        holds="for a day, responses to requests under a key: personal values as hashes",
+        find=records.find_responses,
+        erase=records.erase_responses,
+    ),
+    SubjectStore(
+        name="runs, releases, alerts, jobs, hosts, steps, tokens and sessions",
         packages=(
             *("flows/maintenance", "flows/release", "flows/alerting", "flows/subjects"),
-            *("flows/deployment", "flows/serving", "flows/worker"),
+            *("flows/deployment", "flows/serving", "flows/worker", "flows/identities", "flows/governance"),
         ),
-        holds="code, hashes of inputs, names, counts and moments; no rows and no keys",
+        holds="code, names of users, hashes of inputs, names, counts and moments; no rows and no keys",
     ),
 )

@@ -56,6 +56,8 @@ class GatewayAgent:
         self._watch = GatewayWatch(journal, steady)
         self._refused: dict[str, Refusal] = {}
         self._reported: GatewayReport | None = None
+        #: the report's version as it was written last, and by model the routes of the last event
+        self._version, self._emitted = 0, dict[str, Routes]()
         self._reported_at = 0.0
         self._readiness, self._ended = threading.Lock(), False
 
@@ -179,11 +181,12 @@ class GatewayAgent:
             active={model: self._active(model) for model in routes} if url else {},
             refused=dict(self._refused),
         )
-        self._write(report, {} if last is None else last.routes)
+        self._write(report)
         self._reported, self._reported_at = report, now
         remaining = began + SILENT - self._steady()
         if not unready and remaining > 0:
             self._keep_ready(remaining)
+        self._emit_applied(report)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
         by_model = {}
@@ -203,17 +206,25 @@ class GatewayAgent:
     def _active(self, model: str) -> dict[str, int]:
         return {arm: self._gateway.active(model, arm) for arm in (CHAMPION, CANDIDATE)}
 
-    def _write(self, report: GatewayReport, before: Mapping[str, Routes]) -> None:
+    def _write(self, report: GatewayReport) -> None:
         try:
-            with self._journal.transaction(actor=ACTOR) as transaction:
-                put_report(transaction, report)
-                for model, routes in report.routes.items():
-                    if before.get(model) != routes:
-                        transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))
+            self._version = put_report(self._journal, report, version=self._version)
         except LeaseHeldError as error:
             self._keep_ready(0.0, error.message)
             self._watch.present()  # removes the other report once it lapses
             raise
+
+    def _emit_applied(self, report: GatewayReport) -> None:
+        """Report as events which routes came into force. Those who wait for them read the report, which is written, and
+        the gateway is ready already: an event waits for other writers of the journal.
+        """
+        changed = [routes for model, routes in report.routes.items() if self._emitted.get(model) != routes]
+        if not changed:
+            return
+        with self._journal.transaction(actor=ACTOR) as transaction:
+            for routes in changed:
+                transaction.emit(RoutesApplied(model=routes.model, revision=routes.revision, host=report.host))
+        self._emitted = report.routes
 
 
 def _why_behind(

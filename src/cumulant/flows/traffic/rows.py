@@ -14,12 +14,11 @@ from cumulant.core.traffic import Routes
 from cumulant.flows.deployment.host_report import (
     HostWatch,
     read_shared,
-    readable_report,
     readable_reports,
     remove_own_row,
-    remove_row,
+    write_own_report,
 )
-from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.flows.ledger.processes import Process
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
 from cumulant.ports.traffic import EndpointHealth
@@ -100,30 +99,39 @@ def _stored(row: Row) -> StoredRoutes:
     return StoredRoutes(read_shared(row, Routes), row.version)
 
 
-def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
+def list_reports(journal: Journal) -> list[GatewayReport]:
     """The reports of all gateways. One of a machine that was lost a moment ago may be among them."""
-    return list(readable_reports(source.rows(GATEWAY), GatewayReport).values())
+    return list(readable_reports(journal.reports(GATEWAY), GatewayReport).values())
 
 
-def put_report(transaction: Transaction, report: GatewayReport) -> None:
-    """Write a gateway's report, unless another agent that may still run has written it.
+def put_report(journal: Journal, report: GatewayReport, *, version: int = 0) -> int:
+    """Write a gateway's report, unless another agent that may still run has written it; as `write_own_report`.
 
     Raises:
         LeaseHeldError: another one has the name: each would hide that the other's gateway lags.
     """
-    other = readable_report(transaction, GATEWAY, report.host, GatewayReport)
-    if other is not None and other.agent != report.agent and not is_gone(other.agent):
-        raise LeaseHeldError(
-            f"another machine or folder reported a gateway by the name {report.host} less than {LAPSE:g} s ago",
-            subject=report.host,
-            hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
-        )
-    transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
+    return write_own_report(
+        journal,
+        GATEWAY,
+        report.host,
+        report,
+        version=version,
+        process=lambda content: content.agent,
+        taken=_name_taken_error,
+    )
+
+
+def _name_taken_error(other: GatewayReport) -> LeaseHeldError:
+    return LeaseHeldError(
+        f"another machine or folder reported a gateway by the name {other.host} less than {LAPSE:g} s ago",
+        subject=other.host,
+        hint="give each a name of its own with CUMULANT_HOST_NAME, or end the other with `cumulant down` there",
+    )
 
 
 def remove_own_report(journal: Journal, host: str, agent: Process) -> None:
     """Remove a gateway's report, unless another agent has written it; as `remove_own_row`."""
-    remove_own_row(journal, GATEWAY, host, GatewayReport, lambda report: report.agent == agent, actor=ACTOR)
+    remove_own_row(journal, GATEWAY, host, GatewayReport, lambda report: report.agent == agent)
 
 
 class GatewayWatch:
@@ -139,10 +147,10 @@ class GatewayWatch:
         Raises:
             CumulantError: the journal does not answer.
         """
-        rows = {row.key: row for row in self._journal.rows(GATEWAY)}
+        rows = {row.key: row for row in self._journal.reports(GATEWAY)}
         reports = readable_reports(rows.values(), GatewayReport)
         versions = {host: row.version for host, row in rows.items()}
         lost = self._watch.lost(versions, {host: report.agent for host, report in reports.items()})
         for host in lost:
-            remove_row(self._journal, GATEWAY, host, actor=ACTOR, version=versions[host])
+            self._journal.remove_report(GATEWAY, host, expect=versions[host])
         return [report for host, report in reports.items() if host not in lost]

@@ -29,7 +29,7 @@ class SharedTraffic:
         """As the port. A gateway that is lost is waited for until its report lapses; one that is not ready, not."""
         routes.limits.check()
         with self._journal.transaction(actor=ACTOR) as transaction:
-            _write(transaction, routes)
+            _write(transaction, routes, list_reports(self._journal))
         deadline = self._steady() + _PATIENCE
         while True:
             seen = self._journal.head().seq
@@ -88,13 +88,13 @@ class SharedTraffic:
         """Does nothing: the journal is its owner's."""
 
 
-def _write(transaction: Transaction, routes: Routes) -> None:
+def _write(transaction: Transaction, routes: Routes, reports: Sequence[GatewayReport]) -> None:
     """Put these routes in force, unless others of the same or a higher revision are.
 
     A gateway may work by later ones than the row: those of a rollback that could not reach the journal.
     """
     stored = read_routes(transaction, routes.model)
-    applied = [report.routes.get(routes.model) for report in list_reports(transaction)]
+    applied = [report.routes.get(routes.model) for report in reports]
     for present in (stored.routes, *applied):
         if present is not None and not present.gives_way_to(routes):
             raise LeaseHeldError(

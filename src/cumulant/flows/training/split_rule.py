@@ -139,7 +139,8 @@ def _identity_columns(project: Project, work: TrainingWork, names: Collection[st
 
 def combine_columns(raw: pl.DataFrame, computed: pl.DataFrame) -> pl.DataFrame:
     """The columns of the entity's rows, and the features by whose values rows may be held together."""
-    return raw.with_columns(column for column in computed.get_columns() if column.name not in raw.columns)
+    present = {*raw.columns}
+    return raw.with_columns(column for column in computed.get_columns() if column.name not in present)
 
 
 def _hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool) -> NDArray[np.uint64] | None:
@@ -158,4 +159,4 @@ def _text(value: int) -> str:
 
 def _plain(frame: pl.DataFrame, columns: Sequence[str] | dict[str, None]) -> list[str]:
     """Those of the columns that hold one value a row."""
-    return [name for name in columns if not frame.schema[name].is_nested()]
+    return [name for name in columns if not frame[name].dtype.is_nested()]

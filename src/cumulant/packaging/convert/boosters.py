@@ -30,12 +30,14 @@ def read_booster(path: Path) -> ForeignModel:
     Raises:
         DataError: the file is cut off, or its trees point outside themselves.
         DefinitionError: an objective or tree without an exact ONNX form.
+        MissingPartError: lightgbm is not installed.
     """
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise DataError(f"{path} is no LightGBM text model", subject=str(path), hint=_CUT) from None
     check_text(text, str(path))
+    _lightgbm()
     try_reading("lightgbm", path)
     return from_booster(text, None)
 
@@ -74,11 +76,16 @@ def from_booster(text: str, booster: Any, *, labels: Sequence[Any] = (), names: 
     )
 
 
-def _load(text: str) -> Any:
+def _lightgbm() -> Any:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "lightgbm", "train") from None
+    return lightgbm
+
+
+def _load(text: str) -> Any:
+    lightgbm = _lightgbm()
     try:
         return lightgbm.Booster(model_str=text)
     except (lightgbm.basic.LightGBMError, ValueError) as error:

@@ -147,7 +147,7 @@ class EstimatorTable:
         self.columns = columns
         self.kinds: dict[str, Datatype] = {}
         if columns and example is not None and set(columns) <= set(example.columns):
-            self.kinds = {name: _datatype(example.schema[name]) for name in columns}
+            self.kinds = {name: _datatype(example[name].dtype) for name in columns}
         self.matrix = not self.kinds or all(kind != "BYTES" for kind in self.kinds.values())
 
     def types(self, number: Any, texts: Any) -> list[tuple[str, Any]]:

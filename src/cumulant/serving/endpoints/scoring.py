@@ -149,6 +149,8 @@ class ScoringService:
         self.watch: RequestObservation | None = None
         #: reads the gateway marks of a request; None: there is no gateway
         self.marks: Callable[[TimedRequest], Marks] | None = None
+        #: the arm that a request is counted under; None: there is no gateway
+        self.arm: Callable[[TimedRequest], str] | None = None
 
     def __call__(
         self, request: Q, read: Callable[[Model, Q], Scoring[R]], endpoint: str, model: Model
@@ -260,7 +262,17 @@ class ScoringService:
         return logged if scored is None else _await_both(logged, scored)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: TimedRequest) -> None:
+        trace_id = ""
         if self.watch is not None:
             self.watch.record_rows(model.name, model.version, rows)
-        seconds = time.perf_counter() - request.received
-        self._metrics.observe(model.name, model.version, endpoint, status=status, rows=rows, seconds=seconds)
+            trace_id = self.watch.sampled_trace()
+        self._metrics.observe(
+            model.name,
+            model.version,
+            endpoint,
+            status=status,
+            rows=rows,
+            seconds=time.perf_counter() - request.received,
+            arm="" if self.arm is None else self.arm(request),
+            trace_id=trace_id,
+        )

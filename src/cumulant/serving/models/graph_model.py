@@ -16,6 +16,7 @@ from cumulant.core.servable import UNREGISTERED, GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
+from cumulant.serving.histogram import Histogram
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.request_schema import first_errors, missing_fields, quoted
@@ -78,6 +79,7 @@ class GraphModel:
         engine = Engine(folder / servable.model, untried=untried)
         check_described(servable, engine)
         self.fallback: FallbackAnswers | None = None
+        self.state_ages: Histogram | None = None
         self.rules: RequestRules | None = None
         self.reasons: Reasoning | None = None
         self.runner = (

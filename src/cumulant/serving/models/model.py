@@ -10,6 +10,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import Array
 from cumulant.servable.folder import load_description
+from cumulant.serving.histogram import Histogram
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.row_model import RowModel
@@ -33,6 +34,8 @@ class Model(Protocol):
     stateful: bool
     #: what is answered where the runner refuses
     fallback: FallbackAnswers | None
+    #: ages of the stored features that requests used; None: the model uses none
+    state_ages: Histogram | None
     #: of a data contract; None: there is none
     rules: RequestRules | None
     #: metadata of the protocol: datatype and shape by name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import FeatureRequest, OnlineFeatures, Vectors
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
+from cumulant.serving.histogram import AGES, Histogram
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.request_rules import Fault, RequestRules, invalid_rows
@@ -48,6 +50,10 @@ def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
         " history of its key is kept, so windows may lack events"
     )
     return (text,)
+
+
+#: the part of a request in which stored features are read, in traces
+READ = "read features"
 
 
 class RowModel:
@@ -94,6 +100,8 @@ class RowModel:
         #: what the state holds in place of personal keys
         self.hashed = self._hashed_keys(salt, store)
         self.features = self._with_state(store)
+        #: of the stored features that requests used; None: the model has none
+        self.state_ages = Histogram(AGES) if self.servable.plan.needs_state else None
         plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
         #: the key of the rows that are scored, and whether some window counts such rows
         self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
@@ -169,11 +177,21 @@ class RowModel:
         if self.features.awaits:
             work.read_state = partial(self._read_state, work, self.features.request(keyed), broken)
         else:
-            self._complete(work, self.features.vectors(keyed), broken)
+            began = time.perf_counter()
+            vectors = self.features.vectors(keyed)
+            self._trace_read(began)
+            self._complete(work, vectors, broken)
         return work
 
+    def _trace_read(self, began: float) -> None:
+        """Record that stored features were read from then until now."""
+        if self.runner.observer is not None and self.state_ages is not None:
+            self.runner.observer.record_stage(READ, began, time.perf_counter() - began)
+
     async def _read_state(self, work: RequestWork, request: FeatureRequest, broken: Mapping[Fault, list[int]]) -> None:
+        began = time.perf_counter()
         entities = await self.features.read_entities(request)
+        self._trace_read(began)
 
         def complete() -> None:
             self._complete(work, self.features.vectors_of(request, entities), broken)
@@ -187,6 +205,8 @@ class RowModel:
         """Set what follows from the features."""
         work.feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
         work.ages = vectors.age
+        if self.state_ages is not None and (age := work.age()) is not None:
+            self.state_ages.observe(age)
         if any(since is not None for since in vectors.late):
             work.warnings += late_warnings(vectors.late)
         faults = {} if self.rules is None else self.rules.unusual(work.checked, vectors.columns, broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,7 +13,7 @@ from cumulant.core.scope import Scope
 from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
-    from cumulant.ports.access import Access
+    from cumulant.ports.access import Access, RoleBinding
     from cumulant.ports.cache import SharedCache
     from cumulant.ports.log import Log
     from cumulant.ports.online import OnlineStore
@@ -55,15 +56,17 @@ def open_log(place: str, *, secrets: str = "env://") -> Log:
     return cast("Log", drivers.client(url, "log", secrets=lambda: drivers.client(secrets, "secrets")))
 
 
-def open_access(url: str, *, scope: Scope, secrets: str = "env://") -> Access:
-    """The driver at `url` that decides what callers may do.
+def open_access(url: str, *, scope: Scope, secrets: str = "env://", bindings: Sequence[RoleBinding] = ()) -> Access:
+    """The driver at `url` that decides what callers may do, with these roles where it decides by roles.
 
     Raises:
-        UsageError: no installed driver has that scheme, or the driver decides nothing.
+        UsageError: no installed driver has that scheme, the driver decides nothing, or its policies are faulty.
         MissingPartError: the driver's engine is not installed.
     """
     drivers = Drivers.installed()
-    client = drivers.client(url, "access", secrets=lambda: drivers.client(secrets, "secrets"), scope=scope)
+    client = drivers.client(
+        url, "access", secrets=lambda: drivers.client(secrets, "secrets"), scope=scope, bindings=bindings
+    )
     return cast("Access", client)
 
 

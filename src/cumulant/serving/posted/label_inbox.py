@@ -27,11 +27,12 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.plan import Field
+from cumulant.core.prometheus import Series
 from cumulant.ports.log import UNDATED, Log, PartInfo
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.posted.label_masking import mask_label
 from cumulant.serving.protocol.responses import LabelsResponse
-from cumulant.serving.telemetry.metrics import Series, counter_series
+from cumulant.serving.telemetry.metrics import counter_series
 
 #: a file takes whole blocks of a disk, however small it is
 _BLOCK = 4096

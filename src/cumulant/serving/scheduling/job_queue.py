@@ -37,7 +37,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 class ScoringJob:
     """Queued rows of one request."""
 
-    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "waited")
+    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "took", "waited")
 
     def __init__(
         self, feeds: Mapping[str, Array], rows: int, demand: Demand, future: asyncio.Future[list[Array]]
@@ -47,8 +47,8 @@ class ScoringJob:
         self.demand = demand
         self.future = future
         self.since = time.perf_counter()
-        #: seconds until its run began
-        self.waited = 0.0
+        #: seconds until its run began, and of the run
+        self.waited = self.took = 0.0
         #: jobs of equal signature can be scored together
         self.signature: tuple[Any, ...] = tuple((name, array.shape[1:]) for name, array in feeds.items())
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from cumulant.serving.cache.answer_cache import AnswerCache, Caching
 from cumulant.serving.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
+from cumulant.serving.scheduling.run_observer import RUN, RunObserver
 
 if TYPE_CHECKING:
     from cumulant.serving.cache.shared_answers import SharedAnswers
@@ -44,14 +45,6 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
     batch: float = 0.01
     batch_rows: int = 1024
     caching: Caching = Caching()
-
-
-class RunObserver(Protocol):
-    """Observer of the current request, called in its context."""
-
-    def record_run(self, waited: float) -> None: ...
-
-    def record_hit(self) -> None: ...
 
 
 class Runner:
@@ -95,6 +88,11 @@ class Runner:
     def outputs(self) -> list[str]:
         """Names of the engine's outputs."""
         return list(self._outputs)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds of waiting beyond which requests are refused."""
+        return self._bounds.queue
 
     def specs(self) -> list[TensorSpec]:
         """Declared datatype and shape of these outputs."""
@@ -178,6 +176,8 @@ class Runner:
         seconds = time.perf_counter() - started
         self.cost.learn(rows, seconds)
         self.ran.observe(seconds)
+        if self.observer is not None:
+            self.observer.record_stage(RUN, started, seconds)
         if key is not None:
             self.cache.put(key, outputs)
             if self.shared is not None:
@@ -219,6 +219,7 @@ class Runner:
         outputs = await job.future
         if self.observer is not None:
             self.observer.record_run(job.waited)
+            self.observer.record_stage(RUN, job.since + job.waited, job.took)
         return outputs
 
     def _register_run(self, key: bytes, job: ScoringJob, seconds: float) -> None:
@@ -350,6 +351,7 @@ class Runner:
         self.ran.observe(seconds)
         self.gathered.observe(rows)
         for job, result in zip(batch, results, strict=True):
+            job.took = seconds
             if job.future.done():
                 continue
             if isinstance(result, CumulantError):

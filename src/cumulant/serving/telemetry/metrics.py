@@ -6,68 +6,81 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from cumulant.core.prometheus import Exemplar, Family, Labels, Series
 from cumulant.core.version import __version__
-from cumulant.serving.histogram import ROWS, SECONDS, Histogram
+from cumulant.serving.histogram import AGES, ROWS, SECONDS, Histogram
 
 if TYPE_CHECKING:
     from cumulant.serving.models.model import Model
 
-Labels = tuple[str, ...]
 _SELF = Path("/proc/self")
 #: place of the start, in ticks since the machine started, among what follows the command's name in `stat`
 _STARTED = 19
 
 
-class Family(msgspec.Struct, frozen=True):
-    """One metric: its type, help text and label names."""
-
-    kind: str
-    help: str
-    labels: Labels
-    bounds: Sequence[float] = ()
-    #: equal in every worker, and not added up
-    once: bool = False
-
-
 _MODEL = ("model", "version")
 FAMILIES = {
-    "cumulant_requests_total": Family("counter", "Requests answered.", (*_MODEL, "endpoint", "status")),
+    "cumulant_requests_total": Family(
+        "counter", "Requests answered; 499: the client left.", (*_MODEL, "arm", "endpoint", "status")
+    ),
     "cumulant_rows_total": Family("counter", "Rows answered.", _MODEL),
     "cumulant_request_seconds": Family(
-        "histogram", "Time from the request's last byte to its answer.", (*_MODEL, "endpoint"), SECONDS
+        "histogram", "Time from the request's last byte to its answer.", (*_MODEL, "arm", "endpoint"), SECONDS
     ),
     "cumulant_queue_seconds": Family("histogram", "Time that requests waited for their run.", _MODEL, SECONDS),
+    "cumulant_queue_requests": Family("gauge", "Requests that wait for their run.", _MODEL),
+    "cumulant_queue_rows": Family("gauge", "Rows of the requests that wait for their run.", _MODEL),
+    "cumulant_queue_limit_seconds": Family(
+        "gauge", "Expected wait from which on requests are refused.", _MODEL, once=True
+    ),
     "cumulant_run_seconds": Family("histogram", "Time of the engine's runs.", _MODEL, SECONDS),
     "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
-    "cumulant_cache_total": Family("counter", "Lookups in the prediction cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_total": Family("counter", "Lookups in the shared cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
+    "cumulant_cache_total": Family(
+        "counter", "Lookups in the prediction cache of a process: `hit`, `miss`.", (*_MODEL, "result")
+    ),
+    "cumulant_shared_cache_total": Family(
+        "counter",
+        "Lookups in the shared cache: `hit`, `miss`, `late` (beyond the budget), `error`, `foreign` (damaged).",
+        (*_MODEL, "result"),
+    ),
+    "cumulant_shared_cache_writes_total": Family(
+        "counter", "Answers for the shared cache: `written`, `failed`, `dropped`.", (*_MODEL, "result")
+    ),
     "cumulant_shared_cache_seconds": Family("histogram", "Time of lookups in the shared cache.", (), SECONDS),
     "cumulant_shared_cache_open_workers": Family(
         "gauge", "Workers with an open circuit breaker of the shared cache, by read and write.", ("part",)
+    ),
+    "cumulant_state_age_seconds": Family(
+        "histogram", "Age of the newest stored features that a request used.", _MODEL, AGES
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_invalid_rows_total": Family(
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
     ),
-    "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
+    "cumulant_log_records_total": Family(
+        "counter", "Records of the prediction log: `written`, `lost`, `refused` (durable mode).", ("result",)
+    ),
     "cumulant_access_refused_total": Family(
         "counter", "Requests that the policy refuses, or without a token or from another origin.", ("action", "reason")
     ),
     "cumulant_gateway_tokens_rejected_total": Family("counter", "Requests with a rejected gateway token.", ()),
-    "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
+    "cumulant_label_posts_total": Family(
+        "counter", "Posts of labels: `accepted`, `duplicate`, `refused`.", ("result",)
+    ),
     "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait for ingestion.", (), once=True),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
     "cumulant_http_refused_total": Family(
-        "counter", "Requests that their connection refused before they were whole.", ("reason",)
+        "counter",
+        "Requests that their connection refused before they were whole: `malformed`, `host`, `target`, `headers`, "
+        "`body` (too long), `crowded` (too many bodies or waiting heads), `slow`, `unread` (the client does not read), "
+        "`busy` (overload).",
+        ("reason",),
     ),
     "cumulant_connections": Family("gauge", "Open HTTP connections.", ()),
     "cumulant_build_info": Family("gauge", "Versions of the server and of Python.", ("version", "python"), once=True),
@@ -79,15 +92,6 @@ FAMILIES = {
 }
 
 
-class Series(msgspec.Struct, array_like=True):
-    """One series; a histogram has the counts of its buckets and the sum of its observations."""
-
-    family: str
-    labels: Labels
-    value: float = 0.0
-    counts: list[int] = []
-
-
 class Metrics:
     """Request counters of one process; used from its event loop."""
 
@@ -95,19 +99,41 @@ class Metrics:
         self._requests: defaultdict[tuple[Labels, int], int] = defaultdict(int)
         self._rows: defaultdict[Labels, int] = defaultdict(int)
         self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        #: the newest by bucket
+        self._exemplars: defaultdict[Labels, dict[int, Exemplar]] = defaultdict(dict)
 
-    def observe(self, model: str, version: str, endpoint: str, *, status: int, rows: int, seconds: float) -> None:
-        labels = model, version, endpoint
+    def observe(
+        self,
+        model: str,
+        version: str,
+        endpoint: str,
+        *,
+        status: int,
+        rows: int,
+        seconds: float,
+        arm: str = "",
+        trace_id: str = "",
+    ) -> None:
+        """Count a request. `trace_id`: of its trace, if one is recorded."""
+        labels = model, version, arm, endpoint
         self._requests[labels, status] += 1
         self._rows[model, version] += rows
-        self._seconds[labels].observe(seconds)
+        bucket = self._seconds[labels].observe(seconds)
+        if trace_id:
+            self._exemplars[labels][bucket] = Exemplar(trace_id, seconds, time.time())
 
     def series(self) -> list[Series]:
         """Everything counted so far."""
         requests = self._requests.items()
         series = [Series("cumulant_requests_total", (*labels, str(status)), n) for (labels, status), n in requests]
         series += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
-        series += [histogram_series("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
+        series += [self._timed(labels, seen) for labels, seen in self._seconds.items()]
+        return series
+
+    def _timed(self, labels: Labels, seen: Histogram) -> Series:
+        series = histogram_series("cumulant_request_seconds", labels, seen)
+        if exemplars := self._exemplars.get(labels):
+            series.exemplars = [exemplars.get(bucket) for bucket in range(len(seen.counts))]
         return series
 
 
@@ -124,6 +150,9 @@ def model_series(model: Model) -> list[Series]:
         histogram_series("cumulant_run_seconds", labels, runner.ran),
         histogram_series("cumulant_run_rows", labels, runner.gathered),
         Series("cumulant_refused_total", labels, runner.refused),
+        Series("cumulant_queue_requests", labels, runner.queue.jobs),
+        Series("cumulant_queue_rows", labels, runner.queue.rows),
+        Series("cumulant_queue_limit_seconds", labels, runner.longest_wait),
     ]
     if cache.hits or cache.misses:
         series += counter_series("cumulant_cache_total", labels, {"hit": cache.hits, "miss": cache.misses})
@@ -132,6 +161,8 @@ def model_series(model: Model) -> list[Series]:
         series += counter_series("cumulant_shared_cache_writes_total", labels, runner.shared.counts.writes)
     if model.rules is not None:
         series += counter_series("cumulant_invalid_rows_total", labels, model.rules.counts)
+    if model.state_ages is not None:
+        series.append(histogram_series("cumulant_state_age_seconds", labels, model.state_ages))
     if model.fallback is not None:
         series += counter_series("cumulant_fallback_total", labels, model.fallback.counts)
     return series
@@ -147,44 +178,24 @@ def sum_series(series: Iterable[Series]) -> list[Series]:
     for item in series:
         known = totals.get((item.family, item.labels))
         if known is None:
-            totals[item.family, item.labels] = Series(item.family, item.labels, item.value, list(item.counts))
+            totals[item.family, item.labels] = Series(
+                item.family, item.labels, item.value, list(item.counts), list(item.exemplars)
+            )
         elif not FAMILIES[item.family].once:
             known.value += item.value
             known.counts = [a + b for a, b in zip(known.counts, item.counts, strict=True)]
+            known.exemplars = _newest(known.exemplars, item.exemplars)
     return list(totals.values())
 
 
-def exposition(series: Iterable[Series]) -> str:
-    """The text format 0.0.4 of Prometheus."""
-    by_family: defaultdict[str, list[Series]] = defaultdict(list)
-    for item in series:
-        by_family[item.family].append(item)
-    lines: list[str] = []
-    for name, family in FAMILIES.items():
-        if name in by_family:
-            lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}"]
-            for item in by_family[name]:
-                lines += _lines(name, family, item)
-    return "\n".join(lines) + "\n"
-
-
-def _lines(name: str, family: Family, series: Series) -> list[str]:
-    if family.kind != "histogram":
-        return [f"{name}{_labels(family.labels, series.labels)} {series.value:.15g}"]
-    total, lines = 0, []
-    for bound, count in zip((*(f"{bound:g}" for bound in family.bounds), "+Inf"), series.counts, strict=True):
-        total += count
-        lines.append(f"{name}_bucket{_labels((*family.labels, 'le'), (*series.labels, bound))} {total}")
-    labels = _labels(family.labels, series.labels)
-    return [*lines, f"{name}_sum{labels} {series.value:.15g}", f"{name}_count{labels} {total}"]
-
-
-def _labels(names: Labels, values: Labels) -> str:
-    return "{" + ",".join(f'{n}="{_escape(v)}"' for n, v in zip(names, values, strict=True)) + "}" if names else ""
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _newest(ours: list[Exemplar | None], theirs: list[Exemplar | None]) -> list[Exemplar | None]:
+    """The newer exemplar of each bucket."""
+    if not ours or not theirs:
+        return ours or theirs
+    return [
+        max(pair, key=lambda exemplar: 0.0 if exemplar is None else exemplar.time)
+        for pair in zip(ours, theirs, strict=True)
+    ]
 
 
 def process_series() -> list[Series]:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+
+
+class RequestStage(NamedTuple):
+    """A part of the work on a request; `began` by `time.perf_counter`."""
+
+    name: str
+    began: float
+    seconds: float
 
 
 class RequestNote(msgspec.Struct, gc=False):
@@ -39,6 +47,13 @@ class RequestNote(msgspec.Struct, gc=False):
     seconds: float = 0.0
     #: of the span, where there is one
     trace_id: str = ""
+    #: whether that span is recorded, and its parts
+    sampled: bool = False
+    stages: list[RequestStage] = []
+
+
+#: stages of a request that are kept; a stream may have any number
+_MOST_STAGES = 32
 
 
 class RequestObserver(Protocol):
@@ -68,7 +83,18 @@ class RequestObservation:
         for observer in self._observers:
             observer.on_end(note)
 
+    def sampled_trace(self) -> str:
+        """The trace of the current request; empty where none is recorded."""
+        note = self._present.get()
+        return note.trace_id if note is not None and note.sampled else ""
+
     # --- what scoring knows
+
+    def record_stage(self, name: str, began: float, seconds: float) -> None:
+        """Record a part of the work on a request that is traced."""
+        note = self._present.get()
+        if note is not None and note.sampled and len(note.stages) < _MOST_STAGES:
+            note.stages.append(RequestStage(name, began, seconds))
 
     def record_id(self, request_id: str) -> None:
         """Record the request id of a body or an answer."""

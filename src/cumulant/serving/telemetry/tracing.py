@@ -26,7 +26,9 @@ def is_probe(path: str) -> bool:
 
 
 class Tracing:
-    """A server span a request but probes, sent in batches as OTLP over HTTP by a thread of its own.
+    """A server span a request but probes, with the reads of stored features and the runs of the model below it.
+
+    They are sent in batches as OTLP over HTTP by a thread of its own.
 
     The parent's flag decides whether a request is sampled; without a parent all are, or by `OTEL_TRACES_SAMPLER`.
 
@@ -40,7 +42,7 @@ class Tracing:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace import SpanKind
+            from opentelemetry.trace import SpanKind, set_span_in_context
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ModuleNotFoundError:
             raise UsageError("traces need packages that are not installed", hint=_HINT) from None
@@ -51,7 +53,7 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(endpoint)))
         self._tracer = self._provider.get_tracer("cumulant", __version__)
         self._extract = TraceContextTextMapPropagator().extract
-        self._none, self._server = Context(), SpanKind.SERVER
+        self._none, self._server, self._below = Context(), SpanKind.SERVER, set_span_in_context
         self._open: dict[int, Any] = {}
 
     def on_begin(self, note: RequestNote) -> None:
@@ -64,6 +66,7 @@ class Tracing:
         name = note.path.lstrip("/") if note.protocol == "grpc" else f"{note.method} {note.path}"
         span = self._tracer.start_span(name, parent, self._server, start_attributes(note), start_time=note.began)
         note.trace_id = f"{span.get_span_context().trace_id:032x}"
+        note.sampled = span.get_span_context().trace_flags.sampled
         if span.is_recording():
             self._open[id(note)] = span
 
@@ -76,7 +79,16 @@ class Tracing:
             from opentelemetry.trace import StatusCode
 
             span.set_status(StatusCode.ERROR)
+        self._add_stages(span, note)
         span.end(note.began + int(note.seconds * 1e9))
+
+    def _add_stages(self, span: Any, note: RequestNote) -> None:
+        """The parts of the work as spans below the request's."""
+        below = self._below(span) if note.stages else None
+        for stage in note.stages:
+            start = note.began + int((stage.began - note.received) * 1e9)
+            part = self._tracer.start_span(stage.name, below, start_time=start)
+            part.end(start + int(stage.seconds * 1e9))
 
     def close(self) -> None:
         """Flush pending spans."""
@@ -118,8 +130,20 @@ def _exporter(endpoint: str | None) -> Any:
         raise UsageError("traces need packages that are not installed", hint=_HINT) from None
     if endpoint is None:
         return OTLPSpanExporter()
+    return OTLPSpanExporter(endpoint=_traces_path(endpoint))
+
+
+def collector_url(environment: Mapping[str, str]) -> str | None:
+    """Where the variables of OpenTelemetry send traces over HTTP; None where they request none."""
+    if not traces_requested(environment):
+        return None
+    own = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return own or _traces_path(environment["OTEL_EXPORTER_OTLP_ENDPOINT"])
+
+
+def _traces_path(endpoint: str) -> str:
     base = endpoint.rstrip("/")
-    return OTLPSpanExporter(endpoint=base if base.endswith("/v1/traces") else f"{base}/v1/traces")
+    return base if base.endswith("/v1/traces") else f"{base}/v1/traces"
 
 
 def traces_requested(environment: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import file_digest
+from cumulant.core.prometheus import Series
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import engine_version
 from cumulant.serving.cache.shared_answers import SharedAnswers
@@ -18,7 +19,7 @@ from cumulant.serving.cache.shared_cache import SharedCacheTier
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.stores import open_cache, redacted_url
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, histogram_series
+from cumulant.serving.telemetry.metrics import histogram_series
 
 
 class SharedCacheClient:

@@ -14,13 +14,14 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts, is_loopback
+from cumulant.core.prometheus import Series
 from cumulant.core.scope import Scope
 from cumulant.serving.access.callers import Callers
 from cumulant.serving.access.control import AccessControl
 from cumulant.serving.access.refusal_log import RefusalLog
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.content_pins import Pin, pin, refuse_duplicates
-from cumulant.serving.gateway_headers import Marks, Trust, marks_of, new_name
+from cumulant.serving.gateway_headers import Marks, Trust, counted_arm, marks_of, new_name
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.refusals import Refusals
@@ -39,7 +40,7 @@ from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import can_share_port, own_urls
-from cumulant.serving.telemetry.metrics import Series, counter_series, process_series
+from cumulant.serving.telemetry.metrics import counter_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
 from cumulant.serving.workers.cache_client import SharedCacheClient
 from cumulant.serving.workers.event_loops import loaded_objects_frozen, shorten_thread_turns
@@ -104,7 +105,7 @@ class Worker:
         admitted: Admitted = self.app.requests.admitted
         self._trust: Trust | None = None
         if settings.gateway_key is not None:
-            self.app.score.marks = _marks
+            self.app.score.marks, self.app.score.arm = _marks, _arm
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
             handle, admitted = self._trust.wrap(handle), self._trust.admit(self.app.requests.admitted)
         refusals = Refusals(self._observers.log_refusal)
@@ -125,7 +126,9 @@ class Worker:
         restricted = settings.access != OPEN_ACCESS  # else no driver is looked for, which takes time at the start
         return AccessControl(
             Callers(settings.tokens, tenant=scope.tenant),
-            open_access(settings.access, scope=scope, secrets=settings.secrets) if restricted else None,
+            open_access(settings.access, scope=scope, secrets=settings.secrets, bindings=settings.bindings)
+            if restricted
+            else None,
             scope=scope,
             server=settings.name,
             refused=(lambda _: None) if self._refusals is None else self._refusals.add,
@@ -230,3 +233,7 @@ def _marks(request: object) -> Marks:
     if isinstance(request, Request):
         return marks_of(request.headers)
     return Marks(request=getattr(request, "name", "") or new_name())
+
+
+def _arm(request: object) -> str:
+    return counted_arm(request.headers) if isinstance(request, Request) else ""

@@ -307,6 +307,55 @@ class JournalConformance(Suite):
         assert [event.data["number"] for event in journal.events()] == list(range(40))
         assert list(verify_chain(journal.events())) == []
 
+    def test_a_report_is_written_over_the_version_that_is_expected(self, journal: Journal, connect: Connect) -> None:
+        first = journal.report("machine", "a", {"n": 1}, expect=0)
+        second = journal.report("machine", "a", {"n": 2}, expect=first.version)
+        assert (second.kind, second.key, second.value) == ("machine", "a", {"n": 2})
+        assert second.version > first.version
+        assert second.updated.utcoffset() is not None
+        for wrong in (0, first.version, second.version + 1):
+            with pytest.raises(LeaseHeldError):
+                journal.report("machine", "a", {"n": 9}, expect=wrong)
+        with pytest.raises(LeaseHeldError):
+            journal.report("machine", "b", {}, expect=1)
+        other = connect(Scope())
+        assert other.reports("machine") == journal.reports("machine") == [second]
+        assert other.report("machine", "a", {"n": 3}, expect=second.version).value == {"n": 3}
+        other.close()
+
+    def test_a_removed_report_never_gets_an_earlier_version_again(self, journal: Journal) -> None:
+        first = journal.report("machine", "a", {}, expect=0)
+        assert not journal.remove_report("machine", "a", expect=first.version + 1)
+        assert not journal.remove_report("machine", "b", expect=0)
+        assert journal.remove_report("machine", "a", expect=first.version)
+        assert not journal.remove_report("machine", "a", expect=first.version)
+        assert journal.reports("machine") == []
+        with pytest.raises(LeaseHeldError):
+            journal.report("machine", "a", {}, expect=first.version)
+        assert journal.report("machine", "a", {}, expect=0).version > first.version
+
+    def test_reports_are_apart_from_rows_and_events_and_those_of_other_scopes(
+        self, journal: Journal, connect: Connect
+    ) -> None:
+        for key in ("b", "a"):
+            journal.report("step", key, {"of": "report"}, expect=0)
+        with journal.transaction(actor=ADA) as tx:
+            assert tx.get("step", "a") is None
+            tx.put("step", "a", {"of": "state"}, expect=0)
+        row = journal.get("step", "a")
+        assert row is not None
+        assert row.value == {"of": "state"}
+        assert [row.key for row in journal.rows("step")] == ["a"]
+        assert [(row.key, row.value) for row in journal.reports("step")] == [
+            ("a", {"of": "report"}),
+            ("b", {"of": "report"}),
+        ]
+        assert journal.reports("other") == []
+        assert journal.head() == ChainHead(0, GENESIS)
+        other = connect(Scope(project="other"))
+        assert other.reports("step") == []
+        other.close()
+
     def test_close_twice(self, journal: Journal) -> None:
         with journal.transaction(actor=ADA) as tx:
             tx.put("step", "a", {})

@@ -236,8 +236,9 @@ def auc(score: Floats, truth: NDArray[np.bool_]) -> float:
 def _auc_of_class(numbers: Floats | None, codes: Codes, truth: NDArray[np.bool_], half: NDArray[np.bool_]) -> float:
     areas = [_learned_auc(codes, truth, half)]
     if numbers is not None:
-        for missing in (-np.inf, np.inf):  # missing values are the lowest or the highest
-            area = auc(np.where(np.isnan(numbers), missing, numbers), truth)
+        absent = np.isnan(numbers)
+        for missing in (-np.inf, np.inf) if absent.any() else (0.0,):  # missing values are the lowest or the highest
+            area = auc(np.where(absent, missing, numbers), truth)
             areas += [area, 1 - area]
     return max(areas)
 

@@ -175,7 +175,7 @@ class Controller:
         return release if self._keeper is None else self._keeper.with_present_servers(release)
 
     def _can_read(self, release: Release) -> bool:
-        """Whether the release's evidence is of this program's form; asked once of a release."""
+        """Whether the release's evidence is of this program's form; read once for each release."""
         if self._readable != release.id and is_readable(release):
             self._readable = release.id
         return self._readable == release.id
@@ -187,7 +187,7 @@ class Controller:
             return None
         text = rolled_back_beside(present.champion.version)
         ended = end_release(release, "rolled_back", text, at=self._clock.now())
-        return msgspec.structs.replace(ended, revision=present.revision)
+        return msgspec.structs.replace(ended, revision=present.revision, rollback=present.rollback)
 
     def _seconds_since_look(self, release: Release) -> float:
         now = self._steady()
@@ -233,7 +233,7 @@ def _is_past(present: Routes, release: Release) -> bool:
     follow the servers of its champion, and are newer where another version was made the champion.
     """
     if release.status == "pending":
-        return present.revision > release.revision and present.champion.version != release.champion.version
+        return present.revision >= release.revision and present.champion.version != release.champion.version
     if present.revision == release.revision:
         return present != desired_routes(release)
     return present.revision > release.revision

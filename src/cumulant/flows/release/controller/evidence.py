@@ -22,6 +22,7 @@ from cumulant.core.units import to_micros
 from cumulant.flows.release.controller.effects import is_external
 from cumulant.flows.release.controller.http_probe import fetch_json
 from cumulant.flows.release.controller.mirrored_rows import MirroredEvidence, read_mirrored
+from cumulant.flows.release.controller.rescues import RescuedRequests
 from cumulant.flows.stack.status import STATUS
 from cumulant.ports.log import Log
 from cumulant.release.evidence.health import RECENT, ArmHealth, RecentHealth, count_failures
@@ -90,7 +91,7 @@ class LiveEvidence:
     Args:
         exchanges: the requests that the gateways answered.
         stack: the supervisor's folder, whose status counts the restarts of servers.
-        servers: the states of servers by URL, in place of that status.
+        servers: the states of servers on several machines by URL, in place of that status.
         log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.
@@ -113,13 +114,14 @@ class LiveEvidence:
         servers: Callable[[], dict[str, ServerStatus]] | None = None,
         token: str | None = None,
     ) -> None:
-        self._servers = servers or (lambda: read_server_status(stack))
+        self._servers, self._has_machines = servers or (lambda: read_server_status(stack)), servers is not None
         self._traffic, self._source, self._log, self._own = traffic, exchanges, log, own
         self._labels = labels or NoLabels()
         self._clock, self._steady, self._report = clock, steady, report
         self._settle, self._token = round(settle * _SECOND), token
         self._release = ""
         self._lives, self._recent = ReadinessTimer(steady), _Recent(exchanges, steady)
+        self._rescues = RescuedRequests(steady)
         self._shape: OutputShape | None = None
         self._misshapen = 0
 
@@ -127,7 +129,11 @@ class LiveEvidence:
         """The last seconds of both arms. Neither arm is blamed for what cannot be read."""
         self._turn_to(release)
         servers, ready = self._servers(), self._ready(release)
-        recent = Requests.of(self._recent.exchanges(release))
+        exchanges = self._recent.exchanges(release)
+        if self._may_lose_machines(release):
+            self._rescues.observe(_arms(release), servers)
+            exchanges = self._rescues.count_recent(exchanges, RECENT)
+        recent = Requests.of(exchanges)
         arms = {arm: self._arm_health(release, arm, servers, ready.get(arm.name), recent) for arm in _arms(release)}
         by_name: dict[str, ArmHealth] = {arm.name: health for arm, health in arms.items()}
         candidate = by_name[CANDIDATE]
@@ -143,6 +149,9 @@ class LiveEvidence:
         pairs, mark = self._read_mirrored(release, cursor.pairs)
         self._misshapen += pairs.misshapen
         graded, labels = self._read_losses(release, cursor.labels)
+        after = str(Cursor(gateway=gateway, pairs=mark, labels=labels))
+        if self._may_lose_machines(release):
+            exchanges = self._rescues.count(release, exchanges, seconds, after=after)
         look = Look(
             seconds=seconds,
             hour=mark // _HOUR,
@@ -151,12 +160,17 @@ class LiveEvidence:
             losses=LossPairs.of(graded),
             own=self._own.measure(release.policy.metrics, pairs.rows),
         )
-        return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
+        return look, after
 
     def _turn_to(self, release: Release) -> None:
         if self._release != release.id:
             self._release, self._shape, self._misshapen = release.id, None, 0
             self._lives, self._recent = ReadinessTimer(self._steady), _Recent(self._source, self._steady)
+            self._rescues = RescuedRequests(self._steady)
+
+    def _may_lose_machines(self, release: Release) -> bool:
+        """Whether a server may be gone with its machine, of which the controller's is none, and supervisors report."""
+        return self._has_machines and not is_external(release)
 
     def _ready(self, release: Release) -> dict[str, bool]:
         """By arm, whether the gateway finds a server of it ready; empty while the gateway does not answer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
@@ -50,12 +50,11 @@ def emit_rollback(project: Project, model: str, rollback: Rollback) -> None:
         version=rollback.version,
         reason=rollback.reason,
         at=rollback.at,
+        rollback=rollback.id,
     )
     try:
         with project.journal().transaction(actor=Actor(rollback.by, rollback.reason)) as transaction:
-            transaction.put(
-                RETURNED, f"{model}/{rollback.at.isoformat()}/{rollback.version}", _plain(rollback), expect=0
-            )
+            transaction.put(RETURNED, f"{model}/{rollback.id}", _plain(rollback), expect=0)
             transaction.emit(fact)
     except LeaseHeldError:  # delivered before, and killed before that was recorded
         return
@@ -96,7 +95,7 @@ def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
 
 
 def _with(returns: tuple[Rollback, ...], rollback: Rollback) -> tuple[Rollback, ...]:
-    others = tuple(other for other in returns if (other.at, other.version) != (rollback.at, rollback.version))
+    others = tuple(other for other in returns if other.id != rollback.id)
     return (*others, rollback) if rollback.pending else others
 
 
@@ -120,17 +119,26 @@ def recorded_rollbacks(journal: Journal, model: str) -> list[Rollback]:
     return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
-def list_rollbacks(project: Project, model: str) -> list[Rollback]:
+def list_rollbacks(project: Project, model: str, report: Callable[[str], None] | None = None) -> list[Rollback]:
     """All rollbacks of a model, the oldest first: those in the journal and those that are not delivered yet.
 
+    Where the desired state cannot be read, `report` gets a sentence, and the list is of the journal alone.
+
     Raises:
-        CumulantError: the journal cannot be reached, or the desired state is damaged.
+        CumulantError: the journal cannot be reached, or the desired state cannot be read and there is no `report`.
     """
-    rollbacks = recorded_rollbacks(project.journal(), model)
-    desired = deployment_of(project).read(project.name)
-    if model == project.name == desired.model:
-        rollbacks += [rollback for rollback in desired.rollbacks if EVENT in rollback.pending]
-    return sorted(rollbacks, key=lambda rollback: rollback.at)
+    # First what is not delivered: what is delivered meanwhile is in the journal then.
+    undelivered: Sequence[Rollback] = ()
+    if model == project.name:
+        try:
+            undelivered = undelivered_rollbacks(project)
+        except CumulantError as error:
+            if report is None:
+                raise
+            report(f"rollbacks that the journal has not received yet are not shown: {error.message}")
+    known = {rollback.id: rollback for rollback in undelivered if EVENT in rollback.pending}
+    known |= {rollback.id: rollback for rollback in recorded_rollbacks(project.journal(), model)}
+    return sorted(known.values(), key=lambda rollback: rollback.at)
 
 
 def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:

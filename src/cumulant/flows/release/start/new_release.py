@@ -26,7 +26,7 @@ from cumulant.release.state import Release
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cumulant.core.traffic import Arm
+    from cumulant.core.traffic import Arm, Routes
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.release.paired.paired_records import PairedEvaluation
@@ -43,14 +43,17 @@ def begin_release(
     evaluation: PairedEvaluation | None,
     at: datetime,
     principal: Principal,
+    routed: str = "",
 ) -> Release:
     """Write the row of a pending release, champion and candidate being `arms`; one that is under way is superseded.
+    `routed`: the champion of the routes, as it was before the champion of the release was read.
 
     Raises:
         CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row,
-            or began a release of this candidate meanwhile.
+            began a release of this candidate, or changed the champion meanwhile.
     """
     present, last = traffic_of(project).in_force(model), store.read(project.journal(), model)
+    _check_champion(model, arms[0].version, present, routed)
     release = Release(
         id=f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
         model=model,
@@ -61,7 +64,7 @@ def begin_release(
         looks_by_metric=evidence_blocks.looks_by_metric(project, policy, arms[0].version),
         author=author,
         begun=at,
-        revision=max(present.revision if present else 0, last[0].revision if last else 0),
+        revision=max(_revision_above(present, arms[0].version), last[0].revision if last else 0),
         limits=present.limits if present else Limits(),
     )
     release = _with_history(project, with_evaluation(release, evaluation))
@@ -71,6 +74,7 @@ def begin_release(
         before = None if row is None else msgspec.convert(row.value, Release)
         check_not_under_way(before, arms[1].version)
         if before is not None:
+            check_wound_up(before)
             ended = end_release(before, "superseded", f"version {arms[1].version} came", at=at)
             if not before.over:
                 version = store.write(transaction, before, ended, expect=version)
@@ -97,6 +101,57 @@ def check_not_under_way(present: Release | None, version: str) -> None:
         subject=present.id,
         hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
     )
+
+
+def check_wound_up(old: Release) -> None:
+    """Check that the last release is not one whose candidate is about to be the champion.
+
+    Raises:
+        LeaseHeldError: its alias, and maybe its routes, must still move; that would be lost with the row.
+    """
+    if old.status == "promoted" and "://" not in old.candidate.version and "alias" not in old.settled:
+        raise LeaseHeldError(
+            f"the release {old.id} promoted version {old.candidate.version}, and the registry does not say so yet",
+            subject=old.id,
+            hint="the controller does it as soon as the registry answers: `cumulant ps` shows whether it runs",
+        )
+
+
+def routed_version(project: Project, model: str) -> str:
+    """The version that the gateway takes for the champion; empty where there are no routes."""
+    routes = traffic_of(project).in_force(model)
+    return "" if routes is None else routes.champion.version
+
+
+def _check_champion(model: str, champion: str, present: Routes | None, routed: str) -> None:
+    """Refuse a champion that another version has taken the place of, as by a rollback while the release was prepared.
+
+    Routes to external servers say nothing of the champion among the project's versions, nor the other way round: there
+    only a change is refused. A change after `present` was read is seen by the controller, since its revision is higher.
+    """
+    now = champion if present is None else present.champion.version
+    if now == champion or (now == routed and ("://" in now or "://" in champion)):
+        return
+    raise champion_changed_error(model, champion, now)
+
+
+def champion_changed_error(model: str, champion: str, now: str | None) -> LeaseHeldError:
+    """`now`: the champion's version; None where there is no champion any more."""
+    present = "there is no champion now" if now is None else f"version {now} is the champion now, as after a rollback"
+    return LeaseHeldError(
+        f"the release of {model} was prepared against version {champion}, and {present}",
+        subject=f"{model}/{champion}",
+        hint="run `cumulant up` first" if now is None else f"start it again to compare with version {now}",
+    )
+
+
+def _revision_above(present: Routes | None, champion: str) -> int:
+    """The revision of a pending release: that of the routes, or one more where they have another champion, so that
+    routes of another champion which have this revision are newer.
+    """
+    if present is None:
+        return 0
+    return present.revision + (present.champion.version != champion)
 
 
 def _keep_superseded_server(project: Project, superseded: Release, *, until: datetime) -> None:

@@ -13,7 +13,6 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
-    LeaseHeldError,
     NotFoundError,
     RefusedError,
     RetryableError,
@@ -33,7 +32,13 @@ from cumulant.flows.release.controller.http_probe import find_certificate_fault,
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
-from cumulant.flows.release.start.new_release import begin_release, check_not_under_way
+from cumulant.flows.release.start.new_release import (
+    begin_release,
+    champion_changed_error,
+    check_not_under_way,
+    check_wound_up,
+    routed_version,
+)
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
@@ -92,18 +97,19 @@ def start_release(
             past the candidate is worse, or differs more than was declared.
         UsageError: the section `release` cannot be followed, or `model` is named without `outside`.
         EngineUnavailableError: a server does not answer in time.
-        LeaseHeldError: the version is on its way already, another process changed the release meanwhile, servers are
-            being replaced, or the last release is not wound up yet.
+        LeaseHeldError: the version is on its way already, another process changed the release or the champion
+            meanwhile, servers are being replaced, or the last release is not wound up yet.
     """
     name = _compared_model(project, model, outside)
     check_gateway(project)
+    routed = routed_version(project, name)
     notes: list[str] = []
     policy = project.policies.release
     check_policy(project, policy)
     policy = _with_approval(policy) if approval else policy
     stored = store.read(project.journal(), name)
     if stored is not None:
-        _check_wound_up(stored[0])
+        check_wound_up(stored[0])
     clock = clock or SystemClock()
     if outside is not None:
         compared: _Comparison | str = _compare_servers(project, outside, policy, stored, notes)
@@ -136,6 +142,7 @@ def start_release(
             arms=compared.arms,
             author=compared.author,
             evaluation=compared.evaluation,
+            routed=routed,
         )
         notes += evidence_blocks.longer_block_notes(release.looks_by_metric, compared.policy)
     except BaseException:
@@ -206,7 +213,7 @@ def _compare_versions(
     )
     if not under_way:
         renew_servers(project, champion, principal=principal, report=notes.append, progress=progress)
-    arms = _arms(project, version, principal, progress, clock.now())
+    arms = _arms(project, champion, version, principal=principal, progress=progress, at=clock.now())
     return _Comparison(policy, arms, find_author(project, version), evaluation)
 
 
@@ -260,10 +267,9 @@ def _queue_candidate(
 
 
 def _arms(
-    project: Project, version: ModelVersion, principal: Principal, progress: Progress, at: datetime
+    project: Project, champion: str, version: ModelVersion, *, principal: Principal, progress: Progress, at: datetime
 ) -> tuple[Arm, Arm]:
     claim_folder(project, progress)
-    champion = _champion(project)
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     until = at + project.policies.release.keep_warm
@@ -274,12 +280,14 @@ def _arms(
 
 
 def _with_arms(desired: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
+    if desired.champion != champion:
+        raise champion_changed_error(desired.model, champion, desired.champion)
     versions = (
         desired.versions
         if desired.candidate in (None, candidate)
         else with_warm_version(desired, str(desired.candidate), until)
     )
-    return msgspec.structs.replace(desired, champion=champion, candidate=candidate, versions=versions)
+    return msgspec.structs.replace(desired, candidate=candidate, versions=versions)
 
 
 def _champion(project: Project) -> str:
@@ -334,16 +342,6 @@ def _await_ready(
             hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
         )
     return compared._replace(arms=(champion, candidate))
-
-
-def _check_wound_up(old: Release) -> None:
-    """An alias that must still move would be lost with the row."""
-    if old.status == "promoted" and "://" not in old.candidate.version and "alias" not in old.settled:
-        raise LeaseHeldError(
-            f"the release {old.id} promoted version {old.candidate.version}, and the registry does not say so yet",
-            subject=old.id,
-            hint="the controller does it as soon as the registry answers: `cumulant ps` shows whether it runs",
-        )
 
 
 def start_waiting_release(

@@ -1,0 +1,269 @@
+"""Sources for readers: what each snapshot took in and refused, changes of columns, and quarantine by rule and day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import not_found
+from cumulant.core.structs import struct_from
+from cumulant.data.events import SchemaChanged, SnapshotAccepted, SnapshotRefused
+from cumulant.data.row_columns import FILE, ROW, RULE
+from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
+from cumulant.flows.ledger.actions import verb
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.events import Event
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: snapshots and changes of a source that are shown, and days and rules of a quarantine
+_SNAPSHOTS, _DAYS, _RULES = 60, 60, 30
+_DAY = r"^(\d{4}-\d\d-\d\d)"
+_AT = "\0day"
+
+
+class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot as it was accepted or refused (`breaches`: why)."""
+
+    source: str
+    snapshot: str
+    at: datetime
+    rows_in: int
+    rows_passed: int
+    rows_quarantined: int
+    rows_dropped: int
+    accepted: bool
+    breaches: tuple[str, ...] = ()
+
+
+class ColumnChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference of a column against the snapshot before."""
+
+    at: datetime
+    snapshot: str
+    change: str
+    column: str
+    before: str | None
+    to: str | None
+    refused: bool
+
+
+class DeclaredSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared source with its snapshot in force, None where nothing was accepted yet.
+
+    `broken`: rules that the source as a whole breaks, and warnings; `refused`: a newer snapshot that was refused.
+    """
+
+    name: str
+    path: str
+    snapshot: SnapshotLine | None
+    broken: int
+    refused: SnapshotLine | None
+
+
+class SourceDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A source: its snapshot in force and the refused one whole, and its history, the newest first."""
+
+    name: str
+    newest: Snapshot | None
+    refused: Snapshot | None
+    history: tuple[SnapshotLine, ...]
+    changes: tuple[ColumnChange, ...]
+
+
+class QuarantineCell(msgspec.Struct, frozen=True):
+    """Refused rows of one rule on one day; without a day where the row has no readable time."""
+
+    rule: str
+    day: str
+    rows: int
+
+
+class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A refused row: its place, its values as text (personal ones hashed), and the columns that the rule is about."""
+
+    rule: str
+    file: str
+    row: int | None
+    values: dict[str, str | None]
+    bad: tuple[str, ...]
+
+
+class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
+    """Refused rows of the refused snapshot, where there is one, else of the one in force.
+
+    `total`: of all refused rows; `matching`: those of the chosen rule and day. A row that breaks several rules counts
+    under the first one.
+    """
+
+    source: str
+    snapshot: str
+    of_refused: bool
+    total: int
+    matching: int
+    cells: tuple[QuarantineCell, ...]
+    rules: tuple[str, ...]
+    days: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[QuarantinedRow, ...]
+    after: int | None
+
+
+@verb("data.show")
+def list_sources(project: Project, *, principal: Principal) -> list[DeclaredSource]:
+    """The declared sources in their order, with the newest figures."""
+    history: dict[str, list[SnapshotLine]] = {}
+    for line in _history(project):
+        history.setdefault(line.source, []).append(line)
+    return [_source_line(project, name, history.get(name, [])) for name in project.policies.sources]
+
+
+@verb("data.show")
+def show_source(project: Project, name: str, *, principal: Principal) -> SourceDetail:
+    """A source with its snapshots and the changes of its columns. Raises NotFoundError."""
+    _check_name(project, name)
+    changes = (
+        _change(event) for event in project.journal().events(kinds=[SchemaChanged.kind]) if event.data["source"] == name
+    )
+    lines = [line for line in _history(project) if line.source == name]
+    return SourceDetail(
+        name=name,
+        newest=newest_snapshot(project, name),
+        refused=refused_snapshot(project, name),
+        history=tuple(reversed(lines[-_SNAPSHOTS:])),
+        changes=tuple(reversed([*changes][-_SNAPSHOTS:])),
+    )
+
+
+@verb("data.quarantine", personal=True)
+def quarantine_view(
+    project: Project,
+    name: str,
+    *,
+    principal: Principal,
+    rule: str = "",
+    day: str = "",
+    after: int = 0,
+    limit: int = 50,
+) -> QuarantineView | None:
+    """Refused rows of a source by rule and day, and a page of those of a chosen rule and day; None without a snapshot.
+
+    Personal values are keyed hashes. Raises NotFoundError.
+    """
+    _check_name(project, name)
+    refused = refused_snapshot(project, name)
+    snapshot = refused or newest_snapshot(project, name)
+    if snapshot is None:
+        return None
+    page = slice(after, after + limit)
+    return _quarantine(project, snapshot, of_refused=refused is not None, chosen=(rule, day), page=page)
+
+
+def _quarantine(
+    project: Project, snapshot: Snapshot, *, of_refused: bool, chosen: tuple[str, str], page: slice
+) -> QuarantineView:
+    import polars as pl
+
+    from cumulant.data.views import read_quarantine
+
+    rows = read_quarantine(snapshot, project.tables(), project.salt())
+    rows = rows.with_columns(_days(rows, snapshot.event_time).alias(_AT))
+    cells = [QuarantineCell(*cell) for cell in rows.group_by(RULE, _AT).len().sort(RULE, _AT).rows()]
+    rule, day = chosen
+    if rule:
+        rows = rows.filter(pl.col(RULE) == rule)
+    if day:
+        rows = rows.filter(pl.col(_AT) == day)
+    shown = rows[page]
+    names = tuple(column for column in rows.columns if not column.startswith("__") and column != _AT)
+    marks = _bad_columns(snapshot)
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.rule] = counts.get(cell.rule, 0) + cell.rows
+    return QuarantineView(
+        source=snapshot.source,
+        snapshot=snapshot.id,
+        of_refused=of_refused,
+        total=sum(cell.rows for cell in cells),
+        matching=rows.height,
+        cells=tuple(cells),
+        rules=tuple(sorted(counts, key=lambda rule: (-counts[rule], rule))[:_RULES]),
+        days=tuple(sorted({cell.day for cell in cells if cell.day})[-_DAYS:]),
+        columns=names,
+        rows=tuple(_quarantined(row, names, marks) for row in shown.iter_rows(named=True)),
+        after=page.stop if page.stop < rows.height else None,
+    )
+
+
+def _days(rows: pl.DataFrame, event_time: str | None) -> pl.Series:
+    """The day of each row as text, empty where it has no readable time."""
+    import polars as pl
+
+    if event_time is None or event_time not in rows.columns:
+        return pl.Series([""] * rows.height, dtype=pl.String)
+    column = rows[event_time]
+    texts = column.dt.to_string("%Y-%m-%d") if column.dtype.is_temporal() else column.cast(pl.String).str.extract(_DAY)
+    return texts.fill_null("")
+
+
+def _bad_columns(snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:
+    """The columns that each rule is about."""
+    named = {check.rule: (check.column,) for check in snapshot.checks if check.column is not None}
+    return {check.rule: snapshot.key for check in snapshot.checks if check.column is None} | named
+
+
+def _quarantined(row: Mapping[str, Any], names: Sequence[str], marks: Mapping[str, tuple[str, ...]]) -> QuarantinedRow:
+    rule = str(row[RULE])
+    bad = marks.get(rule) or (rule.partition(":")[0],)
+    return QuarantinedRow(
+        rule=rule,
+        file=str(row[FILE]),
+        row=row[ROW],
+        values={name: None if row[name] is None else str(row[name]) for name in names},
+        bad=tuple(name for name in bad if name in names),
+    )
+
+
+def _check_name(project: Project, name: str) -> None:
+    if name not in project.policies.sources:
+        raise not_found("source", name, project.policies.sources)
+
+
+def _source_line(project: Project, name: str, history: Sequence[SnapshotLine]) -> DeclaredSource:
+    from cumulant.data.checks.verdict import warnings_of
+
+    newest = newest_snapshot(project, name)
+    accepted = next((line for line in reversed(history) if newest is not None and line.snapshot == newest.id), None)
+    last = history[-1] if history else None
+    return DeclaredSource(
+        name=name,
+        path=project.policies.source(name).spec.path or "",
+        snapshot=accepted if accepted is not None or newest is None else _line_of(newest),
+        broken=0 if newest is None else len(warnings_of(newest)),
+        refused=last if last is not None and not last.accepted else None,
+    )
+
+
+def _line_of(snapshot: Snapshot) -> SnapshotLine:
+    return struct_from(SnapshotLine, snapshot, snapshot=snapshot.id, at=snapshot.accepted, accepted=True, breaches=())
+
+
+def _history(project: Project) -> Iterator[SnapshotLine]:
+    """All snapshots that were accepted or refused, in order."""
+    for event in project.journal().events(kinds=[SnapshotAccepted.kind, SnapshotRefused.kind]):
+        yield msgspec.convert(
+            {**event.data, "at": event.time, "accepted": event.kind == SnapshotAccepted.kind},
+            SnapshotLine,
+            strict=False,
+        )
+
+
+def _change(event: Event) -> ColumnChange:
+    return msgspec.convert({**event.data, "at": event.time}, ColumnChange, strict=False)

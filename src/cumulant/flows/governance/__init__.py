@@ -1,0 +1,1 @@
+"""Checkpoints of a project's event chain, and its events in formats of others."""

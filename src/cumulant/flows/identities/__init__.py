@@ -1,0 +1,1 @@
+"""Who calls the API and the console: API tokens, sessions, one-time links."""

@@ -1,0 +1,68 @@
+"""Where Prometheus reaches the processes of a stack, in files that it watches: versions and ports come and go."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.system.atomic_files import replace_file
+from cumulant.flows.observe.programs import FOLDER
+from cumulant.flows.release.controller.metrics_server import FILE as CONTROLLER_FILE
+from cumulant.flows.stack.desired_state import FOLDER as STACK
+from cumulant.flows.stack.status import Status
+
+if TYPE_CHECKING:
+    from cumulant.ports.traffic import Gateway
+    from cumulant.project.project import Project
+
+
+class TargetGroup(msgspec.Struct, frozen=True):
+    """Addresses that are scraped, with labels of their series."""
+
+    targets: tuple[str, ...]
+    labels: dict[str, str]
+
+
+class ScrapeTargets:
+    """Writes the targets by the supervisor's status, each file only where it changes."""
+
+    def __init__(self, project: Project) -> None:
+        self._folder = project.state / FOLDER
+        self._controller = project.state / STACK / CONTROLLER_FILE
+        self._gateway: Gateway = project.gateway()
+        self._labels = {"project": project.name, "environment": project.environment}
+        self._written: dict[str, bytes] = {}
+
+    def __call__(self, status: Status) -> None:
+        servers = [child for child in status.children if child.kind == "server" and child.url]
+        groups = {
+            "servers": [self._group(child.url or "", process=child.name) for child in servers],
+            "gateway": [self._group(url) for url in self._gateway_urls()],
+            "controller": [self._group(url) for url in _controller_urls(self._controller)],
+        }
+        for kind, targets in groups.items():
+            content = msgspec.json.encode(targets)
+            if self._written.get(kind) != content:
+                with suppress(OSError):  # a full disk: the next time
+                    replace_file(self._folder / f"{kind}.json", content, durable=False)
+                    self._written[kind] = content
+
+    def _group(self, url: str, **labels: str) -> TargetGroup:
+        return TargetGroup((urlsplit(url).netloc,), {**self._labels, **labels})
+
+    def _gateway_urls(self) -> list[str]:
+        with suppress(CumulantError):
+            address = self._gateway.address()
+            return [] if address is None else [address.admin]
+        return []
+
+
+def _controller_urls(path: Path) -> list[str]:
+    with suppress(OSError, msgspec.DecodeError, KeyError):
+        return [str(msgspec.json.decode(path.read_bytes(), type=dict[str, str | int])["url"])]
+    return []

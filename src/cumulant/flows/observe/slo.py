@@ -1,0 +1,97 @@
+"""The state of a project's service level objectives, from the log of its gateways, and their rules."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import UsageError
+from cumulant.core.units import from_micros
+from cumulant.flows.ledger.actions import verb
+from cumulant.flows.observe.slo_rules import Source, rules_text, service_name
+from cumulant.flows.traffic.clients import exchanges_of
+from cumulant.monitoring.objectives import Objective, ObjectiveState, RequestMinutes, objective_state
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: exchanges that are read at once
+_BATCH = 50_000
+_MATCHER = r"""\s*[A-Za-z_][A-Za-z0-9_]*\s*(?:=~|!~|!=|=)\s*(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')\s*"""
+#: label matchers of Prometheus, between the braces of a selector
+_MATCHERS = re.compile(f"{_MATCHER}(?:,{_MATCHER})*")
+
+
+class SloView(msgspec.Struct, frozen=True, kw_only=True):
+    """The objectives of a model at a moment."""
+
+    model: str
+    at: datetime
+    objectives: list[ObjectiveState]
+
+
+@verb("stack.show")
+def show_objectives(project: Project, *, principal: Principal, clock: Clock | None = None) -> SloView:
+    """The state of each objective: budget and burn rates.
+
+    Raises:
+        UsageError: the project declares none.
+        StorageError, EngineUnavailableError: the gateways' log cannot be read.
+    """
+    declared, now = declared_objectives(project), (clock or SystemClock()).now()
+    within = next((objective.within for objective in declared if objective.within is not None), None)
+    minutes = RequestMinutes(project.name, within=within)
+    source, cursor = exchanges_of(project), ""
+    while True:
+        exchanges, cursor = source.exchanges(cursor, limit=_BATCH)
+        minutes.add(exchanges)
+        if len(exchanges) < _BATCH:
+            break
+    first = min(minutes.minutes, default=None)
+    since = None if first is None else from_micros(first * 60_000_000)
+    states = [
+        objective_state(
+            objective, minutes, now, since=since if since is None or since > now - objective.window else None
+        )
+        for objective in declared
+    ]
+    return SloView(model=project.name, at=now, objectives=states)
+
+
+@verb("stack.show")
+def objective_rules(project: Project, *, principal: Principal, source: Source = "gateway", selector: str = "") -> str:
+    """The rule file of the objectives.
+
+    Raises:
+        UsageError: the project declares none, or `selector` is no list of label matchers.
+    """
+    if selector and not _MATCHERS.fullmatch(selector):
+        raise UsageError(
+            f"{selector} is no list of label matchers",
+            subject="selector",
+            hint='write NAME="VALUE" or NAME=~"PATTERN", with commas between: environment="prod",region=~"eu-.*"',
+        )
+    return rules_text(
+        service_name(project.name, project.environment),
+        project.name,
+        declared_objectives(project),
+        source=source,
+        selector=selector,
+    )
+
+
+def declared_objectives(project: Project) -> tuple[Objective, ...]:
+    """Raises UsageError where there are none."""
+    declared = project.policies.objectives
+    if not declared:
+        raise UsageError(
+            "the project declares no objectives",
+            subject=str(project.file.path),
+            hint="add `serving: {slo: {objective: 99.9%}}` to cumulant.yaml",
+        )
+    return declared

@@ -1,0 +1,231 @@
+"""The overview of a project: what is wrong, since when, what was changed before it, and its figures."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.flows.data.validate import NEWEST, REFUSED
+from cumulant.flows.ledger.actions import verb
+from cumulant.flows.monitoring.drift.drift_history import COMPARED
+from cumulant.flows.monitoring.state import read_request, read_state
+from cumulant.flows.overview.changes import Change, last_before, recent_changes, waiting_candidate
+from cumulant.flows.overview.figures import (
+    DriftFigure,
+    QualityFigure,
+    TrafficFigure,
+    drift_figure,
+    quality_figure,
+    traffic_figures,
+)
+from cumulant.flows.overview.problems import (
+    LEVELS,
+    Level,
+    ModelProblem,
+    NextStep,
+    alert_problems,
+    release_problems,
+    retraining_problems,
+    stack_problems,
+    step_of_calm,
+    with_rollback,
+    worst_first,
+    worst_level,
+)
+from cumulant.flows.overview.served_version import aliased_version, desired_champion, released_version
+from cumulant.flows.release import store
+from cumulant.flows.stack.lock import own_status
+from cumulant.flows.stack.status import Status, without_ended_processes
+from cumulant.review.queue import OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Journal
+    from cumulant.project.project import Project
+    from cumulant.release.state import Release
+
+
+class Freshness(msgspec.Struct, frozen=True, kw_only=True):
+    """When each source was read last, and up to when predictions were evaluated."""
+
+    sources: dict[str, datetime]
+    refused: tuple[str, ...]
+    evaluated_until: datetime | None
+
+
+class ReleaseProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest release in short. `weight`: percent of the keys that the candidate gets."""
+
+    id: str
+    status: str
+    candidate: str
+    step: str
+    weight: float
+
+
+class ProjectOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """How a project's model does. `sentence` is of the worst of `problems`; `before`: the last change before that.
+    `next`: what to do about it, or what comes next where nothing is wrong.
+
+    `serving`: whether the stack's gateway answers; None: no stack runs on this machine.
+    """
+
+    project: str
+    environment: str
+    owner: str
+    champion: str | None
+    level: Level
+    sentence: str
+    since: datetime | None
+    before: Change | None
+    next: NextStep | None
+    problems: tuple[ModelProblem, ...]
+    quality: QualityFigure | None = None
+    drift: DriftFigure | None = None
+    traffic: dict[str, TrafficFigure] = {}
+    release: ReleaseProgress | None = None
+    freshness: Freshness | None = None
+    alerts: int = 0
+    cases: int = 0
+    serving: bool | None = None
+    url: str | None = None
+    at: datetime
+
+
+@verb("project.overview")
+def project_overview(project: Project, *, principal: Principal, clock: Clock | None = None) -> ProjectOverview:
+    """The overview of the project's own model, from few rows of the journal.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    now = (clock or SystemClock()).now()
+    journal, name = project.journal(), project.name
+    state, request = read_state(journal, name)[0], read_request(journal, name)[0]
+    alerts, _ = read_alerts(journal)
+    stored = store.read(journal, name)
+    release = None if stored is None else stored[0]
+    status, fault = _stack(project)
+    desired, damage = _desired(project)
+    problems = worst_first(
+        [
+            *stack_problems(status),
+            *fault,
+            *damage,
+            *alert_problems(alerts, now),
+            *release_problems(release, now),
+            *retraining_problems(request),
+        ]
+    )
+    freshness = _freshness(journal, None if state is None else state.until)
+    champion = desired or (None if release is None else released_version(project, release))
+    changes = recent_changes(journal) if problems or champion is None else []
+    champion = champion or aliased_version(changes) or (None if state is None else state.version)
+    worst, before = problems[0] if problems else None, None
+    if worst is not None:
+        before = last_before(changes, worst.since, worst.noticed)
+        worst = with_rollback(worst, promoted=before is not None and before.promotion, model=name)
+        problems[0] = worst
+    drift = journal.get(COMPARED, name)
+    return ProjectOverview(
+        project=name,
+        environment=project.environment,
+        owner=project.policies.model.owner or "",
+        champion=champion,
+        level=worst_level(problems, evaluated=state is not None),
+        sentence=worst.sentence if worst else _calm_sentence(evaluated=state is not None),
+        since=None if worst is None else worst.since,
+        before=before,
+        next=step_of_calm(champion, waiting_candidate(journal, name)) if worst is None else worst.next,
+        problems=tuple(problems),
+        quality=quality_figure(state),
+        drift=drift_figure(None if drift is None else drift.value),
+        traffic=traffic_figures(release),
+        release=None if release is None else _progress(release),
+        freshness=freshness,
+        alerts=len(alerts.firing),
+        cases=len(journal.rows(OPEN, f"{name}/")),
+        serving=None if status is None else status.running and status.url is not None,
+        url=None if status is None else status.url,
+        at=now,
+    )
+
+
+def unavailable_overview(project: Project, error: CumulantError, at: datetime) -> ProjectOverview:
+    """The overview of a project whose journal does not answer."""
+    problem = ModelProblem(
+        level="critical",
+        what="journal",
+        subject=project.name,
+        sentence=error.message,
+        noticed=at,
+        next=NextStep(label=error.hint or "check its stores", target="stack", command="cumulant doctor"),
+    )
+    return ProjectOverview(
+        project=project.name,
+        environment=project.environment,
+        owner=project.policies.model.owner or "",
+        champion=None,
+        level="critical",
+        sentence=problem.sentence,
+        since=None,
+        before=None,
+        next=problem.next,
+        problems=(problem,),
+        at=at,
+    )
+
+
+def worst_project_first(overviews: Iterable[ProjectOverview]) -> list[ProjectOverview]:
+    """By level, then by the number of alerts, then by name."""
+    return sorted(overviews, key=lambda each: (LEVELS.index(each.level), -each.alerts, each.project))
+
+
+def _stack(project: Project) -> tuple[Status | None, list[ModelProblem]]:
+    """The processes on this machine; a damaged status is a problem, and hides nothing else."""
+    try:
+        status = own_status(project.state)
+    except CumulantError as error:
+        return None, [_damaged("status", error)]
+    return (None if status is None else without_ended_processes(status)), []
+
+
+def _desired(project: Project) -> tuple[str | None, list[ModelProblem]]:
+    try:
+        return desired_champion(project), []
+    except CumulantError as error:
+        return None, [_damaged("desired state", error)]
+
+
+def _damaged(subject: str, error: CumulantError) -> ModelProblem:
+    step = NextStep(label=error.hint or "see the processes", target="stack", command="cumulant up --repair")
+    return ModelProblem(level="warning", what="stack", subject=subject, sentence=error.message, next=step)
+
+
+def _freshness(journal: Journal, until: datetime | None) -> Freshness:
+    return Freshness(
+        sources={row.key: row.updated for row in journal.rows(NEWEST)},
+        refused=tuple(row.key for row in journal.rows(REFUSED)),
+        evaluated_until=until,
+    )
+
+
+def _progress(release: Release) -> ReleaseProgress:
+    return ReleaseProgress(
+        id=release.id,
+        status=release.status,
+        candidate=release.candidate.version,
+        step=release.step.label,
+        weight=release.weight,
+    )
+
+
+def _calm_sentence(*, evaluated: bool) -> str:
+    return "nothing is wrong that was looked for" if evaluated else "nothing was evaluated yet"

@@ -1,0 +1,148 @@
+"""Prometheus beside a stack: what is written for it, and what happens where it is not installed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from ruamel.yaml import YAML
+
+from cumulant.core.errors import MissingPartError
+from cumulant.flows.backup.backup_files import select_files
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.observe.programs import FOLDER, ObservingPrograms, find_programs, observing_processes
+from cumulant.flows.observe.scrape_targets import ScrapeTargets
+from cumulant.flows.stack import lifecycle
+from cumulant.flows.stack.desired_state import DesiredState
+from cumulant.flows.stack.identity import Home
+from cumulant.flows.stack.reconcile import PresentProcess, plan_actions, stop_order
+from cumulant.flows.stack.stack_processes import Stack, wanted_processes
+from cumulant.flows.stack.status import ChildStatus, Status
+from cumulant.project.file.loading import load
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+BOTH = ObservingPrograms("/bin/prometheus", "/bin/alertmanager")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUMULANT_TOKEN", raising=False)
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\nserving: {slo: {}}\n")
+    with load(tmp_path) as found:
+        yield found
+
+
+def status(*children):
+    return Status(
+        model="late",
+        environment="local",
+        supervisor=this_process(),
+        since=NOW,
+        at=NOW,
+        url=None,
+        children=children,
+        home=Home(host="h", folder="f", inode=1, device=None),
+    )
+
+
+def child(name, kind, url):
+    return ChildStatus(
+        name=name, kind=kind, url=url, state="ready", ready=True, restarts=0, not_ready_since=None, since=NOW
+    )
+
+
+def test_what_is_not_installed_is_said_before_anything_starts(project, monkeypatch):
+    monkeypatch.setattr(lifecycle, "find_programs", lambda: find_programs(lambda name: None))
+    with pytest.raises(MissingPartError, match="Prometheus") as caught:
+        lifecycle.up(project, principal=project.principal(), observe=True)
+    assert "apt-get install prometheus" in caught.value.full_text
+    assert find_programs({"prometheus": "/p"}.get) == ObservingPrograms("/p", None)
+    assert find_programs({"prometheus": "/p", "prometheus-alertmanager": "/a"}.get) == ObservingPrograms("/p", "/a")
+
+
+def test_prometheus_takes_its_configuration(project, monkeypatch):
+    monkeypatch.setenv("CUMULANT_TOKEN", "s" * 32)
+    processes = observing_processes(project, BOTH)
+    assert [process.name for process in processes] == ["prometheus", "alertmanager"]
+    folder = project.state / FOLDER
+    assert (folder / "token").read_text() == "s" * 32
+    assert (folder / "token").stat().st_mode & 0o077 == 0
+    document = YAML(typ="safe").load((folder / "prometheus.yml").read_text())
+    assert [job.get("authorization") for job in document["scrape_configs"]] == [
+        {"credentials_file": "token"},
+        None,
+        None,
+    ]
+    [peer] = document["alerting"]["alertmanagers"]
+    assert f"http://{peer['static_configs'][0]['targets'][0]}" == processes[1].url
+    (folder / "alertmanager.yml").write_text("route: {receiver: mine}\nreceivers: [{name: mine}]\n")
+    observing_processes(project, BOTH)
+    assert "mine" in (folder / "alertmanager.yml").read_text(), "a user's file stays"
+    if shutil.which("promtool"):
+        checked = subprocess.run(
+            ["promtool", "check", "config", "prometheus.yml"], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_neither_what_prometheus_stores_nor_the_token_is_in_a_backup(project, monkeypatch):
+    monkeypatch.setenv("CUMULANT_TOKEN", "s" * 32)
+    observing_processes(project, BOTH)
+    selected = select_files(project)
+    paths = [*selected.in_force, *selected.databases, *selected.folders, *selected.project]
+    assert not [path for path in paths if FOLDER in Path(path).parts[-2:]]
+
+
+def test_a_taken_port_is_left_to_who_has_it(project):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 9090))
+            taken.listen()
+        except OSError:
+            pass  # something else has it, which is as good
+        [process] = observing_processes(project, ObservingPrograms("/p", None))
+    assert process.url != "http://127.0.0.1:9090"
+
+
+def test_targets_follow_the_processes(project):
+    observing_processes(project, BOTH)
+    targets = ScrapeTargets(project)
+    file = project.state / FOLDER / "servers.json"
+    assert file.read_bytes() == b"[]"
+    targets(status(child("server-1", "server", "http://127.0.0.1:7001"), child("prometheus", "observer", "http://x:1")))
+    [group] = msgspec.json.decode(file.read_bytes())
+    assert group["targets"] == ["127.0.0.1:7001"]
+    assert group["labels"] == {"project": "late", "environment": "local", "process": "server-1"}
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    targets(status(child("server-1", "server", "http://127.0.0.1:7001")))
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before, "what stays is not written again"
+    (project.state / "stack").mkdir(exist_ok=True)
+    (project.state / "stack" / "controller.json").write_text('{"url":"http://127.0.0.1:7002","pid":1}')
+    targets(status())
+    assert msgspec.json.decode(file.read_bytes()) == []
+    [group] = msgspec.json.decode((project.state / FOLDER / "controller.json").read_bytes())
+    assert group["targets"] == ["127.0.0.1:7002"]
+
+
+def test_observers_are_supervised_and_end_last(project):
+    observers = tuple(observing_processes(project, BOTH))
+    stack = Stack(
+        state=project.state,
+        uses=project.state,
+        model="late",
+        environment="local",
+        gateway=("g",),
+        controller=("c",),
+        further=observers,
+    )
+    wanted = wanted_processes(stack, DesiredState(model="late"), NOW)
+    assert list(wanted) == ["gateway", "controller", "prometheus", "alertmanager"]
+    ended = {name: PresentProcess(command=one.command, alive=name != "prometheus") for name, one in wanted.items()}
+    assert plan_actions(wanted, ended, 1.0) == [("start", "prometheus")]
+    assert stop_order({name: one.kind for name, one in wanted.items()})[-1] == ["prometheus", "alertmanager"]
