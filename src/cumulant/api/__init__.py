@@ -13,6 +13,7 @@ result as `.value`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ from cumulant.api.errors import RowWarning, short_errors
 if TYPE_CHECKING:
     from cumulant.api.project import Project
     from cumulant.api.registering import register
+    from cumulant.api.remote.project import RemoteProject
     from cumulant.core.progress import Progress
 
-__all__ = ["Project", "RowWarning", "new", "new_from_template", "open", "register"]
+__all__ = ["Project", "RowWarning", "connect", "new", "new_from_template", "open", "register"]
 
 
 @short_errors
@@ -47,6 +49,28 @@ def open(  # noqa: A001 - `cumulant.open` is the name that reads well
     from cumulant.project.file.loading import load
 
     return Project(load(directory, environment=env, overrides=overrides or (), via="python"), progress=progress)
+
+
+@short_errors
+def connect(
+    url: str, *, project: str = "", token: str | None = None, progress: Progress | None = None
+) -> RemoteProject:
+    """A project on the server at `url`, which `cumulant api` starts, with the methods of a local one.
+
+    `project` may be left out where the server has one only. `token`: an API token; default: the variable
+    `CUMULANT_API_TOKEN`, else the one that `cumulant login` has saved. `progress` as `open` takes it.
+
+    Raises:
+        EngineUnavailableError: the server does not answer.
+        CredentialsError: it does not know the token.
+        NotFoundError: it has no such project.
+    """
+    from cumulant.api.remote.client import HttpApi
+    from cumulant.api.remote.project import RemoteProject
+    from cumulant.project.identity import api_token
+
+    http = HttpApi(url, token=api_token(url) if token is None else token, project=project)
+    return RemoteProject(http, follow=None if progress is None else lambda _: nullcontext(progress))
 
 
 @short_errors

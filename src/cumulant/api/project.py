@@ -19,7 +19,7 @@ from cumulant.api.progress import notebook_progress
 from cumulant.api.server import Server
 from cumulant.api.stack import ProjectReleases, ProjectStack
 from cumulant.api.subjects import ProjectSubjects
-from cumulant.core.errors import MissingPartError, NotFoundError
+from cumulant.core.errors import MissingPartError
 from cumulant.core.units import moment
 from cumulant.flows.ledger.actions import check
 
@@ -155,16 +155,11 @@ class Project(MethodGroup):
 
     def _snapshot(self, source: str, *, refused: bool = False) -> Snapshot:
         """The newest accepted snapshot; where `refused`, one that was refused since then comes first."""
-        from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
+        from cumulant.flows.data.validate import required_snapshot
 
         action = "data.quarantine" if refused else "data.show"
         check(self.loaded, self._principal, action, personal=True)
-        self.loaded.file.source(source)
-        snapshot = refused_snapshot(self.loaded, source) if refused else None
-        snapshot = snapshot or newest_snapshot(self.loaded, source)
-        if snapshot is None:
-            raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return snapshot
+        return required_snapshot(self.loaded, source, hint="call `.validate()`", refused=refused)
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""

@@ -76,18 +76,24 @@ class ProjectStack(MethodGroup):
         return is_shared(self._loaded)
 
     def up(
-        self, model: str = "", *, http: str = "127.0.0.1:0", roles: Sequence[str] = (), advertise: str = ""
+        self,
+        model: str = "",
+        *,
+        http: str = "127.0.0.1:0",
+        roles: Sequence[str] = (),
+        advertise: str = "",
+        observe: bool = False,
     ) -> RunningStack:
         """Start all processes and return when the gateway answers; as `cumulant up`.
 
         `model` is served first where nothing was served yet; default: the champion, else the newest version. With
         `deploy: hosts://`, `roles` and `advertise` are as `cumulant up` takes them, and the gateway may be another
-        machine's.
+        machine's. With `observe`, Prometheus and Alertmanager run beside them.
 
         Raises:
             LeaseHeldError: the stack runs already.
             UsageError: another version than `model` is served.
-            MissingPartError: no gateway is installed.
+            MissingPartError: no gateway is installed, or Prometheus with `observe`.
             EngineUnavailableError: a process does not answer; all have ended again.
         """
         from cumulant.flows.stack.lifecycle import up
@@ -100,6 +106,7 @@ class ProjectStack(MethodGroup):
                 http=http,
                 roles=roles,
                 advertise=advertise,
+                observe=observe,
                 progress=progress,
             )
         running = RunningStack(stack.process, stack.status.url)

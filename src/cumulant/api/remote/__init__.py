@@ -1,0 +1,1 @@
+"""A project on a server, with the methods of a local one: `cumulant.connect(url)`."""

@@ -1,0 +1,66 @@
+"""The process of a job: `python -m cumulant.server.job_process`, which a server starts.
+
+It reads a `JobRequest` from standard input and writes a `JobMessage` a line to standard output.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, is_interrupt
+from cumulant.project.file.loading import load
+from cumulant.server.handler import encode
+from cumulant.server.jobs import JobMessage, JobRequest
+from cumulant.server.operation import ApiCall
+from cumulant.server.operations import OPERATIONS
+
+
+def main() -> None:
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=JobRequest)
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a library prints is no message
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    def write(message: JobMessage) -> None:
+        output.write(encode(message) + b"\n")
+
+    def report(text: str, share: float | None = None) -> None:
+        write(JobMessage(step=text, share=share))
+
+    write(_run(request, report))
+
+
+def _run(request: JobRequest, report: Any) -> JobMessage:
+    operation = next(each for each in OPERATIONS if each.name == request.operation)
+    with load(Path(request.folder), environment=request.environment, via="http") as project:
+        call = ApiCall(project, request.principal, operation.action, progress=report)
+        arguments = dict(request.arguments)
+        for name in ("query", "body"):
+            if name in arguments:
+                arguments[name] = msgspec.convert(arguments[name], operation.types[name])
+        try:
+            return JobMessage(ended=True, result=msgspec.Raw(encode(operation.run(call, **arguments))))
+        except CumulantError as error:
+            return JobMessage(ended=True, error=error.reworded(project.vault.redact).as_dict())
+        except BaseException as error:  # noqa: BLE001 - the edge of a process
+            if is_interrupt(error):
+                return JobMessage(ended=True, error={"code": "interrupted", "error": "cancelled", "retryable": True})
+            sys.excepthook(type(error), error, error.__traceback__)
+            return JobMessage(
+                ended=True, error={"code": "unexpected", "error": type(error).__name__, "retryable": False}
+            )
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""An operation: one method of one path, the flow behind it, and the types that it takes and returns.
+
+A function becomes one by a decorator, and its signature says the rest:
+
+    @post("/models/{model}/alias", action="model.alias")
+    def set_alias(call: ApiCall, model: str, body: AliasBody) -> ModelVersion: ...
+
+Parameters named in the path are texts; `query` and `body` are structs; the result is anything that msgspec encodes.
+The flow that the function calls checks the action; where it calls none, it calls `call.check()` itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
+
+import msgspec
+
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.ledger.actions import check, find_action, permits
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+    from cumulant.server.jobs import Jobs
+
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+Item = TypeVar("Item")
+Run = Callable[..., object]
+
+_PARAMETER = re.compile(r"{(\w+)}")
+#: most items of a page, and the default
+MOST_ITEMS, DEFAULT_ITEMS = 1_000, 50
+
+
+class ApiCall:
+    """One request for an operation: of which project, by whom. `jobs`: those of the server; none in a job's process."""
+
+    def __init__(
+        self,
+        project: Project,
+        principal: Principal,
+        action: str,
+        *,
+        jobs: Jobs | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.project, self.principal, self.action, self.progress = project, principal, action, progress
+        self.jobs = jobs
+
+    def check(self, *, personal: bool = False) -> None:
+        """Check the operation's action; for what no flow checks. Raises RefusedError."""
+        check(self.project, self.principal, self.action, personal=personal)
+
+    def check_replay(self, operation: Operation, arguments: Mapping[str, Any]) -> None:
+        """Check that the caller may still do what a recorded response is of; a read of rows is an event again.
+
+        Raises:
+            ForbiddenError: the principal may not, or its token is not good for it.
+        """
+        model = arguments.get("model", "")
+        of_model = permits(self.project, self.principal, self.action, model=str(model))
+        check(
+            self.project,
+            self.principal,
+            self.action,
+            model=str(model) if of_model else None,
+            personal=operation.personal,
+        )
+
+
+class ListPage(msgspec.Struct, Generic[Item], frozen=True):
+    """A part of a list; `next` continues it as the query parameter `cursor`: None at the end."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of a list."""
+
+    limit: int = msgspec.field(default=DEFAULT_ITEMS)
+    cursor: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """`path` is relative to that of a project. `long`: it may take minutes, so that it runs as a job. `personal`: its
+    result has rows that may be personal.
+    """
+
+    name: str
+    method: Method
+    path: str
+    action: str
+    run: Run
+    long: bool = False
+    personal: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return self.method != "GET"
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.run) or "").partition("\n\n")[0].replace("\n", " ")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters in the path."""
+        return tuple(_PARAMETER.findall(self.path))
+
+    @cached_property
+    def types(self) -> dict[str, Any]:
+        """The types of `query`, `body` and `return`, where it has them."""
+        hints = get_type_hints(self.run, include_extras=True)
+        return {name: hints[name] for name in ("query", "body", "return") if name in hints}
+
+
+def get(path: str, *, action: str) -> Callable[[Run], Operation]:
+    return _operation("GET", path, action)
+
+
+def post(path: str, *, action: str, long: bool = False, personal: bool = False) -> Callable[[Run], Operation]:
+    return _operation("POST", path, action, long=long, personal=personal)
+
+
+def delete(path: str, *, action: str) -> Callable[[Run], Operation]:
+    return _operation("DELETE", path, action)
+
+
+def _operation(
+    method: Method, path: str, action: str, *, long: bool = False, personal: bool = False
+) -> Callable[[Run], Operation]:
+    """Raises TerminalError: the action is not declared; when the module is imported, so that no server starts."""
+    find_action(action)
+
+    def make(function: Run) -> Operation:
+        area = function.__module__.rpartition(".")[2]
+        name = f"{area}.{function.__name__.rstrip('_')}"
+        return Operation(name=name, method=method, path=path, action=action, run=function, long=long, personal=personal)
+
+    return make

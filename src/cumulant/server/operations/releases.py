@@ -1,0 +1,144 @@
+"""Releases: history, one in detail, and what a person may do to the one under way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from cumulant.flows.release.actions import abort, approve, pause, promote, resume
+from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
+from cumulant.flows.release.release_queries import current_release, find_release, release_history
+from cumulant.flows.release.rollback import RollbackResult, roll_back
+from cumulant.flows.release.start.start import start_release
+from cumulant.flows.release.views import ReleaseVerdict, ReleaseView, verdict, view
+from cumulant.release.state import Release
+from cumulant.server.operation import ApiCall, ListPage, PageQuery, get, post
+from cumulant.server.pages import paginate
+
+#: what a journal takes as a key
+_ModelName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f/]{0,200}$")]
+
+
+class ReleaseOfModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: that of external servers; empty: the project's."""
+
+    model: _ModelName = ""
+
+
+class ReleaseQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: that of external servers; empty: the project's."""
+
+    model: _ModelName = ""
+
+
+@get("/releases", action="release.show")
+def list_(call: ApiCall, query: ReleaseQuery) -> ListPage[ReleaseView]:
+    """List releases, newest first."""
+    releases = release_history(call.project, principal=call.principal, model=query.model)
+    page = paginate(releases, query, lambda release: (release.begun.isoformat(), release.id), newest=True)
+    return ListPage([_view(call, release) for release in page.items], page.next)
+
+
+@get("/releases/{release}", action="release.show")
+def show(call: ApiCall, release: str, query: ReleaseOfModel) -> ReleaseView:
+    """Show a release, by its id or `latest`: its stages, metrics and what it lacks."""
+    return _view(call, _find(call, release, query.model))
+
+
+@get("/releases/{release}/verdict", action="release.show")
+def verdict_(call: ApiCall, release: str, query: ReleaseOfModel) -> ReleaseVerdict:
+    """Show the verdict for automation, such as the web metric of Argo Rollouts: `value` is 1 once it is promoted."""
+    current = _find(call, release, query.model)
+    return verdict(current, recorded_rollbacks(call.project.journal(), current.model))
+
+
+class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: the version, such as `flight-late/3`; empty: the newest candidate. `approval`: it waits for one."""
+
+    model: str = ""
+    approval: bool = False
+
+
+class StartedRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """`waits_for`: the release under way that it waits for, with `release` null."""
+
+    release: ReleaseView | None
+    waits_for: str | None
+    notes: tuple[str, ...]
+
+
+@post("/releases", action="release.start", long=True)
+def start(call: ApiCall, body: StartBody) -> StartedRelease:
+    """Begin to release a version."""
+    started = start_release(
+        call.project, body.model, principal=call.principal, approval=body.approval, progress=call.progress
+    )
+    release = None if started.release is None else _view(call, started.release)
+    return StartedRelease(release=release, waits_for=started.waits_for, notes=started.notes)
+
+
+class ReasonBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`reason`: why, for the events."""
+
+    reason: str
+
+
+class OptionalReasonBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+@post("/releases/current/pause", action="release.steer")
+def pause_(call: ApiCall, body: ReasonBody) -> ReleaseView:
+    """Pause the release under way; its weight stays."""
+    return _view(call, pause(call.project, principal=call.principal, reason=body.reason))
+
+
+@post("/releases/current/resume", action="release.steer")
+def resume_(call: ApiCall, body: OptionalReasonBody) -> ReleaseView:
+    """Resume the paused release."""
+    return _view(call, resume(call.project, principal=call.principal, reason=body.reason))
+
+
+@post("/releases/current/promote", action="release.steer")
+def promote_(call: ApiCall, body: ReasonBody) -> ReleaseView:
+    """Promote the candidate now, without waiting for evidence."""
+    return _view(call, promote(call.project, principal=call.principal, reason=body.reason))
+
+
+@post("/releases/current/abort", action="release.steer")
+def abort_(call: ApiCall, body: ReasonBody) -> ReleaseView:
+    """Abort the release under way: all requests go to the champion."""
+    return _view(call, abort(call.project, principal=call.principal, reason=body.reason))
+
+
+@post("/releases/current/approve", action="release.approve")
+def approve_(call: ApiCall, body: OptionalReasonBody) -> ReleaseView:
+    """Approve the release that waits for it."""
+    return _view(call, approve(call.project, principal=call.principal, reason=body.reason))
+
+
+class RollbackBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`to`: a version; empty: the one before. `reason`: why, for the events."""
+
+    reason: str
+    to: str = ""
+
+
+@post("/rollback", action="release.rollback")
+def roll_back_(call: ApiCall, body: RollbackBody) -> RollbackResult:
+    """Send all requests to a version that was served before."""
+    return roll_back(call.project, call.project.name, principal=call.principal, reason=body.reason, to=body.to)
+
+
+def _find(call: ApiCall, release: str, model: str) -> Release:
+    if release == "latest":
+        return current_release(call.project, principal=call.principal, model=model)
+    return find_release(call.project, release, principal=call.principal, model=model)
+
+
+def _view(call: ApiCall, release: Release) -> ReleaseView:
+    return view(release, recorded_rollbacks(call.project.journal(), release.model))
+
+
+OPERATIONS = (list_, show, verdict_, start, pause_, resume_, promote_, abort_, approve_, roll_back_)

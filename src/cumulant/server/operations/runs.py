@@ -1,0 +1,40 @@
+"""Runs of flows and their steps."""
+
+from __future__ import annotations
+
+from cumulant.flows.ledger.ledger_records import RUN, RunRecord
+from cumulant.flows.ledger.run_views import RunDetail, run_detail, run_page
+from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.server.pages import bad_cursor, check_limit
+
+
+class RunQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`flow`: only runs of that flow, such as `train`; `status`: only those that ended so."""
+
+    flow: str = ""
+    status: str = ""
+
+
+@get("/runs", action="runs.show")
+def list_(call: ApiCall, query: RunQuery) -> ListPage[RunRecord]:
+    """List runs, newest first."""
+    page = run_page(
+        call.project,
+        principal=call.principal,
+        flow=query.flow,
+        status=query.status,
+        after=query.cursor,
+        limit=check_limit(query.limit),
+    )
+    if query.cursor and call.project.journal().get(RUN, query.cursor) is None:
+        raise bad_cursor()
+    return ListPage(list(page.runs), page.after or None)
+
+
+@get("/runs/{run}", action="runs.show")
+def show(call: ApiCall, run: str) -> RunDetail:
+    """Show a run with its steps: by its id, the beginning of it, or `latest`."""
+    return run_detail(call.project, run, principal=call.principal)
+
+
+OPERATIONS = (list_, show)

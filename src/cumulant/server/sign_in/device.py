@@ -1,0 +1,147 @@
+"""The sign-in of a command line: the codes that it gets, the page where its user confirms, and its token."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
+
+from cumulant.core.errors import CumulantError, OverloadedError, RefusedError
+from cumulant.flows.identities.device_logins import (
+    LIFE,
+    DeviceCodes,
+    DeviceLogin,
+    begin_device_login,
+    confirm_device_login,
+    find_device_login,
+    finish_device_login,
+)
+from cumulant.server.sign_in.answers import page, page_of
+from cumulant.server.sign_in.cross_site import FIELD
+from cumulant.server.sign_in.form_answers import FormError, json_response, read_form, token_response
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from cumulant.project.project import Project
+    from cumulant.server.sign_in.identities import Identities
+
+GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+#: seconds between two requests of a command line that waits
+INTERVAL = 2
+_TITLE = "Sign in a command line"
+_PAGE = "/device"
+
+
+class DevicePages:
+    """The endpoints, of one server."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/sign-in/device", self.begin, methods=["POST"]),
+            Route("/v1/sign-in/device/token", self.finish, methods=["POST"]),
+            Route(_PAGE, self.show, methods=["GET"]),
+            Route(_PAGE, self.confirm, methods=["POST"]),
+        ]
+
+    async def begin(self, request: Request) -> Response:
+        """Answer a command line with its codes."""
+        identities = self._identities
+        try:
+            project = identities.project_of(await read_form(request))
+        except FormError as error:
+            return error.response()
+        client = request.client.host if request.client is not None else "an unknown address"
+        try:
+            codes = await run_in_threadpool(begin_device_login, project.journal(), client, identities.clock.now())
+        except OverloadedError:
+            return FormError("temporarily_unavailable", 503).response()
+        return json_response(self._described(request, project, codes))
+
+    async def finish(self, request: Request) -> Response:
+        """Answer a command line that waits: with its token, where its user has confirmed."""
+        identities = self._identities
+        try:
+            form = await read_form(request)
+            project = identities.project_of(form)
+        except FormError as error:
+            return error.response()
+        if form.get("grant_type") != GRANT:
+            return FormError("unsupported_grant_type").response()
+        life, code = identities.policy.limits.longest, form.get("device_code", "")
+        new = await run_in_threadpool(finish_device_login, project.journal(), code, life, identities.clock.now())
+        if isinstance(new, str):
+            return FormError("authorization_pending" if new == "pending" else "expired_token").response()
+        return token_response(new.secret, new.token.expires - new.token.created)
+
+    async def show(self, request: Request) -> Response:
+        """The page that shows who asks, with a button."""
+        code = request.query_params.get("user_code", "")
+        try:
+            project = self._identities.project_of(dict(request.query_params))
+            login = await run_in_threadpool(self._find, project, request, code)
+        except FormError:
+            return page(_TITLE, "This server has no such project.", status=404)
+        except CumulantError as error:
+            return self._fault_page(error)
+        return self._question(request, project, login)
+
+    async def confirm(self, request: Request) -> Response:
+        """Let the command line in."""
+        try:
+            form = await read_form(request)
+            project = self._identities.project_of(form)
+            await run_in_threadpool(self._confirm, project, request, form.get("user_code", ""))
+        except FormError:
+            return page(_TITLE, "This is no form of this page.", status=400)
+        except CumulantError as error:
+            return self._fault_page(error)
+        return page(_TITLE, "The command line is signed in. You can close this page.")
+
+    def _find(self, project: Project, request: Request, code: str) -> DeviceLogin:
+        clock = self._identities.clock
+        return find_device_login(project, code, principal=request.state.principal, clock=clock)
+
+    def _confirm(self, project: Project, request: Request, code: str) -> None:
+        clock = self._identities.clock
+        confirm_device_login(project, code, principal=request.state.principal, clock=clock)
+
+    def _described(self, request: Request, project: Project, codes: DeviceCodes) -> dict[str, object]:
+        place = f"{self._identities.policy.url or str(request.base_url).rstrip('/')}{_PAGE}"
+        query = urlencode({"user_code": codes.user_code, "project": project.name})
+        return {
+            "device_code": codes.device_code,
+            "user_code": codes.user_code,
+            "verification_uri": place,
+            "verification_uri_complete": f"{place}?{query}",
+            "expires_in": int(LIFE.total_seconds()),
+            "interval": INTERVAL,
+        }
+
+    def _question(self, request: Request, project: Project, login: DeviceLogin) -> Response:
+        user = request.state.principal.id
+        texts = (
+            f"A command line at {login.client} asks to act as {user} in the project {project.name}.",
+            f"It shows the code {login.user_code}.",
+            "Confirm only if you started it yourself, just now, and it shows this code.",
+        )
+        fields = {FIELD: request.state.csrf, "user_code": login.user_code, "project": project.name}
+        inputs = "".join(
+            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+        )
+        body = "".join(f"<p>{escape(text)}</p>" for text in texts)
+        return page_of(
+            _TITLE,
+            f'{body}<form method="post" action="{_PAGE}">{inputs}<button class="button main">Confirm</button></form>',
+        )
+
+    def _fault_page(self, error: CumulantError) -> Response:
+        text = self._identities.redacted(error).full_text
+        return page(_TITLE, text, status=403 if isinstance(error, RefusedError) else 404)

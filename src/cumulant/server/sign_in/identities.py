@@ -1,0 +1,128 @@
+"""The callers of a server of one or more projects: by the token of a request, or by the session of its browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.ids import short
+from cumulant.core.network.hosts import Hosts
+from cumulant.flows.identities.last_use import LastUse
+from cumulant.flows.identities.records import principal_of, secret_hash
+from cumulant.flows.identities.sessions import Sessions
+from cumulant.flows.identities.tokens import USE_INTERVAL, USES, find_token, lookup_token
+from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
+from cumulant.server.sign_in.cookies import Cookies
+from cumulant.server.sign_in.form_answers import FormError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from cumulant.core.errors import CumulantError
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+_PROJECT_PATHS = ("/v1/projects/", "/projects/")
+
+
+class CallerIdentity(NamedTuple):
+    """`secret` and `session`, its id, are empty for a token. `project`: whose token it is; empty for a session."""
+
+    principal: Principal
+    secret: str = ""
+    session: str = ""
+    project: str = ""
+
+
+class Identities:
+    """Who may send requests.
+
+    Sessions are of the first project, by whose `sign_in` the server goes; a token is of one project, and good for its
+    paths, and for what `/v1` shows of the server itself.
+
+    Attributes:
+        home: the first project.
+        local: whether the server listens on loopback alone.
+    """
+
+    def __init__(
+        self, projects: Mapping[str, Project], *, local: bool, hosts: tuple[str, ...] = (), clock: Clock | None = None
+    ) -> None:
+        self.projects = projects
+        self.home = next(iter(projects.values()))
+        self.policy = self.home.sign_in
+        self.local = local
+        self.clock = clock or SystemClock()
+        self.cookies = Cookies(self.policy.url)
+        self.sessions = Sessions(self.home.journal(), self.policy.limits)
+        declared = (*hosts, self.policy.url.partition("://")[2]) if self.policy.url else hosts
+        self.hosts = Hosts(declared, local=local or bool(self.policy.url))
+        self._uses = {name: LastUse(USES, USE_INTERVAL) for name in projects}
+
+    @property
+    def has_links(self) -> bool:
+        """Whether users of the machine sign in with one-time links."""
+        return self.local and self.policy.provider is None
+
+    def by_token(self, authorization: str, path: str) -> CallerIdentity | None:
+        """The caller of a header `Authorization: Bearer TOKEN`."""
+        secret = _secret_of(authorization)
+        for name in self._projects_of(path):
+            token = find_token(self.projects[name].journal(), secret, self.clock.now(), self._uses[name])
+            if token is not None:
+                return CallerIdentity(principal_of(token), project=name)
+        return None
+
+    def by_session(self, secret: str) -> CallerIdentity | None:
+        """The caller whose cookie has this secret."""
+        session = self.sessions.find(secret, self.clock.now())
+        if session is None:
+            return None
+        return CallerIdentity(principal_of(session), secret, short(secret_hash(secret)))
+
+    def is_of_other_project(self, authorization: str, path: str) -> bool:
+        """Whether a path is of a project, and the token of a header, which is not good there, of another one."""
+        secret, now = _secret_of(authorization), self.clock.now()
+        return _project_of(path) != "" and any(
+            lookup_token(project.journal(), secret, now) is not None for project in self.projects.values()
+        )
+
+    def record_refusal(self, request: Request, reason: Literal["token", "origin"], principal: str = ANONYMOUS) -> None:
+        """Make a request that is not let in an event of the first project; equal ones are counted."""
+        source = request.client.host if request.client is not None else ""
+        record_refused_request(self.home, reason, principal=principal, source=source)
+
+    def redacted(self, error: CumulantError) -> CumulantError:
+        """The error without secrets of the projects, which the URL of an engine may hold."""
+        for project in self.projects.values():
+            error = error.reworded(project.vault.redact)
+        return error
+
+    def project_of(self, form: Mapping[str, str]) -> Project:
+        """The project that a form names; without a name the first one. Raises FormError."""
+        project = self.projects.get(form.get("project", self.home.name))
+        if project is None:
+            raise FormError("invalid_target")
+        return project
+
+    def _projects_of(self, path: str) -> list[str]:
+        """Whose tokens are good for a path: pages of several projects need a session."""
+        named = _project_of(path)
+        if named:
+            return [named] if named in self.projects else []
+        return list(self.projects) if path.startswith("/v1") or len(self.projects) == 1 else []
+
+
+def _secret_of(authorization: str) -> str:
+    """The token of a header `Authorization: Bearer TOKEN`; empty where it is of another scheme."""
+    scheme, _, secret = authorization.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _project_of(path: str) -> str:
+    """The project that a path names, as routes read it; empty where it names none."""
+    for prefix in _PROJECT_PATHS:
+        if path.startswith(prefix):
+            return path.removeprefix(prefix).partition("/")[0]
+    return ""

@@ -1,0 +1,63 @@
+"""The stream of events: each once and in order, over lost connections, for many listeners."""
+
+import threading
+
+import httpx
+import msgspec
+from test_server_reads import Counted, Noted, emit
+
+from cumulant.core.events import Event
+
+
+def listen(api, count, *, headers=None, **query):
+    """The first `count` events of the stream."""
+    events = []
+    with api.stream("GET", "/events/stream", params=query, headers=headers or {}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                events.append(msgspec.json.decode(line.removeprefix("data: ").encode(), type=Event))
+                if len(events) == count:
+                    break
+    return events
+
+
+def test_a_listener_continues_after_the_last_event_that_it_had(project, api):
+    emit(project, 450)
+    first = listen(api, 300, after=0)
+    emit(project, 50)
+    second = listen(api, 200, headers={"last-event-id": str(first[-1].seq)}, after=0)
+    assert [event.seq for event in first + second] == list(range(1, 501))
+
+
+def test_listeners_are_woken_by_what_happens(project, api):
+    results: dict[int, list[Event]] = {}
+    opened = threading.Barrier(5)
+
+    def run(number):
+        with httpx.Client(base_url=api.base_url, timeout=60) as http:
+            begin = project.journal().head().seq
+            opened.wait(30)
+            results[number] = listen(http, 20, after=begin)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    opened.wait(30)
+    for _ in range(10):
+        emit(project, 2)
+    for thread in threads:
+        thread.join(60)
+    assert {tuple(event.data["number"] for event in events) for events in results.values()} == {(0, 1) * 10}
+
+
+def test_kinds_are_filtered(project, api):
+    emit(project, 3, Noted)
+    emit(project, 2, Counted)
+    assert [event.kind for event in listen(api, 2, after=0, kind="test.counted")] == ["test.counted"] * 2
+
+
+def test_other_numbers_are_refused(api):
+    for value in ("x", "-1", "1" * 30):
+        response = api.get("/events/stream", headers={"last-event-id": value})
+        assert response.status_code == 400

@@ -1,0 +1,124 @@
+"""Long operations: processes of their own, their results, errors and ends."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
+import pytest
+from api_server import serving
+
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.processes import this_process
+from cumulant.server.jobs import KIND, Job, JobEnded, Jobs, write_job
+from cumulant.testing.access import GrantedAccess
+
+
+def wait_until(api, job, *, status):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        current = api.get(f"/jobs/{job}").json()
+        if current["status"] != "running":
+            break
+        time.sleep(0.1)
+    assert current["status"] == status, current
+    return current
+
+
+@pytest.mark.slow
+def test_jobs_succeed_fail_and_are_cancelled(project, api):
+    begun = api.post("/validate", json={})
+    assert begun.status_code == 202
+    assert begun.headers["location"] == f"/v1/projects/churn/jobs/{begun.json()['id']}"
+    failing = api.post("/models/train", json={}).json()
+    cancelled = api.post("/validate", json={"force": True}).json()
+    assert api.post(f"/jobs/{cancelled['id']}/cancel", json={}).status_code == 200
+
+    (source,) = wait_until(api, begun.json()["id"], status="succeeded")["result"]["sources"]
+    assert (source["name"], source["rows_in"]) == ("payments", 3)
+    error = wait_until(api, failing["id"], status="failed")["error"]
+    assert error["code"] == "usage"
+    assert "target" in error["error"]
+    wait_until(api, cancelled["id"], status="cancelled")
+    listed = api.get("/jobs").json()["items"]
+    assert [job["id"] for job in listed] == sorted((job["id"] for job in listed), reverse=True)
+    assert len(listed) == 3
+    again = api.post(f"/jobs/{cancelled['id']}/cancel", json={})
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    events = [event for event in project.journal().events() if event.kind.startswith("api.job_")]
+    assert sorted(event.kind for event in events) == [
+        "api.job_cancelled",
+        *["api.job_ended"] * 3,
+        *["api.job_submitted"] * 3,
+    ]
+
+
+@pytest.mark.slow
+def test_jobs_end_with_their_server(project):
+    jobs = Jobs(most=1)
+    with serving({"churn": project}, jobs=jobs) as url, httpx.Client(base_url=f"{url}/v1/projects/churn") as http:
+        job = http.post("/validate", json={}).json()
+        refused = http.post("/validate", json={})
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+    deadline = time.monotonic() + 30
+    while (ended := msgspec.convert(project.journal().get(KIND, job["id"]).value, Job)).status == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert ended.status == "cancelled"
+
+
+@pytest.fixture
+def record(project):
+    """Writes the row of a job of ada's."""
+
+    def write(**fields):
+        job = Job(
+            id="20260101T000000-000000",
+            operation="data.validate",
+            action="data.validate",
+            principal="user:ada",
+            started=datetime.now(UTC),
+            **fields,
+        )
+        with project.journal().transaction(actor=Actor("test")) as transaction:
+            transaction.put(KIND, job.id, msgspec.to_builtins(job))
+        return f"/jobs/{job.id}"
+
+    return write
+
+
+@pytest.fixture
+def grant(project, monkeypatch):
+    def allow(*grants):
+        access = GrantedAccess(set(grants))
+        monkeypatch.setattr(type(project), "access", lambda self: access)
+
+    return allow
+
+
+def test_a_job_whose_process_is_gone_is_lost(api, record):
+    path = record(status="running", process=msgspec.structs.replace(this_process(), pid=2**22 - 1, born="1"))
+    assert api.get(path).json()["status"] == "lost"
+    assert api.post(f"{path}/cancel", json={}).status_code == 409
+
+
+def test_a_result_is_shown_to_who_may_do_the_operation(api, record, grant):
+    path = record(status="succeeded", result={"rows": 3})
+    grant(("user:ada", "data.validate"), ("user:bob", "runs.show"), ("user:eve", "data.validate"))
+    assert api.get(path).json()["result"] == {"rows": 3}  # ada's own, by a token that is good for it
+    shown = api.get(path, headers={"x-user": "bob"})
+    assert (shown.status_code, shown.json()["result"]) == (200, None)
+    assert api.get("/jobs", headers={"x-user": "bob"}).json()["items"][0]["result"] is None
+    assert api.get(path, headers={"x-user": "eve"}).status_code == 403
+    grant(("user:ada", "alerts.show"))
+    assert api.get(path).status_code == 403
+    assert api.post(f"{path}/cancel", json={}).status_code == 403
+
+
+def test_rows_of_old_jobs_are_removed(project, api, record, monkeypatch):
+    old = api.get(record(status="succeeded")).json()
+    monkeypatch.setattr("cumulant.server.jobs.KEPT", timedelta(seconds=-1))
+    job = Job(**old | {"id": "20260102T000000-000000", "started": datetime.now(UTC)})
+    write_job(project.journal(), job, JobEnded(job=job.id, operation=job.operation, status="failed"))
+    assert [row.key for row in project.journal().rows(KIND)] == [job.id]
