@@ -1,0 +1,1 @@
+"""The pages: each module reads by flows and renders its templates."""

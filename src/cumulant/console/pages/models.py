@@ -1,0 +1,178 @@
+"""Models: the versions, and one of them with its evidence, beside another where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from markupsafe import Markup
+
+from cumulant.console.charts import csv_response
+from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
+from cumulant.console.pages.model_charts import version_charts
+from cumulant.console.security import security_headers
+from cumulant.core.errors import IntegrityError, not_found
+from cumulant.flows.registry.models import list_models, show_model
+from cumulant.flows.reports import report_charts
+from cumulant.flows.reports.content import Interval, MetricReport, ReportData, TrainingReport
+from cumulant.flows.reports.page import gate_text, main_metrics, rank_trial, slice_tables
+from cumulant.flows.reports.version_content import VersionContent, version_content
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from cumulant.ports.registry import ModelVersion
+
+_SHOW = "model.show"
+_LIST, _ONE = "/projects/{project}/models", "/projects/{project}/models/{model}/{version}"
+_PAGE, _HEADLINES, _FEATURES = 50, 4, 40
+
+
+class VersionMetric(NamedTuple):
+    """A metric of a version, of the naive baseline, of the champion on the same rows, and of another version."""
+
+    metric: MetricReport
+    champion: Interval | None
+    other: Interval | None
+    drawing: Markup
+
+
+def models(page: PageRequest) -> Response:
+    listed = list_models(page.project, principal=page.principal)
+    names = list(dict.fromkeys(version.name for version in listed))
+    name = page.query("model") or (page.project.name if page.project.name in names or not names else names[0])
+    if names and name not in names:
+        raise not_found("model", name, names)
+    versions = [version for version in listed if version.name == name]
+    start = next((place + 1 for place, each in enumerate(versions) if each.version == page.query("after")), 0)
+    shown = versions[start : start + _PAGE]
+    more = start + _PAGE < len(versions)
+    return page.page(
+        "models.html.jinja",
+        title=f"Models of {page.project.name}",
+        crumbs=[Crumb(page.project.name, page.href()), Crumb("Models")],
+        live=True,
+        name=name,
+        names=names,
+        total=len(versions),
+        versions=shown,
+        href=lambda version: page.href("models", version.name, version.version),
+        run_href=lambda run: page.href("runs", run),
+        older=page.href("models", model=name, after=shown[-1].version) if more else "",
+        newest=page.href("models", model=name) if start else "",
+        base=page.href("models"),
+    )
+
+
+def version(page: PageRequest) -> Response:
+    uri = f"{page.path('model')}/{page.path('version')}"
+    try:
+        content = version_content(page.project, uri, principal=page.principal)
+    except IntegrityError:
+        return _plain_version(page, uri)
+    other_version = page.query("compare")
+    other = None
+    if other_version and other_version != content.version.version:
+        other = version_content(page.project, f"{content.version.name}/{other_version}", principal=page.principal)
+    report = content.report
+    training = report.training or TrainingReport()
+    charts = version_charts(content, lambda name: _chart_href(page, content.version, name))
+    other_charts = {} if other is None else version_charts(other, lambda name: _chart_href(page, other.version, name))
+    return page.page(
+        "version.html.jinja",
+        title=report.subject,
+        crumbs=_crumbs(page, content.version),
+        content=content,
+        report=report,
+        training=training,
+        other=other,
+        same_rows=other is not None and other.tested is not None and other.tested == content.tested,
+        others=[each for each in _versions(page, content.version.name) if each.version != content.version.version],
+        gate_text=gate_text(report.gate) if report.gate else "",
+        headlines=main_metrics(report)[:_HEADLINES],
+        metrics=metric_lines(report, content.champion, {} if other is None else _figures(other.report)),
+        charts=[(name, charts[name], other_charts.get(name)) for name in charts],
+        slices=slice_tables(report),
+        trials=sorted(training.trials, key=lambda trial: rank_trial(trial, higher=training.higher_is_better))[:_PAGE],
+        features=sorted(report.features, key=lambda each: -(each.importance or 0.0))[:_FEATURES],
+        lineage=_lineage(page, content),
+        here=page.href("models", content.version.name, content.version.version),
+    )
+
+
+def _plain_version(page: PageRequest, uri: str) -> Response:
+    """A version that reads tensors: its figures and its signature."""
+    detail = show_model(page.project, uri, principal=page.principal)
+    return page.page(
+        "plain_version.html.jinja",
+        title=f"{detail.version.name} version {detail.version.version}",
+        crumbs=_crumbs(page, detail.version),
+        detail=detail,
+    )
+
+
+def chart_file(page: PageRequest) -> Response:
+    """The numbers of a chart."""
+    uri = f"{page.path('model')}/{page.path('version')}"
+    content = version_content(page.project, uri, principal=page.principal)
+    charts = version_charts(content, lambda _: "")
+    name = page.path("chart")
+    if name not in charts:
+        raise not_found("chart", name, charts)
+    heads = [head for head, _ in charts[name].heads]
+    file = f"{content.version.name}-{content.version.version}-{name}"
+    return csv_response(file, heads, charts[name].rows, security_headers(page.nonce))
+
+
+def metric_lines(
+    report: ReportData, champion: Mapping[str, Interval], other: Mapping[str, Interval]
+) -> list[VersionMetric]:
+    lines = []
+    for metric in main_metrics(report):
+        beside = champion.get(metric.name) or metric.naive
+        drawing = report_charts.strip(metric.model, beside, *report_charts.bounds([metric.model, beside]))
+        lines.append(VersionMetric(metric, champion.get(metric.name), other.get(metric.name), drawing))
+    return lines
+
+
+def _figures(report: ReportData) -> dict[str, Interval]:
+    return {metric.name: metric.model for metric in report.metrics}
+
+
+def _lineage(page: PageRequest, content: VersionContent) -> list[tuple[str, Sequence[tuple[str, str, str]]]]:
+    """The stages that made the version, each with its parts: a label, an identity, and a link or nothing."""
+    lineage = content.lineage
+    if lineage is None:
+        return []
+    snapshots = [(source, identity[:12], page.href("data", source)) for source, identity in lineage.snapshots.items()]
+    table = lineage.table.rpartition("/")[2][:12]
+    number = content.version.version
+    return [
+        ("Snapshots", snapshots),
+        ("Features", [(f"{lineage.features} features", table, page.href("features"))]),
+        ("Run", [("training", lineage.run, page.href("runs", lineage.run))]),
+        ("Version", [(content.version.name, number, page.href("models", content.version.name, number))]),
+    ]
+
+
+def _versions(page: PageRequest, name: str) -> list[ModelVersion]:
+    return list_models(page.project, principal=page.principal, name=name)
+
+
+def _crumbs(page: PageRequest, shown: ModelVersion) -> list[Crumb]:
+    return [
+        Crumb(page.project.name, page.href()),
+        Crumb("Models", page.href("models", model=shown.name)),
+        Crumb(f"version {shown.version}"),
+    ]
+
+
+def _chart_href(page: PageRequest, shown: ModelVersion, name: str) -> str:
+    return page.href("models", shown.name, shown.version, "charts", f"{name}.csv")
+
+
+ROUTES = (
+    PageRoute(_LIST, models, _SHOW, nav=Nav("Models", "m")),
+    PageRoute(_ONE, version, _SHOW),
+    PageRoute(f"{_ONE}/charts/{{chart}}.csv", chart_file, _SHOW),
+)

@@ -1,0 +1,163 @@
+"""The overview of all projects, and of one: the worst first, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
+from cumulant.core.errors import CumulantError, ForbiddenError
+from cumulant.flows.ledger.actions import permits
+from cumulant.flows.overview.problems import NextStep
+from cumulant.flows.overview.project_overview import (
+    ProjectOverview,
+    project_overview,
+    unavailable_overview,
+    worst_project_first,
+)
+from cumulant.flows.reports.svg_elements import Drawing, draw, element
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from cumulant.project.project import Project
+
+_ACTION = "project.overview"
+#: cards of a page
+_CARDS = 50
+#: by target of a next step, the page below the project
+_PAGES: Mapping[str, str] = {
+    "alerts": "monitoring",
+    "data": "data",
+    "events": "events",
+    "monitoring": "monitoring",
+    "release": "releases",
+    "review": "review",
+    "rollback": "releases",
+    "runs": "runs",
+}
+
+
+class Card(NamedTuple):
+    """A project: its overview, the link of its next step, and its losses as a small drawing."""
+
+    overview: ProjectOverview
+    href: str
+    next_href: str
+    spark: Drawing | None
+
+
+def all_projects(page: PageRequest) -> Response:
+    """Every project that the principal may see, the worst first."""
+    overviews = worst_project_first(_overviews(page))
+    first = _place(page.query("page"))
+    shown = overviews[first * _CARDS : (first + 1) * _CARDS]
+    more = f"/?page={first + 2}" if len(overviews) > (first + 1) * _CARDS else ""
+    fewer = "" if not first else "/" if first == 1 else f"/?page={first}"
+    return page.page(
+        "overview.html.jinja",
+        title="Overview",
+        cards=[_card(page, each) for each in shown],
+        headline=headline(overviews) if overviews else "",
+        level=overviews[0].level if overviews else "unknown",
+        more=more,
+        fewer=fewer,
+    )
+
+
+def one_project(page: PageRequest) -> Response:
+    """One project, with everything that is wrong with it."""
+    overview = project_overview(page.project, principal=page.principal)
+    return page.page(
+        "project.html.jinja",
+        title=overview.project,
+        crumbs=[Crumb(overview.project)],
+        live=page.may("events.show"),
+        card=_card(page, overview),
+        steps=[_step_href(page, overview.project, problem.next) for problem in overview.problems],
+    )
+
+
+def _overviews(page: PageRequest) -> Iterable[ProjectOverview]:
+    for project in page.projects.values():
+        overview = _overview(page, project)
+        if overview is not None:
+            yield overview
+
+
+def _overview(page: PageRequest, project: Project) -> ProjectOverview | None:
+    """None where the principal may not see the project: it is not listed, and nothing says that it exists."""
+    try:
+        if not permits(project, page.principal, _ACTION):
+            return None
+        return project_overview(project, principal=page.principal)
+    except ForbiddenError:
+        return None
+    except CumulantError as error:
+        return unavailable_overview(project, error, datetime.now(UTC))
+
+
+def headline(overviews: list[ProjectOverview]) -> str:
+    """`1 of 3 models is in a critical state: fraud`; of one project `fraud is in a critical state`; not of none."""
+    total = len(overviews)
+    if not total:
+        return "there is no project here that you may see"
+    for level, words in (
+        ("critical", ("is in a critical state", "are in a critical state")),
+        ("warning", ("needs a look today", "need a look today")),
+        ("notice", ("waits for somebody or is being released", "wait for somebody or are being released")),
+    ):
+        count = sum(each.level == level for each in overviews)
+        if count and total == 1:
+            return f"{overviews[0].project} {words[0]}"
+        if count:
+            named = f": {overviews[0].project}" if count == 1 else ""
+            return f"{count} of {total} models {words[count > 1]}{named}"
+    unknown = sum(each.level == "unknown" for each in overviews)
+    if unknown:
+        return f"nothing is wrong; {unknown} of {total} were not evaluated yet"
+    return f"all {total} models are well" if total > 1 else f"{overviews[0].project} is well"
+
+
+def _card(page: PageRequest, overview: ProjectOverview) -> Card:
+    href = f"/projects/{quote(overview.project, safe='')}"
+    step = overview.next
+    losses = overview.quality.losses if overview.quality else ()
+    return Card(overview, href, _step_href(page, overview.project, step) if step else "", loss_line(losses))
+
+
+def _step_href(page: PageRequest, project: str, step: NextStep) -> str:
+    """Where the next step is taken; empty where only the command does it."""
+    name = _PAGES.get(step.target, "")
+    if name not in {path[0] for _, path, _, _ in page.site.nav if path}:
+        return ""
+    parts = [project, name]
+    if step.target == "release" and step.subject:
+        parts.append(step.subject)
+    return "/".join(["/projects", *(quote(part, safe="") for part in parts)])
+
+
+def loss_line(losses: tuple[float, ...]) -> Drawing | None:
+    """The losses of the newest windows as a line; None for fewer than two."""
+    if len(losses) < 2:
+        return None
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{2 + 66 * place / (len(losses) - 1):.1f},{16 - 14 * (loss - low) / span:.1f}"
+        for place, loss in enumerate(losses)
+    )
+    text = f"losses of the newest windows, {low:.3g} to {high:.3g}"
+    return draw(text, element("polyline", points=points, class_="model"), width=70, height=18)
+
+
+def _place(text: str) -> int:
+    return max(0, int(text) - 1) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
+
+
+ROUTES = (
+    PageRoute("/", all_projects, None),
+    PageRoute("/projects/{project}", one_project, _ACTION, nav=Nav("Overview", "o")),
+)

@@ -1,0 +1,67 @@
+"""One stream of server-sent events a tab: that something happened in a project, and of which kinds.
+
+It carries kinds alone, without names of events, which a browser could not listen to all at once: what happened is read
+by the pages, which check what the principal may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from cumulant.flows.ledger.actions import check
+from cumulant.server.event_stream import StreamRight
+
+if TYPE_CHECKING:
+    from cumulant.console.page_request import PageRequest
+    from cumulant.core.events import Event
+    from cumulant.server.event_stream import EventFeed
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Events up to `seq` are new, of these kinds."""
+
+    seq: int
+    kinds: tuple[str, ...]
+
+
+async def event_stream(page: PageRequest) -> Response:
+    """The stream from the event that the browser names (`Last-Event-ID`), or from now.
+
+    Raises:
+        ForbiddenError: the principal may not see events.
+        NotFoundError: no such project.
+    """
+    project = page.project
+    await run_in_threadpool(check, project, page.principal, "events.show")
+    head = (await run_in_threadpool(project.journal().head)).seq
+    after = _after(page.request.headers.get("last-event-id", ""), head)
+    feed: EventFeed = page.request.app.state.feeds.of(project)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
+    right = StreamRight(page.request, project)
+    return StreamingResponse(_messages(feed, after, right), media_type="text/event-stream", headers=headers)
+
+
+def _after(given: str, head: int) -> int:
+    """The event after which the stream begins; a browser may name one of a chain that was restored to before it."""
+    return min(int(given), head) if given.isascii() and given.isdecimal() and len(given) < 19 else head
+
+
+async def _messages(feed: EventFeed, after: int, right: StreamRight) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    async for events in feed.listen(after, ()):
+        if not await right.holds():
+            return
+        yield message(events)
+
+
+def message(events: Sequence[Event]) -> bytes:
+    """A message on new events; a comment, which keeps the connection open, where there are none."""
+    if not events:
+        return b": idle\n\n"
+    changes = Changes(events[-1].seq, tuple(sorted({event.kind for event in events})))
+    return b"id: %d\ndata: %s\n\n" % (changes.seq, msgspec.json.encode(changes))

@@ -1,0 +1,126 @@
+"""The pages of data: sources, contracts, quarantine with the bad cell marked, and features."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from console_support import ADA, HOSTILE, console_client, make_project
+
+from cumulant.core.errors import ContractBreachError
+from cumulant.flows.data.validate import validate
+from cumulant.testing.access import GrantedAccess
+
+BASE = "/projects/shop/data"
+TEXT = """\
+data:
+  visits:
+    path: visits.csv
+    key: visit
+    event_time: {column: at, zone: UTC}
+    personal: [email]
+    rules: {pages: {min: 1}}
+    quarantine: 60%
+"""
+
+
+def write(folder, rows, head="visit,at,email,pages,comment"):
+    quoted = HOSTILE.replace('"', '""')
+    (folder / "visits.csv").write_text("\n".join([head, *(f'{row},"{quoted}"' for row in rows)]) + "\n")
+
+
+@pytest.fixture
+def project(tmp_path):
+    with make_project(tmp_path / "shop", "shop", TEXT) as loaded:
+        days = [
+            f"v{n},2026-01-0{1 + n % 3}T10:00:00Z,person{n}@example.com,{-n if n % 4 == 0 else 3}" for n in range(12)
+        ]
+        write(loaded.root, days)
+        yield loaded
+
+
+@pytest.fixture
+def client(project):
+    validate(project, principal=ADA)
+    return console_client(project)
+
+
+def refuse(project):
+    rows = [f"w{n},2026-02-0{n}T00:00:00Z,x@example.com,-1" for n in range(1, 9)]
+    write(project.root, rows, "visit,at,email,pages,<b>kind</b>")
+    with pytest.raises(ContractBreachError):
+        validate(project, principal=ADA)
+
+
+def test_sources_are_listed_with_rows_and_a_bar_without_inline_style(client):
+    text = client.get(BASE).text
+    assert f'href="{BASE}/visits"' in text
+    assert f'href="{BASE}/visits/quarantine"' in text
+    assert "style=" not in text
+    assert 'class="quarantined"' in text
+
+
+def test_a_source_that_was_never_read_says_what_to_do(project):
+    client = console_client(project)
+    assert "nothing was accepted yet" in client.get(BASE).text
+    assert "cumulant data validate visits" in client.get(f"{BASE}/visits").text
+    assert "No row was refused" in client.get(f"{BASE}/visits/quarantine").text
+
+
+def test_a_refused_snapshot_names_its_breaches_and_its_changes(client, project):
+    refuse(project)
+    assert "newer data refused" in client.get(BASE).text
+    text = client.get(f"{BASE}/visits").text
+    assert "rows are refused" in text
+    assert "&lt;b&gt;kind&lt;/b&gt;" in text
+    assert "<b>kind" not in text
+    assert f'href="{BASE}/visits/snapshots.csv"' in text
+
+
+def test_quarantine_marks_the_bad_cell_and_hashes_personal_values(client):
+    text = client.get(f"{BASE}/visits/quarantine").text
+    assert text.count('class="bad-cell"') == 3
+    assert "@example.com" not in text
+    assert HOSTILE not in text
+    assert "<script>alert" not in text
+    assert re.search(r'<th scope="row"><a href="[^"]*rule=pages%3Amin"', text)
+    one = client.get(f"{BASE}/visits/quarantine?rule=pages:min&day=2026-01-02").text
+    assert one.count('class="bad-cell"') == 1
+    assert "Nothing matches" in client.get(f"{BASE}/visits/quarantine?rule=%3Cb%3E").text
+    assert client.get(f"{BASE}/visits/quarantine?after=x").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["quarantine", "snapshots"])
+def test_the_numbers_are_files(client, project, name):
+    refuse(project)
+    response = client.get(f"{BASE}/visits/{name}.csv")
+    assert response.status_code == 200
+    heads, *rows = csv.reader(io.StringIO(response.text))
+    assert rows
+    assert all(len(row) == len(heads) for row in rows)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/nothing/quarantine", "/%3Cscript%3E", "/nothing/snapshots.csv"])
+def test_an_unknown_source_is_not_found(client, path):
+    assert client.get(f"{BASE}{path}").status_code == 404
+
+
+def test_who_may_see_data_but_no_refused_rows_gets_a_page_that_says_so(client, project, monkeypatch):
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess([(ADA.id, "data.show")]))
+    assert client.get(f"{BASE}/visits").status_code == 200
+    refused = client.get(f"{BASE}/visits/quarantine")
+    assert refused.status_code == 403
+    assert "bad-cell" not in refused.text
+
+
+def test_features_are_those_of_the_version_that_serves(trained):
+    text = console_client(trained).get("/projects/shop/features").text
+    assert "channel" in text
+    assert "Source visits" in text
+    assert 'href="/projects/shop/models/shop/1"' in text
+
+
+def test_a_project_without_a_model_has_no_features_yet(client):
+    assert "No features yet" in client.get("/projects/shop/features").text

@@ -1,0 +1,78 @@
+"""The pages of models: evidence of a version, two side by side, and the numbers behind each chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from console_support import HOSTILE, console_client, make_project
+
+from cumulant.console.charts import csv_response
+
+BASE = "/projects/shop/models"
+ONE = f"{BASE}/shop/1"
+
+
+@pytest.fixture
+def client(trained):
+    return console_client(trained)
+
+
+def test_versions_are_listed_with_their_gate_and_run(client):
+    text = client.get(BASE).text
+    assert f'href="{ONE}"' in text
+    assert re.search(r'<span class="tag (good|bad)">(passed|refused)</span>', text)
+    assert re.search(r'href="/projects/shop/runs/[\w-]+"', text)
+
+
+def test_a_version_shows_its_evidence_and_hostile_values_as_text(client):
+    text = client.get(ONE).text
+    assert HOSTILE not in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert(1)" in text  # the slice's value and the owner
+    for heading in ("Metrics on the test rows", "Gate", "Curves", "Lineage", "Search", "Features"):
+        assert f">{heading}</h2>" in text
+    assert text.count("Show table") >= 4
+    assert f'href="{ONE}/charts/calibration.csv"' in text
+    assert "Log loss" in text
+    assert "Naive" in text
+
+
+def test_the_same_version_is_not_compared_with_itself_and_an_unknown_one_is_named(client):
+    assert "Version 1</th>" not in client.get(f"{ONE}?compare=1").text
+    assert client.get(f"{ONE}?compare=9").status_code == 404
+    assert client.get(f"{BASE}/shop/%3Cb%3E").status_code == 404
+    assert client.get(f"{BASE}/%3Cscript%3E/1").status_code == 404
+
+
+@pytest.mark.parametrize("chart", ["calibration", "roc", "precision_recall", "thresholds", "search"])
+def test_the_numbers_of_a_chart_are_a_file(client, chart):
+    response = client.get(f"{ONE}/charts/{chart}.csv")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert f'filename="shop-1-{chart}.csv"' in response.headers["content-disposition"]
+    heads, *rows = csv.reader(io.StringIO(response.text))
+    assert rows
+    assert all(len(row) == len(heads) for row in rows)
+
+
+def test_an_unknown_chart_is_not_found(client):
+    assert client.get(f"{ONE}/charts/nothing.csv").status_code == 404
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\tx", "\rx"])
+def test_a_text_that_a_spreadsheet_would_run_is_kept_a_text(text):
+    body = csv_response('../"x\r\ny', ["a", "b"], [[text, -1.5]], {})
+    assert body.headers["content-disposition"] == 'attachment; filename="..--x--y.csv"'
+    (row,) = list(csv.reader(io.StringIO(body.body.decode(), newline="")))[1:]
+    assert row == [f"'{text}", "-1.5"]
+
+
+def test_a_project_without_a_model_says_what_to_do(tmp_path):
+    with make_project(tmp_path / "bare", "bare") as bare:
+        response = console_client(bare).get("/projects/bare/models")
+    assert response.status_code == 200
+    assert "cumulant train" in response.text

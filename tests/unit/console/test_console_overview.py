@@ -1,0 +1,87 @@
+"""The overview of all projects: the worst first, only what the principal may see, also where a store is away."""
+
+import pytest
+from console_support import ADA, console_client, make_project
+
+from cumulant.alerting.alert_state import Finding
+from cumulant.console.pages.overview import headline, loss_line
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.overview.project_overview import project_overview
+from cumulant.testing.access import GrantedAccess
+
+
+@pytest.fixture
+def projects(tmp_path):
+    loaded = [make_project(tmp_path / name, name) for name in ("alpha", "beta", "gamma")]
+    yield loaded
+    for project in loaded:
+        project.close()
+
+
+def harm(project, at):
+    finding = Finding(
+        model=project.name, rule="loss", subject="loss", moved="the loss rose by 0.02", since=at, kind="concept"
+    )
+    observe(project, [finding], principal=ADA)
+
+
+def order(text):
+    return sorted(("alpha", "beta", "gamma"), key=lambda name: text.index(f'aria-label="{name}"'))
+
+
+def test_the_worst_project_comes_first_with_its_sentence(projects):
+    overview = project_overview(projects[0], principal=ADA)
+    harm(projects[1], overview.at)
+    text = console_client(*projects).get("/").text
+    assert order(text) == ["beta", "alpha", "gamma"]
+    assert "1 of 3 models is in a critical state: beta" in text
+    assert "The loss rose by 0.02." in text
+
+
+def test_a_store_that_is_away_is_critical_and_hides_no_other_project(projects, monkeypatch):
+    def away():
+        raise EngineUnavailableError("the journal does not answer", hint="start PostgreSQL")
+
+    monkeypatch.setattr(projects[2], "journal", away)
+    response = console_client(*projects).get("/")
+    assert response.status_code == 200
+    assert order(response.text) == ["gamma", "alpha", "beta"]
+    assert "The journal does not answer." in response.text
+
+
+def test_a_project_that_the_principal_may_not_see_is_not_listed_and_not_asked_for(projects, monkeypatch):
+    monkeypatch.setattr(projects[1], "access", GrantedAccess)
+    client = console_client(*projects)
+    text = client.get("/").text
+    assert "beta" not in text
+    assert 'aria-label="alpha"' in text
+    assert list(projects[1].journal().events()) == []
+    assert client.get("/projects/beta").status_code == 403
+
+
+def test_without_projects_the_page_says_so():
+    assert "No project here" in console_client().get("/").text
+
+
+def test_the_list_has_pages(projects, monkeypatch):
+    monkeypatch.setattr("cumulant.console.pages.overview._CARDS", 2)
+    client = console_client(*projects)
+    first, second = client.get("/").text, client.get("/?page=2").text
+    assert first.count("<article") == 2
+    assert second.count("<article") == 1
+    assert 'rel="next"' in first
+    assert 'rel="prev"' in second
+
+
+def test_the_headline_names_a_single_project(projects):
+    one = [project_overview(projects[0], principal=ADA)]
+    assert headline(one) == "nothing is wrong; 1 of 1 were not evaluated yet"
+    harm(projects[0], one[0].at)
+    assert headline([project_overview(projects[0], principal=ADA)]) == "alpha is in a critical state"
+
+
+def test_a_line_of_losses_needs_two():
+    assert loss_line((0.1,)) is None
+    assert str(loss_line((0.1, 0.1, 0.1))).count("polyline") == 1
+    assert "0.1 to 0.3" in str(loss_line((0.1, 0.3)))
