@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from cumulant.core.version import __version__
 
 if TYPE_CHECKING:
-    from cumulant.api import Project, new, new_from_template, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
+    from cumulant.api import Project, connect, new, new_from_template, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
 
 # onnxruntime reads it when it is first imported, wherever that is; unset, it sends events to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Project", "__version__", "new", "new_from_template", "open", "register"]
+__all__ = ["Project", "__version__", "connect", "new", "new_from_template", "open", "register"]
 
 
 def __getattr__(name: str) -> Any:

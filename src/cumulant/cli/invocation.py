@@ -79,3 +79,7 @@ class Invocation:
             self.output.document(document)
         else:
             text(self.output.console())
+
+    def note(self, sentence: str) -> None:
+        """Write a line on standard error, beside the result."""
+        self.output.notices().print(f"note: {self.output.redact(sentence)}", soft_wrap=True)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,9 @@ class CommandOutput:
         """Write one JSON document: indented, or on one line where documents follow each other."""
         import msgspec
 
-        text = msgspec.json.encode(value, enc_hook=_plain)
+        from cumulant.core.structs import json_value
+
+        text = msgspec.json.encode(value, enc_hook=json_value)
         text = text if compact else msgspec.json.format(text, indent=2)
         self._stream.write(text.decode() + "\n")
         self._stream.flush()
@@ -100,12 +102,3 @@ def _descriptor(stream: IO[str]) -> int | None:
         return stream.fileno()
     except (OSError, ValueError):  # a test's buffer has none
         return None
-
-
-def _plain(value: Any) -> object:
-    """Values that JSON does not know: numpy and Polars scalars, paths."""
-    if hasattr(value, "item"):
-        return value.item()
-    if hasattr(value, "to_list"):
-        return value.to_list()
-    return str(value)

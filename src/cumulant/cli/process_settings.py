@@ -1,5 +1,5 @@
 """Settings of a command's process: how often the garbage collector runs, how many threads numpy starts, and how long
-those of OpenMP wait awake.
+idle threads of OpenMP spin.
 
 Commands that only read and render create no garbage cycles; looking for them took 15 to 50 ms.
 """
@@ -16,8 +16,8 @@ _File = io.IOBase.__bases__[0]
 #: new objects until the collector runs
 _NEW_OBJECTS = 50_000
 _DEFAULT = gc.get_threshold()
-#: for how many steps of a loop a thread of gcc's OpenMP waits for the others before it sleeps. By default 30 times as
-#: long: on a busy machine trees took 2 to 3 times the processor time, on a quiet one they take the same
+#: for how many steps an idle thread of gcc's OpenMP spins before it sleeps. By default 30 times as many: on a busy
+#: machine trees took 2 to 3 times the processor time, on a quiet one they take the same
 _SPINS = "10000"
 #: how the actions are named whose commands show what is stored, or store one answer of a reviewer
 _SHORT = (".show", ".plan", ".answer")
@@ -29,8 +29,10 @@ def collect_rarely() -> None:
 
 
 def prepare_for(action: str | None) -> None:
-    """Python's own rule of collecting, and threads of OpenMP that soon sleep, unless the command of this action is
-    short: it computes on one thread, as starting numpy's takes it 15 ms and more with each processor of the machine.
+    """Python's own rule of collecting, and threads of OpenMP that spin for a short time.
+
+    Unless the command of this action is short: it computes on one thread, as starting numpy's takes it 15 ms and more
+    with each processor of the machine.
     """
     if action is not None and action.endswith(_SHORT):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

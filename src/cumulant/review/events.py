@@ -21,7 +21,7 @@ class CasesQueued(Fact, frozen=True, kw_only=True):
 
 
 class CaseMoved(Fact, frozen=True, kw_only=True):
-    """A case was taken, decided, skipped, escalated, noted or assigned, by the event's actor."""
+    """A case was taken, decided, skipped, escalated, undone, noted or assigned, by the event's actor."""
 
     kind: ClassVar[str] = "review.moved"
 

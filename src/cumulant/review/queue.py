@@ -159,12 +159,29 @@ class ReviewQueue:
         with self._transaction(who) as transaction:
             row = transaction.get(OPEN, self._key(before.id))
             stored = before if row is None else _case(row)
-            if seen is not None and seen != stored.revision:
-                raise ConflictError(
-                    f"case {before.id} has changed since you saw it", subject=before.id, hint="show it again"
-                )
+            _check_seen(stored, seen)
             current = stored if row is None else self._apply_deadline(transaction, stored, now)
             return self._move(transaction, current, change(current, now), what)
+
+    def undo(self, case: str, who: Reviewer, *, seen: str | None = None) -> ReviewCase:
+        """Withdraw the reviewer's answer; a closed case is open again. Nobody may make labels meanwhile.
+
+        Raises:
+            NotFoundError: there is no such case.
+            ConflictError: it was changed since it was `seen`, or as `transitions.undo`.
+        """
+        now, key = self._clock.now(), self._key(self.find(case).id)
+        with self._transaction(who) as transaction:
+            row = transaction.get(OPEN, key) or transaction.get(CLOSED, key)
+            if row is None:
+                raise self._unknown(case)
+            _check_seen(_case(row), seen)
+            after = transitions.undo(_case(row), who, self.policy, now)
+            if row.kind == CLOSED:
+                transaction.delete(CLOSED, key)
+            transaction.put(OPEN, key, _plain(after))
+            transaction.emit(CaseMoved(model=self.model, case=after.id, what="undone"))
+        return after
 
     def note(self, case: str, who: Reviewer, text: str) -> ReviewCase:
         """Write a note, also beside a closed case. Raises NotFoundError, UsageError."""
@@ -238,6 +255,12 @@ class ReviewQueue:
             )
         )
         return after
+
+
+def _check_seen(case: ReviewCase, seen: str | None) -> None:
+    """Raises ConflictError where the case has another revision than it was seen with."""
+    if seen is not None and seen != case.revision:
+        raise ConflictError(f"case {case.id} has changed since you saw it", subject=case.id, hint="show it again")
 
 
 def _case(row: Row) -> ReviewCase:

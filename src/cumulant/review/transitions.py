@@ -111,6 +111,28 @@ def escalate(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetim
     return msgspec.structs.replace(after, escalated=True)
 
 
+def undo(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
+    """Withdraw the reviewer's answer, the newest of the case, which is leased to the reviewer again.
+
+    Raises:
+        ConflictError: it has become a label, the deadline has passed, or the newest answer is of another reviewer.
+    """
+    if case.labelled:
+        raise ConflictError(
+            f"the decision on case {case.id} has become a label, which is not withdrawn",
+            subject=case.id,
+            hint="ingest a corrected label: `cumulant labels ingest`",
+        )
+    if case.status == "expired" or now >= case.deadline:
+        raise ConflictError(f"the deadline of case {case.id} has passed", subject=case.id)
+    if not case.answers or case.answers[-1].reviewer != who.name:
+        raise ConflictError(f"the newest answer on case {case.id} is not yours", subject=case.id)
+    rest = msgspec.structs.replace(case, answers=case.answers[:-1])
+    escalated = case.extended or rest.disputed or any(answer.kind == "escalated" for answer in rest.answers)
+    lease = Lease(reviewer=who.name, until=now + policy.lease)
+    return msgspec.structs.replace(rest, status="waiting", escalated=escalated, lease=lease, label=None, closed=None)
+
+
 def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCase:
     """Add a note to the case, whoever leases it.
 

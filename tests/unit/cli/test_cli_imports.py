@@ -14,7 +14,7 @@ from cumulant.cli.app import COMMANDS, load, run
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.release import store
-from cumulant.flows.review.service import list_cases
+from cumulant.flows.review.service import first_cases
 from cumulant.project.file.loading import load as project_load
 from cumulant.project.release_section import release_policy
 from cumulant.release.decide import end_release, start
@@ -33,6 +33,7 @@ ENGINES = {
     "sqlalchemy",
     "httpx",
     "jinja2",
+    "cedarpy",  # where access is open
 }
 #: of those that read the journal and the registry alone
 TABLES = ENGINES | {"polars", "pyarrow", "scipy"}
@@ -42,6 +43,8 @@ READS = {
         (
             "doctor",
             "ps",
+            "slo show",
+            "slo rules",
             "runs list",
             "runs show latest",
             "events list",
@@ -50,6 +53,12 @@ READS = {
             "models show shop",
             "models compare shop/1 shop/1",
             "lineage shop",
+            "access roles",
+            "access check ada runs.show",
+            "access explain ada",
+            "access policies",
+            "token list",
+            "session list",
             "alerts list",
             "alerts show NONE",
             "review list",
@@ -94,6 +103,11 @@ LOGGED = {
 }
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
+    "login",
+    "token create",
+    "token revoke",
+    "session link",
+    "session revoke",
     "demo",
     "new",
     "train",
@@ -137,6 +151,8 @@ OTHERS = {
     "monitor backtest",
     "monitor run",
     "events follow",
+    "events checkpoint",
+    "api",
     "events export",
     "labels ingest",
     "labels import-predictions",
@@ -146,7 +162,6 @@ OTHERS = {
     "review escalate",
     "review note",
     "review assign",
-    "review serve",
     "review export",
     "review import",
 }
@@ -206,7 +221,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
     ):
         assert run([*words, "--project", str(project)]) == 0
     with project_load(project) as opened:
-        case = list_cases(opened, principal=opened.principal())[0].id
+        case = first_cases(opened, principal=opened.principal())[0][0].id
         with opened.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, aborted_release("shop"), expect=0)
     found = imported([line.replace("CASE", case) for line in LOGGED], project)

@@ -258,12 +258,22 @@ def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_
     assert len(cumulant("events", "export", "-", "--project", str(project)).out.splitlines()) == len(events)
     found = cumulant("events", "verify", "--project", str(project), "--json").document
     assert found["holds"] is True
-    assert (found["rows"] > 0, found["rows_since"]) == (True, 1)
+    assert (found["rows"] > 0, found["rows_since"]) == (True, 2)  # the first event is the decision
     ended = cumulant("events", "verify", "--project", str(project), "--head", found["head"][:12])
     assert (ended.code, f"{found['rows']} state rows are as written" in ended.out) == (0, True)
     ended = cumulant("events", "verify", "--project", str(project), "--head", "0" * 12)
     assert (ended.code, "has no event 000000000000" in ended.err) == (1, True)
     assert cumulant("events", "verify", "--project", str(project), "--head", "nothing").code == 2
+
+
+def test_events_verify_names_the_checkpoint(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    with (project / "cumulant.yaml").open("a") as file:
+        file.write(f"environments: {{local: {{audit: 'file://{tmp_path / 'audit'}'}}}}\n")
+    cumulant("data", "validate", "--project", str(project))
+    assert "no checkpoint is signed yet" in cumulant("events", "verify", "--project", str(project)).out
+    signed = cumulant("events", "checkpoint", "--project", str(project), "--json").document
+    verified = cumulant("events", "verify", "--project", str(project))
+    assert f"checkpoint {signed['key']} holds: it signed the events up to {signed['size']}" in verified.out
 
 
 def test_an_altered_event_is_found(project: Path, cumulant: Any) -> None:
@@ -284,6 +294,11 @@ def test_an_altered_event_is_found(project: Path, cumulant: Any) -> None:
     document = cumulant("events", "verify", "--project", str(project), "--json")
     assert document.code == 1
     assert document.document["breaks"][0]["seq"] == 2
+    out = str(project / "events.jsonl")
+    exported = cumulant("events", "export", out, "--project", str(project))
+    assert (exported.code, "the chain of events does not hold: event 2" in exported.err) == (0, True)
+    later = cumulant("events", "export", out, "--after", "2", "--project", str(project))
+    assert "does not hold" not in later.err
 
 
 def test_an_altered_state_row_is_found(project: Path, cumulant: Any) -> None:

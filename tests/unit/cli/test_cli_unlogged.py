@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, predicts
 from cumulant.core.units import to_micros
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
-from cumulant.flows.serving.unlogged_requests import UnloggedRequests, compare_with_gateway
+from cumulant.flows.serving.unlogged_requests import UnloggedRequests, compare_with_gateway, read_answered
 from cumulant.flows.stack.desired_state import ServedVersion, change_desired_state
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.entry import LogEntry
@@ -106,6 +107,43 @@ def test_requests_that_a_server_answered_and_no_row_has_are_counted_by_hour_and_
     assert (compared.compared, compared.unlogged) == (6, lost)
     # the row of a request of the last minute may be under way
     assert compare(project, later + timedelta(seconds=59)).unlogged == lost[:1]
+
+
+def test_a_row_is_looked_for_near_the_day_of_its_answer_and_each_answer_counts(project):
+    serve(project)
+    log_rows(
+        project.state / "predictions",
+        ("a day before", NOON - timedelta(days=1), False),
+        ("a day after", NOON + timedelta(days=1), False),
+        ("another request of the same id", NOON - timedelta(days=2), False),
+        ("of other days", NOON + timedelta(days=3), False),
+    )
+    names = ("a day before", "a day after", "another request of the same id", "lost", "lost")
+    answer(project, *map(exchange, names), exchange("lost", NOON + timedelta(days=3), served=CANDIDATE))
+    compared = compare(project, NOON + timedelta(days=4))
+    lost = [
+        UnloggedRequests(hour=NOON, arm=CHAMPION, requests=3),
+        UnloggedRequests(hour=NOON + timedelta(days=3), arm=CANDIDATE, requests=1),
+    ]
+    assert (compared.compared, compared.unlogged) == (6, lost)
+
+
+def test_an_answered_request_takes_few_bytes_while_the_logs_are_compared():
+    class ManyExchanges:
+        def exchanges(self, cursor, *, limit):
+            first, count = int(cursor or 0), min(limit, 30_000 - int(cursor or 0))
+            made = [exchange(f"r{number}") for number in range(first, first + count)]
+            return made, str(first + count)
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        answered = read_answered(ManyExchanges(), "m", NOON - timedelta(days=1), NOON + timedelta(days=1))
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(answered) == 30_000
+    assert kept / len(answered) < 20
 
 
 def test_what_is_missing_is_shown_and_what_was_not_compared_is_said(project, cumulant):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -230,43 +229,6 @@ def report(call: Invocation) -> None:
         figures(console, summary)
 
     call.answer(summary, text)
-
-
-@command(
-    app,
-    action="review.serve",
-    examples=["cumulant review serve", "cumulant review serve --http 0.0.0.0:8090 --token-file tokens.txt"],
-)
-def serve(
-    call: Invocation,
-    http: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen; off loopback needs tokens or --insecure.")
-    ] = "127.0.0.1:8090",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A line a reviewer, TOKEN ada; default: the one token of CUMULANT_TOKEN."),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
-    ] = False,
-) -> None:
-    """Serve the queue over HTTP to reviewers and programs, by the same rules, until interrupted."""
-    from cumulant.flows.review.http import callers, server
-
-    known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))
-
-    def announce(opened: server.Opened) -> None:
-        def text(console: Console) -> None:
-            console.print(f"the review queue of {opened.model} is at {opened.url}", style="bold")
-            console.print(f"its paths are in {opened.url}/openapi.json; stop with Ctrl-C", style="dim")
-            console.file.flush()
-
-        call.answer(opened, text)
-
-    with call.project() as project:
-        server.serve(
-            project, principal=project.principal(), http=http, callers=known, insecure=insecure, announce=announce
-        )
 
 
 @command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,8 @@ def _show(console: Console, result: DemoResult) -> None:
     reused = f", {len(result.train.reused)} steps reused" if result.train.reused else ""
     rows: list[tuple[str, object]] = [
         ("report", result.report),
-        ("experiments", f"{program('mlflow')} ui --backend-store-uri {result.tracking_uri}"),
+        ("experiments", f"{program('mlflow')} ui --backend-store-uri {shlex.quote(result.tracking_uri)}"),
+        ("console", line("api", project=result.folder)),
         ("next", line("models show", project=result.folder)),
     ]
     if result.server_running:

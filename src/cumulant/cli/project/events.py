@@ -13,7 +13,9 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.core.errors import IntegrityError, StorageError, UsageError
+from cumulant.cli.project.events_checkpoint import declare as declare_checkpoint
+from cumulant.cli.project.events_export import declare as declare_export
+from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.flows.ledger.run_events import UNSEEN
 from cumulant.flows.ledger.run_events import verify as verify_journal
 from cumulant.flows.reports.terminal import cell, clean, table
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.core.events import Event
+    from cumulant.flows.governance.checkpoints import VerifiedCheckpoints
     from cumulant.flows.ledger.run_events import Verified
     from cumulant.ports.journal import ChainHead
 
@@ -31,6 +34,9 @@ app = application(
     "The project's events: one chain of what happened, by whom and why.",
     examples=["cumulant events list --last 20", "cumulant events follow", "cumulant events verify"],
 )
+
+declare_export(app)
+declare_checkpoint(app)
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HEAD = re.compile(r"[0-9a-f]{12,64}")
@@ -116,18 +122,31 @@ def follow(
 @command(
     app,
     action="events.verify",
-    examples=["cumulant events verify", "cumulant events verify --head 76b3b2c69667", "cumulant events verify --json"],
+    examples=[
+        "cumulant events verify",
+        "cumulant events verify --head 76b3b2c69667",
+        "cumulant events verify --checkpoints s3://acme-audit/shop --public-key audit.pub.pem",
+    ],
 )
 def verify(
     call: Invocation,
     known: Annotated[
         str, typer.Option("--head", metavar="HASH", help="The end of the chain as an earlier verify showed it.")
     ] = "",
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where signed checkpoints are. Default: `audit` of the environment."),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The key that they are signed with. Default: that of this machine."),
+    ] = None,
 ) -> None:
     """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.
 
     The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
     you stored elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
+    With signed checkpoints, a chain that was shortened or made anew does not hold either.
     """
     if known and not _HEAD.fullmatch(known):
         raise UsageError(
@@ -136,7 +155,15 @@ def verify(
     with call.project() as project:
         head = project.journal().head()
         verified = verify_journal(project.journal(), known=known)
-    breaks = verified.breaks
+        breaks, unseen, checked = verified.breaks, list(UNSEEN), None
+        if checkpoints is not None or project.endpoints.audit is not None:
+            from cumulant.flows.governance.checkpoints import SINCE, verify_checkpoints
+
+            checked = verify_checkpoints(
+                project, principal=project.principal(), place=checkpoints, public_key=public_key
+            )
+            breaks = breaks + checked.breaks
+            unseen[-1] = SINCE if checked.count else unseen[-1]
     if breaks and not call.json:
         first = breaks[0]
         place = first.row or f"event {first.seq}"
@@ -155,15 +182,22 @@ def verify(
             "rows": verified.rows,
             "rows_since": verified.since,
             "rows_waiting": verified.waiting,
-            "unseen": UNSEEN,
+            "checkpoints": checked,
+            "unseen": unseen,
         },
-        lambda console: _verified(console, head, verified, UNSEEN),
+        lambda console: _verified(console, head, verified, unseen, checked),
     )
     if breaks:
         raise typer.Exit(1)
 
 
-def _verified(console: Console, head: ChainHead, verified: Verified, unseen: Iterable[str]) -> None:
+def _verified(
+    console: Console,
+    head: ChainHead,
+    verified: Verified,
+    unseen: Iterable[str],
+    checked: VerifiedCheckpoints | None,
+) -> None:
     console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}")
     if verified.since is None:
         console.print("state rows: no event carries their hashes yet; the next one will", soft_wrap=True)
@@ -173,36 +207,16 @@ def _verified(console: Console, head: ChainHead, verified: Verified, unseen: Ite
         console.print(
             f"{verified.waiting:,} of them wait for the next event, which will carry their hashes", soft_wrap=True
         )
+    if checked is not None and checked.count:
+        console.print(
+            f"checkpoint {checked.newest} holds: it signed the events up to {checked.size:,} "
+            f"({checked.count:,} checkpoints at {checked.place})",
+            soft_wrap=True,
+        )
+    elif checked is not None:
+        console.print(f"no checkpoint is signed yet at {checked.place}", soft_wrap=True)
     for reason in unseen:
         console.print(f"not covered: {reason}", style="dim", soft_wrap=True)
-
-
-@command(
-    app,
-    action="events.export",
-    examples=["cumulant events export events.jsonl", "cumulant events export --run 20261124T101500-3fa2c1 -"],
-)
-def export(
-    call: Invocation,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="A file of JSON lines; - for standard output.")],
-    kind: Kind = None,
-    run: OfRun = None,
-) -> None:
-    """Write events as JSON lines, with their hashes, so that others can verify them."""
-    import msgspec
-
-    with call.project() as project:
-        lines = [msgspec.json.encode(event) for event in project.journal().events(kinds=kind or (), run=run)]
-    if str(out) == "-" and not call.json:
-        call.output.console().file.write("".join(line.decode() + "\n" for line in lines))
-        return
-    try:
-        out.write_bytes(b"".join(line + b"\n" for line in lines))
-    except OSError as error:
-        raise StorageError(f"the export could not be written: {error.strerror}", subject=str(out)) from None
-    call.answer(
-        {"file": str(out), "events": len(lines)}, lambda console: console.print(f"{len(lines):,} events in {out}")
-    )
 
 
 def summary(data: dict[str, object], *, limit: int = 90) -> str:

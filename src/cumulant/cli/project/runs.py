@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +9,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.core.errors import UsageError, not_found
 from cumulant.flows.ledger.ledger_records import runs
+from cumulant.flows.ledger.run_views import find_run
 from cumulant.flows.reports.terminal import heading, pairs, table
 from cumulant.flows.reports.wording import duration as seconds
 
@@ -68,7 +67,7 @@ def show(
 ) -> None:
     """Show one run: its settings, its steps and how it ended."""
     with call.project() as project:
-        record = _find(runs(project.journal()), run)
+        record = find_run(runs(project.journal()), run)
 
     def text(console: Console) -> None:
         heading(console, record.id, record.flow)
@@ -93,19 +92,6 @@ def show(
         )
 
     call.answer(record, text)
-
-
-def _find(known: Sequence[RunRecord], run: str) -> RunRecord:
-    """The run of that name, or whose name begins so; the newest for `latest`."""
-    if run == "latest" and known:
-        return known[0]
-    matches = [record for record in known if record.id.startswith(run)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        names = ", ".join(record.id for record in matches[:5])
-        raise UsageError(f'several runs begin with "{run}"', subject=run, hint=f"one of: {names}")
-    raise not_found("run", run, [record.id for record in known])
 
 
 def _spent(record: RunRecord) -> str:

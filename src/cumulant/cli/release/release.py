@@ -111,7 +111,7 @@ def status(call: Invocation, name: Name = "") -> None:
 
     with call.project() as project:
         release = current_release(project, principal=project.principal(), model=name)
-        status_view = view(release, list_rollbacks(project, release.model))
+        status_view = view(release, list_rollbacks(project, release.model, call.note))
         waits = waiting_candidate(project)
 
     def text(console: Console) -> None:
@@ -212,7 +212,7 @@ def why(
 
     with call.project() as project:
         release_ = find_release(project, release, principal=project.principal(), model=name)
-        explained = view(release_, list_rollbacks(project, release_.model))
+        explained = view(release_, list_rollbacks(project, release_.model, call.note))
 
     def text(console: Console) -> None:
         console.print(page(explained))
@@ -232,7 +232,7 @@ def history(call: Invocation, name: Name = "") -> None:
 
     with call.project() as project:
         past = release_queries.release_history(project, principal=project.principal(), model=name)
-        rollbacks = list_rollbacks(project, name or project.name) if past else []
+        rollbacks = list_rollbacks(project, name or project.name, call.note) if past else []
         releases = [view(item, rollbacks) for item in past]
 
     def text(console: Console) -> None:

@@ -38,7 +38,13 @@ class Role(StrEnum):
 @command(
     app,
     action="stack.up",
-    examples=["cumulant up --detach", "cumulant up --restart", "cumulant up flight-late/3 --http 127.0.0.1:9000"],
+    examples=[
+        "cumulant up --detach",
+        "cumulant up --console 127.0.0.1:8700",
+        "cumulant up --observe",
+        "cumulant up --restart",
+        "cumulant up flight-late/3 --http 127.0.0.1:9000",
+    ],
 )
 def up(
     call: Invocation,
@@ -57,6 +63,13 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow an address that others can reach, without a token.")
     ] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Run Prometheus, and Alertmanager where it is installed, beside it.")
+    ] = False,
+    console: Annotated[
+        str,
+        typer.Option("--console", metavar="HOST:PORT", help="Run the console and the API there: 127.0.0.1:8700."),
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; `down` ends it.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Set aside files of the state that are damaged, and make them again.")
@@ -89,7 +102,8 @@ def up(
     from cumulant.flows.stack import lifecycle
 
     if restart:
-        _check_alone(model, http=http, others=insecure or detach or repair or bool(role or advertise))
+        further = insecure or detach or repair or observe
+        _check_alone(model, http=http, others=further or bool(role or advertise or console))
         _restart(call)
         return
     with call.project() as project:
@@ -101,6 +115,8 @@ def up(
                 principal=who,
                 http=http,
                 insecure=insecure,
+                observe=observe,
+                console=console,
                 detached=detach,
                 repair=repair,
                 roles=[chosen.value for chosen in role or ()],

@@ -92,7 +92,7 @@ def show(
     from cumulant.data.views import preview_rows
 
     with call.project(personal=True) as project:
-        snapshot = accepted(project, source or only_source(project))
+        snapshot = stored_snapshot(project, source or only_source(project))
         frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
@@ -148,7 +148,7 @@ def quarantine(
     check_out(out)
     with call.project(personal=True) as project:
         source = source or only_source(project)
-        snapshot = refused(project, source) or accepted(project, source)
+        snapshot = stored_snapshot(project, source, refused=True)
         limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
         frame = read_quarantine(snapshot, project.tables(), project.salt(), limit=limit, files=files)
     count = frame.height if file else snapshot.rows_quarantined
@@ -252,25 +252,11 @@ def only_source(project: Project) -> str:
     return names[0]
 
 
-def accepted(project: Project, source: str) -> Snapshot:
-    """The newest accepted snapshot. Raises NotFoundError."""
-    from cumulant.flows.data.validate import newest_snapshot
+def stored_snapshot(project: Project, source: str, *, refused: bool = False) -> Snapshot:
+    """The newest accepted snapshot; with `refused` one that was refused since comes first. Raises NotFoundError."""
+    from cumulant.flows.data.validate import required_snapshot
 
-    project.file.source(source)
-    snapshot = newest_snapshot(project, source)
-    if snapshot is None:
-        raise NotFoundError(
-            f"there is no snapshot of {source} yet", subject=source, hint=f"cumulant data validate {source}"
-        )
-    return snapshot
-
-
-def refused(project: Project, source: str) -> Snapshot | None:
-    """The snapshot that was refused since the last accepted one."""
-    from cumulant.flows.data.validate import refused_snapshot as flow
-
-    project.file.source(source)
-    return flow(project, source)
+    return required_snapshot(project, source, hint=f"cumulant data validate {source}", refused=refused)
 
 
 def document(snapshot: Snapshot) -> dict[str, object]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,12 @@ from cumulant.cli.invocation import Invocation
 from cumulant.core.system.end_signals import setting
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cumulant.flows.worker.worker import StepRun
     from cumulant.ports.step_queue import WorkerOffer
 
-#: the most steps of the document and the summary at the end: the last ones
+#: the most steps of the document at the end: the last ones
 _SHOWN = 1000
 
 app = application("worker", "Run queued steps of commands, on this machine.")
@@ -55,23 +58,42 @@ def worker(
     on one machine. Ctrl-C ends the running step, which another worker then takes. Standard error has a line for each
     step that begins and ends, also with --json.
     """
-    from cumulant.cli.progress import ProgressLines
     from cumulant.core.units import size
     from cumulant.flows.worker.run_worker import machine_offer, run_worker
 
     runs: deque[StepRun] = deque(maxlen=_SHOWN)
-    progress = ProgressLines(call.output.notices()).say  # a log, also where a document follows
+    endings = Counter[str]()
+    write = _Log(call.output.notices()).write  # also where a document follows
     with call.project() as project, _draining(drain) as stop:
         most = None if memory is None else size(memory)
         offer = machine_offer(cpu=cpu, memory=most, gpu=gpu, region=region or project.scope.region)
-        progress(_offer_text(offer))
+        write(_offer_text(offer))
         for run in run_worker(
-            project, principal=project.principal(), offer=offer, stop=stop, once=once, progress=progress
+            project, principal=project.principal(), offer=offer, stop=stop, once=once, progress=write
         ):
             runs.append(run)
-            progress(_sentence(run))
+            endings[run.ending] += 1
+            write(_sentence(run))
 
-    call.answer({"steps": list(runs)}, lambda console: console.print(_summary(runs)))
+    call.answer({"steps": list(runs)}, lambda console: console.print(_summary(endings)))
+
+
+class _Log:
+    """One line for each text; a text that is repeated, such as a reason to wait, at most each `QUIET` seconds."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._last, self._at = "", clock()
+
+    def write(self, text: str, share: float | None = None) -> None:
+        from cumulant.cli.progress import QUIET
+        from cumulant.flows.reports.terminal import clean
+
+        del share  # steps report their progress to their command
+        now = self._clock()
+        if text != self._last or now - self._at >= QUIET:
+            self._last, self._at = text, now
+            self._console.print(clean(text), style="dim", soft_wrap=True)
 
 
 def _offer_text(offer: WorkerOffer) -> str:
@@ -87,10 +109,9 @@ def _sentence(run: StepRun) -> str:
     return f"{run.shown}: {run.ending} after {run.seconds:.1f} s, attempt {run.attempt}{detail}"
 
 
-def _summary(runs: Collection[StepRun]) -> str:
-    if not runs:
+def _summary(endings: Mapping[str, int]) -> str:
+    if not endings:
         return "no step was queued that fits this worker"
-    endings = Counter(run.ending for run in runs)
     return f"steps: {', '.join(f'{count:,} {ending}' for ending, count in endings.items())}"
 
 

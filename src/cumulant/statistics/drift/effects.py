@@ -50,7 +50,7 @@ def sum_groups(counts: Floats, group: Codes) -> Floats:
     codes, cells = np.asarray(group, dtype=np.int64), np.asarray(counts, dtype=np.float64)
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     summed: Floats = np.zeros((*cells.shape[:-1], int(ordered[-1]) + 1))
     summed[..., ordered[starts]] = np.add.reduceat(cells[..., order], starts, axis=-1)
     return summed

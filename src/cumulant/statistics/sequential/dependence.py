@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -135,14 +136,27 @@ def allowance(
     skewness = min(-dependence.skewness if falling else dependence.skewness, 0.0)  # a long tail above only hides a rise
     if skewness > -_SLIGHT[0] and dependence.correlation < _SLIGHT[1]:
         return EvidenceAllowance()
-    generator = np.random.default_rng(0)
-    values = min(dependence.values, _VALUES)
-    plain = generator.standard_normal((_RUNS, horizon, values))
-    like = _simulate_values(dependence.correlation, skewness, (_RUNS, horizon, values), generator)
-    ends = [np.quantile(_greatest_evidence(sample, recent), 1 - alpha / 2, axis=1) for sample in (plain, like)]
+    shape = _RUNS, horizon, min(dependence.values, _VALUES)
+    greatest = _greatest_of_normal(shape, recent), _greatest_of_like(dependence.correlation, skewness, shape, recent)
+    ends = [np.quantile(evidence, 1 - alpha / 2, axis=1) for evidence in greatest]
     bar = math.log(1 / alpha)
     risen, newest = (max(float(then) - max(float(now), bar), 0.0) for now, then in zip(*ends, strict=True))
     return EvidenceAllowance(risen, newest)
+
+
+# The first is the same for all values of a policy; the second for a rise and a fall of values that are not skewed.
+@lru_cache(maxsize=16)
+def _greatest_of_normal(shape: tuple[int, int, int], recent: int) -> Floats:
+    """`_greatest_evidence` of independent normal values [runs, looks, values]."""
+    return _greatest_evidence(np.random.default_rng(0).standard_normal(shape), recent)
+
+
+@lru_cache(maxsize=16)
+def _greatest_of_like(correlation: float, skewness: float, shape: tuple[int, int, int], recent: int) -> Floats:
+    """`_greatest_evidence` of values that are as dependent and skewed [runs, looks, values]."""
+    generator = np.random.default_rng(0)
+    generator.standard_normal(shape)  # those that `_greatest_of_normal` draws
+    return _greatest_evidence(_simulate_values(correlation, skewness, shape, generator), recent)
 
 
 def _simulate_values(

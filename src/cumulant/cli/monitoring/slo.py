@@ -1,0 +1,98 @@
+"""`cumulant slo`: service level objectives, how much of their budget is left, and their rules for Prometheus."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.observe.slo import SloView
+    from cumulant.monitoring.objectives import BurnState, ObjectiveState
+
+app = application(
+    "slo",
+    "Objectives of the served model: how many requests must be answered well, and how many were.",
+    examples=["cumulant slo show", "cumulant slo rules > slo.rules.yaml"],
+)
+
+
+class SliSource(StrEnum):
+    """Whose counters the rules read, as `slo_rules.SOURCES`, which is loaded later."""
+
+    gateway = "gateway"
+    servers = "servers"
+
+
+@command(app, action="stack.show", examples=["cumulant slo show", "cumulant slo show --json"])
+def show(call: Invocation) -> None:
+    """Show each objective: the share of good requests, what is left of its budget, and how fast that burns.
+
+    Requests are those in the log of the gateways, as callers saw them. Exit code 1: an alert of an objective fires.
+    """
+    from cumulant.flows.observe.slo import show_objectives
+
+    with call.project() as project:
+        view = show_objectives(project, principal=project.principal())
+    call.answer(view, lambda console: _print(console, view))
+    if any(state.firing for state in view.objectives):
+        raise typer.Exit(1)
+
+
+@command(app, action="stack.show", examples=["cumulant slo rules", "cumulant slo rules --source servers"])
+def rules(
+    call: Invocation,
+    *,
+    source: Annotated[
+        SliSource, typer.Option(help="Whose counters: of the gateway (Envoy), or of the servers without one.")
+    ] = SliSource.gateway,
+    selector: Annotated[
+        str,
+        typer.Option(metavar="MATCHERS", help="Narrows the series that are read, such as 'environment=\"prod\"'."),
+    ] = "",
+) -> None:
+    """Print a rule file for Prometheus: burn rates, budget and alerts, under the names of Sloth's dashboards."""
+    from cumulant.flows.observe.slo import objective_rules
+
+    with call.project() as project:
+        text = objective_rules(project, principal=project.principal(), source=source.value, selector=selector)
+    call.answer({"rules": text}, lambda console: _write(console, text))
+
+
+def _write(console: Console, text: str) -> None:
+    console.file.write(text)
+
+
+def _print(console: Console, view: SloView) -> None:
+    rows = [_row(state) for state in view.objectives]
+    console.print(table(("objective", "target", "good", "requests", "budget left", "alert"), rows))
+    burns = [(state.sli, *_burn_row(burn)) for state in view.objectives for burn in state.burn]
+    console.print(table(("objective", "windows", "burn rates", "alert above", "requests", ""), burns))
+    for state in view.objectives[:1]:
+        if state.since is not None:
+            console.print(f"the log of the gateway begins at {state.since:%Y-%m-%d %H:%M} UTC", style="dim")
+
+
+def _row(state: ObjectiveState) -> tuple[str, ...]:
+    within = "" if state.within is None else f" within {state.within}"
+    return (
+        f"{state.sli}{within}",
+        f"{state.target * 100:g}% in {state.window}",
+        "no requests" if state.ratio is None else f"{state.ratio * 100:.3f}%",
+        f"{state.requests:,}",
+        "" if state.budget_left is None else f"{state.budget_left * 100:.1f}%",
+        state.firing or "",
+    )
+
+
+def _burn_row(burn: BurnState) -> tuple[str, ...]:
+    rates = " / ".join("-" if rate is None else f"{rate:.2f}" for rate in (burn.long_rate, burn.short_rate))
+    windows = f"{burn.long} / {burn.short}"
+    return windows, rates, f"{burn.limit:g}", f"{burn.requests:,}", burn.severity if burn.firing else ""

@@ -1,0 +1,145 @@
+"""`cumulant access`: who may do what, and by which policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.ports.access import RoleBinding
+
+app = application(
+    "access",
+    "Who may do what, and by which policy.",
+    examples=["cumulant access roles", "cumulant access check user:ada release.approve --group risk --env prod"],
+)
+
+Subject = Annotated[
+    str, typer.Argument(metavar="PRINCIPAL", help="user:NAME (or a bare NAME), service:NAME, or anonymous.")
+]
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", metavar="NAME", help="A group of the principal; may be repeated.")
+]
+OfModel = Annotated[str | None, typer.Option("--model", metavar="NAME", help="A model; default: the project.")]
+
+
+@command(app, action="access.show", examples=["cumulant access roles", "cumulant access roles --json --env prod"])
+def roles(call: Invocation) -> None:
+    """Show which role has which action, and who has which role."""
+    from cumulant.flows.access.explain import show_rules
+
+    with call.project() as project:
+        rules = show_rules(project, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean, table
+
+        names = list(rules.roles)
+        rows = [
+            (item.action, *("yes" if role in item.roles else "" for role in names), item.text) for item in rules.actions
+        ]
+        console.print(table(["action", *names, "what"], rows))
+        bound = [
+            (
+                item.id,
+                item.role or ", ".join(item.actions),
+                clean(", ".join((*item.users, *(f"group {name}" for name in item.groups)))),
+                clean(_where(item)),
+            )
+            for item in rules.bindings
+        ]
+        if bound:
+            console.print(table(["binding", "role", "whom", "where"], bound))
+        if rules.driver == "open://":
+            console.print("this environment has `access: open://`: everybody may do everything")
+
+    call.answer(rules, text)
+
+
+def _where(binding: RoleBinding) -> str:
+    limits = {
+        "project": binding.projects,
+        "model": binding.models,
+        "environment": binding.environments,
+        "region": binding.regions,
+    }
+    return "; ".join(f"{name} {', '.join(names)}" for name, names in limits.items() if names) or "everywhere"
+
+
+@command(
+    app,
+    action="access.show",
+    examples=[
+        "cumulant access check user:ada release.approve --group risk",
+        "cumulant access check service:shop model.predict --model shop --env prod --json",
+    ],
+)
+def check(call: Invocation, subject: Subject, action: str, group: Groups = None, model: OfModel = None) -> None:
+    """Show whether a principal may do an action, and the policies that decide. Exit code 1: it may not."""
+    from cumulant.flows.access.explain import decide_access
+
+    with call.project() as project:
+        who = project.principal()
+        decision = decide_access(project, subject, action, principal=who, groups=group or (), model=model)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean
+
+        verdict = "may" if decision.allowed else "may not"
+        console.print(f"{clean(decision.principal)} {verdict} do {decision.action} to the {clean(decision.resource)}")
+        if decision.policies:
+            console.print(f"policies: {clean(', '.join(decision.policies))}")
+        if decision.hint and not decision.allowed:
+            console.print(clean(decision.hint))
+
+    call.answer(decision, text)
+    if not decision.allowed:
+        raise typer.Exit(1)
+
+
+@command(
+    app,
+    action="access.show",
+    examples=["cumulant access explain user:ada --group risk --env prod", "cumulant access explain anonymous --json"],
+)
+def explain(call: Invocation, subject: Subject, group: Groups = None, model: OfModel = None) -> None:
+    """Show all that a principal may do, each with the policies that allow it."""
+    from cumulant.flows.access.explain import explain_access
+
+    with call.project() as project:
+        decisions = explain_access(project, subject, principal=project.principal(), groups=group or (), model=model)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean, table
+
+        may = [item for item in decisions if item.allowed]
+        if may:
+            console.print(
+                table(["action", "by"], [(item.action, clean(", ".join(item.policies)) or "open") for item in may])
+            )
+        console.print(f"{clean(decisions[0].principal)} may do {len(may)} of {len(decisions)} actions")
+
+    call.answer(decisions, text)
+
+
+@command(
+    app,
+    action="access.show",
+    examples=["cumulant access policies", "cumulant access policies --schema > cumulant.cedarschema"],
+)
+def policies(
+    call: Invocation,
+    schema: Annotated[bool, typer.Option("--schema", help="What policies can use, instead of the policies.")] = False,
+) -> None:
+    """Print the Cedar policies in force: those of the bindings, and those of the folder that `access` names."""
+    from cumulant.flows.access.explain import policy_text
+
+    with call.project() as project:
+        text = policy_text(project, principal=project.principal(), schema=schema)
+    call.answer({"schema" if schema else "policies": text}, lambda console: console.out(text, highlight=False, end=""))
