@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
+import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A test process that has spoken gRPC forks children of its own later: gRPC's handlers would write into their logs
 # between fork and exec. Read when gRPC is first imported, which no test module may do before this file.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-# Where the environment keeps no compiled modules, each process of a test would compile them anew.
+# Where the environment keeps no compiled modules, each process of a test would compile them anew, and each process of
+# pytest would rewrite the assertions of all tests.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
+    sys.dont_write_bytecode = False
 
-# Tests run beside each other: threads that wait for each other in a loop keep the processors from those that compute.
-# OpenMP's threads stay as many as they are, and sleep soon; products of matrices are small here.
+# Tests run beside each other: threads that spin while they wait keep the processors from those that compute. OpenMP's
+# threads stay as many as they are and spin for a short time, a tenth of what commands set; products of matrices are
+# small here.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -34,3 +42,32 @@ def pytest_xdist_auto_num_workers() -> int:
     given = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", "")
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(given) if given.isdecimal() else processors + min(processors, 4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect with the garbage collector off: what is made here lives as long as the process."""
+    gc.disable()
+    _import_own_part(session.config)
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _import_own_part(config: pytest.Config) -> None:
+    """Import each nth test module before a worker of n imports all: rewritten assertions are kept as files, and where
+    none are kept yet, all workers would rewrite all modules at the same moment.
+    """
+    given: dict[str, object] = getattr(config, "workerinput", {})
+    if not given:
+        return
+    number, workers = int(str(given["workerid"]).removeprefix("gw")), int(str(given["workercount"]))
+    folders = [Path(argument) for argument in config.args if Path(argument).is_dir()]
+    modules = sorted({path for folder in folders for path in folder.absolute().rglob("test_*.py")})
+    for path in modules[number::workers]:
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # collecting imports it again, and reports
+            importlib.import_module(path.stem)

@@ -19,7 +19,6 @@ import e2e_registry
 import msgspec
 import pytest
 from e2e_stack import BODY, MODEL, RELEASE, STEPS, free_ports, until
-from e2e_support import environment
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION
@@ -100,14 +99,22 @@ class Machine:
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
         """A process of the machine that hangs while the block runs."""
-        status = read_status(self.folder / ".cumulant")
-        pid = next(child.pid for child in status.children if child.name == name) if status else None
-        assert pid is not None
+        pid = self._pid(name)
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    def end(self, name: str) -> None:
+        """End a process of the machine at once."""
+        os.kill(self._pid(name), signal.SIGKILL)
+
+    def _pid(self, name: str) -> int:
+        status = read_status(self.folder / ".cumulant")
+        pid = next(child.pid for child in status.children if child.name == name) if status else None
+        assert pid is not None
+        return pid
 
     def processes(self) -> list[int]:
         name = f"CUMULANT_HOST_NAME={self.name}".encode()
@@ -126,7 +133,7 @@ class Machine:
         return "\n".join(f"--- {self.name} {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in paths)
 
     def _variables(self) -> Mapping[str, str]:
-        return environment() | {"CUMULANT_HOST_NAME": self.name}
+        return os.environ | {"CUMULANT_HOST_NAME": self.name}
 
 
 class Hosts:
@@ -182,8 +189,8 @@ class Hosts:
             for url in served.endpoints
         }
 
-    def begin(self, candidate: str) -> Release:
-        """A pending release of a version, with servers on every machine."""
+    def begin(self, candidate: str, *, first: int = 0) -> Release:
+        """A pending release of a version, with servers on every machine; it begins with the step `first`."""
         desired = self.deployment.change(MODEL, lambda desired: msgspec.structs.replace(desired, candidate=candidate))
         arms = [
             with_servers(self.project, desired.arm(version, name), within=60.0)
@@ -195,7 +202,7 @@ class Hosts:
             model=MODEL,
             champion=arms[0],
             candidate=arms[1],
-            policy=msgspec.structs.replace(release_policy(self.project.spec.release), steps=STEPS),
+            policy=msgspec.structs.replace(release_policy(self.project.spec.release), steps=STEPS[first:]),
             begun=datetime.now(UTC),
             revision=max(routes.revision if routes else 0, row[0].revision if row else 0),
         )

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,15 +24,6 @@ from cumulant.flows.registry.lineage import record_of
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
-#: where the processes of the tests keep their compiled modules
-COMPILED = Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"
-
-
-def environment() -> dict[str, str]:
-    """Compiled modules are kept between the processes of a test run, wherever the tests themselves keep none."""
-    found = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    return {**found, "PYTHONPYCACHEPREFIX": str(COMPILED)}
-
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """`cumulant WORDS --project FOLDER --json` in a process group of its own."""
@@ -42,7 +32,6 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
         start_new_session=True,
     )
 

@@ -15,7 +15,7 @@ import e2e_shop
 import numpy as np
 import polars as pl
 import pytest
-from e2e_support import environment, kill, opened, run, start
+from e2e_support import kill, opened, run, start
 
 from cumulant.core.servable import Batching, GraphServable
 from cumulant.flows.serving.predict import predict
@@ -132,7 +132,7 @@ def peak(*arguments):
         text=True,
         timeout=300,
         check=True,
-        env={**environment(), "MALLOC_ARENA_MAX": "2"},
+        env={**os.environ, "MALLOC_ARENA_MAX": "2"},
     )
     told = json.loads(done.stderr.splitlines()[-1])
     assert told["code"] == 0, done.stderr

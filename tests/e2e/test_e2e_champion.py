@@ -7,7 +7,7 @@ import sys
 import e2e_shop
 import msgspec
 import pytest
-from e2e_support import environment, opened
+from e2e_support import opened
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.ledger.run_context import open_run
@@ -108,7 +108,7 @@ def test_where_releases_deliver_a_training_that_passes_is_the_candidate_alone(fi
     released = f"{later(path.read_text(), 10)}release: {{}}\n"
     path.write_text(released)
     words = [sys.executable, "-m", "cumulant.cli", "train", "--time", "1h", "--project", str(folder)]
-    said = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True).stdout
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "models:/returns/4  candidate\n" in said
     start = f"cumulant release start --project {folder}; the alias champion moves when a release promotes version 4"
     assert f"next: cumulant up --project {folder}, then {start}\n" in said

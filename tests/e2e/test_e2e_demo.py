@@ -122,16 +122,18 @@ def test_every_version_answered_as_it_does_offline(told, tmp_path):
     read = ["event_time", "version", "arm", "shadow", "request", "outputs"]
     log = pl.concat(pl.from_arrow(one) for one in batches(folder_log(folder / ".cumulant" / "predictions"), read))
     logged = log.filter((pl.col("arm") != "") & ~pl.col("shadow"))
-    for version, month in ((released[0], 6), (released[0], 8), (released[1], 8)):
-        answered = logged.filter((pl.col("version") == version) & (pl.col("event_time").dt.month() == month))
-        assert not answered.is_empty(), (version, month)
+    # The second release ends in August or September, by how soon its evidence suffices.
+    for version, months in ((released[0], [6]), (released[0], [8]), (released[1], [8, 9, 10])):
+        in_months = pl.col("event_time").dt.month().is_in(months)
+        answered = logged.filter((pl.col("version") == version) & in_months)
+        assert len(answered) >= 30, (version, months)
         answered = answered.sample(min(200, len(answered)), seed=1)
         rows, answers = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
         rows.write_text("\n".join(answered["request"]))
         run(folder, "predict", str(rows), "--model", f"flight-late/{version}", "--out", str(answers))
         offline = pl.read_ndjson(answers)["probability"].to_list()
         online = answered["outputs"].str.json_path_match("$.probability").cast(pl.Float64).to_list()
-        assert online == pytest.approx(offline, abs=1e-12), (version, month)
+        assert online == pytest.approx(offline, abs=1e-12), (version, months)
 
 
 def test_a_feed_that_went_null_is_told_and_trains_nothing(told):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -175,22 +175,33 @@ def test_over_a_whole_release_nothing_fails_and_each_key_moves_once(shop):
 
 
 def test_a_replay_that_is_cut_off_goes_on_where_it_stopped(shop):
-    line = ("replay", "--from", f"{FIRST:%Y-%m-%d}", "--to", "2024-01-23", "--speed", "30000x", "--again")
-    whole = run(shop, *line)
-    assert whole["done"]
-    assert sum(whole["failures"].values()) <= FEW_REFUSED * whole["requests"]
-    assert whole["last_failure"].startswith("429: " if whole["failures"] else "")
-    assert whole["requests"] == whole["rows"] > 400
+    end, statuses = FIRST.replace(month=1, day=23), Counter()
+    with opened(shop) as project:
+        whole = replay(
+            project,
+            principal=project.principal(),
+            since=FIRST,
+            until=end,
+            speed=30_000,
+            again=True,
+            seen=lambda sent: statuses.update([sent.answer.status]),
+        )
+    assert whole.done
+    refused = statuses.pop(429, 0)
+    assert refused == sum(whole.failures.values()) <= FEW_REFUSED * whole.requests
+    assert statuses == {200: whole.requests - refused}
+    assert whole.requests == whole.rows > 400
+    line = ("replay", "--from", f"{FIRST:%Y-%m-%d}", "--to", f"{end:%Y-%m-%d}", "--speed", "30000x", "--again")
     process = start(shop, *line)
     noted = shop / ".cumulant" / "replay.json"
     wait_for(process, lambda: noted.exists() and json.loads(noted.read_bytes())["sent"] > 50)
     kill(process, 2)
     reached = json.loads(noted.read_bytes())["sent"]
-    assert 0 < reached < whole["rows"]
+    assert 0 < reached < whole.rows
     rest = run(shop, *line[:-1])
     assert rest["done"]
     assert rest["resumed"] == reached
-    assert rest["requests"] == whole["rows"] - reached
+    assert rest["requests"] == whole.rows - reached
     assert not noted.exists()
 
 

@@ -19,7 +19,8 @@ import e2e_shop
 import httpx
 import msgspec
 import pytest
-from e2e_support import environment, opened, run, start
+from e2e_stack import free_ports
+from e2e_support import opened, run, start
 
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.maintenance.cleanup import clean
@@ -128,7 +129,7 @@ def supervised(shop):
     """A stack with a controller that lives."""
     run(shop, "up", "--detach")  # writes book and routes
     run(shop, "down")
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(shop)], env=environment(), start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(shop)], start_new_session=True)
     try:
         for name in ("server-1", "gateway", "controller"):
             ready(shop, name)
@@ -228,7 +229,10 @@ def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
 
 
 def test_nothing_outlives_a_killed_supervisor_and_up_begins_again(shop):
-    run(shop, "up", "--detach")
+    (port,) = free_ports(1)
+    run(shop, "up", "--detach", "--console", f"127.0.0.1:{port}")
+    ready(shop, "console")
+    assert httpx.get(f"http://127.0.0.1:{port}/v1/health/live").json() == {"live": True}
     here = processes(shop)
     os.kill(here[-1].pid, signal.SIGKILL)
     until(all_gone(here))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from e2e_support import environment, opened, run, start
+from e2e_support import opened, run, start
 from test_e2e_kinds import MARKS, make, visits
 
 from cumulant.core.errors import UsageError
@@ -146,7 +146,6 @@ def test_people_read_when_the_next_look_is_and_how_to_stop(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
     )
     stop = threading.Timer(120, process.kill)
     stop.start()
@@ -167,7 +166,6 @@ def test_people_read_when_the_next_look_is_and_how_to_stop(tmp_path):
         [sys.executable, "-m", "cumulant.cli", *words, "--once"],
         capture_output=True,
         text=True,
-        env=environment(),
         timeout=120,
         check=False,
     )

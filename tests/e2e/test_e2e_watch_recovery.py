@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from e2e_support import environment, opened
+from e2e_support import opened
 from test_e2e_kinds import visits
 from test_e2e_watch_kinds import ASKED, served
 
@@ -48,7 +48,7 @@ def kind(made, tmp_path):
 
 def begun(folder, what, at, where, *more):
     line = [sys.executable, str(WORKER), str(folder), what, at.isoformat(), where, *map(str, more)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment())
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
 
 
 def done(folder, what, at, where="-"):

@@ -10,15 +10,18 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.request
+from collections import Counter
 from pathlib import Path
 from random import Random
 from urllib.parse import unquote
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cumulant.core.errors import EngineUnavailableError, MissingPartError, UsageError
-from cumulant.core.traffic import KEY_HEADER, Certificates, Limits
+from cumulant.core.traffic import FORCE_HEADER, KEY_HEADER, Certificates, Limits
 from cumulant.drivers.envoy import engine
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.ports.traffic import ListenOptions
@@ -443,3 +446,34 @@ def test_requests_under_way_end_on_servers_that_routes_do_not_name_any_more(traf
         time.sleep(0.1)
     thread.join()
     assert status == [200]
+
+
+def requests_by_class(admin):
+    """What Envoy counts, by model and class of status; None: all."""
+    with urllib.request.urlopen(f"{admin}/metrics", timeout=30) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        (sample.labels["envoy_virtual_cluster"], sample.labels.get("envoy_response_code_class")): sample.value
+        for family in families
+        if family.name in {"envoy_vhost_vcluster_upstream_rq_xx", "envoy_vhost_vcluster_upstream_rq_completed"}
+        for sample in family.samples
+        if sample.value and sample.labels["envoy_virtual_cluster"] != "no prediction"
+    }
+
+
+def test_the_requests_of_a_model_are_counted_as_exchanges_count_them(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url))
+    traffic.apply(msgspec.structs.replace(routes_of(arms[1].url), model="other"))
+    path = f"/v1/models/{MODEL}/predict"
+    assert [send(gateway.url, b"{}", path=path) for _ in range(3)] == [200] * 3
+    assert send(gateway.url, b"{}", {FORCE_HEADER: "champion"}, path) == 200
+    assert send(gateway.url, b"{}", path="/v1/models/other/predict?x=1") == 200
+    assert send(gateway.url, b"{}", path=f"/v2/repository/models/{MODEL}/load") == 200
+    arms[0].stop()
+    assert send(gateway.url, b"{}", path=path) == 503
+    admin = traffic.address().admin
+    expected = {(MODEL, "2"): 3, (MODEL, "5"): 1, (MODEL, None): 4, ("other", "2"): 1, ("other", None): 1}
+    wait_for(lambda: requests_by_class(admin) == expected)
+    wait_for(lambda: len(traffic.exchanges()[0]) == 7)
+    counted = [one for one in traffic.exchanges()[0] if one.predicts and not one.forced]
+    assert Counter((one.model, one.status) for one in counted) == {(MODEL, 200): 3, (MODEL, 503): 1, ("other", 200): 1}

@@ -56,6 +56,8 @@ def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server,
             until(lambda: machines.release.over, why=machines.logs)
             until(lambda: machines.deployment.read(MODEL).candidate is None, why=machines.logs)
             assert machines.release.status == "rolled_back"
+            # who rolled back comes from the machine of the rollback, once it reports again
+            until(lambda: ", by " in second.run("release", "status")["reason"], why=machines.logs)
             for shown in (second.run("release", "status"), *second.run("release", "history")):
                 reason = shown["reason"]
                 assert reason.startswith("all requests were sent to version 1 beside the release, by "), reason

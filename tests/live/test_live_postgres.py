@@ -23,7 +23,9 @@ from cumulant.drivers.postgres import database as postgres_database
 from cumulant.drivers.postgres.journal import PostgresJournal
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import MIGRATIONS
+from cumulant.flows.deployment.host_report import SERVER_HOST, HostReport, write_report
 from cumulant.flows.ledger.lease import LeaseWatch, take_lease
+from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import verify
 from cumulant.testing.certificates import Authority
 from cumulant.testing.conformance.journal import JournalConformance
@@ -415,6 +417,52 @@ def test_a_transaction_is_done_once_where_its_connection_carries_no_answers(sile
     assert list(journal.events())[-1].id == event.id
     assert journal.get("step", "a").version == 2
     assert verify(journal).breaks == []
+
+
+class Counted(CutAtCommit):
+    """Between client and server; counts what the client sends."""
+
+    messages = 0
+
+    def _forward(self, client, server):
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(65536):
+                self.messages += 1
+                server.sendall(data)
+
+
+def test_a_machine_s_report_is_one_message_and_waits_for_no_writer(server, url):
+    proxy, reports = Counted(server.port, passes=True), 20
+    journal, other = PostgresJournal(url.replace(str(server.port), str(proxy.port))), PostgresJournal(url, wait=1.0)
+    report = HostReport(host="a", roles=("servers",), supervisor=this_process())
+    with other.transaction(actor=ADA) as transaction:
+        transaction.put("step", "a", {})
+        version = write_report(journal, report)
+        before = proxy.messages
+        for _ in range(reports):
+            version = write_report(journal, report, version=version)
+        assert proxy.messages - before <= reports + 1, "one more when the statement is prepared"
+        assert [row.version for row in other.reports(SERVER_HOST)] == [version]
+        transaction.emit(Happened())
+    assert verify(journal).breaks == []
+    journal.close()
+    other.close()
+    proxy.close()
+
+
+def test_machines_report_at_once_and_each_row_counts_its_own_reports(url):
+    def machine(number):
+        journal, version = PostgresJournal(url), 0
+        for _ in range(20):
+            report = HostReport(host=f"host-{number}", roles=(), supervisor=this_process())
+            version = write_report(journal, report, version=version)
+        journal.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(machine, range(8)))
+    journal = PostgresJournal(url)
+    assert {row.key: row.version for row in journal.reports(SERVER_HOST)} == {f"host-{n}": 20 for n in range(8)}
+    journal.close()
 
 
 @pytest.mark.parametrize("others", [0, 1, 3])

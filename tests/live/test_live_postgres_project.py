@@ -110,6 +110,8 @@ def test_a_release_goes_on_when_the_server_is_back(server, shop):
         time.sleep(1.0)
     assert release.status == "promoted", release.reason
     assert [seen for seen in load.seen if seen.failed] == []
+    # A server on a busy machine may refuse some for its load; without the journal every one would fail.
+    assert load.refused < 0.02 * len(load.seen)
     assert load.result.labels > 0
     assert run(shop, "events", "verify")["breaks"] == []
     backup = run(shop, "backup", str(shop.parent / "backup.tar"))

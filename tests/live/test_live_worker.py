@@ -14,7 +14,7 @@ from test_live_objectstore import KEY, SECRET, endpoint  # noqa: F401 - a fixtur
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 import e2e_shop
-from e2e_support import environment, kill, outcome, wait_for
+from e2e_support import kill, outcome, wait_for
 
 from cumulant.flows.registry.lineage import record_of
 from cumulant.ports.step_queue import StepTaken
@@ -68,7 +68,7 @@ def machine(tmp_path, name, text):
     (folder / "cumulant.yaml").write_text(text)
     home = tmp_path / name / "home"
     home.mkdir()
-    return folder, environment() | {"CUMULANT_HOST_NAME": name, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    return folder, os.environ | {"CUMULANT_HOST_NAME": name, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
 
 
 @contextmanager

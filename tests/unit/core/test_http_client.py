@@ -23,10 +23,10 @@ SECRET = "c0ffee-token"
 class RawServer:
     """Gives each request the answer of its path, byte by byte where that is asked for. `heads`: what it was sent."""
 
-    def __init__(self, answers, *, listener=None, tls=None):
+    def __init__(self, answers, *, tls=None):
         self.answers, self.heads, self.ended = answers, [], threading.Event()
         self._tls = tls
-        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._serve)]
         self._threads[0].start()
 
@@ -173,16 +173,6 @@ def test_the_whole_exchange_is_bounded_where_a_server_answers_byte_by_byte(tmp_p
             client.get(server.url)
     assert (caught.value.reason, caught.value.incomplete) == ("timed out", True)
     assert (caught.value.head and caught.value.head.status) == status
-
-
-def test_a_unix_socket_is_connected_to_in_place_of_the_host(tmp_path):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen()
-    with RawServer({"/x": OK}, listener=listener) as server:
-        client = HttpClient(seconds=30, total_seconds=30, unix_socket=str(tmp_path / "s"))
-        assert client.get("http://nowhere/x").body == b"body"
-    assert "host: nowhere" in server.heads[0].lower()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """`/ready` of a gateway, as load balancers and anybody else may ask for it."""
 
+import gc
 import socket
 import sys
+import threading
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 
 import pytest
+
+from cumulant.core.errors import EngineUnavailableError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gateways run on Linux and macOS")
 
@@ -41,6 +45,31 @@ def test_get_and_head_say_whether_it_is_ready(path, fault, status):
         head = ask(path, "HEAD")
     assert head.startswith(status)
     assert head.endswith(b"\r\n\r\n")
+
+
+def test_an_envoy_that_is_away_or_ends_is_an_error_and_leaves_no_socket(path):
+    from cumulant.drivers.envoy.admin import Admin
+
+    def end_while_answering():
+        taken, _ = listener.accept()
+        with taken:
+            taken.recv(4096)
+            taken.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nLI")
+
+    def check(reason):
+        with pytest.raises(EngineUnavailableError, match=reason):
+            Admin(path).request("/ready")
+        gc.collect()  # a socket that is left open is a warning here, and warnings are errors
+
+    check("No such file")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        check("refused")
+        listener.listen()
+        thread = threading.Thread(target=end_while_answering)
+        thread.start()
+        check("IncompleteRead")
+        thread.join()
 
 
 def test_many_callers_at_once_and_callers_who_leave_hold_up_no_probe(path, capfd):

@@ -133,7 +133,7 @@ def test_after_bytes_were_sent_nothing_is_tried_again(apply: Applied, address: s
 
 
 def test_a_server_that_takes_no_connection_leaves_time_for_another(apply: Applied, address: str) -> None:
-    limits = msgspec.structs.replace(LIMITS, deadline=1.0, retries=9, health_every=3600.0)
+    limits = msgspec.structs.replace(LIMITS, deadline=20.0, retries=49, health_every=3600.0)
     with served() as gone, served() as good:
         apply(gone.url, good.url, weight=0.0, limits=limits)
         gone.clog()

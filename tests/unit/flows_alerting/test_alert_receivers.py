@@ -151,7 +151,7 @@ def test_one_that_keeps_alerts_is_told_of_all_and_again_while_they_fire(tmp_path
     )
     (tmp_path / "late" / "cumulant.yaml").write_text(text)
     with load(tmp_path / "late") as late:
-        silence(late, principal=ADA, span="5h", clock=clock)
+        silence(late, principal=ADA, span="5h", reason="maintenance", clock=clock)
         see(late, finding("a", "quality"), finding("b", "quality"))
         deliver(late, clock=clock)
         assert labels(web) == ["a", "b", "a", "b"], "the second time because nobody knows what it still knows"

@@ -9,9 +9,21 @@ from alerts_support import ADA, START, finding, kinds, see
 
 from cumulant.alerting.delivery import ReceiverHealth, after_failure
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RefusedError, UsageError
-from cumulant.flows.alerting.alerts import acknowledge, advance, deliver, show, silence, try_receivers, unsilence
+from cumulant.core.events import Actor
+from cumulant.flows.alerting.alerts import (
+    acknowledge,
+    advance,
+    deliver,
+    observe,
+    show,
+    silence,
+    try_receivers,
+    unsilence,
+)
 from cumulant.flows.alerting.receiver_state import is_due, released
-from cumulant.flows.alerting.views import exposition, overview
+from cumulant.flows.alerting.views import overview
+from cumulant.flows.observe.alert_metrics import alert_series
+from cumulant.ports.access import Principal
 
 
 def test_people_acknowledge_and_silence(late, clock):
@@ -50,6 +62,14 @@ def test_what_cannot_be_said(late, clock):
     assert show(late, over.id, principal=ADA).status == "resolved"
 
 
+def test_a_silence_of_everything_needs_a_reason(late):
+    for everything in ({}, {"rule": "**"}, {"reason": " "}):
+        with pytest.raises(UsageError, match=r"a silence of all alerts needs a reason"):
+            silence(late, principal=ADA, span="1h", **everything)
+    assert silence(late, principal=ADA, span="1h", reason="maintenance").reason == "maintenance"
+    assert silence(late, principal=ADA, span="1h", subject="wind_*").subject == "wind_*"
+
+
 def test_who_may_not(late, monkeypatch):
     from cumulant.testing.access import GrantedAccess
 
@@ -86,20 +106,27 @@ def test_how_long_a_failing_one_waits():
     assert not is_due(released(found), now)
 
 
-def test_prometheus_is_told(late, web, clock):
-    from prometheus_client.parser import text_string_to_metric_families
-
+def test_metrics_of_alerts_and_receivers(late, web, clock):
     see(late, finding("a"), finding("b", rule="covariate"))
     web.how = "later"
     deliver(late, clock=clock)
-    families = text_string_to_metric_families(exposition(late.journal()))
-    found = {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    found = {(one.family, *one.labels): one.value for one in alert_series(late.journal())}
     name = late.receivers()[0].name
     assert found == {
         ("cumulant_alerts_firing", "info"): 1,
         ("cumulant_alerts_firing", "warning"): 0,
         ("cumulant_alerts_firing", "critical"): 1,
+        ("cumulant_alerts_active", "late", "covariate", "info"): 1,
+        ("cumulant_alerts_active", "late", "feed", "critical"): 1,
         ("cumulant_messages_waiting", name): 2,
         ("cumulant_messages_refused", name): 0,
         ("cumulant_receiver_failures", name): 1,
     }
+
+
+def test_findings_are_taken_in_within_the_callers_transaction(late):
+    """By a person too, whose other actions that write are events of transactions of their own."""
+    ada = Principal("user:ada", via="cli")
+    with late.journal().transaction(actor=Actor(ada.id)) as transaction:
+        observe(late, [], principal=ada, examined=[], within=transaction)
+    assert [event.kind for event in late.journal().events() if event.kind.startswith("access.")] == []

@@ -16,12 +16,14 @@ from cumulant.alerting.alert_state import Finding
 from cumulant.alerting.delivery import MOST
 from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError, UsageError
 from cumulant.core.events import Actor
+from cumulant.core.prometheus import Series
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import advance, deliver, observe
 from cumulant.flows.alerting.dispatcher import Dispatcher
 from cumulant.flows.alerting.manual_retry import drop, retry
 from cumulant.flows.alerting.receiver_state import read_receiver_state
-from cumulant.flows.alerting.views import exposition, overview
+from cumulant.flows.alerting.views import overview
+from cumulant.flows.observe.alert_metrics import alert_series
 from cumulant.ports.notifier import Message
 from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock
@@ -110,7 +112,7 @@ def test_after_three_tries_it_is_set_aside_told_and_tried_once_a_day(late, web, 
     assert "it answered 400: not like this" in notice["text"]
     [event] = late.journal().events(kinds=("notify.refused",))
     assert event.data["fault"] == "it answered 400: not like this"
-    assert 'cumulant_messages_refused{receiver="' + late.receivers()[0].name + '"} 1' in exposition(late.journal())
+    assert Series("cumulant_messages_refused", (late.receivers()[0].name,), 1) in alert_series(late.journal())
     web.how = "take"
     clock.move(DAY)
     deliver(late, clock=clock)

@@ -6,14 +6,22 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from backup_support import SPEC, backup, files, made
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.backup.restore import restore
+from cumulant.flows.identities.device_logins import begin_device_login
+from cumulant.flows.identities.last_use import LastUse
+from cumulant.flows.identities.sessions import Sessions
+from cumulant.flows.identities.sign_in_links import create_link
+from cumulant.flows.identities.tokens import USE_INTERVAL, USES, create_token, find_token, list_tokens, revoke_token
 from cumulant.flows.stack.identity import read_identity
 from cumulant.project.file.loading import load
+
+_REVOKED = ("identities.token_revoked", "identities.session_ended")
 
 
 def test_files_modes_times_and_what_is_left_out(root, tmp_path):
@@ -42,6 +50,31 @@ def test_files_modes_times_and_what_is_left_out(root, tmp_path):
     assert without.manifest.left_out == ("files of source a; their snapshots are in it",)
     restore(without.archive, tmp_path / "c")
     assert not (tmp_path / "c" / "data").exists()
+
+
+def test_a_token_that_was_revoked_after_the_backup_stays_revoked(root, tmp_path):
+    now = datetime.now(UTC)
+    with load(root) as project:
+        ada, journal = project.principal(), project.journal()
+        new = create_token(project, "old", principal=ada)
+        session = Sessions(journal, project.sign_in.limits).open(ada, "link", now)
+        create_link(project, principal=ada)
+        begin_device_login(journal, "10.0.0.5", now)
+        archive = backup(root, tmp_path / "b.tar").archive
+        revoke_token(project, new.token.id, principal=ada)
+    told = restore(archive, tmp_path / "restored")
+    assert "2 API tokens and sessions of the backup are revoked" in " ".join(told.notes)
+    with load(tmp_path / "restored") as project:
+        journal = project.journal()
+        assert find_token(journal, new.secret, now, LastUse(USES, USE_INTERVAL)) is None
+        assert Sessions(journal, project.sign_in.limits).find(session.secret, now) is None
+        assert not [*journal.rows("sign_in_link"), *journal.rows("device_login")]
+        revoked = [event for event in journal.events() if event.kind in _REVOKED]
+        assert [event.kind for event in revoked] == list(_REVOKED)
+        assert {event.reason for event in revoked} == {"the state was restored from a backup"}
+    with load(root) as project:
+        assert Sessions(project.journal(), project.sign_in.limits).find(session.secret, now), "the original keeps its"
+        assert list_tokens(project, principal=ada) == []
 
 
 @pytest.mark.parametrize("log", ["s3://acme/logs", "file://logs"])

@@ -31,13 +31,13 @@ def classes(count):
 @pytest.mark.parametrize(
     ("model", "goal", "outputs"),
     [
-        (HistGradientBoostingRegressor(max_iter=60), SCORE, {"prediction"}),
-        (HistGradientBoostingRegressor(max_iter=30, loss="poisson"), np.exp(SCORE / 4), {"prediction"}),
-        (HistGradientBoostingRegressor(max_iter=30, loss="gamma"), np.exp(SCORE / 4), {"prediction"}),
-        (HistGradientBoostingRegressor(max_iter=30, loss="quantile", quantile=0.9), SCORE, {"prediction"}),
-        (HistGradientBoostingClassifier(max_iter=60), classes(2), {"label", "probability"}),
-        (HistGradientBoostingClassifier(max_iter=30), np.array(list("no"))[classes(2)], {"label", "probability"}),
-        (HistGradientBoostingClassifier(max_iter=30), classes(4), {"label", "probabilities"}),
+        (HistGradientBoostingRegressor(max_iter=20), SCORE, {"prediction"}),
+        (HistGradientBoostingRegressor(max_iter=12, loss="poisson"), np.exp(SCORE / 4), {"prediction"}),
+        (HistGradientBoostingRegressor(max_iter=12, loss="gamma"), np.exp(SCORE / 4), {"prediction"}),
+        (HistGradientBoostingRegressor(max_iter=12, loss="quantile", quantile=0.9), SCORE, {"prediction"}),
+        (HistGradientBoostingClassifier(max_iter=20), classes(2), {"label", "probability"}),
+        (HistGradientBoostingClassifier(max_iter=12), np.array(list("no"))[classes(2)], {"label", "probability"}),
+        (HistGradientBoostingClassifier(max_iter=12), classes(4), {"label", "probabilities"}),
     ],
 )
 def test_answers_are_those_of_the_original(tmp_path, model, goal, outputs):

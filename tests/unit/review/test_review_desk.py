@@ -143,3 +143,38 @@ def test_two_processes_and_one_that_is_killed_answer_each_case_once(tmp_path):
     # the killed one keeps its last case until the lease ends
     assert [one.lease.reviewer for one in found.open()] == ["user:bob"]
     assert list(verify_chain(journal.events())) == []
+
+
+def test_an_answer_is_withdrawn_until_it_is_a_label_by_its_reviewer_alone(tmp_path):
+    clock = Clock()
+    found, journal = desk(tmp_path, case(1), case(2), clock=clock)
+    first = found.take(ADA)
+    decided = decide(found, first.id, ADA)
+    with pytest.raises(ConflictError, match="not yours"):
+        found.undo(first.id, BOB)
+    with pytest.raises(ConflictError, match="changed since"):
+        found.undo(first.id, ADA, seen=first.revision)
+    again = found.undo(first.id, ADA, seen=decided.revision)
+    assert (again.status, again.answers, again.label, again.closed) == ("waiting", (), None, None)
+    assert found.closed() == []
+    assert found.take(ADA).id == first.id
+    decide(found, first.id, ADA, "false")
+    assert found.find(first.id).label == "false"
+    found.mark_labelled(found.closed(), "x", actor=Actor("t"))
+    with pytest.raises(ConflictError, match="has become a label"):
+        found.undo(first.id, ADA)
+    assert list(verify_chain(journal.events())) == []
+
+
+def test_what_others_escalated_stays_escalated_and_a_passed_deadline_is_final(tmp_path):
+    clock = Clock()
+    found, _ = desk(tmp_path, case(1), clock=clock)
+    for who in (ADA, BOB):
+        found.move(case(1).id, who, "escalated", lambda one, now, who=who: transitions.escalate(one, who, POLICY, now))
+    assert found.undo(case(1).id, BOB).escalated
+    assert [answer.reviewer for answer in found.find(case(1).id).answers] == [ADA.name]
+    assert not found.undo(case(1).id, ADA).escalated
+    decide(found, case(1).id, ADA)
+    clock.later(days=4)
+    with pytest.raises(ConflictError, match="deadline"):
+        found.undo(case(1).id, ADA)

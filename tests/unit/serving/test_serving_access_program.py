@@ -19,7 +19,9 @@ from serving_models import ROW, SALT, WINDOWED, fill_state, flights, servable, w
 from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import TOKEN_HEADER
 from cumulant.drivers.local.online import SqliteOnline
+from cumulant.ports.access import RoleBinding
 from cumulant.ports.log import UNDATED
+from cumulant.serving.access.bindings_file import write_bindings
 from cumulant.serving.access.refusal_log import read_records
 from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.models.stores import open_log
@@ -137,6 +139,36 @@ def test_roles_of_callers_hold_over_http_and_grpc_on_every_worker(installed, fol
         ("service:scraper", "model.predict", "policy"): 1,
         ("user:ada", "model.load", "policy"): 1,
     }
+
+
+def test_roles_of_a_project_hold_at_its_server(tmp_path, folder):
+    pytest.importorskip("cedarpy", reason='pip install "cumulant[cedar]"')
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKENS['ada']} ada risk\n{TOKENS['bo']} bo\n{TOKENS['scraper']} service:scraper\n")
+    tokens.chmod(0o600)
+    bindings = write_bindings(
+        tmp_path / "access",
+        [
+            RoleBinding(id="b0", actions=("model.predict",), groups=("risk",), environments=("prod",)),
+            RoleBinding(id="b1", role="viewer", users=("service:scraper",), regions=("north",)),
+            RoleBinding(id="b2", role="operator", users=("user:bo",), environments=("stage",)),
+        ],
+    )
+    options = ("--access", "cedar://", "--access-bindings", bindings, "--scope", "acme/late/prod")
+    options += ("--region", "north-1", "--token-file", tokens, "--grpc", "127.0.0.1:0")
+    with server(tmp_path, folder, *options) as (_, ready):
+        url = ready["url"]
+        assert httpx.post(url + PREDICT, json=ROW, headers=bearer("ada")).status_code == 200
+        refused = httpx.post(url + PREDICT, json=ROW, headers=bearer("bo"))
+        assert refused.status_code == 403
+        assert "the role developer or operator" in refused.text
+        assert httpx.get(f"{url}/metrics", headers=bearer("scraper")).status_code == 200
+        assert httpx.get(f"{url}/metrics", headers=bearer("ada")).status_code == 403
+        assert infer(ready["grpc"], "scraper") == grpc.StatusCode.PERMISSION_DENIED
+    bindings.write_text("[{}]")
+    line = [sys.executable, "-m", "cumulant.serving", folder, "--access", "cedar://", "--access-bindings", bindings]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "holds no role bindings" in ended.stderr) == (2, True)
 
 
 def test_a_policy_can_allow_the_gateway_alone(installed, folder, tmp_path):

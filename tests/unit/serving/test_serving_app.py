@@ -387,7 +387,7 @@ def test_metrics_count_what_was_answered(folders):
     call(app, "POST", PREDICT, [ROW] * 3)
     call(app, "POST", PREDICT, {})
     text = call(app, "GET", "/metrics").text
-    labels = 'model="flight-late",version="1",endpoint="predict"'
+    labels = 'model="flight-late",version="1",arm="",endpoint="predict"'
     assert f'cumulant_requests_total{{{labels},status="200"}} 1' in text
     assert f'cumulant_requests_total{{{labels},status="400"}} 1' in text
     assert 'cumulant_rows_total{model="flight-late",version="1"} 3' in text

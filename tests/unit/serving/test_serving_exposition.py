@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import time
 from contextlib import ExitStack
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from serving_graphs import scale
 from serving_models import call
 from test_serving_fleet import BODY, serving
 
+from cumulant.core.prometheus import Series, exposition
 from cumulant.core.version import __version__
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.telemetry.metrics import FAMILIES, Series, exposition, process_series, sum_series
+from cumulant.serving.telemetry.metrics import FAMILIES, Metrics, process_series, sum_series
 
 #: units and words that a name may end in
-_ENDS = ("_total", "_seconds", "_bytes", "_rows", "_info", "_workers", "_connections", "_fds", "_seconds_total")
+_ENDS = ("_total", "_seconds", "_bytes", "_rows", "_info", "_workers", "_connections", "_fds", "_requests")
 
 
 def parsed(text):
@@ -51,7 +55,7 @@ def test_hostile_names_of_models_come_back_as_they_are(tmp_path, name):
     app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one", name=name))]))
     assert call(app, "POST", "/invocations", {"inputs": [[1, 2, 3]]}).status_code == 200
     samples, _ = parsed(call(app, "GET", "/metrics").content.decode())
-    labels = (("endpoint", "invocations"), ("model", name), ("status", "200"), ("version", "1"))
+    labels = (("arm", ""), ("endpoint", "invocations"), ("model", name), ("status", "200"), ("version", "1"))
     assert samples["cumulant_requests_total", labels] == 1
 
 
@@ -60,7 +64,13 @@ def test_what_every_family_looks_like():
         Series(name, ("x",) * len(family.labels), 1.5, [1] * (len(family.bounds) + 1) if family.bounds else [])
         for name, family in FAMILIES.items()
     ]
-    _, families = parsed(exposition(series))
+    text = exposition(FAMILIES, series)
+    _, families = parsed(text)
+    if (promtool := shutil.which("promtool")) is not None:
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     kinds = {family.name: family.type for family in families}
     assert {kinds[name.removesuffix("_total")] for name in FAMILIES} == {"counter", "gauge", "histogram"}
     assert all(family.documentation for family in families)
@@ -120,3 +130,44 @@ def test_what_is_said_once_is_not_added_up():
     build = Series("cumulant_build_info", ("1", "3.11"), 1)
     workers = Series("cumulant_rows_total", ("m", "1"), 2)
     assert [one.value for one in sum_series([build, workers, build, workers])] == [1, 4]
+
+
+def test_open_metrics_has_the_newest_trace_of_each_bucket():
+    metrics, other = Metrics(), Metrics()
+    for trace, seconds in (("a" * 32, 0.02), ("b" * 32, 0.021), ("", 0.022), ("c" * 32, 0.9)):
+        metrics.observe("m", "1", "infer", status=200, rows=1, seconds=seconds, arm="champion", trace_id=trace)
+    other.observe("m", "1", "infer", status=200, rows=1, seconds=0.95, arm="champion", trace_id="d" * 32)
+    series = sum_series([*metrics.series(), *other.series()])
+    families = {
+        family.name: family
+        for family in open_metrics_families(exposition(FAMILIES, [*series, *process_series()], open_metrics=True))
+    }
+    assert families["cumulant_requests"].type == "counter"
+    exemplars = {
+        sample.labels["le"]: (sample.exemplar.labels["trace_id"], sample.exemplar.value)
+        for sample in families["cumulant_request_seconds"].samples
+        if sample.exemplar
+    }
+    assert exemplars == {"0.025": ("b" * 32, 0.021), "1.0": ("d" * 32, 0.95)}
+    assert "trace_id" not in exposition(FAMILIES, series)
+
+
+def test_a_scraper_gets_the_format_that_it_asks_for(tmp_path):
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one"))]))
+    assert call(app, "POST", "/invocations", {"inputs": [[1, 2, 3]]}).status_code == 200
+    wanted = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+    answer = call(app, "GET", "/metrics", headers=wanted)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert "cumulant_requests" in {family.name for family in open_metrics_families(answer.text)}
+    assert call(app, "GET", "/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_what_waits_is_shown(tmp_path):
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one"))]))
+    runner = app.models.get("graph").runner
+    runner.queue.rows, runner.queue.jobs = 5, 2
+    samples, _ = parsed(call(app, "GET", "/metrics").text)
+    labels = (("model", "graph"), ("version", "1"))
+    assert samples["cumulant_queue_requests", labels] == 2
+    assert samples["cumulant_queue_rows", labels] == 5
+    assert samples["cumulant_queue_limit_seconds", labels] == runner.longest_wait > 0

@@ -59,7 +59,7 @@ def test_words_say_what_the_section_says(spec):
 
 def test_every_setting_of_the_section_but_those_of_the_build_is_an_option():
     sections = {one.section for one in options() if one.section}
-    left_out = {"cache", "shared_cache", "fallback", "reasons", "log"}
+    left_out = {"cache", "shared_cache", "fallback", "reasons", "log", "slo"}
     assert {f"serving.{name}" for name in set(ServingSpec.__struct_fields__) - left_out} <= sections
     assert {"serving.log.keep", "serving.log.write", "serving.fallback"} <= sections
     assert len({one.name for one in options()}) == len(options())

@@ -61,9 +61,9 @@ def traced(app):
     exporter = InMemorySpanExporter()
     tracing = Tracing(None, service="shop", exporter=exporter)
 
-    def spans():
+    def spans(kind="SERVER"):
         tracing.close()
-        return exporter.get_finished_spans()
+        return tuple(span for span in exporter.get_finished_spans() if span.kind.name == kind)
 
     return Site(app, tracing), spans
 
@@ -95,6 +95,26 @@ def test_a_span_says_what_was_done_and_holds_nothing_of_the_payload(folder):
     assert span.resource.attributes["service.name"] == "shop"
     whole = span.to_json()
     assert not any(hidden in whole for hidden in ("hush", "N1", "2013-04-01T18"))
+
+
+def test_the_run_of_the_model_is_below_the_request(folder):
+    app = ServingApplication(ModelSet([open_model(folder)]))
+    site, spans = traced(app)
+    assert call(site, "POST", PREDICT, ROW, headers={"traceparent": SAMPLED}).status_code == 200
+    assert call(site, "POST", PREDICT, {**ROW, "distance": 7}, headers={"traceparent": NOT}).status_code == 200
+    (request,), (run,) = spans(), spans("INTERNAL")
+    assert run.name == "run model"
+    assert (run.context.trace_id, run.parent.span_id) == (request.context.trace_id, request.context.span_id)
+    assert request.start_time <= run.start_time <= run.end_time <= request.end_time
+
+
+def test_a_queued_run_has_its_own_time(tmp_path):
+    bounds = Scheduling(inline=0.0, queue=5.0)
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one"), scheduling=bounds)]))
+    site, spans = traced(app)
+    assert call(site, "POST", INFER, BODY).status_code == 200
+    (request,), (run,) = spans(), spans("INTERNAL")
+    assert request.start_time < run.start_time < run.end_time < request.end_time
 
 
 def test_the_parents_flag_decides(folder):
@@ -389,6 +409,7 @@ def test_a_server_sends_spans_and_writes_lines(tmp_path, workers):
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             for scope in resource.scope_spans:
                 spans += scope.spans
-    assert {(span.name, span.trace_id.hex()) for span in spans} == {("POST /v2/models/{model}/infer", TRACE)}
-    assert len(spans) == len(lines) == 5
+    names = {"POST /v2/models/{model}/infer", "run model"}
+    assert {(span.name, span.trace_id.hex()) for span in spans} == {(name, TRACE) for name in names}
+    assert sum(span.name != "run model" for span in spans) == len(lines) == 5, "equal requests may be answered at once"
     assert {(line["status"], line["trace_id"], line["rows"]) for line in lines} == {(200, TRACE, 1)}

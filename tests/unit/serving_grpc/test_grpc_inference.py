@@ -52,7 +52,7 @@ def test_statistics_count_what_was_answered_over_grpc(folders):
     (found,) = over(app, talk).model_stats
     assert (found.inference_count, found.inference_stats.success.count, found.inference_stats.fail.count) == (3, 3, 1)
     assert found.inference_stats.success.ns > 0
-    assert {one.labels[2] for one in app.series() if one.family == "cumulant_requests_total"} == {"grpc"}
+    assert {one.labels[3] for one in app.series() if one.family == "cumulant_requests_total"} == {"grpc"}
     model.close()
 
 

@@ -22,12 +22,19 @@ from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.final_model import final_rounds
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
+from cumulant.training.spec import Parameter
 from cumulant.training.splits import split
 from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.trainer_checks import check_trainers
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
-SMALL = {"xgboost": {"max_depth": 2}, "catboost": {"depth": 2}, "mlp": {"width": 16}}
+SMALL: dict[str, dict[str, Parameter]] = {
+    "xgboost": {"max_depth": 2},
+    "catboost": {"depth": 2},
+    "mlp": {"width": 16, "learning_rate": 0.01},
+}
+#: of how many rows one is enough where no accuracy is asked for
+FEWER = {"xgboost": 2, "catboost": 2, "mlp": 3}
 ENGINES = ["xgboost", "catboost", "mlp"]
 
 
@@ -65,7 +72,8 @@ def packaged(model, features, folder):
     ],
 )
 def test_the_servable_answers_as_the_trained_model(name, target, options, table, rows_of, tmp_path):
-    found, test = trained(target, name, table, rows_of, **options)
+    few = {"trials": 1, "parameters": {name: SMALL[name]}}
+    found, test = trained(target, name, table[:: FEWER[name]], rows_of, **few | options)
     assert found.summary.trainer == name
     assert found.summary.members == 3
     made = packaged(found.best, test.features, tmp_path / "m")
@@ -80,7 +88,8 @@ def test_the_servable_answers_as_the_trained_model(name, target, options, table,
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_equal_seed_and_rows_make_an_equal_model(name, table, rows_of):
-    first, second = (trained("late", name, table, rows_of)[0] for _ in range(2))
+    few = table[:: FEWER[name]]
+    first, second = (trained("late", name, few, rows_of, parameters={name: SMALL[name]})[0] for _ in range(2))
     assert first.best.boosters() == second.best.boosters()
     assert [one.score for one in first.trials] == [one.score for one in second.trials]
 
@@ -124,9 +133,9 @@ def test_symmetric_trees_answer_as_catboost_does():
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_class_may_be_absent_and_a_column_constant(name):
     skip_absent(name)
-    matrix, inputs, score = sample()
+    matrix, inputs, score = sample(400 if name != "mlp" else 160)
     matrix[:, 1] = np.nan
-    trainer = make_trainer(name, Path())
+    trainer, train, rest = make_trainer(name, Path()), np.arange(len(matrix) * 3 // 4), len(matrix) // 4
     for task, classes, target in (
         ("binary", ("false", "true"), np.ones(len(matrix))),
         ("multiclass", ("a", "b", "c", "d"), np.where(score > 0, 3.0, 1.0)),
@@ -134,9 +143,11 @@ def test_a_class_may_be_absent_and_a_column_constant(name):
     ):
         problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
         rows = TrainingSample(matrix=matrix, target=target)
-        answers = trainer.fit(problem, {"rounds": 60}, rows).payload.predict(matrix)
-        judged = trainer.judge(problem, {}, rows.take(np.arange(300)), rows.take(np.arange(300, 400))).answers
-        for found, truth in ((answers, target), (judged, target[300:])):
+        answers = trainer.fit(problem, {"rounds": 60, **SMALL[name]}, rows).payload.predict(matrix)
+        judged = trainer.judge(
+            problem, SMALL[name], rows.take(train), rows.take(train[-1] + 1 + np.arange(rest))
+        ).answers
+        for found, truth in ((answers, target), (judged, target[-rest:])):
             chance = found if task == "binary" else found[np.arange(len(found)), truth.astype(int)]
             assert chance.mean() > 0.65
 

@@ -1,6 +1,7 @@
 """The gate: naive must be beaten, margins are held against the champion, limits are kept."""
 
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -16,7 +17,7 @@ from cumulant.training.trainers.baseline import Naive
 from cumulant.training.trainers.trainer import Problem, TrainingSample
 
 
-def rows(noise, *, count=6000, seed=0, costs=True):
+def rows(noise, *, count=3000, seed=0, costs=True):
     """Predictions of the same rows, the better the less `noise`; None is the constant answer."""
     base = np.random.default_rng(0)
     chance = base.beta(0.6, 3, count)
@@ -38,12 +39,16 @@ def judged(candidate, *, champion=None, before=None, doubt="", **rules):
         candidate,
         task="binary",
         main="average_precision",
-        naive=rows(None),
+        naive=rows(None, count=len(candidate)),
         champion=champion,
         before=before,
         doubt=doubt,
         rules={name: GateRule(**rule) for name, rule in rules.items()},
     )
+
+
+#: of so many that small differences are sure
+many = partial(rows, count=6000)
 
 
 def words(verdict):
@@ -69,19 +74,19 @@ def test_a_first_model_must_beat_naive_in_every_margin():
 
 
 def test_margins_are_held_against_the_champion():
-    champion = rows(0.05)
-    better = judged(rows(0.01), champion=champion, average_precision={"margin": 0.005})
+    champion = many(0.05)
+    better = judged(many(0.01), champion=champion, average_precision={"margin": 0.005})
     assert words(better)[1] == ("average_precision", "champion", "better", True)
-    same = judged(rows(0.05, seed=3), champion=champion, average_precision={"margin": 0.05})
+    same = judged(many(0.05, seed=3), champion=champion, average_precision={"margin": 0.05})
     assert words(same)[1] == ("average_precision", "champion", "not_worse", True)
     assert same.word == "not_worse"
-    worse = judged(rows(0.5), champion=champion, average_precision={"margin": 0.005})
+    worse = judged(many(0.5), champion=champion, average_precision={"margin": 0.005})
     assert words(worse)[1] == ("average_precision", "champion", "worse", False)
     assert not worse.passed
     assert "champion" in worse.text
     identical = judged(champion, champion=champion, average_precision={"margin": 0.0})
     assert words(identical)[1] == ("average_precision", "champion", "cannot_tell", False)
-    costly = judged(rows(0.5), champion=champion, cost={"margin": 0.0})
+    costly = judged(many(0.5), champion=champion, cost={"margin": 0.0})
     gap = next(rule for rule in costly.rules if rule.metric == "cost").difference
     assert gap.value < 0  # oriented: a higher cost is worse
 
@@ -113,28 +118,28 @@ def test_a_declared_cost_is_held_against_the_champion():
 
 def test_margins_of_successors_do_not_add_up():
     """Each is worse by less than the margin than the one before; the fourth is worse than the first by more."""
-    first, present, candidate = rows(0.02), rows(0.075), rows(0.08)
+    first, present, candidate = many(0.02), many(0.075), many(0.08)
     margin = {"average_precision": {"margin": 0.015}}
     alone = judged(candidate, champion=present, **margin)
     assert alone.rules[1].passed
     found = judged(candidate, champion=Rival(rows=present), before=Rival(rows=first), **margin)
     assert ("average_precision", "champion_before", "worse", False) in words(found)
-    better = judged(rows(0.02, seed=3), champion=Rival(rows=present), before=Rival(rows=first), **margin)
+    better = judged(many(0.02, seed=3), champion=Rival(rows=present), before=Rival(rows=first), **margin)
     assert all(rule.metric != "average_precision" or rule.against != "champion_before" for rule in better.rules)
 
 
 def test_a_champion_is_compared_with_on_rows_that_it_did_not_learn_from():
     """Half of its answers are the truth itself, learned by heart."""
-    honest = rows(0.05)
+    honest = many(0.05)
     learned = np.arange(len(honest)) < len(honest) // 2
     champion = replace(honest, prediction=np.where(learned, honest.truth, honest.prediction))
     rule = {"average_precision": {"margin": 0.02}}
-    assert not judged(rows(0.05, seed=3), champion=champion, **rule).passed
-    assert judged(rows(0.05, seed=3), champion=Rival(rows=champion, unseen=~learned), **rule).passed
-    none = judged(rows(0.01), champion=Rival(rows=None, reason="the champion learned from all of them"), **rule)
+    assert not judged(many(0.05, seed=3), champion=champion, **rule).passed
+    assert judged(many(0.05, seed=3), champion=Rival(rows=champion, unseen=~learned), **rule).passed
+    none = judged(many(0.01), champion=Rival(rows=None, reason="the champion learned from all of them"), **rule)
     assert words(none)[1] == ("average_precision", "champion", "cannot_tell", False)
     assert "learned from all of them" in none.text
-    doubted = judged(rows(0.01), champion=champion, doubt="it is not known which rows it learned from")
+    doubted = judged(many(0.01), champion=champion, doubt="it is not known which rows it learned from")
     assert not doubted.passed
 
 

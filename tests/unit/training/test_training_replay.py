@@ -48,7 +48,7 @@ def again(found, rows, spec):
 
 
 @pytest.mark.parametrize("target", ["late", "kind", "amount"])
-@pytest.mark.parametrize("time", ["3s", "1ms"])
+@pytest.mark.parametrize("time", ["1s", "1ms"])
 def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, rows_of, tmp_path):
     rows = train_rows(rows_of, table, target)
     spec = TrainingPolicy(target=target, time=duration(time), trials=500, folds=2, trainers=["lightgbm"])
@@ -70,6 +70,8 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
     params = (
         HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]  # type: ignore[attr-defined]
     )
+    if name == "mlp":
+        params |= {"learning_rate": 0.02}  # ends after fewer passes
     for looks in (*range(8), math.inf):
         times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
         left = (lambda: math.inf) if times is None else partial(next, times)

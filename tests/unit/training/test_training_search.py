@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import make_rows, make_table
 from cumulant.core.errors import DefinitionError, StorageError, UsageError, UserCodeError
 from cumulant.statistics import METRICS, Rows
 from cumulant.training.model import FittedModel
@@ -79,32 +80,40 @@ def test_equal_searches_give_equal_models_whatever_the_threads(table, rows_of, t
 PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
-import conftest
-from cumulant.training.policy import TrainingPolicy
-from cumulant.training.search.search import search
-rows = conftest.make_rows("late", conftest.make_table())
-scratch, out, last, wait = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-jobs = int(sys.argv[5])
-spec = TrainingPolicy(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"], jobs=jobs, threads=2)
+from test_training_search import killed_search
+scratch, last, wait, jobs = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 def told(record):
     print(record.number, flush=True)
     if record.number == last:
         threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
-search(rows, spec, scratch=scratch, on_trial=told).best.to_folder(out)
+killed_search(scratch, told, jobs)
 """
 
 
-def run_search(scratch, out, *, last=-1, wait=0.0, jobs=1):
+def killed_search(scratch, on_trial, jobs):
+    """Of a process that is killed, and of one that is not."""
+    spec = small("late", trials=6, trainers=["lightgbm"], jobs=jobs, threads=jobs)
+    return search(make_rows("late", make_table()), spec, scratch=scratch, on_trial=on_trial)
+
+
+def run_killed(scratch, *, last, wait=0.0, jobs=1):
     """Numbers of the trials told; the process is killed, with no chance to tidy up, `wait` seconds after `last`."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(scratch), str(out), str(last), str(wait), str(jobs)],
+        [sys.executable, "-c", PROGRAM, str(scratch), str(last), str(wait), str(jobs)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
         check=False,
     )
-    assert ended.returncode == (0 if last < 0 else -signal.SIGKILL)
+    assert ended.returncode == -signal.SIGKILL
     return [int(line) for line in ended.stdout.split()]
+
+
+def run_search(scratch, out, *, jobs=1):
+    """Numbers of the trials told of a search that ends by itself."""
+    numbers = []
+    killed_search(scratch, lambda record: numbers.append(record.number), jobs).best.to_folder(out)
+    return numbers
 
 
 def told(folder):
@@ -115,10 +124,10 @@ def told(folder):
 
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     calm = run_search(tmp_path / "calm", tmp_path / "model")
-    assert calm == list(range(11))
+    assert calm == list(range(7))
     told_before = []
-    for last, wait in ((1, 0.0), (4, 0.02)):
-        told_before += run_search(tmp_path / "torn", tmp_path / "none", last=last, wait=wait)
+    for last, wait in ((1, 0.0), (3, 0.02)):
+        told_before += run_killed(tmp_path / "torn", last=last, wait=wait)
     with (tmp_path / "torn" / "trials.jsonl").open("ab") as stream:
         stream.write(b'{"number":99,"trai')  # a line that was being written
     told_before += run_search(tmp_path / "torn", tmp_path / "again")
@@ -160,11 +169,11 @@ def test_two_trials_beside_each_other_are_each_done_once(table, rows_of, tmp_pat
 
 
 def test_a_killed_search_of_two_jobs_goes_on(tmp_path):
-    before = run_search(tmp_path / "torn", tmp_path / "none", last=4, jobs=2)
+    before = run_killed(tmp_path / "torn", last=3, jobs=2)
     after = run_search(tmp_path / "torn", tmp_path / "model", jobs=2)
     assert before
     assert len(set(before + after)) == len(before + after)  # no finished trial is done twice
-    assert sorted(one["number"] for one in told(tmp_path / "torn")) == list(range(11))
+    assert sorted(one["number"] for one in told(tmp_path / "torn")) == list(range(7))
 
 
 def test_an_interrupted_search_of_two_jobs_ends_soon_and_goes_on(table, rows_of, tmp_path):

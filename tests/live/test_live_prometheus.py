@@ -1,0 +1,290 @@
+"""A stack that a real Prometheus scrapes and whose traces are collected: no panel of a dashboard is empty, and one
+trace leads from the gateway to the run of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+import e2e_shop
+from e2e_stack import until
+from e2e_support import opened, run
+
+from cumulant.alerting.alert_state import Finding
+from cumulant.core.events import Actor
+from cumulant.core.traffic import Arm
+from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.ledger.processes import is_gone
+from cumulant.flows.maintenance.schedule import DUE, JobRecord
+from cumulant.flows.monitoring.state import COLUMNS, TRAINING, WATCH, MonitoringState, RetrainRequest, WindowRecord
+from cumulant.flows.release import store
+from cumulant.flows.stack.status import read_status
+from cumulant.flows.training.train import train
+from cumulant.monitoring.retrain_rule import RetrainState
+from cumulant.project.release_section import release_policy
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.state import Board, Release
+from cumulant.review.queue import OPEN
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
+]
+
+GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
+SECTIONS = """
+serving: {http: '127.0.0.1:0', slo: {latency: {within: 250ms}}}
+monitoring: {notify: ['webhook+http://127.0.0.1:9/x']}
+"""
+PROJECT = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 1\n").replace("  ensemble: 2\n", "") + SECTIONS
+ROW = {
+    "order": 1,
+    "ordered": "2024-03-02T10:00:00Z",
+    "customer": "c001",
+    "kind": "hat",
+    "amount": 10.0,
+    "express": True,
+}
+ACTOR = Actor("service:test")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = e2e_shop.make(tmp_path_factory.mktemp("observed") / "shop", rows=1500, project=PROJECT)
+    with opened(folder) as project:
+        train(project, principal=project.principal())
+        remember(project)
+    yield folder
+    run(folder, "down")
+
+
+def remember(project):
+    """What weeks of monitoring, a release and reviewers leave in the journal, in the rows that they write."""
+    now, name = datetime.now(UTC), project.name
+    window = WindowRecord(
+        start=now - timedelta(days=2), end=now - timedelta(days=1), rows=100, labelled=80, loss=0.2, estimated=0.3
+    )
+    state = MonitoringState(version="1", since=now, until=now, retrain=RetrainState(trained=now), windows=(window,))
+    request = RetrainRequest(requested=now, champion="1", trigger="schedule", sentence="it is due", stage="refused")
+    column = {"feature": "amount", "effect": 0.2, "missing": 0.1, "alarming": True}
+    case = {"id": "c1", "model": name, "queued": now, "deadline": now + timedelta(days=1)}
+    arms = {arm: Arm(name=arm, version="1", endpoints=("http://127.0.0.1:1",)) for arm in ("champion", "candidate")}
+    released = Release(
+        id="r1",
+        model=name,
+        policy=release_policy(ReleaseSpec()),
+        status="rolled_back",
+        boards={"errors": Board(metric="errors", harm_bar=3.0, fine_bar=3.0)},
+        begun=now,
+        ended=now,
+        settled=frozenset({"desired_state", "notified", "alias", "tags", "drained"}),
+        **arms,
+    )
+    with project.journal().transaction(actor=ACTOR) as transaction:
+        for kind, key, value in (
+            (COLUMNS, name, {"columns": [column]}),
+            (WATCH, name, state),
+            (TRAINING, name, request),
+            (OPEN, f"{name}/c1", case),
+            (DUE, "monitoring", JobRecord(begun=now - timedelta(hours=1), ended=now)),
+        ):
+            transaction.put(kind, key, msgspec.to_builtins(value))
+        store.write(transaction, None, released, expect=0)
+    finding = Finding(model=name, rule="covariate", subject="amount", moved="it grew", since=now)
+    observe(project, [finding], principal=project.principal())
+
+
+class Prometheus:
+    def __init__(self, url):
+        self._url = url
+
+    def get(self, path, **parameters):
+        answer = httpx.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=30)
+        assert answer.status_code == 200, f"{parameters}: {answer.text}"
+        return answer.json()["data"]
+
+    def query(self, expression):
+        return self.get("query", query=expression)["result"]
+
+    def up(self):
+        return {target["labels"]["job"]: target["health"] for target in self.get("targets")["activeTargets"]}
+
+
+def content_of(handler):
+    """The body of a request: servers send its length, the gateway sends it in chunks."""
+    if "content-length" in handler.headers:
+        return handler.rfile.read(int(handler.headers["content-length"]))
+    content = b""
+    while size := int(handler.rfile.readline(), 16):
+        content += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return content
+
+
+class Collector:
+    """A receiver of OTLP over HTTP; `spans` by service."""
+
+    def __init__(self):
+        outer, self.spans = self, []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = content_of(self)
+                assert self.path == "/v1/traces"
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    names = {one.key: one.value.string_value for one in resource.resource.attributes}
+                    for scope in resource.scope_spans:
+                        outer.spans += [(names["service.name"], span) for span in scope.spans]
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *words): ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def trace(self, trace_id):
+        return [(service, span) for service, span in list(self.spans) if span.trace_id.hex() == trace_id]
+
+
+@pytest.fixture(scope="module")
+def collector():
+    found = Collector()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def observed(shop, collector):
+    """The stack with its Prometheus, which scrapes each second, and traces that go to the collector."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        yield from observing(shop)
+
+
+def observing(shop):
+    told = run(shop, "up", "--detach", "--observe")
+    status = read_status(shop / ".cumulant")
+    child = next(one for one in status.children if one.name == "prometheus")
+    configuration = shop / ".cumulant" / "observe" / "prometheus.yml"
+    configuration.write_text(configuration.read_text().replace("15s", "1s"))
+    prometheus = Prometheus(child.url)
+    until(lambda: reached(prometheus))
+    os.kill(child.pid, signal.SIGHUP)
+    yield prometheus, told
+    run(shop, "down")
+    assert is_gone(child.process)
+
+
+def reached(prometheus):
+    try:
+        return prometheus.up()
+    except httpx.TransportError:
+        return None
+
+
+def send(url, count):
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for number in range(count):
+            answer = client.post("/v1/models/returns/predict", json={**ROW, "order": number})
+            assert answer.status_code == 200, answer.text
+
+
+def test_up_shows_the_programs_and_every_process_is_scraped(observed, shop):
+    prometheus, told = observed
+    shown = {one["name"]: one for one in told["processes"]}
+    assert shown["prometheus"]["kind"] == "observer"
+    assert ("alertmanager" in shown) == bool(shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"))
+    wanted = {f"cumulant-{kind}": "up" for kind in ("servers", "gateway", "controller")}
+    until(lambda: prometheus.up() == wanted, why=lambda: str(prometheus.get("targets")["activeTargets"]))
+    [series] = until(lambda: prometheus.query("cumulant_events_total"))
+    assert (series["metric"]["project"], series["metric"]["environment"]) == ("returns", "local")
+    assert {group["name"] for group in prometheus.get("rules")["groups"]} >= {"sloth-slo-alerts-returns-availability"}
+    assert {one["name"] for one in run(shop, "ps")["processes"]} >= {"prometheus", "server-1", "gateway"}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("kind", ["servers", "controller"])
+def test_metrics_of_running_processes_follow_the_rules(observed, shop, kind):
+    """Envoy's own names do not: counters without `_total`, and no help texts."""
+    groups = until(lambda: json.loads((shop / ".cumulant" / "observe" / f"{kind}.json").read_text()))
+    text = httpx.get(f"http://{groups[0]['targets'][0]}/metrics", timeout=30).text
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    assert "cumulant_" in text
+
+
+def test_one_trace_leads_from_the_gateway_to_the_run_of_the_model(observed, shop, collector):
+    url, trace_id = read_status(shop / ".cumulant").url, "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    path = "/v1/models/returns/predict"
+    assert httpx.post(f"{url}{path}?secret=hush", json=ROW, headers=headers, timeout=30).status_code == 200
+    untraced = {"traceparent": "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}
+    assert httpx.post(url + path, json=ROW, headers=untraced, timeout=30).status_code == 200
+    until(lambda: len(collector.trace(trace_id)) >= 4, why=lambda: str(collector.spans))
+    spans = {span.name if service != "gateway" else service: span for service, span in collector.trace(trace_id)}
+    gateway, server = spans["gateway"], spans["POST /v1/models/{model}/predict"]
+    assert gateway.parent_span_id.hex() == "00f067aa0ba902b7"
+    assert server.parent_span_id == gateway.span_id
+    assert [spans[name].parent_span_id for name in ("read features", "run model")] == [server.span_id] * 2
+    assert "hush" not in str(collector.spans)
+    assert collector.trace("5bf92f3577b34da6a3ce929d0e0e4736") == []
+
+
+def test_prometheus_has_the_traces_of_slow_requests(observed, shop):
+    prometheus, _ = observed
+    send(read_status(shop / ".cumulant").url, 5)
+
+    def exemplars():
+        now = time.time()
+        return prometheus.get("query_exemplars", query="cumulant_request_seconds_bucket", start=now - 600, end=now + 60)
+
+    found = until(exemplars)
+    assert len(found[0]["exemplars"][0]["labels"]["trace_id"]) == 32
+
+
+def queries():
+    """Of every panel, as Grafana would send it."""
+    for page in sorted(GRAFANA.glob("*.json")):
+        for panel in json.loads(page.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                text = target["expr"].replace("$__rate_interval", "15s")
+                for name in ("project", "environment", "model"):
+                    text = text.replace(f"${name}", ".*")
+                yield f"{page.stem}: {panel['title']} ({target['refId']})", text
+
+
+def test_no_panel_is_empty(observed, shop):
+    prometheus, _ = observed
+    url = read_status(shop / ".cumulant").url
+    empty = dict(queries())
+    assert len(empty) > 45
+    deadline = time.monotonic() + 90
+    while empty and time.monotonic() < deadline:
+        send(url, 5)
+        empty = {name: text for name, text in empty.items() if not prometheus.query(text)}
+        time.sleep(0.2)
+    assert not empty
