@@ -40,6 +40,16 @@ def anchors(page: Path) -> frozenset[str]:
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 
 
+def repeated_sections() -> list[str]:
+    """Sections of guides that a page has twice, as a merge may leave them."""
+    faults = []
+    for page in pages():
+        titles = re.findall(r"^## (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+        repeated = {title for title in titles if titles.count(title) > 1}
+        faults += [f'{page.relative_to(ROOT)}: the section "{title}" is there twice' for title in sorted(repeated)]
+    return faults
+
+
 def unknown_commands() -> list[str]:
     from cumulant.cli.app import COMMANDS, load
 
@@ -82,7 +92,7 @@ def stale_pages() -> list[str]:
 
 
 def main() -> int:
-    faults = broken_links() + unknown_commands() + stale_pages()
+    faults = broken_links() + repeated_sections() + unknown_commands() + stale_pages()
     print("\n".join(faults) or "documents: ok")
     return 1 if faults else 0
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo on four simulated machines that share PostgreSQL, an object store, Valkey and an MLflow server only.
+"""The demo on four simulated machines that share PostgreSQL, an object store and Valkey only.
 
 `make demo ENV=cluster` installs the servers' programs and runs this; arguments are those of `cumulant demo`. The machine
 `trainer` trains, monitors and has the release controller; the others have the gateway and two servers of each version.
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         source = folder / "flights"
         make_folder(source)
         try:
-            print("PostgreSQL, SeaweedFS, Valkey and MLflow start", file=sys.stderr)
+            print("PostgreSQL, SeaweedFS and Valkey start", file=sys.stderr)
             with engines() as started:
                 declare_environment(source / "cumulant.yaml", started.section(deploy="hosts://"))
                 return _run(Cluster(folder / "machines", started), source, arguments)

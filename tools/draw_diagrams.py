@@ -206,17 +206,24 @@ def machines() -> str:
     gateway = Box(480, 40, 200, 90, "up --role gateway", ("Envoy, agent", "copy of the routes"))
     servers = Box(736, 40, 200, 90, "up --role servers", ("a server a version,", "copy of the desired state"))
     more = Box(746, 50, 200, 90, "")
-    journal = Box(24, 240, 200, 92, "PostgreSQL", ("state and events, leases", "desired state, routes"), "store")
-    objects = Box(
-        262, 240, 200, 92, "object store", ("tables, models", "logs: predictions, labels,", "exchanges"), "store"
+    journal = Box(
+        24,
+        240,
+        250,
+        92,
+        "PostgreSQL",
+        ("state and events, leases", "desired state, routes", "MLflow's tables"),
+        "store",
     )
-    online = Box(500, 240, 200, 92, "Valkey", ("features read per request",), "store")
-    registry = Box(738, 240, 198, 92, "MLflow server", ("versions, aliases",), "store")
-    between, stores = 190, (journal, objects, online, registry)
+    objects = Box(
+        355, 240, 250, 92, "object store", ("tables, models", "logs: predictions, labels,", "exchanges"), "store"
+    )
+    online = Box(686, 240, 250, 92, "Valkey", ("features read per request",), "store")
+    between, stores = 190, (journal, objects, online)
     return picture(
         350,
-        "Machines of one project: gateway, servers, controller, any others; below them PostgreSQL, an object store, "
-        "Valkey and MLflow",
+        "Machines of one project: gateway, servers, controller, any others; below them PostgreSQL, an object store "
+        "and Valkey",
         text(24, 26, "machines without a shared folder", "label", "start"),
         *(box.svg() for box in (training, controller, gateway, more, servers, *stores)),
         *(line((box.center, box.bottom), (box.center, between)) for box in (training, controller, gateway, more)),

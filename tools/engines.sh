@@ -28,17 +28,27 @@ if [ ! -x "$engines/bin/azurite-blob" ]; then
     echo "npm is not installed: no Azurite, the tests of az:// skip" >&2
   fi
 fi
-# What builds and runs images, Alertmanager and PostgreSQL come from Debian, in CI only: a person's machine is left as it is.
+# The OpenID provider comes from npm; without it the tests of sign-in by a provider skip.
+if [ ! -x "$engines/bin/oauth2-mock-server" ] && command -v npm >/dev/null 2>&1; then
+  npm install --silent --prefix "$engines/provider" --no-save --no-package-lock --no-audit --no-fund oauth2-mock-server@9.3.0
+  ln -sf ../provider/node_modules/.bin/oauth2-mock-server "$engines/bin/oauth2-mock-server"
+fi
+# What tests pages for accessibility comes from npm; without it these tests of the console skip.
+if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
+  npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1
+  ln -sf ../pages/node_modules/axe-core/axe.min.js "$engines/bin/axe.min.js"
+fi
+# What builds and runs images, Prometheus, Alertmanager, the browser and PostgreSQL come from Debian, in CI only: a person's machine is left as it is.
 if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   missing=()
-  for tool in buildah podman runc mmdebstrap prometheus-alertmanager; do
+  for tool in buildah podman runc mmdebstrap prometheus prometheus-alertmanager chromium; do
     command -v "$tool" >/dev/null 2>&1 || missing+=("$tool")
   done
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
   if [ "${#missing[@]}" -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >/dev/null ||
-      echo "${missing[*]} cannot be installed: the tests of images, of Alertmanager or of PostgreSQL skip" >&2
+      echo "${missing[*]} cannot be installed: the tests of images, of Prometheus, of pages or of PostgreSQL skip" >&2
   fi
 fi
 echo "engines: $engines/bin" >&2

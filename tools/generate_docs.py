@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import dashboards
 import draw_diagrams
 import release_tables
 
@@ -114,10 +115,85 @@ def server_page() -> str:
         name = f"`{one.name} {value}`" if value else f"`{one.name}`"
         cells = [name, default, one.help + again, f"`{one.section}`" if one.section else ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    begin, end = "<!-- server options -->", "<!-- end of the server options -->"
-    page = (REFERENCE / "server.md").read_text()
-    head, rest = page.split(begin)
+    return between(REFERENCE / "server.md", "<!-- server options -->", "<!-- end of the server options -->", lines)
+
+
+def access_page() -> str:
+    """The page of roles with the table of actions."""
+    from cumulant.core.roles import ROLES, ROLES_OF
+    from cumulant.flows.ledger.actions import ACTIONS
+
+    lines = ["", "| action | roles | what |", "|---|---|---|"]
+    for action, roles in ROLES_OF.items():
+        named = "every role" if len(roles) == len(ROLES) else ", ".join(roles)
+        lines.append(f"| `{action}` | {named} | {ACTIONS[action].text} |")
+    return between(ROOT / "docs/how-to/access.md", "<!-- roles -->", "<!-- end of the roles -->", lines)
+
+
+def between(page: Path, begin: str, end: str, lines: list[str]) -> str:
+    """A page with other lines between two marks."""
+    head, rest = page.read_text().split(begin)
     return f"{head}{begin}\n" + "\n".join([*lines, "", end]) + rest.split(end)[1]
+
+
+def api_page() -> str:
+    from cumulant.server.operations import OPERATIONS
+
+    lines = [
+        "# HTTP API",
+        "",
+        "Operations of `cumulant api` ([guide](../how-to/api.md)), generated from the code. Paths are relative to `/v1/projects/{project}`; `GET /v1/openapi.json` has all types. *Job*: the response is 202 and names the job that does it.",
+        "",
+        "Further paths: `/v1` (version, caller, projects), `/v1/projects`, `/v1/openapi.json`, `/v1/health/live`, and `/v1/projects/{project}/events/stream` (server-sent events).",
+        "",
+    ]
+    subject = ""
+    for operation in OPERATIONS:
+        area = operation.name.partition(".")[0]
+        if area != subject:
+            lines += ["", f"## {area}", "", "| method | path | action | |", "|---|---|---|---|"]
+            subject = area
+        job = " *Job.*" if operation.long else ""
+        lines.append(f"| {operation.method} | `{operation.path}` | `{operation.action}` | {operation.summary}{job} |")
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def metrics_page() -> str:
+    """The page of all metrics."""
+    from cumulant.flows.observe.families import FAMILIES as OF_PROJECTS
+    from cumulant.flows.observe.families import MOST_FEATURES
+    from cumulant.serving.telemetry.metrics import FAMILIES as OF_SERVERS
+
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from the code. [How to observe a project](../how-to/observe.md) shows rules, dashboards and traces.",
+        "Histograms have buckets, `_sum` and `_count`. A scraper that accepts OpenMetrics gets that format, with the trace",
+        "of the newest request of each bucket of `cumulant_request_seconds` where traces are on.",
+        "",
+        "## Prediction servers",
+        "",
+        "At `/metrics` of each server, summed over its workers. `arm` is the arm that the gateway assigned (`champion`,",
+        "`candidate`), `shadow` for mirrored copies, and empty without a gateway. Series: of `cumulant_requests_total` at",
+        "most versions x 4 arms x 5 endpoints x statuses; no label has a value that callers choose.",
+        "",
+        *metric_table(OF_SERVERS),
+        "",
+        "## Projects",
+        "",
+        "At `/metrics` of the controller, whose address is in `.cumulant/stack/controller.json`. Read at most once in 5 s.",
+        f"Series: per model at most {MOST_FEATURES} columns (those with the greatest effect) x 3; else one for each alert rule,",
+        "receiver, source, table, job, process, and metric of the newest release.",
+        "",
+        *metric_table(OF_PROJECTS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metric_table(families) -> Iterator[str]:
+    yield from ("| name | type | labels | meaning |", "|---|---|---|---|")
+    for name, family in families.items():
+        yield f"| `{name}` | {family.kind} | {', '.join(family.labels)} | {family.help.rstrip('.')} |"
 
 
 def python_page() -> str:
@@ -174,12 +250,16 @@ PAGES = {
     **draw_diagrams.PICTURES,
     REFERENCE / "commands.md": commands_page,
     REFERENCE / "errors.md": errors_page,
+    REFERENCE / "metrics.md": metrics_page,
     REFERENCE / "project-file.md": project_page,
     REFERENCE / "python.md": python_page,
     REFERENCE / "server.md": server_page,
+    REFERENCE / "http-api.md": api_page,
+    ROOT / "docs/how-to/access.md": access_page,
     REFERENCE / "release-world.schema.json": world_schema,
     ROOT / "src/cumulant/flows/release/simulation/world.schema.json": world_schema,
     **{page: partial(release_tables.fresh, page) for page in release_tables.PAGES},
+    **{page: partial(dashboards.text_of, page) for page in dashboards.PATHS},
 }
 
 
