@@ -21,11 +21,11 @@ $(READY): requirements/all.txt pyproject.toml
 demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server up; ARGS=--json; ENV=cluster: on simulated machines)
 	@$(if $(filter cluster,$(ENV)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/cluster_demo.py,$(BIN)/cumulant demo $(if $(KEEP),--keep)) $(ARGS)
 
-test: $(READY) ## the fast tests, in parallel; they need no engine
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not live" $(ARGS)
+test: $(READY) ## the fast tests, in parallel; they need no engine (those that fail run once more, alone)
+	@$(BIN)/python tools/run_tests.py -m "not slow and not live" $(ARGS)
 
 test-all: test ## those, and the slow ones and those of real engines (tools/engines.sh installs the engines)
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or live" $(ARGS)
+	@$(BIN)/python tools/run_tests.py -m "slow or live" $(ARGS)
 
 check: lint types direction layout docs ## lint, format, types, import direction, names and folders, documents
 
