@@ -22,10 +22,10 @@ demo: $(READY) ## flights of 2013: trained, served, released, watched and traine
 	@$(if $(filter cluster,$(ENV)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/cluster_demo.py,$(BIN)/cumulant demo $(if $(KEEP),--keep)) $(ARGS)
 
 test: $(READY) ## the fast tests, in parallel; they need no engine
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not live" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not live" $(ARGS)
 
 test-all: test ## those, and the slow ones and those of real engines (tools/engines.sh installs the engines)
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or live" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow or live" $(ARGS)
 
 check: lint types direction layout docs ## lint, format, types, import direction, names and folders, documents
 
