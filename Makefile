@@ -9,7 +9,7 @@ ENV ?=
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format types direction layout docs bench lock clean
+.PHONY: help demo test test-slow test-all check lint format types direction layout docs bench lock clean
 
 help: ## list the recipes
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,8 +24,10 @@ demo: $(READY) ## flights of 2013: trained, served, released, watched and traine
 test: $(READY) ## the fast tests, in parallel; they need no engine (those that fail run once more, alone)
 	@$(BIN)/python tools/run_tests.py -m "not slow and not live" $(ARGS)
 
-test-all: test ## those, and the slow ones and those of real engines (tools/engines.sh installs the engines)
+test-slow: $(READY) ## the slow tests and those of real engines (tools/engines.sh installs the engines)
 	@$(BIN)/python tools/run_tests.py -m "slow or live" $(ARGS)
+
+test-all: test test-slow ## both
 
 check: lint types direction layout docs ## lint, format, types, import direction, names and folders, documents
 

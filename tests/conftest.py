@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 
 # A test process that has spoken gRPC forks children of its own later: gRPC's handlers would write into their logs
@@ -35,6 +37,48 @@ os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "cumulant-e2e-c
 # On a busy machine an example may take any time, and so may making one.
 settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# httpx waits for 5 s where a call names no timeout; a server that starts a process to answer may take longer.
+for phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
+
+
+#: names of the test files that take longest, in this order. They start first, so that no worker runs one of them alone
+#: at the end; a file that is missing here or in a wrong place costs only time.
+LONGEST = (
+    "test_live_image",
+    "test_e2e_recovery",
+    "test_live_machines",
+    "test_e2e_release_faults",
+    "test_e2e_hosts",
+    "test_live_postgres_project",
+    "test_e2e_compute",
+    "test_e2e_release",
+    "test_e2e_restart",
+    "test_e2e_kinds",
+    "test_e2e_watch_recovery",
+    "test_e2e_watch",
+    "test_e2e_stack",
+    "test_e2e_flights",
+    "test_e2e_paired",
+    "test_e2e_clean",
+    "test_live_prometheus",
+    "test_e2e_worker",
+    "test_live_worker",
+    "test_e2e_batch",
+    "test_e2e_champion",
+    "test_e2e_paired_final_fit",
+    "test_live_valkey_project",
+    "test_live_label_studio",
+    "test_e2e_watch_kinds",
+    "test_wrong_sources",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files: the longest, then those of many tests. With --no-loadscope-reorder, xdist assigns them in this order."""
+    places, counts = {name: place for place, name in enumerate(LONGEST)}, Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), -counts[item.path], str(item.path)))
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -29,7 +29,8 @@ class Failures:
 
 def main(arguments: list[str]) -> int:
     failures = Failures()
-    code = int(pytest.main(["-n", "auto", "--dist", "loadfile", *arguments], plugins=[failures]))
+    parallel = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    code = int(pytest.main([*parallel, *arguments], plugins=[failures]))
     names = failures.names
     if code != pytest.ExitCode.TESTS_FAILED or not 0 < len(names) <= MOST:
         return code

@@ -1,8 +1,8 @@
 """A process that looks at a served model or carries its training on, and is killed at a point of it.
 
-    python e2e_watcher.py FOLDER look|train AT POINT [FILE]
+`main(OUT, FOLDER, look|train, AT, POINT, FILE)` runs in a process of its own.
 
-AT: the moment of the look. POINT: `within:N` dies after the N-th write of the watch's rows and before it is committed,
+OUT: the file that has what it printed. AT: the moment of the look. POINT: `within:N` dies after the N-th write of the watch's rows and before it is committed,
 `after:N` once it is; `waits` reads the row, says so, and goes on when FILE is there; `-` none of these. Prints what
 became of it, or the error.
 """
@@ -10,9 +10,8 @@ became of it, or the error.
 import json
 import os
 import signal
-import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 
@@ -60,7 +59,12 @@ def behind(project, file: str) -> None:
         time.sleep(0.02)
 
 
-def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
+def main(out: str, folder: str, what: str, at: str, where: str, file: str = "") -> None:
+    with Path(out).open("w") as stream, redirect_stdout(stream):
+        act(folder, what, at, where, file)
+
+
+def act(folder: str, what: str, at: str, where: str, file: str) -> None:
     with load(Path(folder)) as project:
         who = project.principal()
         if where == "waits":
@@ -78,7 +82,3 @@ def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
         except CumulantError as error:
             said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     print(json.dumps(said))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,6 +1,7 @@
 """What a new model is measured against: the champion, on the same rows, from features as the champion knows them."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -26,14 +27,21 @@ SINCE = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 2\n  since: 2024-01
 OTHER = e2e_shop.FEATURES.replace('hour("UTC")', 'hour("Asia/Tokyo")').replace("kind_back", "kind_returned")
 
 
-@pytest.fixture
-def first(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A project with a champion, and what its training found."""
-    folder = e2e_shop.make(tmp_path / "shop", project=SINCE)
+    folder = e2e_shop.make(tmp_path_factory.mktemp("champion") / "shop", project=SINCE)
     with opened(folder) as project:
         found = train(project, principal=project.principal())
     assert found.model.aliases == ("candidate", "champion")
     return folder, found
+
+
+@pytest.fixture
+def first(trained, tmp_path):
+    """A copy of that project, to be changed."""
+    shutil.copytree(trained[0], tmp_path / "shop")
+    return tmp_path / "shop", trained[1]
 
 
 def test_the_champion_answers_from_its_own_features(first):

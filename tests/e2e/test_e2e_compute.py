@@ -160,7 +160,7 @@ def is_alive(pid):
 def during_the_search(folder, process):
     """Wait until a trial of the search has been stored; the number of the process that does it."""
     search = Path(folder, ".cumulant", "search")
-    wait_for(process, lambda: search.is_dir() and any(path.is_file() for path in search.rglob("*")))
+    wait_for(process, lambda: any(files for _, _, files in os.walk(search)))
     wait_for(process, lambda: bool(children(process)))
     return children(process)[0]
 

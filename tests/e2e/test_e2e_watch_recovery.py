@@ -2,14 +2,15 @@
 lost or done twice."""
 
 import json
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
+import uuid
 from datetime import timedelta
-from pathlib import Path
 
+import e2e_watcher
 import pytest
+from e2e_stack import until
 from e2e_support import opened
 from test_e2e_kinds import visits
 from test_e2e_watch_kinds import ASKED, served
@@ -20,7 +21,11 @@ from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_reque
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).parent / "e2e_watcher.py"
+#: processes are forked from one that has imported what takes longest, and has started no thread
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["mlflow", "lightgbm", "cumulant.flows.monitoring.run", "cumulant.flows.monitoring.retraining"]
+)
 LOOKED, ASKED_FOR, MOVED = (
     f"monitoring.{name}" for name in ("performance_evaluated", "retraining_requested", "retraining_progressed")
 )
@@ -47,18 +52,29 @@ def kind(made, tmp_path):
 
 
 def begun(folder, what, at, where, *more):
-    line = [sys.executable, str(WORKER), str(folder), what, at.isoformat(), where, *map(str, more)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    """A process that was started, and the file that has what it prints."""
+    out = folder.parent / f"out-{uuid.uuid4().hex}"
+    arguments = (str(out), str(folder), what, at.isoformat(), where, *map(str, more))
+    process = PROCESSES.Process(target=e2e_watcher.main, args=arguments)
+    process.start()
+    return process, out
+
+
+def ended(process, out):
+    """What it printed."""
+    process.join(120)
+    assert process.exitcode is not None
+    return out.read_text()
 
 
 def done(folder, what, at, where="-"):
-    process = begun(folder, what, at, where)
-    out, _ = process.communicate(timeout=120)
+    process, out = begun(folder, what, at, where)
+    said = ended(process, out)
     if where != "-":
-        assert (process.returncode, out) == (-signal.SIGKILL, "")
+        assert (process.exitcode, said) == (-signal.SIGKILL, "")
         return None
-    assert process.returncode == 0
-    return json.loads(out)
+    assert process.exitcode == 0
+    return json.loads(said)
 
 
 def told(folder):
@@ -130,12 +146,11 @@ def test_of_two_at_once_one_is_told_that_it_came_second(kind, made, tmp_path, wh
     at, go = made[1], tmp_path / "go"
     if what == "train":
         asked_for(kind, at)
-    second = begun(kind, what, at, "waits", go)
-    assert second.stdout.readline() == "waits\n"
+    second, out = begun(kind, what, at, "waits", go)
+    until(lambda: out.exists() and out.read_text() == "waits\n")
     first = done(kind, what, at)
     go.touch()
-    out, _ = second.communicate(timeout=120)
-    said = json.loads(out)
+    said = json.loads(ended(second, out).removeprefix("waits\n"))
     assert said["error"] == "LeaseHeldError", said
     assert "another process has" in said["message"]
     assert "the next evaluation continues" in said["hint"]

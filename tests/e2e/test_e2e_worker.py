@@ -30,7 +30,7 @@ def worker(folder, *words):
 
 def trials(folder):
     """How many files of trials the search has stored."""
-    return sum(path.is_file() for path in Path(folder, ".cumulant", "search").rglob("*"))
+    return sum(len(files) for _, _, files in os.walk(Path(folder, ".cumulant", "search")))
 
 
 def test_a_search_goes_on_at_another_worker_and_the_results_are_the_same(tmp_path):

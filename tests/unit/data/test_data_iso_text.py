@@ -76,7 +76,7 @@ def column(draw: st.DrawFn) -> list[str | None]:
     return draw(st.permutations([*texts, *draw(st.lists(st.none() | TEXT, max_size=4))]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([0, 500]),
     column(),

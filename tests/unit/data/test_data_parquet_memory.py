@@ -1,5 +1,6 @@
 """Parquet files of a few kilobytes that stand for gigabytes: refused from their footer, or read in small pieces."""
 
+import json
 import subprocess
 import sys
 from itertools import takewhile
@@ -138,31 +139,53 @@ def test_chunks_that_nothing_describes_are_damage(tmp_path):
         refuse_large(path, path.name, None)
 
 
-def peak_of(code, *arguments):
-    """How much memory a child takes for `code` beyond its imports, in bytes."""
-    measured = f"""
-import resource, sys
+#: forks after its imports for each line, which has code and the path that it reads, and prints how much more memory
+#: the child took, in KiB
+MEASURED = """
+import json, os, resource, sys, traceback
+from pathlib import Path
 from cumulant.core.errors import DataError
 import polars, pyarrow.parquet, pyarrow.compute
 from cumulant.data.files.reading import read
 from cumulant.data.files.streaming import FileStream
 from cumulant.data.spec import SourceSpec
-from pathlib import Path
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak()
-path = Path(sys.argv[1])
-{code}
-print(peak() - before)
+for line in sys.stdin:
+    code, path = json.loads(line)
+    if os.fork() == 0:
+        before, path = peak(), Path(path)
+        try:
+            exec(code)
+            print(peak() - before, flush=True)
+        except BaseException:
+            print(json.dumps(traceback.format_exc()), flush=True)
+        os._exit(0)
+    _, status = os.wait()
+    if status:
+        print(json.dumps(f"the child ended with status {status}"), flush=True)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", measured, *map(str, arguments)], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1]) * 1024
+
+
+@pytest.fixture(scope="module")
+def peak_of():
+    """How much memory a child takes for code that reads a path, beyond its imports, in bytes."""
+    line = [sys.executable, "-c", MEASURED]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def measured(code, path):
+            process.stdin.write(json.dumps([code, str(path)]) + "\n")
+            process.stdin.flush()
+            found = json.loads(process.stdout.readline())
+            assert isinstance(found, int), found
+            return found * 1024
+
+        yield measured
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, bomb):
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, bomb, peak_of):
     path = bomb(tmp_path / "bomb.parquet")
     with pytest.raises(DataError, match=r"takes more than 0\.25 GiB when it is read") as caught:
         read(path, "bomb.parquet", SourceSpec(path="bomb.parquet", memory=LIMIT))
@@ -177,7 +200,7 @@ except DataError:
 
 
 @pytest.mark.parametrize("bomb", [equal_numbers, long_text, prefixes, lists_of_texts, lied_about_long_text])
-def test_a_bomb_is_streamed_in_pieces_that_fit(tmp_path, bomb):
+def test_a_bomb_is_streamed_in_pieces_that_fit(tmp_path, bomb, peak_of):
     path = bomb(tmp_path / "bomb.parquet")
     code = """
 pieces = FileStream(path, "bomb.parquet", SourceSpec(path="bomb.parquet"), rows=1_000_000).pieces()

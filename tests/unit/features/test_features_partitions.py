@@ -81,19 +81,20 @@ def bits(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     return frame.select(pl.col(pl.Float64).map_elements(float.hex, pl.String), pl.exclude(pl.Float64)).rows()
 
 
-@pytest.mark.parametrize("offset", [timedelta(0), -HOUR])
 @pytest.mark.parametrize(
-    ("count", "others", "layout"),
+    ("offset", "count", "others", "layout"),
     [
-        (900, 700, Layout(200, 400_000, 1e9)),  # parts of several blocks
-        (900, 700, Layout(300, 1e9, 1e9)),  # one part
-        (900, 700, Layout(5000, 400_000, 900_000)),  # parts that are parted again
-        (900, 700, Layout(200, 400_000, 1e9, 3)),  # three at a time
-        (900, 700, Layout(200, 400_000, 900_000, 3)),  # and what is too large for a third of the memory
-        (900, 700, Layout(200, 400_000, 900_000, 3, 40_000)),  # some rows and results in memory until then
-        (900, 700, Layout(200, 400_000, 1e9, 2, 10**9)),  # all of them
-        (900, 0, Layout(450, 700_000, 1e9)),
-        (1, 700, Layout(400, 600_000, 1e9)),
+        (0 * HOUR, 900, 700, Layout(200, 400_000, 1e9)),  # parts of several blocks
+        (-HOUR, 900, 700, Layout(200, 400_000, 1e9)),
+        (-HOUR, 900, 700, Layout(300, 1e9, 1e9)),  # one part
+        (0 * HOUR, 900, 700, Layout(5000, 400_000, 900_000)),  # parts that are parted again
+        (-HOUR, 900, 700, Layout(200, 400_000, 1e9, 3)),  # three at a time
+        (0 * HOUR, 900, 700, Layout(200, 400_000, 900_000, 3)),  # and what is too large for a third of the memory
+        (0 * HOUR, 900, 700, Layout(200, 400_000, 900_000, 3, 40_000)),  # some rows and results in memory until then
+        (-HOUR, 900, 700, Layout(200, 400_000, 900_000, 3, 40_000)),
+        (-HOUR, 900, 700, Layout(200, 400_000, 1e9, 2, 10**9)),  # all of them
+        (0 * HOUR, 900, 0, Layout(450, 700_000, 1e9)),
+        (-HOUR, 1, 700, Layout(400, 600_000, 1e9)),
     ],
 )
 def test_parts_are_bit_for_bit_the_whole(

@@ -29,7 +29,7 @@ from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]
 DATES = {"__from": pl.Int64, "__until": pl.Int64}
-few = settings(quick, max_examples=12)
+few = settings(quick, max_examples=8)
 #: rows given apart, also of keys that the history has or had
 requests = st.builds(lambda number, row: {"id": number, **row}, st.integers(0, 8), rows_of)
 

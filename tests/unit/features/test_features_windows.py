@@ -138,7 +138,7 @@ def assert_same(ours: list[dict[str, Any]], right: list[dict[str, Any]]) -> None
 
 
 quick = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

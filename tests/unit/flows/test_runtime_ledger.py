@@ -237,7 +237,8 @@ def test_words_of_foreign_errors_are_not_recorded(ledger, journal):
     assert "card 4111-1111" not in str(journal.rows("step"))
 
 
-def in_threads(*calls):
+def in_threads(begun, *calls):
+    """Results of the calls, each in a thread; the first has set `begun` before the others start."""
     found = [None] * len(calls)
 
     def run(place, call):
@@ -249,7 +250,7 @@ def in_threads(*calls):
     threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
     for thread in threads:
         thread.start()
-        time.sleep(0.05)
+        assert begun.wait(60)
     for thread in threads:
         thread.join(60)
     return found
@@ -260,14 +261,15 @@ def in_threads(*calls):
     [(DataError("no such column", subject="flights", hint="look"), 1), (RetryableError("busy"), 2)],
 )
 def test_who_waited_for_a_step_that_failed(ledger, error, runs_of_it):
-    count = []
+    count, begun = [], threading.Event()
 
     def fail():
         count.append(1)
+        begun.set()
         time.sleep(0.3)
         raise error
 
-    first, second = in_threads(*[lambda: ledger.step("check", None, fail)] * 2)
+    first, second = in_threads(begun, *[lambda: ledger.step("check", None, fail)] * 2)
     assert first is error
     assert len(count) == runs_of_it
     assert type(second) is type(error)
@@ -275,14 +277,15 @@ def test_who_waited_for_a_step_that_failed(ledger, error, runs_of_it):
 
 
 def test_threads_share_a_ledger(ledger):
-    count = []
+    count, begun = [], threading.Event()
 
     def work():
         count.append(1)
-        time.sleep(0.1)
+        begun.set()
+        time.sleep(0.3)
         return {"n": len(count)}
 
-    found = in_threads(*[lambda: ledger.step("count", None, work)] * 5)
+    found = in_threads(begun, *[lambda: ledger.step("count", None, work)] * 5)
     assert [step.result for step in found] == [{"n": 1}] * 5
     assert sorted(step.reused for step in found) == [False, True, True, True, True]
 
@@ -300,14 +303,17 @@ class AheadClock:
 
 @pytest.mark.parametrize("ahead", [timedelta(days=3650), timedelta(days=-3650)])
 def test_a_wrong_clock_takes_no_step_away(journal, ahead):
-    one = Ledger(journal, actor=ADA, run="one", lease=timedelta(seconds=0.4))
-    two = Ledger(journal, actor=ADA, run="two", lease=timedelta(seconds=0.4), clock=AheadClock(ahead))
+    # Renewed every 0.5 s; to a clock that is years ahead, the lease would have ended at once.
+    one = Ledger(journal, actor=ADA, run="one", lease=timedelta(seconds=3))
+    two = Ledger(journal, actor=ADA, run="two", lease=timedelta(seconds=3), clock=AheadClock(ahead))
+    begun = threading.Event()
 
     def work():
+        begun.set()
         time.sleep(1.0)
         return {"by": "one"}
 
-    _, second = in_threads(lambda: one.step("count", None, work), lambda: two.step("count", None, never))
+    _, second = in_threads(begun, lambda: one.step("count", None, work), lambda: two.step("count", None, never))
     assert (second.result, second.reused) == ({"by": "one"}, True)
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from stopped_process import stop_outside_writes
 
 from cumulant.core.events import Actor
 from cumulant.drivers.local.journal import SqliteJournal
@@ -120,10 +121,10 @@ def test_a_killed_holder_is_noticed_long_before_its_lease_ends(start, log):
     assert results(waiter) == [["0", "0", "waiter", "False"]]
 
 
-def test_a_process_that_slept_through_its_lease_changes_nothing(start, log, journal):
-    sleeper = start("sleeper", steps=1, seconds=0.5, lease=0.6)
+def test_a_process_that_slept_through_its_lease_changes_nothing(start, log, journal, tmp_path):
+    sleeper = start("sleeper", steps=1, seconds=3.0, lease=0.6)
     until(lambda: log() == ["begin 0 sleeper"])
-    sleeper.send_signal(signal.SIGSTOP)
+    stop_outside_writes(sleeper, tmp_path / "journal.db")
     other = start("other", steps=1, seconds=0, lease=0.6)
     assert results(other) == [["0", "0", "other", "False"]]
     before = journal.rows("step")
@@ -138,10 +139,10 @@ def test_a_process_that_slept_through_its_lease_changes_nothing(start, log, jour
 
 
 def test_a_living_holder_keeps_its_step_many_leases_long(start, log, journal):
-    holder = start("holder", steps=1, seconds=2.0, lease=0.5)
+    holder = start("holder", steps=1, seconds=6.0, lease=2.0)
     until(lambda: log() == ["begin 0 holder"])
     said = []
-    with Ledger.open(journal, flow="test", actor=Actor("user:ada"), lease=timedelta(seconds=0.5)) as ledger:
+    with Ledger.open(journal, flow="test", actor=Actor("user:ada"), lease=timedelta(seconds=2)) as ledger:
         done = ledger.step(
             "add", {"number": 0, "total": 0}, lambda: {"by": "me"}, progress=lambda text, share=None: said.append(text)
         )

@@ -159,38 +159,31 @@ def test_what_are_no_classes(score, truth, said):
         daily(np.array(score), np.array(truth), rows=2)
 
 
-def test_their_brier_score_is_estimated_without_labels(rng):
-    """20 windows in which rows get harder, of which the truth lies outside of at most a few (95% each)."""
+def test_their_figures_are_estimated_without_labels(rng):
+    """20 windows alike and 20 of harder rows, of which the truth lies outside of at most a few (95% each)."""
     estimators = learn_estimators(made(rng, 10_000), names=NAMES, every=DAY)
     assert estimators.refused is None
     alike = made(rng, 10_000, first=20)
     score, truth = drawn(rng, 10_000, sure=0.8)
     harder = daily(score, truth, rows=500, first=40)
+    inside = []
     for part, words in ((alike, {"not_worse", "cannot_tell"}), (harder, {"worse"})):
         told = estimate_class_windows(estimators, part, every=DAY)
-        true = [loss_of("brier", one.truth, one.score).mean() for _, one in windows(part, DAY)]
-        said = [one.figures["brier"] for one in told]
-        assert sum(one.low <= lost <= one.high for one, lost in zip(said, true, strict=True)) >= 17
-        assert np.mean([one.value for one in said]) == pytest.approx(np.mean(true), rel=0.02)
+        for loss, least in (("brier", 17), ("log_loss", 16)):
+            true = [loss_of(loss, one.truth, one.score).mean() for _, one in windows(part, DAY)]
+            said = [one.figures[loss] for one in told]
+            assert sum(one.low <= lost <= one.high for one, lost in zip(said, true, strict=True)) >= least
+            assert loss != "brier" or np.mean([one.value for one in said]) == pytest.approx(np.mean(true), rel=0.02)
+        right = (part.score.argmax(axis=1) == part.truth).astype(float)
+        for one, known in zip(told, np.split(right, 20), strict=True):
+            inside.append(one.figures["accuracy"].low <= known.mean() <= one.figures["accuracy"].high)
         [whole] = estimate_class_windows(estimators, part, every=40_000 * DAY)
         assert whole.figures["brier"].word in words
+    assert len(inside) == 40
+    assert sum(inside) >= 34  # at 95% fewer have a chance of 0.3%
     # Labels are not looked at.
     blank = daily(score[:1500], np.full(1500, np.nan), rows=500, first=40)
     assert estimate_class_windows(estimators, blank, every=DAY) == told[:3]
-
-
-def test_their_accuracy_is_estimated_without_labels(rng):
-    """As the Brier score: within the interval that it says, in nearly all windows, also of rows that are harder."""
-    estimators = learn_estimators(made(rng, 6000), names=["a", "b", "c"], every=DAY)
-    inside = []
-    for _ in range(3):
-        part = made(rng, 5000)
-        right = (part.score.argmax(axis=1) == part.truth).astype(float)
-        for one, known in zip(estimate_class_windows(estimators, part, every=DAY), np.split(right, 10), strict=True):
-            figure = one.figures["accuracy"]
-            inside.append(figure.low <= known.mean() <= figure.high)
-    assert len(inside) == 30
-    assert sum(inside) >= 25  # at 95% fewer have a chance of 0.3%
 
 
 def test_the_expected_log_loss_is_that_of_drawn_classes(rng):
@@ -205,13 +198,7 @@ def test_the_expected_log_loss_is_that_of_drawn_classes(rng):
     assert (low, high) == pytest.approx(tuple(np.quantile(lost, [0.025, 0.975])), abs=0.012)
 
 
-def test_their_log_loss_is_estimated_and_refused_where_calibration_does_not_carry(rng):
-    estimators = learn_estimators(made(rng, 6000), names=NAMES, every=DAY)
-    part = made(rng, 10_000, sure=1.0)
-    true = [loss_of("log_loss", one.truth, one.score).mean() for _, one in windows(part, DAY)]
-    figures = [one.figures["log_loss"] for one in estimate_class_windows(estimators, part, every=DAY)]
-    assert sum(one.low <= lost <= one.high for one, lost in zip(figures, true, strict=True)) >= 16  # of 20
-
+def test_their_log_loss_is_refused_where_calibration_does_not_carry(rng):
     def softer(n, **how):
         score, truth = drawn(rng, n, **how)
         return daily(np.sqrt(score) / np.sqrt(score).sum(axis=1, keepdims=True), truth, rows=500)

@@ -130,8 +130,6 @@ def test_a_graph_that_does_not_come_to_an_end_is_no_servable(tmp_path, monkeypat
 
 
 def test_each_of_several_runs_has_its_own_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(bounded_run, "BASE_SECONDS", 0.2)
-    monkeypatch.setattr(bounded_run, "ROW_SECONDS", 0.0)
     model = endless()
     model.graph.initializer.remove(next(one for one in model.graph.initializer if one.name == "turns"))
     model.graph.input.append(helper.make_tensor_value_info("turns", TensorProto.INT64, []))
@@ -139,10 +137,13 @@ def test_each_of_several_runs_has_its_own_time(tmp_path, monkeypatch):
     engine = Engine(tmp_path / "loop.onnx", untried=True)
     feeds = [{"x": np.full((1, 2), value, np.float32), "turns": np.array(turns)} for value, turns in ((1, 1), (2, 2))]
     assert [answers[0].tolist() for answers in engine.run_each(feeds)] == [[[-1, -1]], [[2, 2]]]
-    taken = time.monotonic()
-    with pytest.raises(DefinitionError, match=r"a run of the graph took more than 0\.2 s"):
-        engine.run_each([*feeds, feeds[0] | {"turns": np.array(2**62)}, feeds[0]])
-    assert time.monotonic() - taken >= 0.2
+    with monkeypatch.context() as short:
+        short.setattr(bounded_run, "BASE_SECONDS", 0.2)
+        short.setattr(bounded_run, "ROW_SECONDS", 0.0)
+        taken = time.monotonic()
+        with pytest.raises(DefinitionError, match=r"a run of the graph took more than 0\.2 s"):
+            engine.run_each([*feeds, feeds[0] | {"turns": np.array(2**62)}, feeds[0]])
+        assert time.monotonic() - taken >= 0.2
     with pytest.raises(RequestError, match="the model cannot take these inputs"):
         engine.run_each([feeds[0], feeds[0] | {"x": np.ones((1, 3), np.float32)}])
 

@@ -116,7 +116,7 @@ def test_a_rollback_that_is_being_told_is_left_to_whoever_tells_it(late):
     change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(one,)))
     actor, watch = Actor("user:ada"), LeaseWatch()
     name = DELIVERY.format(model="late")
-    busy = take_lease(late.journal(), name, ttl=0.6, actor=actor, watch=watch)
+    busy = take_lease(late.journal(), name, ttl=60.0, actor=actor, watch=watch)
     with LeaseRenewal(busy.beat, every=0.1):
         deliver_rollbacks(late, lambda _: None)
     assert list(late.journal().events()) == []

@@ -312,7 +312,8 @@ def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
         def knock():
             while not stop.is_set():
                 try:
-                    socket.create_connection(address(ready), timeout=5).close()
+                    socket.create_connection(address(ready), timeout=60).close()
+                    stop.wait(0.001)
                 except OSError as error:
                     refused.append(error)
 

@@ -57,7 +57,7 @@ class Load:
             thread.join()
 
     def _ask(self, url, pause):
-        with httpx.Client(base_url=url, timeout=20) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             while not self._stop.is_set():
                 begun = time.perf_counter()
                 try:
@@ -146,7 +146,7 @@ def test_a_stopped_worker_is_replaced(repository):
         import sys
         from cumulant.serving.workers import supervisor
         from cumulant.serving.__main__ import main
-        supervisor._LOOK_SECONDS, supervisor._HANG_SECONDS = 0.2, 0.5
+        supervisor._LOOK_SECONDS, supervisor._HANG_SECONDS = 0.2, 4.0
         sys.exit(main())
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(repository), "--http", "127.0.0.1:0", "--workers", "2"]
@@ -275,7 +275,7 @@ def test_a_thousand_slow_clients_do_not_keep_out_the_others(repository):
         slow = []
         try:
             for number in range(900):
-                connection = socket.create_connection(address(ready), timeout=5)
+                connection = socket.create_connection(address(ready), timeout=60)
                 connection.sendall(HEAD[: 1 + number % 60])
                 slow.append(connection)
             with Load(ready["url"], clients=2) as load:
@@ -374,7 +374,7 @@ def test_more_connections_than_the_usual_limit_of_files(repository):
     held = []
     try:
         where = address(json.loads(process.stdout.readline()))
-        held.extend(socket.create_connection(where, timeout=5) for _ in range(200))
+        held.extend(socket.create_connection(where, timeout=60) for _ in range(200))
         held[-1].sendall(HEAD + CONTENT)
         assert held[-1].recv(100).startswith(b"HTTP/1.1 200")
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
+from cumulant.serving.cache import answer_cache
 from cumulant.serving.cache.answer_cache import AnswerCache, Caching
+from cumulant.serving.scheduling import runner as runner_module
 from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 from cumulant.serving.scheduling.runner import Runner, Scheduling
@@ -172,7 +175,7 @@ def test_too_much_in_waiting_is_refused_and_less_urgent_work_gives_way():
     asyncio.run(act())
 
 
-def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_passed_is_not_scored():
+def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_passed_is_not_scored(monkeypatch):
     async def act():
         engine = Doubling(held=True)
         made = runner(engine)
@@ -180,8 +183,9 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_passed_is
         await until(lambda: made._busy)
         with pytest.raises(DeadlineError, match="longer than"):
             await made.run_later(feeds(1), 1, Demand(deadline=time.perf_counter() + 0.0005))
-        late = asyncio.ensure_future(made.run_later(feeds(2), 1, Demand(deadline=time.perf_counter() + 0.02)))
-        await asyncio.sleep(0.05)
+        late = asyncio.ensure_future(made.run_later(feeds(2), 1, Demand(deadline=time.perf_counter() + 60)))
+        await until(lambda: made.queue.rows == 1)
+        monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + 61))
         engine.gate.set()
         await first
         with pytest.raises(DeadlineError, match="while it waited"):
@@ -308,7 +312,9 @@ def test_runs_of_nearly_one_size_on_a_busy_machine_never_make_rows_free():
 # --- the cache
 
 
-def test_the_cache_is_bounded_forgets_the_longest_unused_and_what_is_old():
+def test_the_cache_is_bounded_forgets_the_longest_unused_and_what_is_old(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(answer_cache, "time", SimpleNamespace(monotonic=lambda: now))
     cache = AnswerCache(Caching(mode="on", limit=2000, ttl=0.05))
     keys = [cache.key(feeds(k), 1.0) for k in range(10)]
     assert len(set(keys)) == 10
@@ -324,7 +330,7 @@ def test_the_cache_is_bounded_forgets_the_longest_unused_and_what_is_old():
         cache.get(keys[9])[0][0] = 5
     cache.put(keys[1], [np.zeros(5000)])
     assert cache.get(keys[1]) is None
-    time.sleep(0.06)
+    now = 0.06
     assert cache.get(keys[9]) is None
 
 
