@@ -100,14 +100,27 @@ def look_charts(history: LookHistory, metric: MetricHistory, kind: Axis, link: s
 
 def difference_range(metric: MetricHistory) -> tuple[float, float]:
     """The ends of the upright axis: what is drawn, within ten times the newest interval about its middle."""
-    known = [(look.low, look.high) for look in metric.looks if look.low is not None and look.high is not None]
     drawn = [value for look in metric.looks for value in (look.low, look.high) if value is not None]
     low, high = min([*drawn, 0.0, metric.margin]), max([*drawn, 0.0, metric.margin])
-    if known:
-        middle, reach = (known[-1][0] + known[-1][1]) / 2, _CLIP / 2 * (known[-1][1] - known[-1][0])
+    newest = next(
+        (interval for look in reversed(metric.looks) if (interval := _known_interval(look)) is not None), None
+    )
+    if newest is not None:
+        middle, reach = (newest[0] + newest[1]) / 2, _CLIP / 2 * (newest[1] - newest[0])
         low, high = max(low, middle - reach), min(high, middle + reach)
     air = (high - low) * 0.05 or 0.001
     return low - air, high + air
+
+
+def _known_interval(look: MetricLook) -> tuple[float, float] | None:
+    """The interval of a look; where one end is not known, as far beyond the measured difference as the other end."""
+    measured = None if look.champion is None or look.candidate is None else look.candidate - look.champion
+    low, high = look.low, look.high
+    if measured is not None and low is None and high is not None:
+        low = 2 * measured - high
+    elif measured is not None and high is None and low is not None:
+        high = 2 * measured - low
+    return None if low is None or high is None or high <= low else (low, high)
 
 
 def _confidence_sequence(series: _Series) -> Chart:

@@ -105,6 +105,7 @@ def metric_history(*looks, margin=0.005):
         ([(-0.004, 0.006)], -0.004, 0.006),  # all of it
         ([(-0.9, 0.9), (-0.001, 0.001)], -0.01, 0.01),  # ten times the newest, about its middle
         ([(None, 0.9), (0.03, 0.04)], 0.0, 0.085),  # the early interval is cut
+        ([(-0.9, 0.9), (None, 0.001)], -0.01, 0.01),  # an end that is not known is as far as the other
         ([(None, None)], 0.0, 0.005),  # nothing is known: no effect and the margin
     ],
 )

@@ -12,7 +12,7 @@ from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.console.charts import csv_response
 from cumulant.console.pages.model_charts import version_charts
-from cumulant.flows.reports.reliability_chart import axis_end, describe
+from cumulant.console.reliability_chart import axis_end, describe
 from cumulant.flows.reports.version_content import version_content
 
 BASE = "/projects/shop/models"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulant.console import reliability_chart
 from cumulant.console.charts import Cell, Chart, numbered
-from cumulant.flows.reports import reliability_chart, report_charts
+from cumulant.flows.reports import report_charts
 from cumulant.flows.reports.content import CurveReport, ReportData, TrainingReport
 from cumulant.flows.reports.page import search_chart
 from cumulant.flows.reports.version_content import VersionContent
