@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -10,9 +11,11 @@ from e2e_support import opened
 
 from cumulant.cli.app import run
 from cumulant.core.units import moment
+from cumulant.flows.monitoring.backtest.backtest_record import stored_backtests
 from cumulant.flows.registry.lineage import record_of, reproduce
 from cumulant.flows.training.train import train
 from cumulant.monitoring.policy import HistoryPolicy
+from cumulant.ports.access import Principal
 
 START, DAY, DAYS, SIZE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), 60, 200
 BREAK = 35
@@ -105,6 +108,9 @@ def test_the_default_rule_trains_once_after_the_break(shop, cumulant):
     assert [one["best"] for one in told["histories"]] == [True, False]
     better = any(one["better"] for one in told["rules"])
     assert told["sentences"][1].startswith("This rule does better" if better else "No listed rule has less loss")
+    with opened(shop) as project:
+        newest = stored_backtests(project, principal=Principal("user:ada"))[0].result
+    assert msgspec.json.decode(msgspec.json.encode(newest)) == told
 
 
 def test_a_person_reads_a_table_and_a_conclusion(shop, cumulant):

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.live, NO_BROWSER]
 
 BASE, CASES = "/projects/shop", 4
 _REVIEW = "monitoring: {review: {budget: 4/day, sample: 100%, second: 0%}}\n"
+#: pixels of an image to a unit of its drawing, as in `chart_image.js`
+SCALE = 2
 PAGES = (
     "/review",
     "/models",
@@ -171,3 +173,54 @@ def test_the_numbers_of_a_chart_are_shown_and_saved(tab):
     with tab.page.expect_download() as saved:
         figure.get_by_role("link", name="CSV").click()
     assert Path(saved.value.path()).read_text().startswith("predicted,observed,rows")
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a PNG file, from its first chunk."""
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content[12:16] == b"IHDR"
+    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_chart_of_a_version_is_saved_as_an_image_of_its_size(chromium, server, theme):
+    tab = Tab(chromium, server.url, color_scheme=theme, accept_downloads=True)
+    tab.open(f"{BASE}/models/shop/1")
+    figures = tab.page.locator("figure:has(svg.chart)")
+    assert figures.count() >= 5
+    for place in range(figures.count()):
+        figure = figures.nth(place)
+        with tab.page.expect_download() as expected:
+            figure.locator("[data-png]").press("Enter")
+        content = Path(expected.value.path()).read_bytes()
+        box = figure.locator("svg.chart").evaluate("(svg) => [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height]")
+        width, height = png_size(content)
+        assert width == round(box[0] * SCALE)
+        assert box[1] * SCALE < height <= (box[1] + 120) * SCALE  # with its title and legend
+        assert expected.value.suggested_filename.endswith(".png")
+    tab.check()
+    colours = _colours(tab, content)
+    assert len(colours) > 3  # more than a ground
+    assert colours[0] == ([255, 255, 255] if theme == "light" else _rgb(tab, "figure.chart-panel"))
+    tab.close()
+
+
+def _rgb(tab: Tab, selector: str) -> list[int]:
+    text = tab.page.locator(selector).first.evaluate("(element) => getComputedStyle(element).backgroundColor")
+    return [int(part) for part in text.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+def _colours(tab: Tab, content: bytes) -> list[list[int]]:
+    """The colours of an image, that of its first pixel first."""
+    return tab.page.evaluate(
+        """async (bytes) => {
+  const bitmap = await createImageBitmap(new Blob([new Uint8Array(bytes)], { type: "image/png" }));
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const data = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+  const seen = new Map();
+  for (let at = 0; at < data.length; at += 4) seen.set(data.slice(at, at + 3).join(), [...data.slice(at, at + 3)]);
+  return [...seen.values()];
+}""",
+        list(content),
+    )

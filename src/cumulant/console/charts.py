@@ -28,6 +28,11 @@ class Chart(NamedTuple):
     note: str = ""
     legend: Sequence[tuple[str, str]] = ()
 
+    @property
+    def wide(self) -> bool:
+        """Whether it takes a whole line of the page."""
+        return self.drawing.width > 2 * self.drawing.height
+
 
 def numbered(*names: str) -> list[tuple[str, str]]:
     """Heads of columns: the first names the row, the others are numbers."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
+    from cumulant.server.jobs import Jobs
 
 THEMES = ("light", "dark")
 _SHOWN = 80
@@ -68,6 +69,7 @@ class PageRequest:
         self.request, self.site = request, site
         self.nonce, self.csrf, self.form = nonce, csrf, form or {}
         self.projects: Mapping[str, Project] = request.app.state.projects
+        self.jobs: Jobs = request.app.state.jobs
 
     @property
     def principal(self) -> Principal:

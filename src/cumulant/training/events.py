@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from cumulant.core.events import Fact
+from cumulant.training.spec import Parameter
 
 
 class TrialFinished(Fact, frozen=True, kw_only=True):
-    """One set of parameters was tried; `state` is `complete`, `pruned` or `failed`."""
+    """One set of parameters was tried, as its record says (`records.TrialRecord`); `scores` are those of its folds."""
 
     kind: ClassVar[str] = "training.trial_finished"
     number: int
@@ -16,6 +19,8 @@ class TrialFinished(Fact, frozen=True, kw_only=True):
     state: str
     score: float | None
     seconds: float
+    scores: tuple[float, ...] = ()
+    params: dict[str, Parameter] = msgspec.field(default_factory=dict)
 
 
 class SearchFinished(Fact, frozen=True, kw_only=True):

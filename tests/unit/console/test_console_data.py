@@ -5,12 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 
+import msgspec
 import pytest
 from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.core.errors import ContractBreachError
+from cumulant.core.events import Actor
 from cumulant.flows.data.validate import validate
+from cumulant.flows.monitoring.drift.drift_history import HISTORY, ColumnHistory, DriftHistory
+from cumulant.monitoring.drift.profiles import ColumnCells
+from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
 
 BASE = "/projects/shop/data"
@@ -120,6 +126,40 @@ def test_features_are_those_of_the_version_that_serves(trained):
     assert "channel" in text
     assert "Source visits" in text
     assert 'href="/projects/shop/models/shop/1"' in text
+
+
+def test_features_have_the_distance_of_served_values_from_the_training(trained_folder, tmp_path):
+    def column(name, effects, confirmed=(), role="feature"):
+        return ColumnHistory(
+            feature=name,
+            role=role,
+            weight=1.0,
+            effects=effects,
+            confirmed=confirmed,
+            findings=(),
+            cells=ColumnCells(kind="category", values=("a",)),
+            before=(1, 0),
+            now=(1, 0),
+            missing=(0.01, 0.25),
+        )
+
+    columns = (column("pages", (0.2, 3.5), confirmed=(1,)), column("channel", (None, None)))
+    shutil.copytree(trained_folder, tmp_path / "shop")
+    with load(tmp_path / "shop", via="http") as project:
+        client = console_client(project)
+        assert "Served against training" not in client.get("/projects/shop/features").text
+        for version, shown in (("2", False), ("1", True)):  # a comparison of another version says nothing of this one
+            history = DriftHistory(
+                version=version, reference="the training rows", windows=(), columns=columns, newest=1, hidden=0
+            )
+            with project.journal().transaction(actor=Actor("t")) as transaction:
+                transaction.put(HISTORY, "shop", msgspec.to_builtins(history))
+            text = client.get("/projects/shop/features").text
+            assert ("Served against training" in text) == shown
+    assert 'monitoring?feature=pages#column">3.5' in text
+    assert "too few rows" in text
+    assert "1.00%, 25.0%" in text
+    assert text.count(">confirmed</span>") == 1
 
 
 def test_a_project_without_a_model_has_no_features_yet(client):

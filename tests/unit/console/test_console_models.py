@@ -6,10 +6,14 @@ import csv
 import io
 import re
 
+import msgspec
 import pytest
-from console_support import HOSTILE, console_client, make_project
+from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.console.charts import csv_response
+from cumulant.console.pages.model_charts import version_charts
+from cumulant.console.reliability_chart import axis_end, describe
+from cumulant.flows.reports.version_content import version_content
 
 BASE = "/projects/shop/models"
 ONE = f"{BASE}/shop/1"
@@ -48,7 +52,7 @@ def test_the_same_version_is_not_compared_with_itself_and_an_unknown_one_is_name
     assert client.get(f"{BASE}/%3Cscript%3E/1").status_code == 404
 
 
-@pytest.mark.parametrize("chart", ["calibration", "roc", "precision_recall", "thresholds", "search"])
+@pytest.mark.parametrize("chart", ["calibration", "scores", "roc", "precision_recall", "thresholds", "search"])
 def test_the_numbers_of_a_chart_are_a_file(client, chart):
     response = client.get(f"{ONE}/charts/{chart}.csv")
     assert response.status_code == 200
@@ -57,6 +61,38 @@ def test_the_numbers_of_a_chart_are_a_file(client, chart):
     heads, *rows = csv.reader(io.StringIO(response.text))
     assert rows
     assert all(len(row) == len(heads) for row in rows)
+
+
+def test_the_calibration_is_the_isotonic_fit_of_the_test_rows_with_its_band(client, trained):
+    text = client.get(ONE).text
+    assert "Calibration: the isotonic fit" in text
+    assert 'class="consistency"' in text
+    content = version_content(trained, "shop/1", principal=ADA)
+    _, *rows = csv.reader(io.StringIO(client.get(f"{ONE}/charts/calibration.csv").text))
+    assert [float(row[1]) for row in rows] == content.reliability["observed"]
+    tested = content.report.training.test_rows
+    _, *bins = csv.reader(io.StringIO(client.get(f"{ONE}/charts/scores.csv").text))
+    assert sum(float(row[2]) + float(row[3]) for row in bins) == tested
+
+
+def test_a_record_without_the_fit_has_the_tenths_of_the_rows(trained):
+    content = version_content(trained, "shop/1", principal=ADA)
+    charts = version_charts(msgspec.structs.replace(content, reliability={}), lambda name: name)
+    assert [head for head, _ in charts["calibration"].heads] == ["predicted", "observed", "rows"]
+    assert "scores" not in charts
+
+
+FIT = {"predicted": [0.02, 0.04], "observed": [0.01, 0.09], "low": [0.0, 0.0], "high": [0.05, 0.08]}
+
+
+def test_the_calibration_says_where_the_fit_leaves_the_band():
+    assert describe(FIT).endswith("at 1 of 2 points, most where 0.0400 is predicted: 0.0900 happened")
+    assert describe(FIT | {"high": [0.05, 0.1]}).endswith("at every point")
+
+
+@pytest.mark.parametrize(("largest", "end"), [(0.09, 0.1), (0.1, 0.1), (0.49, 0.5), (0.6, 1.0)])
+def test_rare_events_have_an_axis_of_their_own(largest, end):
+    assert axis_end(FIT | {"observed": [0.01, largest]}) == end
 
 
 def test_an_unknown_chart_is_not_found(client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -12,14 +13,19 @@ import pytest
 from console_support import ADA, HOSTILE, console_client, send_form
 
 from cumulant.alerting.alert_state import Finding
+from cumulant.console.backtest_chart import backtest_chart, window_begin
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.alerting.store import read
+from cumulant.flows.monitoring.backtest.backtest_record import BacktestResult, stored_backtests, write_backtest
+from cumulant.flows.monitoring.backtest.policy_comparison import Difference, PolicyResult
 from cumulant.flows.monitoring.drift.drift_history import COMPARED, HISTORY, ColumnHistory, DriftHistory, FoundChange
+from cumulant.flows.monitoring.monitoring_views import retraining
 from cumulant.flows.monitoring.state import WATCH, MonitoringState, WindowRecord
 from cumulant.monitoring.drift.profiles import ColumnCells, ProfileBlock
 from cumulant.monitoring.events import RetrainingProgressed, RetrainingRequested
 from cumulant.monitoring.retrain_rule import RetrainState
+from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
 
 BASE = "/projects/flight-late/monitoring"
@@ -209,3 +215,112 @@ def test_a_comparison_of_an_earlier_version_says_why_it_has_no_details(project):
     text = console_client(project).get(BASE).text
     assert "No comparison yet" not in text
     assert "It was of 124 windows, and an earlier version of Cumulant stored only its result" in text
+
+
+def policy(rule, *losses, trainings=(), gap=None):
+    known = [loss for loss in losses if loss is not None]
+    return PolicyResult(
+        rule=rule,
+        loss=sum(known) / max(len(known), 1),
+        difference=gap,
+        trainings=trainings,
+        alarms=2,
+        waits=0,
+        looks=len(losses),
+        losses=losses,
+        better=False,
+    )
+
+
+def backtest(run="r1", rules=()):
+    return BacktestResult(
+        run=run,
+        target="y",
+        task="binary",
+        loss="brier",
+        trainer="lightgbm",
+        parameters_of=None,
+        history="all",
+        rows=100,
+        start=START,
+        end=START + 6 * DAY,
+        every="1d",
+        windows=6,
+        first=2,
+        delay=1,
+        rules=rules,
+        histories=(),
+        sentences=(HOSTILE,),
+        notes=(),
+    )
+
+
+RULES = (
+    policy("default", 0.2, None, 0.3, trainings=(START + 5 * DAY,)),
+    policy(HOSTILE, 0.25, 0.2, 0.1, gap=Difference(value=-0.05, low=-0.1, high=0.02)),
+)
+
+
+def store_backtest(project, result):
+    with project.journal().transaction(actor=Actor("t")) as transaction:
+        write_backtest(transaction, result, at=START)
+
+
+def test_the_newest_backtest_is_drawn_and_its_losses_are_a_file(project, client):
+    assert "No backtest yet" in client.get(BASE).text
+    store_backtest(project, backtest(rules=RULES))
+    text = client.get(BASE).text
+    assert "Losses of retraining policies in 3 windows" in text
+    assert "-0.05 (-0.1 to +0.02)" in text
+    assert "default: trained on 2026-03-06" in text
+    assert HOSTILE not in text
+    heads, *rows = csv.reader(io.StringIO(client.get(f"{BASE}/backtest.csv").text))
+    assert heads[:2] == ["window", "default"]
+    # The last windows are those that were evaluated.
+    assert [row[:2] for row in rows] == [
+        ["2026-03-04 00:00", "0.2"],
+        ["2026-03-05 00:00", ""],
+        ["2026-03-06 00:00", "0.3"],
+    ]
+
+
+def test_ten_backtests_are_kept(project, client):
+    for number in range(13):
+        store_backtest(project, backtest(run=f"20260301T0000{number:02}"))
+    assert [record.result.run[-2:] for record in stored_backtests(project, principal=ADA)] == [
+        f"{number:02}" for number in range(12, 2, -1)
+    ]
+    with project.journal().transaction(actor=Actor("t")) as transaction:
+        transaction.put("backtest", "20270101T000000", {"of": "another version"})
+    assert len(stored_backtests(project, principal=ADA)) == 10
+    assert client.get(BASE).status_code == 200  # one without windows has no drawing
+
+
+@pytest.mark.parametrize(
+    "rules", [(), (policy("default"),), (policy("default", 0.2),), (policy("default", None, None),)]
+)
+def test_a_backtest_of_nothing_has_no_drawing(rules):
+    assert backtest_chart(backtest(rules=rules), "") is None
+
+
+def test_the_first_evaluated_window_comes_after_the_training_and_the_delay():
+    assert window_begin(backtest(rules=RULES), 0) == START + 3 * DAY
+
+
+def test_a_retrained_version_without_a_record_is_listed(client):
+    text = client.get(BASE).text
+    assert "Retrained versions" in text
+    assert ">flight-late/3</a>" in text
+
+
+def test_a_retrained_version_is_shown_with_the_verdict_of_its_gate_and_its_release(trained_folder, tmp_path):
+    shutil.copytree(trained_folder, tmp_path / "shop")
+    with load(tmp_path / "shop", via="http") as project:
+        with project.journal().transaction(actor=Actor("t")) as transaction:
+            transaction.emit(
+                RetrainingProgressed(model="shop", stage="released", candidate="shop/1", release="r9", reason="passed")
+            )
+        (version,) = retraining(project, principal=ADA).versions
+        assert (version.version, version.passed, version.word, version.against) == ("shop/1", True, "better", "naive")
+        assert version.low < version.difference < version.high
+        assert "against naive" in console_client(project).get("/projects/shop/monitoring").text

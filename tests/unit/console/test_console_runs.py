@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from console_support import HOSTILE
+from console_support import ADA, HOSTILE, SAME_ORIGIN, ConsoleClient, console_application, console_client, csrf_of
+from console_trained import make_trained
 
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.ledger_records import RUN, STEP, RunRecord, StepRecord, StepUse
 from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.training.run_trials import run_trials
+from cumulant.project.file.loading import load
+from cumulant.testing.access import GrantedAccess
+from cumulant.training.events import TrialFinished
 
 BASE = "/projects/flight-late/runs"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -94,3 +102,162 @@ def test_an_unknown_run_is_not_found(client, filled):
 
 def test_a_project_without_runs_says_what_to_do(client):
     assert "cumulant train" in client.get(BASE).text
+
+
+def put_run(project, **values):
+    """A run of a training that has just begun, with other values."""
+    record = RunRecord(
+        **{
+            "id": "run9",
+            "flow": "train",
+            "status": "running",
+            "principal": ADA.id,
+            "settings": {"quick": False},
+            "process": this_process(),
+            "started": NOW,
+        }
+        | values
+    )
+    with project.journal().transaction(actor=Actor("t"), run=record.id) as transaction:
+        transaction.put(RUN, record.id, msgspec.to_builtins(record))
+    return record
+
+
+def finish(project, run, *trials):
+    for trial in trials:
+        with project.journal().transaction(actor=Actor("t"), run=run) as transaction:
+            transaction.emit(trial)
+
+
+def trial(number, score, **params):
+    return TrialFinished(
+        number=number,
+        trainer=HOSTILE,
+        state="complete",
+        score=score,
+        seconds=1.5,
+        scores=() if score is None else (score - 0.01, score + 0.01),
+        params=params,
+    )
+
+
+def test_the_trials_of_a_run_under_way_are_shown_with_the_scores_of_their_folds(project, client):
+    put_run(project)
+    assert 'id="search"' not in client.get(f"{BASE}/run9").text
+    finish(project, "run9", trial(0, 0.5, depth=3, rate=0.001), trial(1, 0.4, depth=9, rate=0.9, **{HOSTILE: HOSTILE}))
+    text = client.get(f"{BASE}/run9").text
+    assert "2 trials finished so far" in text
+    assert "the search goes on" in text
+    assert "Parameters and score of 2 trials" in text
+    assert "0.49</td>" in text
+    assert "training.trial_finished" in text  # the log
+    assert HOSTILE not in text
+    assert client.get(f"{BASE}/run9?trainer=other").status_code == 404
+    heads, *rows = csv.reader(io.StringIO(client.get(f"{BASE}/run9/trials.csv").text))
+    assert heads[:8] == ["trial", "trainer", "state", "score", "time, s", "fold 1", "fold 2", "depth"]
+    assert [row[3] for row in rows] == ["0.5", "0.4"]
+
+
+def test_a_trial_that_was_done_again_counts_once_and_one_without_a_score_is_listed(project, client):
+    put_run(project)
+    finish(project, "run9", trial(0, 0.5), trial(0, 0.5), trial(1, None))
+    assert [each.number for each in run_trials(project, "run9", principal=ADA).trials] == [0, 1]
+    text = client.get(f"{BASE}/run9").text
+    assert "2 trials finished so far" in text
+    assert "Trials in order" not in text  # one score is no course
+
+
+def test_a_run_without_a_search_has_no_file_of_trials(project, client):
+    put_run(project)
+    assert client.get(f"{BASE}/run9/trials.csv").status_code == 404
+
+
+def test_the_search_of_a_finished_run_is_that_of_its_record(trained):
+    found = run_trials(trained, "latest", principal=ADA)
+    assert found.done
+    assert found.metric == "log_loss"
+    assert {each.trainer for each in found.trials} == {"naive", "linear"}
+    assert all(len(each.scores) == 2 for each in found.trials)
+    text = console_client(trained).get("/projects/shop/runs/latest").text
+    assert "Trials in order" in text
+    assert f"the best is number {found.best}" in text
+
+
+def test_a_run_that_no_job_of_this_server_does_cannot_be_cancelled_here(project, client):
+    put_run(project)
+    page = client.get(f"{BASE}/run9")
+    assert "Cancel the run" not in page.text
+    sent = client.post(f"{BASE}/run9/cancel", data={"csrf": csrf_of(page)}, headers=SAME_ORIGIN)
+    assert sent.status_code == 409
+    assert "end it where it was started" in sent.text
+
+
+@pytest.mark.parametrize(
+    ("values", "offered"),
+    [
+        ({"status": "failed"}, True),
+        ({"status": "lost"}, True),
+        ({"status": "interrupted"}, True),
+        ({"status": "done"}, False),
+        ({"status": "refused"}, False),
+        ({"status": "failed", "flow": "features"}, False),
+        ({"status": "failed", "settings": {"history": {"visits": "30d"}}}, False),
+    ],
+)
+def test_a_training_that_was_cut_off_can_be_resumed(project, client, values, offered):
+    put_run(project, **values)
+    page = client.get(f"{BASE}/run9")
+    assert ("Resume the training" in page.text) == offered
+    if not offered:
+        sent = client.post(f"{BASE}/run9/resume", data={"csrf": csrf_of(page)}, headers=SAME_ORIGIN)
+        assert sent.status_code == 409
+
+
+def test_who_may_only_see_is_offered_neither_and_may_do_neither(project, client, monkeypatch):
+    put_run(project, status="failed")
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess({(ADA.id, "runs.show"), (ADA.id, "project.overview")}))
+    page = client.get(f"{BASE}/run9")
+    assert page.status_code == 200
+    assert "Resume the training" not in page.text
+    assert "To go on" in page.text
+    assert 'id="log"' not in page.text
+    for name in ("resume", "cancel"):
+        sent = client.post(f"{BASE}/run9/{name}", data={"csrf": csrf_of(page)}, headers=SAME_ORIGIN)
+        assert sent.status_code == 403
+
+
+@pytest.mark.slow
+def test_a_training_is_resumed_and_another_one_cancelled_by_real_jobs(tmp_path):
+    with load(make_trained(tmp_path / "shop"), via="http") as project:
+        application = console_application({"shop": project})
+        client, jobs = ConsoleClient(application), application.state.jobs
+        put_run(project, status="interrupted", settings={"quick": True, "as_of": None, "trials": 1, "time": None})
+        page = "/projects/shop/runs/run9"
+        sent = client.post(f"{page}/resume", data={"csrf": csrf_of(client.get(page))}, headers=SAME_ORIGIN)
+        assert sent.status_code == 303
+        (job,) = jobs.list_all(project.journal())
+        assert (job.operation, job.principal) == ("models.train", ADA.id)
+        # The run of a job is known by its process.
+        put_run(project, id="run8", process=job.process)
+        page = "/projects/shop/runs/run8"
+        text = client.get(page)
+        assert "Cancel the run" in text.text
+        sent = client.post(f"{page}/cancel", data={"csrf": csrf_of(text)}, headers=SAME_ORIGIN)
+        assert sent.status_code == 303
+        assert ended(jobs, project, job.id).status == "cancelled"
+        sent = client.post(f"{page}/cancel", data={"csrf": csrf_of(text)}, headers=SAME_ORIGIN)
+        assert sent.status_code == 409
+        page = "/projects/shop/runs/run9"
+        client.post(f"{page}/resume", data={"csrf": csrf_of(client.get(page))}, headers=SAME_ORIGIN)
+        resumed = max(jobs.list_all(project.journal()), key=lambda each: each.id)
+        done = ended(jobs, project, resumed.id)
+        assert done.status == "succeeded", done.error
+        assert client.get(f"/projects/shop/runs/{done.result['run']}").status_code == 200
+
+
+def ended(jobs, project, identity, seconds=240):
+    deadline = time.monotonic() + seconds
+    while (job := jobs.find(project.journal(), identity)).status == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return job

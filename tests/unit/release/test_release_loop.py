@@ -28,6 +28,7 @@ from cumulant.flows.release.controller_process import (
     run,
     run_once,
 )
+from cumulant.flows.release.release_queries import release_looks
 from cumulant.flows.release.start.new_release import begin_release
 from cumulant.flows.release.start.start import start_release, start_waiting_release
 from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
@@ -115,6 +116,36 @@ def test_a_good_candidate_is_promoted_over_killed_controllers(world):
     assert weights == sorted(weights)
     assert world.late.gateway().in_force("late").champion.version == world.arms[CANDIDATE].url
     assert now.settled == {"notified", "drained"}
+
+
+def test_looks_are_recorded_with_what_was_decided_on_them_over_killed_controllers(world):
+    for number in range(200):
+        now = world.second()
+        if number % 20 == 19:
+            world.acting = world.controller()
+            world.now += 6
+        if now.over:
+            break
+    history = release_looks(world.late, now.id, principal=ADA)
+    errors = history.metrics["errors"]
+    assert history.steps == tuple(step.label for step in now.steps)
+    assert [look.seconds for look in errors.looks] == sorted(look.seconds for look in errors.looks)
+    assert {look.step for look in errors.looks} <= set(range(len(now.steps)))
+    last, board = errors.looks[-1], now.boards["errors"]
+    assert (last.harm, last.fine, last.low, last.high) == (board.most_harm, board.fine, board.low, board.high)
+    assert (last.acceptable, last.harmful) == (True, False)
+    assert last.candidate_samples == board.samples[CANDIDATE]
+    assert errors.margin == board.margin
+
+
+def test_looks_that_cannot_be_read_begin_anew(world):
+    now = world.second()
+    with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.put(store.LOOKS, f"late/{now.id}", {"of": "another version"})
+    assert release_looks(world.late, now.id, principal=ADA) is None
+    while not world.second().over:
+        pass
+    assert release_looks(world.late, now.id, principal=ADA).metrics["errors"].looks
 
 
 def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):

@@ -1,5 +1,6 @@
 """Reads of releases over the API, and the verdict that automation polls."""
 
+import msgspec
 import pytest
 from api_server import serving
 from releases import MOMENT, release
@@ -8,6 +9,7 @@ import cumulant
 from cumulant.core.events import Actor
 from cumulant.flows.release import store
 from cumulant.release.decide import end_release, start
+from cumulant.release.state import Board
 from cumulant.testing.access import GrantedAccess
 
 
@@ -32,6 +34,18 @@ def test_the_verdict_is_promoted_once_the_release_is(project, api):
     assert (found["release"], found["status"], found["value"], found["over"]) == ("r1", "promoted", 1, True)
     assert [each["id"] for each in api.get("/releases").json()["items"]] == ["r1"]
     assert api.get("/releases/r1").json()["status"] == "promoted"
+
+
+def test_the_looks_of_a_release_are_those_that_were_recorded(project, api):
+    now = put(project, start(release(model="churn")))
+    assert api.get("/releases/r1/looks").json()["metrics"] == {}
+    board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.0, fine_bar=3.0, samples={"candidate": 9})
+    counted = msgspec.structs.replace(now, boards={"errors": board})
+    with project.journal().transaction(actor=Actor("service:controller")) as transaction:
+        store.write_look(transaction, counted, at=MOMENT)
+    errors = api.get("/releases/latest/looks").json()["metrics"]["errors"]
+    assert (errors["margin"], errors["looks"][0]["candidate_samples"]) == (0.005, 9)
+    assert api.get("/releases/r9/looks").status_code == 404
 
 
 def test_releases_of_external_servers_are_read_by_their_model(project, api):

@@ -136,7 +136,7 @@ def test_many_values_of_a_slice_are_gathered():
 def test_curves_are_short_and_right():
     rows, chance = rows_of_days()
     found = evaluate(rows, chance).curves
-    assert set(found) == {"roc", "precision_recall", "calibration", "threshold", "scores"}
+    assert set(found) == {"roc", "precision_recall", "calibration", "reliability", "threshold", "scores"}
     for curve in found.values():
         lengths = {len(column) for column in curve.columns.values()}
         assert len(lengths) == 1
@@ -152,6 +152,8 @@ def test_curves_are_short_and_right():
     assert area == pytest.approx(oracle.roc_auc_score(rows.target, chance), abs=0.01)
     observed = np.array(found["calibration"].columns["observed"])
     assert np.abs(observed - np.array(found["calibration"].columns["predicted"])).max() < 0.1
+    fit = {name: np.array(column) for name, column in found["reliability"].columns.items()}
+    assert ((fit["low"] <= fit["observed"]) & (fit["observed"] <= fit["high"])).mean() > 0.8
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_a_test_of_one_class_is_measured_as_far_as_it_goes():
     found = evaluate(rows, chance)
     assert found.metrics["average_precision"].value is None
     assert found.metrics["brier"].value is not None
-    assert set(found.curves) == {"calibration", "scores"}
+    assert set(found.curves) == {"calibration", "reliability", "scores"}
 
 
 def test_costs_of_a_spec_reach_the_metric(table, rows_of):

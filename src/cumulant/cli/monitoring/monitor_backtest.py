@@ -15,7 +15,7 @@ from cumulant.flows.reports.terminal import clean, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.monitoring.backtest.backtest import BacktestResult
+    from cumulant.flows.monitoring.backtest.backtest_record import BacktestResult
     from cumulant.flows.monitoring.backtest.policy_comparison import Difference
 
 #: rows of the table of losses over time

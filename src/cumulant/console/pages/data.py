@@ -19,6 +19,7 @@ from cumulant.flows.data.source_views import (
     quarantine_view,
     show_source,
 )
+from cumulant.flows.monitoring.monitoring_views import drift
 from cumulant.flows.reports.collect import shift_texts
 from cumulant.flows.reports.feature_content import feature_content
 from cumulant.flows.reports.svg_elements import Child, Drawing, Frame, draw, element
@@ -122,8 +123,39 @@ def features(page: PageRequest) -> Response:
         live=True,
         content=content,
         features=listed,
+        skews={} if content is None else _skews(page, content.version.version),
         version_href="" if content is None else page.href("models", content.version.name, content.version.version),
     )
+
+
+class FeatureSkew(NamedTuple):
+    """How a served feature differs from the training's in the newest window that has an effect.
+
+    `effect`: in terms of the least that matters, None where no window has enough rows; `missing`: shares in the
+    reference and served.
+    """
+
+    effect: float | None
+    confirmed: bool
+    missing: tuple[float, float]
+    href: str
+
+
+def _skews(page: PageRequest, version: str) -> dict[str, FeatureSkew]:
+    """By feature, from the last comparison of the version's served rows; empty where there is none."""
+    history = drift(page.project, principal=page.principal) if page.may("monitor.show") else None
+    if history is None or history.version != version:
+        return {}
+    return {
+        column.feature: FeatureSkew(
+            next((effect for effect in reversed(column.effects) if effect is not None), None),
+            bool(column.confirmed) and column.confirmed[-1] == len(column.effects) - 1,
+            column.missing,
+            f"{page.href('monitoring', feature=column.feature)}#column",
+        )
+        for column in history.columns
+        if column.role == "feature"
+    }
 
 
 def _view(page: PageRequest, name: str) -> QuarantineView | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulant.console import reliability_chart
 from cumulant.console.charts import Cell, Chart, numbered
 from cumulant.flows.reports import report_charts
 from cumulant.flows.reports.content import CurveReport, ReportData, TrainingReport
@@ -36,6 +37,11 @@ def version_charts(content: VersionContent, link: Callable[[str], str]) -> dict[
             charts[curve.kind] = Chart(
                 titled.title, titled.drawing, heads, rows, link(curve.kind), legend=_LEGENDS[curve.kind]
             )
+    if content.reliability and content.scores:  # records of before have tenths of the rows alone
+        charts |= {
+            "calibration": _reliability(content, link("calibration")),
+            "scores": _scores(content, link("scores")),
+        }
     if content.thresholds:
         charts["thresholds"] = _thresholds(content, link("thresholds"))
     search = _search(report, link("search"))
@@ -46,6 +52,35 @@ def version_charts(content: VersionContent, link: Callable[[str], str]) -> dict[
 
 def _points(curve: CurveReport) -> list[tuple[Cell, ...]]:
     return [(point.x, point.y, point.weight)[: len(_HEADS[curve.kind])] for point in curve.points]
+
+
+def _reliability(content: VersionContent, link: str) -> Chart:
+    names = ("predicted", "observed", "low", "high")
+    return Chart(
+        "Calibration",
+        reliability_chart.reliability(content.reliability, content.scores),
+        numbered("predicted", "observed", "band, low", "band, high"),
+        list(zip(*(content.reliability[name] for name in names), strict=True)),
+        link,
+        note=f"{reliability_chart.describe(content.reliability)}. The band takes rows as independent.",
+        legend=[
+            ("model", "isotonic fit"),
+            ("consistency", "where 95% of the fits of a calibrated model lie"),
+            ("ideal", "perfect calibration"),
+            ("now", "rows (below)"),
+        ],
+    )
+
+
+def _scores(content: VersionContent, link: str) -> Chart:
+    return Chart(
+        "Predictions by what happened",
+        reliability_chart.histogram(content.scores),
+        numbered("from", "to", "rows, did not happen", "rows, happened"),
+        list(zip(*(content.scores[name] for name in ("from", "to", "negative", "positive")), strict=True)),
+        link,
+        legend=[("now", "happened"), ("then", "did not happen")],
+    )
 
 
 def _thresholds(content: VersionContent, link: str) -> Chart:

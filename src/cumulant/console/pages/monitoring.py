@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cumulant.console.backtest_chart import backtest_chart, backtest_rows
 from cumulant.console.charts import csv_response
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.pages.monitoring_charts import (
@@ -21,6 +22,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.flows.alerting import alerts
 from cumulant.flows.alerting.views import overview
 from cumulant.flows.monitoring import monitoring_views
+from cumulant.flows.monitoring.backtest.backtest_record import stored_backtests
 from cumulant.flows.monitoring.drift.drift_history import ColumnHistory, DriftHistory
 from cumulant.monitoring.drift.words import day
 
@@ -39,6 +41,7 @@ def monitoring(page: PageRequest) -> Response:
     project, who = page.project, page.principal
     quality = monitoring_views.quality(project, principal=who, version=page.query("version"))
     drift = monitoring_views.drift(project, principal=who)
+    backtests = stored_backtests(project, principal=who)
     feature = page.query("feature")
     shown_drift = drift if drift is None or page.query("columns") == "all" else main_columns(drift)
     column = None if drift is None or not feature else _column(drift, feature)
@@ -69,6 +72,8 @@ def monitoring(page: PageRequest) -> Response:
         steer=page.may(_STEER),
         spans=SPANS,
         retraining=monitoring_views.retraining(project, principal=who),
+        backtest=backtests[0] if backtests else None,
+        backtest_chart=backtest_chart(backtests[0].result, _file(page, "backtest")) if backtests else None,
         version_href=lambda version: page.href("models", project.name, version),
         release_href=lambda release: page.href("releases", release),
         alert_href=page.href("alerts"),
@@ -86,6 +91,13 @@ def drift_file(page: PageRequest) -> Response:
     history = monitoring_views.drift(page.project, principal=page.principal)
     rows = [] if history is None else drift_rows(history)
     return csv_response("drift", ("column", "window", "effect", "confirmed"), rows, security_headers(page.nonce))
+
+
+def backtest_file(page: PageRequest) -> Response:
+    """The losses of the newest backtest by window."""
+    records = stored_backtests(page.project, principal=page.principal)
+    heads, rows = backtest_rows(records[0].result) if records else (["window"], [])
+    return csv_response("backtest", heads, rows, security_headers(page.nonce))
 
 
 def acknowledge(page: PageRequest) -> Response:
@@ -176,6 +188,7 @@ ROUTES = (
     ),
     PageRoute(f"{_PAGE}/quality.csv", quality_file, _SHOW),
     PageRoute(f"{_PAGE}/drift.csv", drift_file, _SHOW),
+    PageRoute(f"{_PAGE}/backtest.csv", backtest_file, _SHOW),
     PageRoute(f"{_ALERT}/{{alert}}/acknowledge", acknowledge, _STEER, "POST"),
     PageRoute(f"{_ALERT}/{{alert}}/silence", silence, _STEER, "POST"),
     PageRoute("/projects/{project}/silences/{silence}/end", unsilence, _STEER, "POST"),

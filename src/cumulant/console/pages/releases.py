@@ -6,8 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from cumulant.console.charts import csv_response
 from cumulant.console.forest_plot import forest_plot
+from cumulant.console.look_charts import HEADS
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
+from cumulant.console.pages.release_looks import look_section, look_table
+from cumulant.console.security import security_headers
 from cumulant.core.errors import ConflictError, CumulantError, RequestError, not_found
 from cumulant.flows.release import actions, store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
@@ -133,6 +137,7 @@ def one_release(page: PageRequest) -> Response:
         split=traffic_split(release),
         plot=forest_plot(shown.metrics),
         rows=[metric_row(metric) for metric in shown.metrics],
+        looks=look_section(page, release),
         tone=_TONES.get(shown.status, "unsure"),
         operations=[
             (operation, page.href("releases", release.id, operation.name))
@@ -142,6 +147,12 @@ def one_release(page: PageRequest) -> Response:
         rollback=_rollback_form(page, [release]),
         events=page.href("events", run=release.id),
     )
+
+
+def looks_file(page: PageRequest) -> Response:
+    """The recorded looks of a metric."""
+    release, name = _find(page), page.path("metric")
+    return csv_response(f"{release.id}-{name}", HEADS, look_table(page, release, name), security_headers(page.nonce))
 
 
 class StepCard(NamedTuple):
@@ -304,6 +315,7 @@ _BELOW = "/projects/{project}"
 ROUTES = (
     PageRoute(f"{_BELOW}/releases", releases, _SHOW, nav=Nav("Releases", "r")),
     PageRoute(f"{_BELOW}/releases/{{release}}", one_release, _SHOW),
+    PageRoute(f"{_BELOW}/releases/{{release}}/looks/{{metric}}.csv", looks_file, _SHOW),
     *(
         PageRoute(
             f"{_BELOW}/releases/{{release}}/{operation.name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.ledger_records import STEP, Json, RunRecord, StepUse, read_step, runs
 
 if TYPE_CHECKING:
+    from cumulant.core.events import Event
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
@@ -83,6 +85,12 @@ def run_detail(project: Project, name: str, *, principal: Principal) -> RunDetai
     """
     record = find_run(runs(project.journal()), name)
     return RunDetail(run=record, steps=tuple(_step(project.journal(), record.id, use) for use in record.steps))
+
+
+@verb("events.show")
+def run_log(project: Project, run: str, *, principal: Principal, limit: int = 100) -> list[Event]:
+    """The newest `limit` events of a run, the oldest of them first."""
+    return list(deque(project.journal().events(run=run), maxlen=limit))
 
 
 def find_run(known: Sequence[RunRecord], name: str) -> RunRecord:

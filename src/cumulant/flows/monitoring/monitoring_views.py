@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,18 @@ from cumulant.core.errors import not_found
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.drift.drift_history import COMPARED, HISTORY, DriftHistory, read_history
 from cumulant.flows.monitoring.state import WATCH, MonitoringState, RetrainRequest, WindowRecord, read_request
+from cumulant.flows.registry.model_record import MODEL, ModelRecord
+from cumulant.flows.release.store import list_releases
 from cumulant.monitoring.events import RetrainingProgressed, RetrainingRequested
 from cumulant.ports.journal import Row
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
+
+#: retrained versions of a view
+_VERSIONS = 30
 
 
 class MonitoredVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +61,33 @@ class RetrainingStep(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class RetrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that retraining made: the gate's verdict on the test rows, and what became of its release.
+
+    `difference`, with the ends of its interval: of the main metric, above 0 where the version is better than
+    `against`. None where there is no record of the version, or no such figure.
+    """
+
+    version: str
+    at: datetime
+    passed: bool | None = None
+    word: str = ""
+    metric: str = ""
+    against: str = ""
+    value: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    release: str | None = None
+    release_status: str = ""
+
+
 class RetrainingView(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest request, None where there was none, and all steps, the newest first."""
+    """The newest request, None where there was none, all steps and the versions that they made, the newest first."""
 
     request: RetrainRequest | None
     steps: tuple[RetrainingStep, ...]
+    versions: tuple[RetrainedVersion, ...] = ()
 
 
 @verb("monitor.show")
@@ -122,7 +151,49 @@ def retraining(project: Project, *, principal: Principal, limit: int = 50) -> Re
         for event in project.journal().events(kinds=[RetrainingRequested.kind, RetrainingProgressed.kind])
     ]
     return RetrainingView(
-        request=read_request(project.journal(), project.name)[0], steps=tuple(reversed(steps[-limit:]))
+        request=read_request(project.journal(), project.name)[0],
+        steps=tuple(reversed(steps[-limit:])),
+        versions=tuple(reversed(_retrained(project.journal(), project.name, steps)[-_VERSIONS:])),
+    )
+
+
+def _retrained(journal: Journal, model: str, steps: Sequence[RetrainingStep]) -> list[RetrainedVersion]:
+    """The versions of the steps, each with its newest release."""
+    at: dict[str, datetime] = {}
+    released: dict[str, str] = {}
+    for step in steps:
+        if step.candidate is not None:
+            at.setdefault(step.candidate, step.at)
+            released |= {} if step.release is None else {step.candidate: step.release}
+    statuses = {release.id: release.status for release in list_releases(journal, model)} if released else {}
+    versions = []
+    for version, moment in list(at.items())[-_VERSIONS:]:
+        release = released.get(version)
+        outcome = {"release": release, "release_status": statuses.get(release or "", "")}
+        versions.append(msgspec.structs.replace(_gate_result(journal, version, moment), **outcome))
+    return versions
+
+
+def _gate_result(journal: Journal, version: str, at: datetime) -> RetrainedVersion:
+    row = journal.get(MODEL, version)
+    record = None if row is None else msgspec.convert(row.value, ModelRecord)
+    if record is None:
+        return RetrainedVersion(version=version, at=at)
+    verdict = record.judgement.verdict
+    main = next((rule for rule in verdict.rules if rule.against == "champion"), next(iter(verdict.rules), None))
+    if main is None:
+        return RetrainedVersion(version=version, at=at, passed=verdict.passed, word=verdict.word)
+    return RetrainedVersion(
+        version=version,
+        at=at,
+        passed=verdict.passed,
+        word=verdict.word,
+        metric=main.metric,
+        against=main.against,
+        value=main.candidate.value,
+        difference=main.difference.value,
+        low=main.difference.low,
+        high=main.difference.high,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import not_found
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
+from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
 @verb("release.show", of="model")
 def release_history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
     return store.list_releases(project.journal(), model or project.name)
+
+
+@verb("release.show", of="model")
+def release_looks(project: Project, identity: str, *, principal: Principal, model: str = "") -> LookHistory | None:
+    """The recorded looks of a release; None where there are none."""
+    return store.read_looks(project.journal(), model or project.name, identity)
 
 
 def waiting_candidate(project: Project) -> str | None:

@@ -1,4 +1,4 @@
-"""Rows of releases in the journal: the newest of each model, and the ended ones."""
+"""Rows of releases in the journal: the newest of each model, the ended ones, and their looks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.structs import struct_from
 from cumulant.release.events import MetricReported, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
+from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Board, Release
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cumulant.core.events import Fact
     from cumulant.ports.journal import Journal, Transaction
 
 RELEASE, PAST = "release", "release_past"
 #: a newer candidate that waits for the end of a release, by model
 WAITING = "release_waiting"
+#: the looks of a release, by model and release
+LOOKS = "release_looks"
 #: logarithm of the e-value up to which it is reported exactly
 _MOST = 30.0
 
@@ -58,6 +63,26 @@ def list_releases(journal: Journal, model: str) -> list[Release]:
     if newest is not None:
         by_id[newest[0].id] = newest[0]
     return sorted(by_id.values(), key=lambda release: (release.begun, release.id), reverse=True)
+
+
+def read_looks(journal: Journal | Transaction, model: str, release: str) -> LookHistory | None:
+    """The looks of a release; None where none was recorded, or another version of the program recorded them."""
+    row = journal.get(LOOKS, f"{model}/{release}")
+    try:
+        return None if row is None else msgspec.convert(row.value, LookHistory)
+    except msgspec.ValidationError:
+        return None
+
+
+def write_look(transaction: Transaction, counted: Release, *, at: datetime) -> None:
+    """Record the look that was counted, in the transaction that stores what was decided on it."""
+    from cumulant.release.evidence.look_recording import add_look  # it needs numpy, which no reader of these rows does
+
+    before = read_looks(transaction, counted.model, counted.id)
+    after = add_look(before, counted, at=at)
+    if after != before:
+        value = cast("dict[str, object]", msgspec.to_builtins(after))
+        transaction.put(LOOKS, f"{counted.model}/{counted.id}", value)
 
 
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:

@@ -134,12 +134,16 @@ def predicted_observed(points: Sequence[Point]) -> Drawing:
     )
 
 
-def search(trials: Sequence[TrialReport], best: int | None, name: str, *, higher: bool) -> Drawing | None:
-    """Each trial's score in order, and the best one so far as a line; None where less than two have a score."""
+def search(trials: Sequence[TrialReport], best: int | None, name: str, *, higher: bool | None) -> Drawing | None:
+    """Each trial's score in order, and the best one so far as a line; None where less than two have a score.
+
+    `higher`: whether a higher score is better; None: not known, so that there is no line.
+    """
     scored = [(trial, trial.score) for trial in trials if trial.score is not None and math.isfinite(trial.score)]
     if len(scored) < 2:
         return None
-    values = _without_outliers([score for _, score in scored], higher=higher)
+    values = [score for _, score in scored]
+    values = values if higher is None else _without_outliers(values, higher=higher)
     margin = (max(values) - min(values)) * 0.08 or 0.01
     frame = Frame((-0.5, max(trial.number for trial, _ in scored) + 0.5), (min(values) - margin, max(values) + margin))
     trainers = list(dict.fromkeys(trial.trainer for trial, _ in scored))
@@ -151,11 +155,12 @@ def search(trials: Sequence[TrialReport], best: int | None, name: str, *, higher
         style = "best" if trial.number == best else f"kind{trainers.index(trial.trainer) % 4}"
         note = f"trial {trial.number}, {trial.trainer}: {number(score)}"
         dots.append(frame.dot(trial.number, shown, 5.5 if trial.number == best else 4, f"dot {style}", note))
-    inside = [(x, min(max(y, frame.y0), frame.y1)) for x, y in so_far]
+    inside = [] if higher is None else [(x, min(max(y, frame.y0), frame.y1)) for x, y in so_far]
+    text = "the search goes on" if best is None else f"the best is number {best}"
     return draw(
-        f"Score of each trial, and of each trainer without a search; the best is number {best}",
+        f"Score of each trial, and of each trainer without a search; {text}",
         frame.axes("trial", name, whole_x=True),
-        frame.line(_stairs(inside), "sofar"),
+        frame.line(_stairs(inside), "sofar") if inside else None,
         *dots,
     )
 

@@ -35,8 +35,9 @@ class VersionLineage(msgspec.Struct, frozen=True, kw_only=True):
 class VersionContent(msgspec.Struct, frozen=True, kw_only=True):
     """A version with its report. Of one that was not trained here, `lineage` is None and the report has no figures.
 
-    `champion`: the figures of `champion_uri` on the same test rows, where it had not learned from them. `thresholds`:
-    columns of the curve. `tested`: names the test rows; figures of other rows prove nothing about each other.
+    `champion`: the figures of `champion_uri` on the same test rows, where it had not learned from them. `thresholds`,
+    `reliability` and `scores`: columns of these curves, empty where the evaluation has none. `tested`: names the test
+    rows; figures of other rows prove nothing about each other.
     """
 
     version: ModelVersion
@@ -44,6 +45,8 @@ class VersionContent(msgspec.Struct, frozen=True, kw_only=True):
     champion_uri: str | None
     champion: dict[str, Interval]
     thresholds: dict[str, list[float]]
+    reliability: dict[str, list[float]]
+    scores: dict[str, list[float]]
     tested: str | None
     lineage: VersionLineage | None
 
@@ -66,18 +69,22 @@ def version_content(project: Project, uri: str, *, principal: Principal) -> Vers
             champion_uri=None,
             champion={},
             thresholds={},
+            reliability={},
+            scores={},
             tested=None,
             lineage=None,
         )
     judgement = record.judgement
     known = {} if judgement.champion is None else judgement.champion.metrics
-    curve = judgement.evaluation.curves.get("threshold")
+    curves = {name: curve.columns for name, curve in judgement.evaluation.curves.items()}
     return VersionContent(
         version=version,
         report=report,
         champion_uri=judgement.champion_uri,
         champion={name: shown for name, estimate in known.items() if (shown := interval(estimate)) is not None},
-        thresholds={} if curve is None else curve.columns,
+        thresholds=curves.get("threshold", {}),
+        reliability=curves.get("reliability", {}),
+        scores=curves.get("scores", {}),
         tested=_tested(record),
         lineage=VersionLineage(
             snapshots=record.snapshots,

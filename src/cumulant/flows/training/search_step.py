@@ -14,6 +14,7 @@ import msgspec
 from cumulant.core.errors import IntegrityError
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
+from cumulant.core.structs import struct_from
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.ledger.step_function import StepFunction, supports_hosts
@@ -268,9 +269,7 @@ def _time_range(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
 def _trial_event(trial: TrialRecord) -> TrialFinished:
     from cumulant.training.events import TrialFinished
 
-    return TrialFinished(
-        number=trial.number, trainer=trial.trainer, state=trial.state, score=trial.score, seconds=trial.seconds
-    )
+    return struct_from(TrialFinished, trial)
 
 
 def _search_event(result: SearchResult) -> SearchFinished:

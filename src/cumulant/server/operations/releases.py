@@ -8,10 +8,11 @@ import msgspec
 
 from cumulant.flows.release.actions import abort, approve, pause, promote, resume
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
-from cumulant.flows.release.release_queries import current_release, find_release, release_history
+from cumulant.flows.release.release_queries import current_release, find_release, release_history, release_looks
 from cumulant.flows.release.rollback import RollbackResult, roll_back
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.release.views import ReleaseVerdict, ReleaseView, verdict, view
+from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Release
 from cumulant.server.operation import ApiCall, ListPage, PageQuery, get, post
 from cumulant.server.pages import paginate
@@ -51,6 +52,14 @@ def verdict_(call: ApiCall, release: str, query: ReleaseOfModel) -> ReleaseVerdi
     """Show the verdict for automation, such as the web metric of Argo Rollouts: `value` is 1 once it is promoted."""
     current = _find(call, release, query.model)
     return verdict(current, recorded_rollbacks(call.project.journal(), current.model))
+
+
+@get("/releases/{release}/looks", action="release.show")
+def looks(call: ApiCall, release: str, query: ReleaseOfModel) -> LookHistory:
+    """Show the looks of a release: the evidence on each metric as its controller recorded it."""
+    identity = _find(call, release, query.model).id
+    history = release_looks(call.project, identity, principal=call.principal, model=query.model)
+    return history or LookHistory(release=identity, steps=(), alpha=0.0)
 
 
 class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,4 +150,4 @@ def _view(call: ApiCall, release: Release) -> ReleaseView:
     return view(release, recorded_rollbacks(call.project.journal(), release.model))
 
 
-OPERATIONS = (list_, show, verdict_, start, pause_, resume_, promote_, abort_, approve_, roll_back_)
+OPERATIONS = (list_, show, verdict_, looks, start, pause_, resume_, promote_, abort_, approve_, roll_back_)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import UsageError, not_found
 from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, estimate, metrics_for
+from cumulant.statistics.performance.reliability import RESAMPLES as BAND_RESAMPLES
+from cumulant.statistics.performance.reliability import reliability_curve
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.threshold import sampling_weight
 from cumulant.training.evaluation.traffic_rows import DAY, Micros, ScoredTraffic
@@ -99,7 +101,7 @@ def evaluate(
         days=days,
         metrics=estimates,
         slices=tuple(_slices(rows, measured, spec.slices, metrics, seed=seed)),
-        curves=curves(measured, task=rows.task, classes=rows.classes, days=days),
+        curves=curves(measured, task=rows.task, classes=rows.classes, days=days, resamples=resamples, seed=seed),
         importance=prediction.importance if isinstance(prediction, FittedModel) else {},
         notes=(note,) if note else (),
     )
@@ -206,21 +208,40 @@ def _slice_texts(column: pl.Series) -> pl.Series:
     return column.cast(pl.String).fill_null("missing")
 
 
-def curves(rows: Rows, *, task: str, classes: Sequence[str] = (), days: float | None = None) -> dict[str, Curve]:
+def curves(
+    rows: Rows,
+    *,
+    task: str,
+    classes: Sequence[str] = (),
+    days: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Curve]:
     """The curves that tell a model of `task`. `days` is the time that rows span, for alerts a day:
-    of these rows, which have a label, and of no others.
+    of these rows, which have a label, and of no others. `resamples`: of bands, at most.
 
-    binary: roc, precision_recall, calibration, threshold, scores. multiclass: calibration, confusion.
-    regression: calibration (mean truth by tenth of the prediction), residuals.
+    binary: roc, precision_recall, calibration, reliability, threshold, scores. multiclass: calibration, reliability
+    and scores of the class that was predicted, confusion. regression: calibration (mean truth by tenth of the
+    prediction), residuals.
     """
     if task == "binary":
-        curves_by_name = {"calibration": _calibration(rows.prediction, rows.truth), "scores": _scores(rows)}
+        curves_by_name = {
+            "calibration": _calibration(rows.prediction, rows.truth),
+            "reliability": _reliability(rows.prediction, rows.truth, resamples=resamples, seed=seed),
+            "scores": _scores(rows.prediction, rows.truth),
+        }
         if 0 < rows.truth.sum() < len(rows):
             curves_by_name |= _ranked(rows, days)
         return curves_by_name
     if task == "multiclass":
         hit = (rows.prediction.argmax(axis=1) == rows.truth).astype(np.float64)
-        return {"calibration": _calibration(rows.prediction.max(axis=1), hit), "confusion": _confusion(rows, classes)}
+        sureness = rows.prediction.max(axis=1)
+        return {
+            "calibration": _calibration(sureness, hit),
+            "reliability": _reliability(sureness, hit, resamples=resamples, seed=seed),
+            "scores": _scores(sureness, hit),
+            "confusion": _confusion(rows, classes),
+        }
     return {"calibration": _by_tenth(rows), "residuals": _residuals(rows)}
 
 
@@ -281,10 +302,19 @@ def _calibration(predicted: Floats, hit: Floats) -> Curve:
     return Curve(text="observed share by predicted probability, tenths of the rows", columns=columns)
 
 
-def _scores(rows: Rows) -> Curve:
+def _reliability(predicted: Floats, hit: Floats, *, resamples: int, seed: int) -> Curve:
+    """The isotonic fit with its consistency band."""
+    fit = reliability_curve(predicted, hit, resamples=min(resamples, BAND_RESAMPLES), seed=seed)
+    columns = {name: _numbers(getattr(fit, name)) for name in ("predicted", "observed", "low", "high")}
+    return Curve(
+        text="isotonic fit of what happened, and the 95% consistency band of a calibrated model", columns=columns
+    )
+
+
+def _scores(predicted: Floats, hit: Floats) -> Curve:
     edges = np.linspace(0, 1, 41)
-    negative, _ = np.histogram(rows.prediction[rows.truth < 0.5], edges)
-    positive, _ = np.histogram(rows.prediction[rows.truth > 0.5], edges)
+    negative, _ = np.histogram(predicted[hit < 0.5], edges)
+    positive, _ = np.histogram(predicted[hit > 0.5], edges)
     columns = {
         "from": _numbers(edges[:-1]),
         "to": _numbers(edges[1:]),

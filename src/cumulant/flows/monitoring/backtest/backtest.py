@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
@@ -17,6 +15,7 @@ from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import refuse_no_features, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.monitoring.backtest.backtest_record import BacktestResult, write_backtest
 from cumulant.flows.monitoring.backtest.histories import (
     TrainingHistory,
     declared_history,
@@ -75,32 +74,6 @@ class BacktestRequest:
     estimate: bool = False
 
 
-class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The cost of each policy over windows of `every` from `start` on; the first `first` train the first model.
-
-    `delay`: windows whose labels have not come at a look.
-    """
-
-    run: str
-    target: str
-    task: str
-    loss: str
-    trainer: str
-    parameters_of: str | None
-    history: str
-    rows: int
-    start: datetime
-    end: datetime
-    every: str
-    windows: int
-    first: int
-    delay: int
-    rules: tuple[PolicyResult, ...]
-    histories: tuple[HistoryResult, ...]
-    sentences: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 @verb("monitor.backtest")
 def backtest_project(
     project: Project, request: BacktestRequest, *, principal: Principal, progress: Progress = silent
@@ -120,7 +93,10 @@ def backtest_project(
     with open_run(project, "backtest", principal=principal, progress=progress, settings=settings) as context:
         rows, target, source = _rows(context)
         windowed = cut_windows(rows, every=request.every, since=request.since, until=request.until, source=source)
-        return _replay(context, request, windowed, target, _first(windowed, request))
+        result = _replay(context, request, windowed, target, _first(windowed, request))
+        with context.transaction() as transaction:
+            write_backtest(transaction, result, at=context.now())
+        return result
 
 
 def _rows(context: Context) -> tuple[TrainingSet, str, str]:

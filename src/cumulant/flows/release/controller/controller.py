@@ -111,9 +111,9 @@ class Controller:
             self._keep_routes(None)
             return None
         before, version = self._follow_servers(*stored)
-        release = self._without_look(before)
+        release, counted, at = self._without_look(before), None, self._clock.now()
         if release is None:
-            at, ceilings = self._clock.now(), before.policy.ceilings
+            ceilings = before.policy.ceilings
             health = self._evidence.health(before)
             failure = find_hard_failure(health, ceilings, build_failure_reference(before))
             release = act_on_failure(before, failure, at=at)
@@ -121,13 +121,15 @@ class Controller:
             if not release.over and seconds >= release.policy.look and not self._traffic.lagging(self._model):
                 look, cursor = self._evidence.look(release, seconds)
                 look = replace(look, seconds=seconds * self._pace())
-                release, skewed = count_look(msgspec.structs.replace(release, cursor=cursor), look)
-                self._last_look = (release.id, self._steady())
-                failure = find_hard_failure(health, ceilings, build_failure_reference(release))
-                release = decide(release, skewed=skewed, failing=failure is not None, at=at)
+                counted, skewed = count_look(msgspec.structs.replace(release, cursor=cursor), look)
+                self._last_look = (counted.id, self._steady())
+                failure = find_hard_failure(health, ceilings, build_failure_reference(counted))
+                release = decide(counted, skewed=skewed, failing=failure is not None, at=at)
         if release != before:
             with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
                 store.write(transaction, before, release, expect=version)
+                if counted is not None:
+                    store.write_look(transaction, counted, at=at)
         self._apply(release)
         self._keep_routes(release)
         return release

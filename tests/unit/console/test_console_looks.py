@@ -1,0 +1,127 @@
+"""The looks of a release on its page: drawn, in a table and as a file, as they were recorded."""
+
+import csv
+import io
+import re
+from urllib.parse import quote
+
+import pytest
+from console_support import ADA, HOSTILE
+from releases import MOMENT, World, played, release, remembered
+
+from cumulant.console.look_charts import HEADS, difference_range, look_charts
+from cumulant.core.events import Actor
+from cumulant.flows.release import store
+from cumulant.flows.release.release_queries import release_looks
+from cumulant.release.evidence.accumulate import count_look
+from cumulant.release.look_history import LookHistory, MetricHistory, MetricLook
+
+PAGE = "/projects/flight-late/releases/r1"
+
+
+@pytest.fixture(scope="module")
+def canary():
+    """A release that is in its first canary step."""
+    world = World(seed=1, errors={"candidate": 0.004})
+    return played(world, remembered(release(model="flight-late")), until="canary 10%")
+
+
+def put(project, now):
+    current = store.read(project.journal(), now.model)
+    with project.journal().transaction(actor=Actor("service:controller")) as transaction:
+        store.write(transaction, None, now, expect=current[1] if current else 0)
+
+
+def put_looks(project, now, world, *, looks=30):
+    """Play the release on and record its looks, as its controller does."""
+    for _ in range(looks):
+        now, _ = count_look(now, world.look(now))
+        with project.journal().transaction(actor=Actor("service:controller")) as transaction:
+            store.write_look(transaction, now, at=MOMENT)
+    put(project, now)
+    return now
+
+
+def test_the_looks_of_the_chosen_metric_are_drawn_over_time_or_samples(project, client, canary):
+    put(project, canary)
+    assert 'id="looks"' not in client.get(PAGE).text
+    put_looks(project, canary, World(seed=5))
+    text = client.get(PAGE).text
+    assert "Confidence sequence of errors, candidate less champion" in text
+    assert "Evidence on errors" in text
+    assert "active time of the release" in text
+    other = client.get(f"{PAGE}?metric=latency&x=samples").text
+    assert "Confidence sequence of latency" not in other  # its test has no interval
+    assert "Evidence on latency" in other
+    assert "samples of the candidate" in other
+    assert client.get(f"{PAGE}?metric={quote(HOSTILE)}").status_code == 404
+
+
+def test_the_looks_of_a_metric_are_a_file(project, client, canary):
+    put_looks(project, canary, World(seed=5), looks=4)
+    response = client.get(f"{PAGE}/looks/errors.csv")
+    rows = list(csv.reader(io.StringIO(response.text)))
+    history = release_looks(project, "r1", principal=ADA)
+    assert tuple(rows[0]) == HEADS
+    assert len(rows) == 1 + len(history.metrics["errors"].looks)
+    last = history.metrics["errors"].looks[-1]
+    assert rows[-1][2:5] == ["canary 10%", str(last.champion_samples), str(last.candidate_samples)]
+    assert float(rows[-1][7]) == pytest.approx(last.low, rel=1e-5)
+    assert client.get(f"{PAGE}/looks/quality2.csv").status_code == 404
+
+
+def metric_history(*looks, margin=0.005):
+    return MetricHistory(
+        metric="errors",
+        unit="%",
+        margin=margin,
+        required=True,
+        harm_bar=4.0,
+        fine_bar=3.0,
+        looks=tuple(
+            MetricLook(
+                at=MOMENT,
+                seconds=10.0 * place,
+                step=0,
+                champion_samples=100,
+                candidate_samples=100,
+                champion=0.01,
+                candidate=0.01,
+                low=low,
+                high=high,
+                harm=1.0,
+                fine=1.0,
+                harmful=False,
+                acceptable=False,
+            )
+            for place, (low, high) in enumerate(looks)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("looks", "low", "high"),
+    [
+        ([(-0.004, 0.006)], -0.004, 0.006),  # all of it
+        ([(-0.9, 0.9), (-0.001, 0.001)], -0.01, 0.01),  # ten times the newest, about its middle
+        ([(None, 0.9), (0.03, 0.04)], 0.0, 0.085),  # the early interval is cut
+        ([(-0.9, 0.9), (None, 0.001)], -0.01, 0.01),  # an end that is not known is as far as the other
+        ([(None, None)], 0.0, 0.005),  # nothing is known: no effect and the margin
+    ],
+)
+def test_the_axis_is_clipped_at_ten_times_the_newest_interval(looks, low, high):
+    ends = difference_range(metric_history(*looks))
+    air = (high - low) * 0.05
+    assert ends == pytest.approx((low - air, high + air))
+
+
+def test_what_is_beyond_the_axis_is_drawn_at_its_edge():
+    metric = metric_history((None, None), (-0.9, 0.9), (-0.001, 0.001))
+    history = LookHistory(release="r1", steps=("canary 10%",), alpha=0.05, metrics={"errors": metric})
+    sequence, evidence = look_charts(history, metric, "time", "/file.csv")
+    numbers = [float(number) for number in re.findall(r"[xy][12]?=\"([-\d.]+)\"", str(sequence.drawing))]
+    assert max(numbers) <= sequence.drawing.width
+    assert min(numbers) >= 0
+    assert sequence.note.startswith("95% intervals")
+    assert evidence.rows == sequence.rows
+    assert [style for style, _ in sequence.legend] == ["model", "span-band", "zone-harm", "zone-fine"]
