@@ -123,9 +123,9 @@ def _slo_facts(before: Release | None, after: Release) -> Iterator[Fact]:
     if after.slo_override != override:
         hold, reason = after.slo_hold, after.slo_override
         yield SloOverridden(release=after.id, model=after.model, hold=hold, reason=reason)
-    if after.slo_hold and not earlier:
+    if after.slo_hold and not earlier and not after.slo_override:
         yield SloHeld(release=after.id, model=after.model, step=after.step.label, reason=after.slo_hold)
-    elif earlier and not after.slo_hold:
+    elif earlier and not after.slo_hold and not after.slo_override:
         yield SloMet(release=after.id, model=after.model, step=after.step.label)
 
 
