@@ -116,6 +116,7 @@ MODELS = Dashboard(
             panel("Status", f"cumulant_release_status{{{_M}}} == 1", "{{status}}", kind="stat"),
             panel("Verdicts", f"cumulant_release_verdict{{{_M}}} == 1", "{{metric}}: {{verdict}}", kind="stat"),
             panel("Requests that counted", f"cumulant_release_samples{{{_M}}}", "{{arm}}"),
+            panel("Held by an objective", f"cumulant_release_slo_held{{{_M}}}", "{{model}}", kind="stat", limits=(0.5, 1)),
             panel("Retraining under way", f"cumulant_retraining_open{{{_M}}}", "{{model}}", kind="stat"),
         ),
     },
@@ -140,6 +141,7 @@ OPERATION = Dashboard(
         "Work": (
             panel("Cases that wait for reviewers", f"cumulant_review_cases{{{_M}}}", "{{model}}"),
             panel("Age of the oldest case", f"time() - cumulant_review_oldest_timestamp_seconds{{{_M}}}", "{{model}}", unit="s"),
+            panel("Steps that wait for workers and run", f"cumulant_steps{{{_P}}}", "{{status}}"),
             panel("Late jobs", f"cumulant_job_late_seconds{{{_P}}}", "{{job}}", unit="s"),
             panel("Events", f"cumulant_events_total{{{_P}}}", "{{project}}"),
         ),

@@ -38,6 +38,11 @@ if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1
   ln -sf ../pages/node_modules/axe-core/axe.min.js "$engines/bin/axe.min.js"
 fi
+# The collector of OpenTelemetry is built from its modules, with the file exporter; without Go the tests of traces skip.
+if [ ! -x "$engines/bin/otelcol" ] && command -v go >/dev/null 2>&1; then
+  (cd tools/otelcol && CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w" -o "../../$engines/bin/otelcol" .) ||
+    echo "the collector of OpenTelemetry cannot be built: the tests of traces skip" >&2
+fi
 # What builds and runs images, Prometheus, Alertmanager, the browser and PostgreSQL come from Debian, in CI only: a person's machine is left as it is.
 if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   missing=()

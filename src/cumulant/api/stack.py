@@ -205,13 +205,17 @@ class ProjectStack(MethodGroup):
 class ProjectReleases(MethodGroup):
     """Releases of a project, on its running stack."""
 
-    def start(self, model: str = "", *, external: tuple[str, str] | None = None) -> Release | None:
+    def start(
+        self, model: str = "", *, external: tuple[str, str] | None = None, override_slo: str = ""
+    ) -> Release | None:
         """Begin the release of a version, as `cumulant release start`; None where it waits for one under way.
 
         `external`: URLs of two servers, champion and candidate, that are compared instead of registered versions.
+        `override_slo`: why it begins and goes on whatever the objectives of the served model are; it is recorded.
 
         Raises:
             RefusedError: the candidate is not admitted.
+            ObjectiveMissedError: the served model misses an objective, which `release.slo` waits for.
             LeaseHeldError: another release is under way.
             EngineUnavailableError: the stack does not run, or the candidate's server does not answer.
         """
@@ -220,7 +224,14 @@ class ProjectReleases(MethodGroup):
 
         servers = None if external is None else ExternalServers(champion=external[0], candidate=external[1])
         with self._follow("release") as progress:
-            started = start_release(self._loaded, model, principal=self._principal, outside=servers, progress=progress)
+            started = start_release(
+                self._loaded,
+                model,
+                principal=self._principal,
+                outside=servers,
+                override_slo=override_slo,
+                progress=progress,
+            )
         return started.release
 
     def current(self) -> Release:

@@ -18,6 +18,7 @@
     │   └── IntegrityError          the event chain or a stored object was altered
     ├── RetryableError              the same call may work later
     │   ├── LeaseHeldError          another process works on this step
+    │   ├── ObjectiveMissedError    a release waits until the objectives of the served model are met again
     │   ├── EngineUnavailableError  a server or store does not answer
     │   ├── OverloadedError         a server has more to do than it can do in time
     │   ├── StepCancelledError      the caller no longer wants the step, which was ended
@@ -153,6 +154,10 @@ class RetryableError(CumulantError):
 
 class LeaseHeldError(RetryableError):
     code = "lease-held"
+
+
+class ObjectiveMissedError(RetryableError):
+    code = "objective-missed"
 
 
 class EngineUnavailableError(RetryableError):

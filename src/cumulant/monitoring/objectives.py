@@ -20,6 +20,8 @@ Severity = Literal["page", "ticket"]
 SliName = Literal["availability", "latency"]
 _MINUTE = 60_000_000
 _SERVER_ERROR = 500
+#: 1 - 0.999 is 0.0010000000000000009
+_DIGITS = 6
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +103,17 @@ class RequestMinutes:
         """By minutes since 1970."""
         return self._minutes
 
+    def forget_before(self, moment: datetime) -> None:
+        """Drop the minutes before it."""
+        first = to_micros(moment) // _MINUTE
+        for minute in [minute for minute in self._minutes if minute < first]:
+            del self._minutes[minute]
+
     def within(self, span: timedelta, now: datetime) -> RequestCounts:
-        """Of the whole minutes that begin in the `span` before `now`."""
+        """Of the whole minutes that begin in the `span` before `now`, or later, by a clock that is ahead."""
         total, first = RequestCounts(), to_micros(now - span)
         for minute, counts in self._minutes.items():
-            if first <= minute * _MINUTE <= to_micros(now):
+            if first <= minute * _MINUTE:
                 total.add(counts)
         return total
 
@@ -126,8 +134,9 @@ class BurnState(msgspec.Struct, frozen=True, kw_only=True):
 class ObjectiveState(msgspec.Struct, frozen=True, kw_only=True):
     """An objective at one moment. `ratio`: the share of good requests; None: there were none.
 
-    `budget_left`: the share of the budget that is left; below 0 the objective is missed. `since`: the first counted
-    request, where the log does not reach back for the whole window.
+    `budget_left`: the share of the budget that is left; below 0 the objective is missed. `spent`: nothing of it is
+    left, by at least `fewest` requests and more than one bad one. `since`: the first counted request, where the log
+    does not reach back for the whole window.
     """
 
     sli: SliName
@@ -138,6 +147,7 @@ class ObjectiveState(msgspec.Struct, frozen=True, kw_only=True):
     bad: int
     ratio: float | None
     budget_left: float | None
+    spent: bool
     since: datetime | None
     burn: tuple[BurnState, ...]
 
@@ -152,7 +162,7 @@ def objective_state(
     objective: Objective, minutes: RequestMinutes, now: datetime, *, since: datetime | None
 ) -> ObjectiveState:
     """The state by the counts of the past window."""
-    requests, bad = _events(objective, minutes.within(objective.window, now))
+    requests, bad = count_events(objective.sli, minutes.within(objective.window, now))
     share = bad / requests if requests else None
     return ObjectiveState(
         sli=objective.sli,
@@ -163,14 +173,21 @@ def objective_state(
         bad=bad,
         ratio=None if share is None else 1 - share,
         budget_left=None if share is None else 1 - share / objective.budget,
+        spent=_is_spent(objective, requests, bad),
         since=since,
         burn=tuple(_burn_state(objective, rate, minutes, now) for rate in BURN_RATES),
     )
 
 
+def _is_spent(objective: Objective, requests: int, bad: int) -> bool:
+    allowed = round(requests * objective.budget, _DIGITS)
+    # A first bad request spends no budget that is less than a request.
+    return requests >= objective.fewest and bad >= allowed and (allowed >= 1 or bad > 1)
+
+
 def _burn_state(objective: Objective, rate: BurnRate, minutes: RequestMinutes, now: datetime) -> BurnState:
-    requests, bad = _events(objective, minutes.within(rate.long, now))
-    latest, latest_bad = _events(objective, minutes.within(rate.short, now))
+    requests, bad = count_events(objective.sli, minutes.within(rate.long, now))
+    latest, latest_bad = count_events(objective.sli, minutes.within(rate.short, now))
     long_rate = bad / requests / objective.budget if requests else None
     short_rate = latest_bad / latest / objective.budget if latest else None
     limit = rate.factor(objective.window)
@@ -187,8 +204,8 @@ def _burn_state(objective: Objective, rate: BurnRate, minutes: RequestMinutes, n
     )
 
 
-def _events(objective: Objective, counts: RequestCounts) -> tuple[int, int]:
-    """The requests that the objective is about, and the bad ones."""
-    if objective.sli == "latency":
+def count_events(sli: SliName, counts: RequestCounts) -> tuple[int, int]:
+    """The requests that an objective is about, and the bad ones."""
+    if sli == "latency":
         return counts.answered, counts.slow
     return counts.requests, counts.errors

@@ -48,6 +48,7 @@ def release_policy(spec: ReleaseSpec) -> ReleasePolicy:
         keep_warm=duration(spec.keep_warm),
         look=_seconds(spec.look),
         block=_seconds(spec.block),
+        slo=spec.slo,
     )
 
 

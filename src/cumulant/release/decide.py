@@ -96,7 +96,7 @@ def list_unmet_conditions(release: Release) -> list[str]:
 
 
 def _unmet_conditions(release: Release, verdicts: Verdicts) -> list[str]:
-    step, needs = release.step, list(_arms_without_keys(release))
+    step, needs = release.step, [*_missed_objective(release), *_arms_without_keys(release)]
     if release.seconds < step.at_least:
         needs.append(f"{step.at_least - release.seconds:.0f} s of its shortest time are left")
     for arm in (CANDIDATE, CHAMPION) if step.weight else (CANDIDATE,):
@@ -119,6 +119,12 @@ def _unmet_conditions(release: Release, verdicts: Verdicts) -> list[str]:
                 " on each other"
             )
     return needs
+
+
+def _missed_objective(release: Release) -> Iterator[str]:
+    """What the served model lacks, whichever arm it is of: neither arm is blamed, and no more callers are moved."""
+    if release.slo_hold and not release.slo_override:
+        yield release.slo_hold
 
 
 def _closing(release: Release) -> bool:
@@ -244,6 +250,11 @@ def approve(release: Release, *, at: datetime) -> Release:
     if unmet := list_unmet_conditions(release):  # the approval holds; what was shown before it no longer is
         return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {unmet[0]}")
     return _advance(release, at)
+
+
+def override_objectives(release: Release, reason: str) -> Release:
+    """The release that goes on whatever the objectives are, to its end; harm and failures still roll it back."""
+    return release if release.over else msgspec.structs.replace(release, slo_override=reason)
 
 
 def promote(release: Release, reason: str, *, at: datetime) -> Release:

@@ -52,6 +52,35 @@ class ReleaseResumed(Fact, frozen=True, kw_only=True):
     reason: str
 
 
+class SloHeld(Fact, frozen=True, kw_only=True):
+    """A release does not go on to its next step while the served model misses an objective."""
+
+    kind: ClassVar[str] = "release.slo_held"
+    release: str
+    model: str
+    step: str
+    reason: str
+
+
+class SloMet(Fact, frozen=True, kw_only=True):
+    """The objectives that held a release are met again."""
+
+    kind: ClassVar[str] = "release.slo_met"
+    release: str
+    model: str
+    step: str
+
+
+class SloOverridden(Fact, frozen=True, kw_only=True):
+    """An operator lets a release go on whatever the objectives are. `hold`: the one that was missed; may be empty."""
+
+    kind: ClassVar[str] = "release.slo_overridden"
+    release: str
+    model: str
+    hold: str
+    reason: str
+
+
 class MetricReported(Fact, frozen=True, kw_only=True):
     """One metric at the moment of a decision; `harm` and `fine` are e-values, `needed` what each must reach."""
 

@@ -13,6 +13,9 @@ from cumulant.release.steps import ReleaseStep
 #: among the groups that may approve: whoever is allowed to, of any group or none
 ANYBODY = "*"
 
+#: which objectives of the served model stop a release: with a spent budget or a paging burn rate, the latter, none
+SloGate = Literal["budget", "page", "none"]
+
 Kind = Literal["failures", "latency", "pairs", "own"]
 
 #: the metrics that are measured without being declared
@@ -96,6 +99,7 @@ class ReleasePolicy(msgspec.Struct, frozen=True, kw_only=True):
     #: seconds between two looks, and of one block of evidence
     look: float
     block: float
+    slo: SloGate = "budget"
 
     @property
     def holdback(self) -> ReleaseStep | None:

@@ -158,6 +158,13 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         str | None,
         Meta(description="A request column: rows with the same value stay on one version during a release."),
     ] = None
+    slo: Annotated[
+        Literal["budget", "page", "none"],
+        Meta(
+            description="With `serving.slo`, what stops a release from beginning or going on to its next step: "
+            "`budget`, an error budget that is spent or burns so fast that it pages; `page`, only the latter; `none`."
+        ),
+    ] = "budget"
     alpha: Annotated[
         Share, Meta(description="How often a candidate that is no worse may be rolled back, in a whole release.")
     ] = "5%"

@@ -119,6 +119,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     fewest_by_metric: dict[str, int] = {}
     #: what was agreed to: `canary`, `promote`
     approved: frozenset[str] = frozenset()
+    #: the objective of the served model that stops it now, in a sentence, and who overrides that and why; else empty
+    slo_hold: str = ""
+    slo_override: str = ""
     #: whoever must not approve where `not: author`
     author: str = ""
     begun: datetime

@@ -13,6 +13,7 @@ from cumulant.core.errors import (
     IntegrityError,
     LeaseHeldError,
     MissingPartError,
+    ObjectiveMissedError,
     RefusedError,
     StorageError,
 )
@@ -23,6 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[CumulantError], int], ...] = (
     (ConflictError, 409),
     (LeaseHeldError, 409),
+    (ObjectiveMissedError, 409),
     (MissingPartError, 501),
     (StorageError, 507),
     (IntegrityError, 500),

@@ -140,6 +140,7 @@ OTHERS = {
     "release resume",
     "release promote",
     "release abort",
+    "release override-slo",
     "release approve",
     "release simulate",
     "alerts ack",

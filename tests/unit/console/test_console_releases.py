@@ -115,6 +115,22 @@ def test_promote_sends_everything_to_the_candidate(project, client, canary):
     assert current(project).status == "promoted"
 
 
+def test_a_release_that_an_objective_holds_offers_to_override_it(project, client, canary):
+    offered = ">Override the objectives</summary>"
+    put(project, canary)
+    assert offered not in client.get(PAGE).text
+    put(project, msgspec.structs.replace(canary, slo_hold="the error budget of availability is spent"), before=canary)
+    text = client.get(PAGE).text
+    assert offered in text
+    assert "<li>the error budget of availability is spent</li>" in text
+    response = send_form(client, f"{PAGE}/override-slo", PAGE, reason="it is the fix")
+    assert (response.status_code, response.headers["location"]) == (303, f"{PAGE}?done=override-slo")
+    text = client.get(response.headers["location"]).text
+    assert "The objectives no longer hold the release." in text
+    assert "<li>overridden by ada: it is the fix</li>" in text
+    assert offered not in text
+
+
 @pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
 def test_a_reason_is_required(project, client, canary, reason):
     put(project, canary)

@@ -24,6 +24,8 @@ from cumulant.flows.release import store
 from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.status import ChildStatus, Status, write_status
 from cumulant.monitoring.retrain_rule import RetrainState
+from cumulant.ports.compute import StepCall
+from cumulant.ports.step_queue import QUEUED_STEP, QueuedStep
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import release_policy
 from cumulant.release.spec import ReleaseSpec
@@ -95,8 +97,22 @@ def released():
         at=1,
         boards=boards,
         samples={"champion": 70, "candidate": 30},
+        slo_hold="the error budget of availability is spent",
         begun=NOW,
     )
+
+
+STEPS = (
+    {"queued": NOW - timedelta(minutes=9), "status": "running"},
+    {"queued": NOW - timedelta(minutes=7)},
+    {"queued": NOW - timedelta(minutes=8)},
+    {"queued": NOW - timedelta(hours=1), "status": "collected"},
+)
+
+
+def queued_step(**more):
+    call = StepCall("m:f", {})
+    return QueuedStep(call=call, request="r", caller="c", version="1", **more)
 
 
 def fill(project):
@@ -118,6 +134,7 @@ def fill(project):
         (OPEN, "late/c2", case | {"id": "c2", "queued": NOW, "deadline": NOW + timedelta(hours=1)}),
         (DUE, "monitoring", JobRecord(begun=NOW - timedelta(hours=1), ended=NOW)),
         (DUE, "alerts", JobRecord(begun=NOW, ended=NOW)),
+        *((QUEUED_STEP, f"s{number}", queued_step(**more)) for number, more in enumerate(STEPS)),
     )
     with project.journal().transaction(actor=ACTOR) as transaction:
         store.write(transaction, None, released(), expect=0)
@@ -167,6 +184,10 @@ def test_what_the_metrics_say(project):
         ("cumulant_release_status", "late", "promoted"): 0,
         ("cumulant_release_step", "late"): 2,
         ("cumulant_release_samples", "late", "candidate"): 30,
+        ("cumulant_release_slo_held", "late"): 1,
+        ("cumulant_steps", "queued"): 2,
+        ("cumulant_steps", "running"): 1,
+        ("cumulant_steps_oldest_timestamp_seconds",): at - 8 * 60,
         ("cumulant_release_verdict", "late", "errors", "harmful"): 1,
         ("cumulant_release_verdict", "late", "latency", "acceptable"): 1,
         ("cumulant_release_verdict", "late", "latency", "undecided"): 0,
@@ -184,6 +205,7 @@ def test_what_the_metrics_say(project):
 def test_a_project_without_anything_has_metrics(project):
     found = samples(project)
     assert found["cumulant_events_total",] == 0
+    assert found["cumulant_steps", "queued"] == 0
     assert found["cumulant_alerts_firing", "critical"] == 0
 
 

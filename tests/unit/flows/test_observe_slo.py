@@ -41,6 +41,7 @@ def test_the_state_comes_from_the_gateways_log(tmp_path, capsys, monkeypatch):
     available, fast = view.objectives
     assert (available.requests, available.bad, available.firing) == (200, 20, "page")
     assert available.since is not None
+    assert view.hold == "the error budget of availability burns 100 times as fast as it may in 1h and still in 5m"
     assert (fast.requests, fast.bad, fast.firing) == (200, 0, None)
     assert run(["slo", "show", "--project", str(tmp_path), "--json"]) == 1
     first = json.loads(capsys.readouterr().out)["objectives"][0]
@@ -49,8 +50,27 @@ def test_the_state_comes_from_the_gateways_log(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "99.9% in 30d" in shown
     assert "page" in shown
+    assert "no release begins now: the error budget of availability burns 100 times" in shown
     assert run(["slo", "rules", "--project", str(tmp_path)]) == 0
     assert YAML(typ="safe").load(capsys.readouterr().out)["groups"]
+
+
+def test_a_spent_budget_that_pages_no_more_ends_with_exit_code_1_where_it_holds_releases(tmp_path, capsys):
+    slo, past = "serving: {slo: {objective: 99.9%}}\n", int((time.time() - 5 * 86400) * 1e6)
+    with loaded(tmp_path, slo) as project:
+        folder = project.state / "gateway" / "exchanges"
+        folder.mkdir(parents=True)
+        common = {"model": "late", "assigned": "champion", "served": "champion", "duration_us": 1000}
+        writer, statuses = ExchangeWriter(folder), [503] * 5 + [200] * 95
+        writer.write([Exchange(request="r", time=past, status=status, **common) for status in statuses])
+        writer.close()
+    assert run(["slo", "show", "--project", str(tmp_path), "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["objectives"][0]["spent"]
+    assert not any(burn["firing"] for burn in shown["objectives"][0]["burn"])
+    assert "5 of 100 requests in 30d were bad" in shown["hold"]
+    loaded(tmp_path, f"{slo}release: {{slo: page}}\n").close()
+    assert run(["slo", "show", "--project", str(tmp_path), "--json"]) == 0
 
 
 def test_a_project_without_objectives_is_told_how_to_declare_one(tmp_path):

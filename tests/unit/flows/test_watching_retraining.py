@@ -2,15 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.core.errors import ContractBreachError, EngineUnavailableError
+from cumulant.core.errors import ContractBreachError, EngineUnavailableError, ObjectiveMissedError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read
+from cumulant.flows.monitoring.alerts import training_alerts
 from cumulant.flows.monitoring.retraining import continue_retraining
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request, write
+from cumulant.flows.release.start.start import ReleaseStart
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -63,6 +66,31 @@ def test_data_that_validation_refuses_end_the_training_once_and_are_told(project
     assert (alert.finding.rule, "12% of orders" in alert.finding.moved) == ("retraining", True)
     facts = [event.data for event in project.journal().events(kinds=("monitoring.retraining_progressed",))]
     assert [(fact["stage"], fact["reason"]) for fact in facts] == [("failed", "12% of orders were refused")]
+
+
+def test_a_version_waits_for_the_objectives_and_an_alert_says_so(project, monkeypatch):
+    def start(*_, **__):
+        if held:
+            raise ObjectiveMissedError(held[-1])
+        return ReleaseStart(waits_for="r1")
+
+    for name, result in (("uses_releases", True), ("was_served", True)):
+        monkeypatch.setattr(f"cumulant.flows.monitoring.retraining.{name}", lambda _, result=result: result)
+    monkeypatch.setattr("cumulant.flows.monitoring.retraining.start_release", start)
+    wanted, version = read_request(project.journal(), "late")
+    trained = msgspec.structs.replace(wanted, stage="trained", candidate="late/2")
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        write(transaction, TRAINING, "late", trained, expect=version)
+    held = ["the error budget is spent"]
+    for _ in range(3):
+        assert continue_retraining(project, principal=WHO).stage == "trained"
+    (alert,) = read(project.journal())[0].alerts.values()
+    assert alert.finding.moved.endswith("and waits: the error budget is spent")
+    assert "cumulant release start late/2 --override-slo" in alert.finding.next
+    held.clear()
+    begun = continue_retraining(project, principal=WHO)
+    assert begun.stage == "released"
+    assert list(training_alerts("late", begun)) == []
 
 
 def test_nothing_is_done_where_nothing_is_wanted(project):

@@ -1,9 +1,14 @@
 """Reads of the API: pages, filters, entity tags, and problems in place of results."""
 
+import shutil
+import subprocess
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor, Fact
@@ -162,3 +167,22 @@ def test_other_texts_are_no_cursors_or_keys(text):
         return
     assert all(isinstance(part, str | int) for part in key)
     assert msgspec.json.encode(key)
+
+
+FAMILIES_OF = {
+    "text/plain": parser.text_string_to_metric_families,
+    "application/openmetrics-text": openmetrics_parser.text_string_to_metric_families,
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_metrics_of_the_api_follow_the_rules_of_prometheus(api, accept):
+    response = api.get(str(api.base_url).partition("/v1/")[0] + "/v1/metrics", headers={"accept": accept})
+    assert response.headers["content-type"].startswith(accept)
+    assert 'cumulant_events_total{project="churn"' in response.text
+    families = {family.name for family in FAMILIES_OF[accept](response.text)}
+    assert {"cumulant_steps", "cumulant_alerts_firing"} <= families
+    if accept == "text/plain":  # promtool reads no other format
+        command = ["promtool", "check", "metrics"]
+        subprocess.run(command, input=response.text, text=True, check=True, timeout=60)

@@ -48,6 +48,18 @@ def test_the_looks_of_a_release_are_those_that_were_recorded(project, api):
     assert api.get("/releases/r9/looks").status_code == 404
 
 
+def test_the_objectives_that_hold_a_release_are_overridden_with_a_reason(project, api):
+    put(project, start(release(model="churn", slo_hold="the error budget of availability is spent")))
+    release_ = api.get("/releases/latest").json()
+    assert (release_["slo_hold"], release_["slo_override"]) == ("the error budget of availability is spent", "")
+    assert release_["lacks"][0] == release_["slo_hold"]
+    assert api.post("/releases/current/override-slo", json={"reason": " "}).status_code == 400
+    answer = api.post("/releases/current/override-slo", json={"reason": "it is the fix"})
+    assert (answer.status_code, answer.json()["lacks"][0] == release_["slo_hold"]) == (200, False)
+    assert answer.json()["slo_override"].endswith(": it is the fix")
+    assert api.post("/releases/current/override-slo", json={"reason": "again"}).status_code == 400
+
+
 def test_releases_of_external_servers_are_read_by_their_model(project, api):
     put(project, start(release(model="fraud", id="r7")))
     assert api.get("/releases").json()["items"] == []

@@ -27,7 +27,7 @@ from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.access_log import AccessLog, fault_line
 from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
 from cumulant.serving.telemetry.observers import ObservedApp, RequestObservers
-from cumulant.serving.telemetry.tracing import Tracing, is_probe, traces_requested
+from cumulant.serving.telemetry.tracing import Tracing, collector_url, is_probe, traces_requested
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, NOT = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -304,6 +304,16 @@ def test_the_variables_of_opentelemetry_turn_traces_on():
     assert traces_requested({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
     assert traces_requested({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"})
     assert not traces_requested({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"})
+
+
+def test_a_protocol_that_is_not_spoken_is_refused():
+    over_grpc = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    with pytest.raises(UsageError, match="OTEL_EXPORTER_OTLP_PROTOCOL is grpc") as caught:
+        traces_requested(over_grpc)
+    assert "port 4318" in caught.value.hint
+    own = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://y/t"}
+    assert collector_url(over_grpc | own) == "http://y/t"
+    assert collector_url({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) is None
 
 
 def test_traces_without_the_extra_say_what_to_install(monkeypatch):

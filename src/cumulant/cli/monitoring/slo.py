@@ -35,14 +35,15 @@ class SliSource(StrEnum):
 def show(call: Invocation) -> None:
     """Show each objective: the share of good requests, what is left of its budget, and how fast that burns.
 
-    Requests are those in the log of the gateways, as callers saw them. Exit code 1: an alert of an objective fires.
+    Requests are those in the log of the gateways, as callers saw them. Exit code 1: an alert of an objective fires,
+    or no release begins (`release.slo`).
     """
     from cumulant.flows.observe.slo import show_objectives
 
     with call.project() as project:
         view = show_objectives(project, principal=project.principal())
     call.answer(view, lambda console: _print(console, view))
-    if any(state.firing for state in view.objectives):
+    if view.hold or any(state.firing for state in view.objectives):
         raise typer.Exit(1)
 
 
@@ -75,6 +76,8 @@ def _print(console: Console, view: SloView) -> None:
     console.print(table(("objective", "target", "good", "requests", "budget left", "alert"), rows))
     burns = [(state.sli, *_burn_row(burn)) for state in view.objectives for burn in state.burn]
     console.print(table(("objective", "windows", "burn rates", "alert above", "requests", ""), burns))
+    if view.hold:
+        console.print(f"no release begins now: {view.hold}", style="yellow", soft_wrap=True)
     for state in view.objectives[:1]:
         if state.since is not None:
             console.print(f"the log of the gateway begins at {state.since:%Y-%m-%d %H:%M} UTC", style="dim")

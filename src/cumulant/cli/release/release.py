@@ -75,10 +75,19 @@ def start(
     within: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
     ] = 60.0,
+    override_slo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="Begin and go on whatever the objectives of the served model are (`release.slo`); kept in the event.",
+        ),
+    ] = None,
 ) -> None:
     """Begin to release a candidate through the stages of the section `release`; the controller of `up` continues it."""
     from cumulant.flows.release.start.start import start_release
 
+    if override_slo is not None:
+        _check_reason(override_slo, "--override-slo")
     outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
     with call.project() as project:
         with call.progress("release start") as progress:
@@ -88,6 +97,7 @@ def start(
                 principal=project.principal(),
                 outside=outside,
                 model=name,
+                override_slo=override_slo or "",
                 progress=progress,
                 ready_within=within,
             )
@@ -199,6 +209,26 @@ def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
 @command(
     app,
+    action="release.steer",
+    examples=["cumulant release override-slo --reason 'the candidate fixes the failures of the champion'"],
+)
+def override_slo(
+    call: Invocation,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    name: Name = "",
+) -> None:
+    """Let the release go on to its end whatever the objectives of the served model are. Harm still rolls it back."""
+    from cumulant.flows.release import actions
+
+    _check_reason(reason)
+    with call.project() as project:
+        release = actions.override_objectives(project, principal=project.principal(), reason=reason, model=name)
+    _print_release(call, release)
+
+
+@command(
+    app,
     action="release.show",
     examples=["cumulant release why", "cumulant release why 20260501T120000-3fa2", "cumulant release why --json"],
 )
@@ -273,9 +303,9 @@ def plan(
 declare_simulate(app)
 
 
-def _check_reason(reason: str) -> None:
+def _check_reason(reason: str, option: str = "--reason") -> None:
     if not reason.strip():
-        raise UsageError("the reason is empty", subject="--reason", hint="say why; it is kept in the event")
+        raise UsageError("the reason is empty", subject=option, hint="say why; it is kept in the event")
 
 
 def _outside(

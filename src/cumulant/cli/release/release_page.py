@@ -39,6 +39,9 @@ def page(release: ReleaseView, *, waiting: str | None = None) -> RenderableType:
         parts.append(Text(clean(release.evaluation), style="dim"))
     if release.lacks:
         parts.append(Text("still needed: " + clean("; ".join(release.lacks)), style="dim"))
+    if release.slo_override:
+        parts.append(Text(f"objectives: {clean(release.slo_override)}", style="yellow"))
+        parts += [Text(clean(release.slo_hold), style="dim")] if release.slo_hold else []
     parts += [Text("note: " + clean(text), style="dim") for text in release.assumptions]
     if waiting:
         parts.append(Text(f"{clean(waiting)} waits until this release is over", style="dim"))

@@ -18,7 +18,7 @@ from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
 from cumulant.flows.release.release_queries import current_release, release_history
 from cumulant.flows.release.rollback import roll_back, rollback_target
 from cumulant.flows.release.traffic_split import traffic_split
-from cumulant.flows.release.views import StageView, view
+from cumulant.flows.release.views import ReleaseView, StageView, view
 from cumulant.release.state import Release
 from cumulant.release.wording import format_value, span
 
@@ -46,6 +46,8 @@ class ReleaseOperation(NamedTuple):
     states: frozenset[str]
     done: str
     danger: bool = False
+    #: only of a release that an objective holds
+    held_only: bool = False
 
 
 _UNDER_WAY = frozenset({"pending", "running", "paused", "awaiting_approval"})
@@ -76,6 +78,16 @@ OPERATIONS = (
         actions.pause,
         frozenset({"running"}),
         "The release is paused.",
+    ),
+    ReleaseOperation(
+        "override-slo",
+        "Override the objectives",
+        "The release goes on to its end, whatever the objectives of the served model are.",
+        "release.steer",
+        actions.override_objectives,
+        frozenset({"running", "paused"}),
+        "The objectives no longer hold the release.",
+        held_only=True,
     ),
     ReleaseOperation(
         "promote",
@@ -142,7 +154,9 @@ def one_release(page: PageRequest) -> Response:
         operations=[
             (operation, page.href("releases", release.id, operation.name))
             for operation in OPERATIONS
-            if shown.status in operation.states and page.may(operation.action, model=release.model)
+            if shown.status in operation.states
+            and (not operation.held_only or is_held(shown))
+            and page.may(operation.action, model=release.model)
         ],
         rollback=_rollback_form(page, [release]),
         events=page.href("events", run=release.id),
@@ -153,6 +167,11 @@ def looks_file(page: PageRequest) -> Response:
     """The recorded looks of a metric."""
     release, name = _find(page), page.path("metric")
     return csv_response(f"{release.id}-{name}", HEADS, look_table(page, release, name), security_headers(page.nonce))
+
+
+def is_held(release: ReleaseView) -> bool:
+    """Whether an objective of the served model keeps it from its next step."""
+    return bool(release.slo_hold) and not release.slo_override
 
 
 class StepCard(NamedTuple):

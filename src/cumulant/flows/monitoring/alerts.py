@@ -105,7 +105,8 @@ def _outcome_alert(evaluation: EvaluationResult, finding: DriftFinding) -> Findi
 
 
 def training_alerts(model: str, request: RetrainRequest | None, champion: str | None = None) -> Iterator[Finding]:
-    """A failed training, until the next request; or a version that waits for approval, until a new champion.
+    """A failed training, until the next request; or a version that waits, for approval until a new champion, or for the
+    objectives of the served model until its release begins.
 
     `champion`: None: still that of the request. Raised at every evaluation, so that none is lost.
     """
@@ -114,6 +115,11 @@ def training_alerts(model: str, request: RetrainRequest | None, champion: str | 
     if request.stage in ("refused", "failed"):
         moved = f"the requested training ({request.sentence}) failed: {request.message}"
         yield _training_alert(model, request, moved, "read `cumulant runs list`; train by hand once the cause is fixed")
+    if request.stage == "trained" and request.slo_hold:
+        moved = f"a version was trained ({request.sentence}) and waits: {request.message}"
+        begin = f"cumulant release start {request.candidate} --override-slo REASON"
+        what_next = f"read `cumulant slo show`; `{begin}` where it is the fix"
+        yield _training_alert(model, request, moved, what_next)
     if request.stage == "offered" and champion in (None, request.champion):
         moved = f"a version was trained ({request.sentence}) and waits for approval: {request.message}"
         what_next = "compare it with `cumulant models compare`, then move the alias or leave it"

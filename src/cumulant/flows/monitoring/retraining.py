@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DataError, RefusedError, RetryableError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    DataError,
+    ObjectiveMissedError,
+    RefusedError,
+    RetryableError,
+    UsageError,
+)
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
@@ -173,20 +180,23 @@ def _fail(
 ) -> tuple[RetrainRequest, int]:
     reason = project.vault.redact(error.message)
     if isinstance(error, RetryableError):  # however long it takes: the training stays requested
-        return _note(project, wanted, version, reason)
+        slo_hold = isinstance(error, ObjectiveMissedError)
+        return _note(project, wanted, version, reason, slo_hold=slo_hold)
     return _move(project, wanted, version, principal, stage="failed", message=reason)
 
 
-def _note(project: Project, wanted: RetrainRequest, version: int, reason: str) -> tuple[RetrainRequest, int]:
+def _note(
+    project: Project, wanted: RetrainRequest, version: int, reason: str, *, slo_hold: bool = False
+) -> tuple[RetrainRequest, int]:
     """Nothing has moved, and why."""
-    noted = msgspec.structs.replace(wanted, message=reason)
+    noted = msgspec.structs.replace(wanted, message=reason, slo_hold=slo_hold)
     return noted, _write(project, noted, version, Principal("service:monitor", tenant=project.scope.tenant))
 
 
 def _move(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, **changes: object
 ) -> tuple[RetrainRequest, int]:
-    moved = msgspec.structs.replace(wanted, **changes)
+    moved = msgspec.structs.replace(wanted, slo_hold=False, **changes)
     fact = RetrainingProgressed(
         model=project.name, stage=moved.stage, candidate=moved.candidate, release=moved.release, reason=moved.message
     )

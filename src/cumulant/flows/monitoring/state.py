@@ -84,7 +84,9 @@ class ComparedColumn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A requested training and its progress. `candidate`: its version. `since`: of harm, when it began."""
+    """A requested training and its progress. `candidate`: its version. `since`: of harm, when it began. `slo_hold`: its
+    release waits for the objectives of the served model.
+    """
 
     requested: datetime
     champion: str
@@ -95,6 +97,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     message: str = ""
     since: datetime | None = None
+    slo_hold: bool = False
 
     @property
     def open(self) -> bool:

@@ -59,6 +59,10 @@ FAMILIES = {
     "cumulant_review_oldest_timestamp_seconds": _gauge("When the oldest waiting case was queued, since 1970.", "model"),
     "cumulant_job_begun_timestamp_seconds": _gauge("When a scheduled job last began, since 1970.", "job"),
     "cumulant_job_late_seconds": _gauge("For how long a job of `cumulant tick` has been due.", "job"),
+    "cumulant_steps": _gauge(
+        "Steps that wait for a worker, and those that workers run (`compute: worker://`).", "status"
+    ),
+    "cumulant_steps_oldest_timestamp_seconds": _gauge("When the oldest waiting step was queued, since 1970."),
     "cumulant_release_info": _gauge("1 for the newest release.", "model", "release", "champion", "candidate"),
     "cumulant_release_status": _gauge("1 for the status of the newest release, 0 for the others.", "model", "status"),
     "cumulant_release_step": _gauge("The step of the newest release, from 1.", "model"),
@@ -70,6 +74,9 @@ FAMILIES = {
         "model",
         "metric",
         "verdict",
+    ),
+    "cumulant_release_slo_held": _gauge(
+        "1 where an objective of the served model keeps the newest release from its next step, else 0.", "model"
     ),
     "cumulant_retraining_open": _gauge("1 while a requested training is under way, else 0.", "model"),
     "cumulant_process_ready": _gauge("1 where a process of `cumulant up` answers, else 0.", "process", "kind"),

@@ -90,6 +90,8 @@ def _release(release: Release) -> Iterator[Series]:
     yield Series("cumulant_release_step", (model,), release.at + 1)
     yield Series("cumulant_release_steps", (model,), len(release.steps))
     yield Series("cumulant_release_weight_ratio", (model,), release.weight / 100)
+    is_held = bool(release.slo_hold) and not release.slo_override and not release.over
+    yield Series("cumulant_release_slo_held", (model,), float(is_held))
     for arm in (CHAMPION, CANDIDATE):
         yield Series("cumulant_release_samples", (model, arm), release.samples.get(arm, 0))
     for metric, board in sorted(release.boards.items()):

@@ -21,7 +21,7 @@ from cumulant.flows.observe.data_metrics import data_series
 from cumulant.flows.observe.families import FAMILIES
 from cumulant.flows.observe.model_metrics import drift_series, label_series, release_series
 from cumulant.flows.observe.process_metrics import process_series
-from cumulant.flows.observe.queue_metrics import job_series, review_series
+from cumulant.flows.observe.queue_metrics import job_series, review_series, step_series
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def project_series(project: Project, now: datetime) -> Iterator[Series]:
         data_series(project),
         review_series(journal, now),
         job_series(journal, now),
+        step_series(journal),
         process_series(project, now),
         [Series("cumulant_events_total", (), journal.head().seq)],
     )

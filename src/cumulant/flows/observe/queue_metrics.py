@@ -1,4 +1,4 @@
-"""Metrics of what waits: cases for reviewers, and scheduled jobs."""
+"""Metrics of what waits: cases for reviewers, scheduled jobs, and steps for workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.prometheus import Series
 from cumulant.flows.maintenance.schedule import DUE, JOBS, JobRecord
+from cumulant.ports.step_queue import QUEUED_STEP, readable
 from cumulant.review.queue import OPEN, QUEUE
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ def review_series(journal: Journal, now: datetime) -> Iterator[Series]:
         if cases[model]:
             oldest = min(case.queued for case in cases[model])
             yield Series("cumulant_review_oldest_timestamp_seconds", (model,), oldest.timestamp())
+
+
+def step_series(journal: Journal) -> Iterator[Series]:
+    """Steps in the queue of workers, which have no metrics of their own: they come and go, and listen nowhere."""
+    steps = [step for _, step in readable(journal.rows(QUEUED_STEP))]
+    for status in ("queued", "running"):
+        yield Series("cumulant_steps", (status,), sum(step.status == status for step in steps))
+    waiting = [step.queued for step in steps if step.status == "queued"]
+    if waiting:
+        yield Series("cumulant_steps_oldest_timestamp_seconds", (), min(waiting).timestamp())
 
 
 def job_series(journal: Journal, now: datetime) -> Iterator[Series]:

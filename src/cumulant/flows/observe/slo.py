@@ -15,6 +15,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.observe.slo_rules import Source, rules_text, service_name
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.monitoring.objectives import Objective, ObjectiveState, RequestMinutes, objective_state
+from cumulant.monitoring.slo_gate import find_hold
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -28,11 +29,12 @@ _MATCHERS = re.compile(f"{_MATCHER}(?:,{_MATCHER})*")
 
 
 class SloView(msgspec.Struct, frozen=True, kw_only=True):
-    """The objectives of a model at a moment."""
+    """The objectives of a model at a moment. `hold`: why no release begins now by `release.slo`; empty: one may."""
 
     model: str
     at: datetime
     objectives: list[ObjectiveState]
+    hold: str
 
 
 @verb("stack.show")
@@ -60,7 +62,8 @@ def show_objectives(project: Project, *, principal: Principal, clock: Clock | No
         )
         for objective in declared
     ]
-    return SloView(model=project.name, at=now, objectives=states)
+    hold = find_hold(states, project.policies.release.slo)
+    return SloView(model=project.name, at=now, objectives=states, hold=hold)
 
 
 @verb("stack.show")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: the controller writes the row at each look; an operator's action goes between two of them
 _TRIES = 20
+#: what becomes of a release that is held by an objective
+OVERRIDDEN = "let go on whatever the objectives are"
 
 
 @verb("release.steer", of="model")
@@ -115,6 +117,31 @@ def approve(
     return _change_release(project, principal, model, change, reason=reason, word="approved")
 
 
+@verb("release.steer", of="model")
+def override_objectives(project: Project, *, principal: Principal, reason: str, model: str = "") -> Release:
+    """Let the release go on whatever the objectives of the served model are, to its end.
+
+    Raises:
+        UsageError: the release is over or goes on so already, or the reason is empty.
+    """
+    text = override_text(principal, reason)
+    if not text:
+        raise UsageError("the reason is empty", subject="reason", hint="say why; it is kept in the event")
+    return _change_release(
+        project,
+        principal,
+        model,
+        lambda release: release if release.slo_override else decide.override_objectives(release, text),
+        reason=reason,
+        word=OVERRIDDEN,
+    )
+
+
+def override_text(principal: Principal, reason: str) -> str:
+    """`overridden by ada: it fixes the failures`; empty without a reason."""
+    return f"overridden by {_who(principal)}: {reason.strip()}" if reason.strip() else ""
+
+
 def _check_may_approve(project: Project, release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
     """The declared approval, and the access policies, which see the author of the release.
 
@@ -176,6 +203,8 @@ def _change_release(
 def _unchanged(release: Release, word: str) -> UsageError:
     status = release.status.replace("_", " ")
     hint = "`cumulant release status` shows it"
+    if word == OVERRIDDEN and release.slo_override:
+        status = f"{status} and {release.slo_override}"
     if release.over:
         hint = f"it is over; `cumulant release start` begins another, `cumulant rollback {release.model}` goes back"
     return UsageError(f"the release {release.id} is {status}, so it cannot be {word}", subject=release.id, hint=hint)

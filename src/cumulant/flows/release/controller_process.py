@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, ObjectiveMissedError
 from cumulant.core.events import Actor
 from cumulant.flows.deployment.deployment import deployment_of, is_shared
 from cumulant.flows.ledger.lease import LeaseWatch
@@ -21,6 +21,7 @@ from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
 from cumulant.flows.release.controller.route_keeper import RouteKeeper
+from cumulant.flows.release.slo_gate import SloGateReader
 from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
@@ -95,6 +96,7 @@ def build_controller(
         steady=steady,
         pace=lambda: read_time_scale(journal, watch),
         keeper=RouteKeeper(project, traffic) if is_shared(project) and model in ("", project.name) else None,
+        slo=SloGateReader(project, clock=clock),
     )
 
 
@@ -151,7 +153,7 @@ def run(
 ) -> None:
     """Run rounds until `ended`, which waits so many seconds, returns true; a failure lengthens the wait to 30 s."""
     reported: dict[str, tuple[object, ...]] = {}
-    owed, pause = RollbackOutbox(project, report), _ROUND
+    owed, slo, pause = RollbackOutbox(project, report), SloGateReader(project), _ROUND
     while not ended(pause):
         try:
             owed.tick()
@@ -161,7 +163,7 @@ def run(
                 if reported.get(release.model) != now:
                     reported[release.model] = now
                     report(f"release {release.id}: {sentence(release)}")
-            _begin_waiting(project, releases, report)
+            _begin_waiting(project, releases, report, slo)
             pause = min([_ROUND, *(release.policy.look for release in releases if not release.over)])
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
@@ -191,7 +193,7 @@ def run_once(
     while rounds_left > 0 and not ended(_ROUND):
         before, releases = releases, acting.tick()
         rounds_left = _rounds_until_look(releases) if releases and not before else rounds_left - 1
-    _begin_waiting(project, releases, report)
+    _begin_waiting(project, releases, report, SloGateReader(project))
     return releases
 
 
@@ -207,7 +209,9 @@ def describe_progress(release: Release) -> str:
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 
 
-def _begin_waiting(project: Project, releases: Sequence[Release], report: Callable[[str], None]) -> None:
+def _begin_waiting(
+    project: Project, releases: Sequence[Release], report: Callable[[str], None], slo: SloGateReader
+) -> None:
     """Start a waiting release, if this process acts: the one before is among the `releases` of its round.
 
     One that cannot begin is reported and does not stop the others.
@@ -215,7 +219,10 @@ def _begin_waiting(project: Project, releases: Sequence[Release], report: Callab
     if not any(release.model == project.name for release in releases):
         return
     try:
-        begun = start_waiting_release(project)
+        begun = start_waiting_release(project, slo=slo)
+    except ObjectiveMissedError:  # without its figures, which change each round
+        report("the candidate that waits does not begin while an objective of the served model is missed")
+        return
     except CumulantError as error:
         report(f"the candidate that waits does not begin: {project.vault.redact(error.message)}")
         return

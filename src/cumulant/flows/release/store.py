@@ -10,7 +10,17 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError
 from cumulant.core.structs import struct_from
-from cumulant.release.events import MetricReported, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
+from cumulant.release.events import (
+    MetricReported,
+    ReleaseEnded,
+    ReleaseHeld,
+    ReleaseResumed,
+    ReleaseStarted,
+    SloHeld,
+    SloMet,
+    SloOverridden,
+    StepBegun,
+)
 from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Board, Release
 
@@ -116,6 +126,7 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
             steps=tuple(step.label for step in after.steps),
         )
         before = None
+    yield from _slo_facts(before, after)
     if after.over:
         if before is None or not before.over:
             yield _ended_event(after)
@@ -130,6 +141,17 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
     began = after.status == "running" and (before is None or before.status == "pending" or before.at != after.at)
     if began:
         yield struct_from(StepBegun, after, release=after.id, step=after.step.label)
+
+
+def _slo_facts(before: Release | None, after: Release) -> Iterator[Fact]:
+    earlier, override = (before.slo_hold, before.slo_override) if before else ("", "")
+    if after.slo_override != override:
+        hold, reason = after.slo_hold, after.slo_override
+        yield SloOverridden(release=after.id, model=after.model, hold=hold, reason=reason)
+    if after.slo_hold and not earlier and not after.slo_override:
+        yield SloHeld(release=after.id, model=after.model, step=after.step.label, reason=after.slo_hold)
+    elif earlier and not after.slo_hold and not after.slo_override:
+        yield SloMet(release=after.id, model=after.model, step=after.step.label)
 
 
 def _ended_event(release: Release) -> ReleaseEnded:

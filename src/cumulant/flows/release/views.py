@@ -85,6 +85,9 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     #: both versions on labelled rows of the past, in a sentence; empty where there are none
     evaluation: str
     lacks: list[str]
+    #: the objective of the served model that is missed, in a sentence, and who overrides that and why; else empty
+    slo_hold: str
+    slo_override: str
     #: what the evidence assumes, where it is seen to fail or cannot be seen, in sentences
     assumptions: list[str]
     approved: list[str]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from cumulant.flows.release.actions import abort, approve, pause, promote, resume
+from cumulant.flows.release.actions import abort, approve, override_objectives, pause, promote, resume
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
 from cumulant.flows.release.release_queries import current_release, find_release, release_history, release_looks
 from cumulant.flows.release.rollback import RollbackResult, roll_back
@@ -63,10 +63,13 @@ def looks(call: ApiCall, release: str, query: ReleaseOfModel) -> LookHistory:
 
 
 class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model`: the version, such as `flight-late/3`; empty: the newest candidate. `approval`: it waits for one."""
+    """`model`: the version, such as `flight-late/3`; empty: the newest candidate. `approval`: it waits for one.
+    `override_slo`: why it begins and goes on whatever the objectives of the served model are; empty: it does not.
+    """
 
     model: str = ""
     approval: bool = False
+    override_slo: str = ""
 
 
 class StartedRelease(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +84,12 @@ class StartedRelease(msgspec.Struct, frozen=True, kw_only=True):
 def start(call: ApiCall, body: StartBody) -> StartedRelease:
     """Begin to release a version."""
     started = start_release(
-        call.project, body.model, principal=call.principal, approval=body.approval, progress=call.progress
+        call.project,
+        body.model,
+        principal=call.principal,
+        approval=body.approval,
+        override_slo=body.override_slo.strip(),
+        progress=call.progress,
     )
     release = None if started.release is None else _view(call, started.release)
     return StartedRelease(release=release, waits_for=started.waits_for, notes=started.notes)
@@ -127,6 +135,12 @@ def approve_(call: ApiCall, body: OptionalReasonBody) -> ReleaseView:
     return _view(call, approve(call.project, principal=call.principal, reason=body.reason))
 
 
+@post("/releases/current/override-slo", action="release.steer")
+def override_slo(call: ApiCall, body: ReasonBody) -> ReleaseView:
+    """Let the release under way go on to its end, whatever the objectives of the served model are."""
+    return _view(call, override_objectives(call.project, principal=call.principal, reason=body.reason))
+
+
 class RollbackBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`to`: a version; empty: the one before. `reason`: why, for the events."""
 
@@ -150,4 +164,17 @@ def _view(call: ApiCall, release: Release) -> ReleaseView:
     return view(release, recorded_rollbacks(call.project.journal(), release.model))
 
 
-OPERATIONS = (list_, show, verdict_, looks, start, pause_, resume_, promote_, abort_, approve_, roll_back_)
+OPERATIONS = (
+    list_,
+    show,
+    verdict_,
+    looks,
+    start,
+    pause_,
+    resume_,
+    promote_,
+    abort_,
+    approve_,
+    override_slo,
+    roll_back_,
+)

@@ -14,6 +14,10 @@ from cumulant.core.version import __version__
 from cumulant.serving.telemetry.observation import RequestNote
 
 _HINT = 'pip install "cumulant[otel]"'
+#: variables of OpenTelemetry, the stronger one first, and the protocol that is spoken
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
 
 
 #: begin, or the ends of gRPC, of paths of probes
@@ -134,11 +138,15 @@ def _exporter(endpoint: str | None) -> Any:
 
 
 def collector_url(environment: Mapping[str, str]) -> str | None:
-    """Where the variables of OpenTelemetry send traces over HTTP; None where they request none."""
+    """Where the variables of OpenTelemetry send traces over HTTP; None where they request none.
+
+    Raises:
+        UsageError: they request another protocol.
+    """
     if not traces_requested(environment):
         return None
-    own = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return own or _traces_path(environment["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    own, base = (environment.get(name) for name in _ENDPOINTS)
+    return own or _traces_path(base or "")
 
 
 def _traces_path(endpoint: str) -> str:
@@ -147,7 +155,21 @@ def _traces_path(endpoint: str) -> str:
 
 
 def traces_requested(environment: Mapping[str, str]) -> bool:
-    """Whether the variables of OpenTelemetry request traces."""
+    """Whether the variables of OpenTelemetry request traces.
+
+    Raises:
+        UsageError: they request another protocol than OTLP over HTTP.
+    """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
-    return bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+    if not any(environment.get(name) for name in _ENDPOINTS):
+        return False
+    name = next((name for name in _PROTOCOLS if environment.get(name)), "")
+    if name and environment[name] != _PROTOCOL:
+        raise UsageError(
+            f"{name} is {environment[name]}, and traces are sent as {_PROTOCOL} alone",
+            subject=name,
+            hint=f"set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL={_PROTOCOL} and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT to the"
+            " collector's address of OTLP over HTTP, usually port 4318 and the path /v1/traces",
+        )
+    return True

@@ -65,6 +65,14 @@ class Effects(Protocol):
         ...
 
 
+class SloGate(Protocol):
+    """The objectives of the served model."""
+
+    def hold(self, release: Release) -> str:
+        """What stops a release under way, as a clause; empty: nothing."""
+        ...
+
+
 class Controller:
     """Call `tick` about once a second."""
 
@@ -80,6 +88,7 @@ class Controller:
         steady: Callable[[], float] = time.monotonic,
         pace: Callable[[], float] = lambda: 1.0,
         keeper: RouteKeeper | None = None,
+        slo: SloGate | None = None,
     ) -> None:
         self._model = model
         self._journal = journal
@@ -92,6 +101,7 @@ class Controller:
         self._pace = pace
         #: where servers come and go on several machines
         self._keeper = keeper
+        self._slo = slo
         self._lease: LeaseHandle | None = None
         self._watch = LeaseWatch(steady)
         self._last_look: tuple[str, float] | None = None
@@ -121,6 +131,8 @@ class Controller:
             if not release.over and seconds >= release.policy.look and not self._traffic.lagging(self._model):
                 look, cursor = self._evidence.look(release, seconds)
                 look = replace(look, seconds=seconds * self._pace())
+                if self._slo is not None:
+                    release = msgspec.structs.replace(release, slo_hold=self._slo.hold(release))
                 counted, skewed = count_look(msgspec.structs.replace(release, cursor=cursor), look)
                 self._last_look = (counted.id, self._steady())
                 failure = find_hard_failure(health, ceilings, build_failure_reference(counted))

@@ -44,6 +44,7 @@ def begin_release(
     at: datetime,
     principal: Principal,
     routed: str = "",
+    slo_override: str = "",
 ) -> Release:
     """Write the row of a pending release, champion and candidate being `arms`; one that is under way is superseded.
     `routed`: the champion of the routes, as it was before the champion of the release was read.
@@ -62,6 +63,7 @@ def begin_release(
         policy=policy,
         looks_a_block=evidence_blocks.looks_a_block(policy),
         looks_by_metric=evidence_blocks.looks_by_metric(project, policy, arms[0].version),
+        slo_override=slo_override,
         author=author,
         begun=at,
         revision=max(_revision_above(present, arms[0].version), last[0].revision if last else 0),

@@ -23,12 +23,14 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.flows.deployment.deployment import deployment_of, with_servers
 from cumulant.flows.deployment.versions import adopt, reads_older_data
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.release import store
+from cumulant.flows.release.actions import override_text
 from cumulant.flows.release.controller.custom_metrics import METRIC
 from cumulant.flows.release.controller.effects import with_warm_version
 from cumulant.flows.release.controller.external_servers import ExternalServers, external_arms, without_shadow
 from cumulant.flows.release.controller.http_probe import find_certificate_fault, wait_until_ready
+from cumulant.flows.release.slo_gate import SloGateReader, check_objectives
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
@@ -81,15 +83,18 @@ def start_release(
     outside: ExternalServers | None = None,
     model: str = "",
     approval: bool = False,
+    override_slo: str = "",
     progress: Progress = silent,
     ready_within: float = 60.0,
     clock: Clock | None = None,
+    slo: SloGateReader | None = None,
 ) -> ReleaseStart:
     """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
 
     With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
     servers get `ready_within` seconds to be ready. With `approval` the promotion needs an approval also where
-    `release.approval` declares none.
+    `release.approval` declares none. `override_slo`: why it begins and goes on whatever the objectives are; it is
+    recorded. `slo` reads them, where a caller begins releases again and again.
 
     Raises:
         NotFoundError: no such version, or there is no champion. MissingPartError: no gateway is installed.
@@ -97,6 +102,7 @@ def start_release(
             past the candidate is worse, or differs more than was declared.
         UsageError: the section `release` cannot be followed, or `model` is named without `outside`.
         EngineUnavailableError: a server does not answer in time.
+        ObjectiveMissedError: the served model misses an objective, which `release.slo` waits for.
         LeaseHeldError: the version is on its way already, another process changed the release or the champion
             meanwhile, servers are being replaced, or the last release is not wound up yet.
     """
@@ -111,7 +117,13 @@ def start_release(
     if stored is not None:
         check_wound_up(stored[0])
     clock = clock or SystemClock()
+    if override_slo:
+        check(project, principal, "release.steer", model=name)
+        notes += [] if project.policies.objectives else ["the project declares no objectives, so none is overridden"]
+    holding = None if override_slo or name != project.name else slo or SloGateReader(project, clock=clock)
     if outside is not None:
+        if holding is not None:
+            check_objectives(project, policy, holding)
         compared: _Comparison | str = _compare_servers(project, outside, policy, stored, notes)
     else:
         version = find_candidate(project, uri)
@@ -123,9 +135,11 @@ def start_release(
             under_way=stored is not None and not stored[0].over,
             principal=principal,
             approval=approval,
+            override_slo=override_slo,
             notes=notes,
             progress=progress,
             clock=clock,
+            slo=holding,
         )
     if isinstance(compared, str):
         return ReleaseStart(waits_for=compared, notes=tuple(notes))
@@ -143,6 +157,7 @@ def start_release(
             author=compared.author,
             evaluation=compared.evaluation,
             routed=routed,
+            slo_override=override_text(principal, override_slo),
         )
         notes += evidence_blocks.longer_block_notes(release.looks_by_metric, compared.policy)
     except BaseException:
@@ -190,9 +205,11 @@ def _compare_versions(
     under_way: bool,
     principal: Principal,
     approval: bool,
+    override_slo: str,
     notes: list[str],
     progress: Progress,
     clock: Clock,
+    slo: SloGateReader | None,
 ) -> _Comparison | str:
     """The champion and `version`, with servers; the id of the release that `version` waits for, if it must."""
     if is_refused(version):  # it was named
@@ -204,10 +221,14 @@ def _compare_versions(
         and policy.newer == "supersedes"
         and reads_older_data(project, champion, principal=principal, progress=progress)
     )
-    waits = _queue_candidate(project, version, policy, principal, approval=approval, supersede=not stale)
+    waits = _queue_candidate(
+        project, version, policy, principal, approval=approval, override_slo=override_slo, supersede=not stale
+    )
     if waits is not None:
         notes += [_STALE] if stale else []
         return waits
+    if slo is not None:
+        check_objectives(project, policy, slo)
     policy, evaluation = admit_candidate(
         project, champion, version, policy, who=principal, notes=notes, progress=progress
     )
@@ -250,6 +271,7 @@ def _queue_candidate(
     principal: Principal,
     *,
     approval: bool,
+    override_slo: str,
     supersede: bool,
 ) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
@@ -259,7 +281,7 @@ def _queue_candidate(
     running = stored[0]
     # Its number: the alias may be another one's by then.
     uri = f"{version.name}/{version.version}"
-    note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
+    note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval, "override_slo": override_slo}
     with project.journal().transaction(actor=Actor(principal.id), run=running.id) as transaction:
         transaction.put(store.WAITING, project.name, note)
         transaction.emit(ReleaseWaits(model=project.name, uri=uri, running=running.id))
@@ -345,9 +367,9 @@ def _await_ready(
 
 
 def start_waiting_release(
-    project: Project, *, begin: Callable[..., ReleaseStart] = start_release
+    project: Project, *, begin: Callable[..., ReleaseStart] = start_release, slo: SloGateReader | None = None
 ) -> ReleaseStart | None:
-    """Begin the release that waits, if one does and nothing is under way.
+    """Begin the release that waits, if one does and nothing is under way. `slo` reads the objectives.
 
     Raises:
         CumulantError: as `start_release`.
@@ -362,6 +384,8 @@ def start_waiting_release(
             str(row.value["uri"]),
             principal=msgspec.convert(row.value["principal"], Principal),
             approval=bool(row.value.get("approval")),
+            override_slo=str(row.value.get("override_slo", "")),
+            slo=slo,
         )
     except RetryableError:
         raise

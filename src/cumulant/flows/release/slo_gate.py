@@ -1,0 +1,94 @@
+"""The objectives of the served model as a gate of its releases, by the gateways' log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import ObjectiveMissedError
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.traffic.clients import exchanges_of
+from cumulant.monitoring.objectives import ObjectiveState, RequestMinutes, objective_state
+from cumulant.monitoring.slo_gate import find_hold
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cumulant.core.clock import Clock
+    from cumulant.project.project import Project
+    from cumulant.release.policy import ReleasePolicy
+    from cumulant.release.state import Release
+
+#: exchanges that are read at once
+_PAGE = 50_000
+
+
+class SloGateReader:
+    """The state of a project's objectives for its releases; each exchange is read once.
+
+    Objectives are those of the project's model: releases of other models are never held.
+    """
+
+    def __init__(self, project: Project, *, clock: Clock | None = None) -> None:
+        self._project, self._clock = project, clock or SystemClock()
+        self._objectives = project.policies.objectives
+        within = next((each.within for each in self._objectives if each.within is not None), None)
+        self._minutes = RequestMinutes(project.name, within=within)
+        self._arms = {arm: RequestMinutes(project.name, within=within) for arm in (CHAMPION, CANDIDATE)}
+        self._cursor = ""
+
+    def hold_start(self, policy: ReleasePolicy) -> str:
+        """What stops a release that would begin now, as a clause; empty: nothing.
+
+        Raises:
+            StorageError, EngineUnavailableError: the gateways' log cannot be read.
+        """
+        if policy.slo == "none" or not self._objectives:
+            return ""
+        return find_hold(self._states(self._clock.now()), policy.slo)
+
+    def hold(self, release: Release) -> str:
+        """What stops a release under way, as a clause; empty: nothing.
+
+        Raises:
+            StorageError, EngineUnavailableError: the gateways' log cannot be read.
+        """
+        if release.policy.slo == "none" or not self._objectives or release.model != self._project.name:
+            return ""
+        now = self._clock.now()
+        states = self._states(now)
+        arms = {name: minutes.within(now - release.begun, now) for name, minutes in self._arms.items()}
+        return find_hold(states, release.policy.slo, earlier=release.slo_hold, arms=arms)
+
+    def _states(self, now: datetime) -> list[ObjectiveState]:
+        self._read()
+        span = max(objective.window for objective in self._objectives)
+        for minutes in (self._minutes, *self._arms.values()):
+            minutes.forget_before(now - span)
+        return [objective_state(objective, self._minutes, now, since=None) for objective in self._objectives]
+
+    def _read(self) -> None:
+        source = exchanges_of(self._project)
+        while True:
+            page, self._cursor = source.exchanges(self._cursor, limit=_PAGE)
+            self._minutes.add(page)
+            for arm, minutes in self._arms.items():
+                minutes.add(exchange for exchange in page if exchange.assigned == arm)
+            if len(page) < _PAGE:
+                return
+
+
+def check_objectives(project: Project, policy: ReleasePolicy, reader: SloGateReader) -> None:
+    """Check that no objective stops a release that would begin now.
+
+    Raises:
+        ObjectiveMissedError: one does.
+        StorageError, EngineUnavailableError: the gateways' log cannot be read.
+    """
+    if hold := reader.hold_start(policy):
+        raise ObjectiveMissedError(
+            f"no release of {project.name} begins now: {hold}",
+            subject="release.slo",
+            hint="`cumulant slo show` follows it; where the candidate is the fix, --override-slo REASON begins all the"
+            " same; `cumulant rollback` is never held",
+        )
