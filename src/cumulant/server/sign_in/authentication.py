@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.decisions import ANONYMOUS
+from cumulant.server.response_headers import HTTPS
 from cumulant.server.sign_in import cross_site
 from cumulant.server.sign_in.answers import failure, refusal, token_of_other_project, unknown_caller
 from cumulant.server.sign_in.cookies import SESSION
@@ -44,6 +45,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        scope.setdefault("state", {})[HTTPS] = self._identities.cookies.is_secure(request)
         try:
             response, receive = await self._admit(request, receive)
         except CumulantError as error:

@@ -106,6 +106,7 @@ class SignInPages:
         await run_in_threadpool(self._identities.sessions.end, secret, request.state.principal)
         response = _signed_out(await run_in_threadpool(self._provider_logout))
         cookies.clear(response, request, SESSION)
+        response.headers["clear-site-data"] = '"cache", "storage"'
         return response
 
     def _command(self, request: Request) -> str:
