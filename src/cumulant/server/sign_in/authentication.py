@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, RequestError
 from cumulant.flows.ledger.decisions import ANONYMOUS
+from cumulant.server.problem import problem_status
 from cumulant.server.response_headers import HTTPS
 from cumulant.server.sign_in import cross_site
 from cumulant.server.sign_in.answers import failure, refusal, token_of_other_project, unknown_caller
@@ -48,6 +49,9 @@ class Authentication:
         scope.setdefault("state", {})[HTTPS] = self._identities.cookies.is_secure(request)
         try:
             response, receive = await self._admit(request, receive)
+        except RequestError as error:
+            hint = error.hint or "open the page again and send its form from there"
+            response = refusal(request, problem_status(error), error.code, error.message, hint)
         except CumulantError as error:
             response = failure(request, self._identities.redacted(error))
         if response is None:
