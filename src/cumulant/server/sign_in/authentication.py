@@ -90,7 +90,9 @@ class Authentication:
         """The answer to a request that has no token or session that is valid here; a wrong token is an event."""
         given = request.headers.getlist("authorization")
         if not given:
-            return unknown_caller(request)
+            secret = self._identities.cookies.read(request, SESSION)
+            renews = bool(secret) and await run_in_threadpool(self._identities.is_renewable, secret)
+            return unknown_caller(request, renews=renews)
         await self._record(request, "token")
         is_other = self._identities.is_of_other_project
         if len(given) == 1 and await run_in_threadpool(is_other, given[0], request.scope["path"]):
