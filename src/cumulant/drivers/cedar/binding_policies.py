@@ -60,12 +60,11 @@ def _policy(binding: RoleBinding, principal: _Json) -> CedarPolicy:
         "resource": {"op": "All"},
         "conditions": [{"kind": "when", "body": body} for body in _limits(binding)],
     }
-    places = {"projects": tuple(dict.fromkeys(binding.projects))}
-    places["environments"] = tuple(dict.fromkeys(binding.environments))
+    projects, environments = tuple(dict.fromkeys(binding.projects)), tuple(dict.fromkeys(binding.environments))
     if "entity" not in principal:
-        return CedarPolicy(_text(policy), policy, **places)
-    template = policy | {"principal": {"op": principal["op"], "slot": "?principal"}}
-    return CedarPolicy("", policy, json.dumps(template), principal["entity"], **places)
+        return CedarPolicy(_text(policy), policy, projects=projects, environments=environments)
+    template = json.dumps(policy | {"principal": {"op": principal["op"], "slot": "?principal"}})
+    return CedarPolicy("", policy, template, principal["entity"], projects, environments)
 
 
 def _text(policy: _Json) -> str:
