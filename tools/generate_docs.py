@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import asvs
 import dashboards
 import draw_diagrams
 import release_tables
@@ -255,6 +256,7 @@ PAGES = {
     REFERENCE / "python.md": python_page,
     REFERENCE / "server.md": server_page,
     REFERENCE / "http-api.md": api_page,
+    asvs.PAGE: asvs.page,
     ROOT / "docs/how-to/access.md": access_page,
     REFERENCE / "release-world.schema.json": world_schema,
     ROOT / "src/cumulant/flows/release/simulation/world.schema.json": world_schema,

@@ -8,7 +8,7 @@ import urllib.request
 import xml.etree.ElementTree as ET
 
 import pytest
-from test_live_objectstore import moto_server
+from test_live_objectstore import binary, moto_server
 
 from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor, Fact
@@ -17,6 +17,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
+from cumulant.testing.servers.seaweedfs import KEY, SECRET, seaweed_server
 
 pytestmark = pytest.mark.live
 
@@ -84,7 +85,10 @@ def project_file(endpoint, tmp_path, monkeypatch):
 
 
 def versions(endpoint, prefix):
-    listing = call("GET", f"{endpoint}/{BUCKET}?versions&prefix={prefix}")
+    return versions_of(call("GET", f"{endpoint}/{BUCKET}?versions&prefix={prefix}"))
+
+
+def versions_of(listing):
     space = "{http://s3.amazonaws.com/doc/2006-03-01/}"
     found = ET.fromstring(listing).iter(f"{space}Version")
     return [(entry.findtext(f"{space}Key"), entry.findtext(f"{space}VersionId")) for entry in found]
@@ -116,6 +120,53 @@ def test_a_forger_cannot_change_the_checkpoints_of_a_locked_bucket(endpoint, pro
         with pytest.raises(IntegrityError, match="no checkpoint is signed"):
             write_checkpoint(forged, principal=ADA)
         assert verify_checkpoints(forged, principal=ADA).breaks != []
+
+
+DEFAULT_RETENTION = b"""<ObjectLockConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>1</Days>
+</DefaultRetention></Rule></ObjectLockConfiguration>"""
+
+
+def test_checkpoints_in_a_bucket_with_a_default_retention(project_file, tmp_path, monkeypatch):
+    """The bucket locks whatever is written to it: nobody sets anything for an object, and the server's own
+    administrator, as whom this test deletes, removes no version.
+    """
+    binary("weed")
+    (tmp_path / "weed").mkdir()
+    with seaweed_server(tmp_path / "weed") as server:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": server.url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        place = f"{server.url}/{BUCKET}"
+        plainly("PUT", place, b"", {"x-amz-bucket-object-lock-enabled": "true"})
+        plainly("PUT", f"{place}?object-lock", DEFAULT_RETENTION)
+        with load(project_file(tmp_path / "project")) as project:
+            for number in range(3):
+                point(project, f"late-{number}", principal=ADA)
+                assert write_checkpoint(project, principal=ADA).new
+            stored = versions_of(plainly("GET", f"{place}?versions&prefix={tmp_path.name}"))
+            assert len(stored) == 3 * 3
+            for key, version in stored:
+                assert b"COMPLIANCE" in plainly("GET", f"{place}/{key}?retention&versionId={version}")
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    plainly("DELETE", f"{place}/{key}?versionId={version}")
+            assert verify_checkpoints(project, principal=ADA).breaks == []
+            for key, _ in stored:  # hides them, and keeps every version
+                plainly("DELETE", f"{place}/{key}")
+            with pytest.raises(IntegrityError, match="there is no checkpoint"):
+                verify_checkpoints(project, principal=ADA)
+            listing = plainly("GET", f"{place}?versions&prefix={tmp_path.name}")
+            assert set(stored) <= set(versions_of(listing))
+
+
+def plainly(method, url, data=None, headers=None):
+    """As a caller whom the server takes for its administrator."""
+    request = urllib.request.Request(url, method=method, data=data, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+import warnings
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -420,6 +421,33 @@ def test_tls(traffic, opening, arms, signed, tmp_path, mutual):
             trusted.load_cert_chain(leaf, key)
         assert secure(opening, trusted) == 200
         assert [exchange.status for exchange in Reader(traffic).until(1)] == [200]
+
+
+def test_old_versions_of_tls_are_refused(traffic, opening, arms, signed, tmp_path):
+    """Of the versions that this machine's OpenSSL still speaks if it is asked to, the gateway takes 1.2 and 1.3."""
+    ca, leaf, key = signed
+    tls = Certificates(certificate=leaf, private_key=key, authority=None)
+    traffic.apply(routes_of(arms[0].url))
+    with (tmp_path / "out").open("wb") as output, running(traffic, msgspec.structs.replace(opening, tls=tls), output):
+        for version, accepted in VERSIONS.items():
+            context = ssl.create_default_context(cafile=ca)
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = version
+            if accepted:
+                assert secure(opening, context) == 200, version
+                continue
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                secure(opening, context)
+
+
+VERSIONS = {
+    ssl.TLSVersion.TLSv1: False,
+    ssl.TLSVersion.TLSv1_1: False,
+    ssl.TLSVersion.TLSv1_2: True,
+    ssl.TLSVersion.TLSv1_3: True,
+}
 
 
 def secure(opening, context):

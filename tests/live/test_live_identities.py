@@ -118,7 +118,7 @@ def test_a_revocation_counts_on_the_other_machine_at_once(machines: Machines) ->
 def test_uses_of_all_machines_keep_a_session(machines: Machines) -> None:
     one, two = map(sessions_of, machines)
     now, hour = datetime.now(UTC), timedelta(hours=1)
-    opened = one.open(ADA, "oidc", now)
+    opened = one.open(ADA, "link", now)
     minutes = timedelta(minutes=50)
     assert two.find(opened.secret, now + minutes) is not None
     assert one.find(opened.secret, now + 2 * minutes) is not None, "it was used on the other machine"

@@ -26,7 +26,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.events import Actor
+from cumulant.flows.identities.records import SESSIONS
+from cumulant.flows.identities.sessions import USES
 from cumulant.project.file.loading import load
+from cumulant.project.file.sign_in_spec import SignInSpec
 from cumulant.project.sign_in_section import Provider
 from cumulant.server.sign_in.issuer import Issuer, TokenRefusedError
 from cumulant.server.sign_in.provider_login import LIFE, ProviderLogin
@@ -62,7 +66,9 @@ class Server:
         )
         self.project = load(folder)
         sign_in = SignIn({"shop": self.project}, local=True)
-        application = sign_in.middleware(Starlette(routes=[*sign_in.routes(), Route("/page", who)]))
+        application = sign_in.middleware(
+            Starlette(routes=[*sign_in.routes(), Route("/page", who, methods=["GET", "POST"])])
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(application, log_config=None, proxy_headers=False, lifespan="off", ws="none")
         )
@@ -405,13 +411,19 @@ def test_exchanges_that_are_none(trusting: Server, provider: OpenIdProvider) -> 
 
 
 def sign_in_at(
-    provider: OpenIdProvider, *, user_claim: str = "sub", after: timedelta = timedelta(0), secret: str | None = None
+    provider: OpenIdProvider,
+    *,
+    user_claim: str = "sub",
+    after: timedelta = timedelta(0),
+    secret: str | None = None,
+    acr_values: tuple[str, ...] = (),
 ) -> str:
     """Who signs in, by a client of its own; `after`: so long after it began. Public without a secret."""
     policy = Provider(
         issuer=provider.issuer,
         client_id="own",
         client_secret=None,
+        acr_values=acr_values,
         scopes=("openid",),
         user_claim=user_claim,
         groups_claim="groups",
@@ -460,3 +472,91 @@ def test_the_provider_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             assert "does not answer" in away.text
     finally:
         server.close()
+
+
+def sign_in(server: Server, browser: httpx.Client) -> None:
+    assert browser.get(server.answer_of_provider(browser)).status_code == 303
+
+
+def grow_older(server: Server, hours: float, *, used: bool = True) -> None:
+    """As if the sessions had been opened so long ago; `used`: and used just now."""
+    journal = server.project.journal()
+    versions = {each.key: each.version for each in journal.reports(USES)}
+    for row in journal.rows(SESSIONS):
+        before = {
+            name: (datetime.fromisoformat(str(row.value[name])) - timedelta(hours=hours)).isoformat()
+            for name in ("opened", "expires")
+        }
+        with journal.transaction(actor=Actor("service:test")) as transaction:
+            transaction.put(SESSIONS, row.key, row.value | before)
+        if used:
+            journal.report(USES, row.key, {"used": datetime.now(UTC).isoformat()}, expect=versions.get(row.key, 0))
+
+
+def sessions(server: Server) -> list[Any]:
+    return [row.value for row in server.project.journal().rows(SESSIONS)]
+
+
+def test_groups_are_those_of_the_last_check(server: Server, provider: OpenIdProvider) -> None:
+    provider.set(claims={"groups": ["ml", "ops"]})
+    with server.browser() as browser:
+        sign_in(server, browser)
+        before = browser.get("/page").json()
+        assert before["groups"] == ["ml", "ops"]
+        provider.set(claims={"groups": ["ml"]})
+        assert browser.get("/page").json()["groups"] == ["ml", "ops"], "not yet"
+        grow_older(server, 2)
+        (old,) = sessions(server)
+        due = browser.get("/page?a=b")
+        assert (due.status_code, due.headers["location"]) == (303, "/login/start?next=/page%3Fa%3Db")
+        answered = httpx.get(browser.get(due.headers["location"]).headers["location"])
+        back = browser.get(str(answered.headers["location"]))
+        assert back.headers["location"] == "/page?a=b"
+        after = browser.get("/page").json()
+        assert (after["id"], after["groups"]) == (before["id"], ["ml"])
+        assert after["csrf"] != before["csrf"], "the session has a new secret"
+        (new,) = sessions(server)
+        ends = [datetime.fromisoformat(str(each["expires"])) for each in (old, new)]
+        assert ends[0] == ends[1], "its longest life goes on"
+
+
+def test_a_user_whom_the_provider_no_longer_signs_in_is_out(server: Server, provider: OpenIdProvider) -> None:
+    """Nothing that a page, a form or a script does with the session counts any more."""
+    with server.browser() as browser:
+        sign_in(server, browser)
+        token = browser.get("/page").json()["csrf"]
+        grow_older(server, 2)
+        form = browser.post("/page", headers={"origin": server.url}, data={"csrf": token})
+        assert (form.status_code, "confirmed again" in form.text) == (401, True)
+        assert browser.get("/v1/x").status_code == 401
+        part = browser.get("/page", headers={"hx-request": "true", "hx-current-url": f"{server.url}/page?a=b"})
+        assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login/start?next=/page%3Fa%3Db")
+        for hostile in ("http://[", "https://evil.example//evil.example", "javascript:alert(1)"):
+            part = browser.get("/page", headers={"hx-request": "true", "hx-current-url": hostile})
+            assert part.headers["hx-redirect"] == "/login/start?next=/", hostile
+        denied = with_query(server.answer_of_provider(browser), code=None, error="access_denied")
+        assert browser.get(denied).status_code == 403
+        assert browser.get("/page").status_code == 303
+
+
+def test_a_session_that_was_unused_is_not_renewed_by_itself(server: Server) -> None:
+    with server.browser() as browser:
+        sign_in(server, browser)
+        grow_older(server, 2, used=False)
+        assert browser.get("/page").headers["location"] == "/login?next=/page"
+
+
+def test_a_weaker_sign_in_than_required_is_refused(provider: OpenIdProvider) -> None:
+    provider.set(claims={"acr": "phr"})
+    assert sign_in_at(provider, acr_values=("phr", "phrh")) == "user:johndoe"
+    for claims in ({"acr": "pwd"}, {}, {"acr": ["phr"]}):
+        provider.set(claims=claims)
+        with pytest.raises(TokenRefusedError, match="not as strong"):
+            sign_in_at(provider, acr_values=("phr", "phrh"))
+
+
+def test_users_are_named_by_their_subject(provider: OpenIdProvider) -> None:
+    """What users can change at the provider, such as a name or an address, names nobody by default."""
+    provider.set(claims={"sub": "248289761001", "email": "ada@example.com", "preferred_username": "ada", "name": "Ada"})
+    assert sign_in_at(provider) == "user:248289761001"
+    assert SignInSpec().user_claim == "sub"

@@ -11,7 +11,11 @@ import msgspec
 from cumulant.core.errors import IntegrityError
 from cumulant.flows.reports.svg_elements import style_sheet
 
-_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml; charset=utf-8",
+}
 _FOLDER = "static"
 LOCK = "static.lock.json"
 #: colours and classes of charts, which reports use too

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -13,11 +12,12 @@ from starlette.routing import BaseRoute, Match, Route
 from cumulant.console.assets import Asset, load_assets
 from cumulant.console.page_request import PageRequest, PageRoute, Site
 from cumulant.console.pages import data, events, models, monitoring, overview, releases, review, runs
-from cumulant.console.security import CsrfTokens, new_nonce
+from cumulant.console.security import new_nonce
 from cumulant.console.stream import event_stream
-from cumulant.core.errors import CumulantError, NotFoundError, RequestError, TerminalError
+from cumulant.core.errors import CumulantError, NotFoundError, TerminalError
 from cumulant.flows.ledger.actions import find_action
 from cumulant.flows.review.case_index import CaseIndexes
+from cumulant.server.forms import read_form
 from cumulant.server.problem import problem_headers, problem_status
 from cumulant.serving.telemetry.access_log import write_fault
 
@@ -40,15 +40,14 @@ ROUTES: tuple[PageRoute, ...] = (
 )
 #: paths that need no action: what they serve is the same for everybody
 OPEN_PATHS = ("/static/{digest}/{name}",)
-#: largest form, in bytes
-MOST_BYTES = 1 << 16
 _KEPT = "public, max-age=31536000, immutable"
 
 
 def console_routes(routes: Sequence[PageRoute] = ROUTES) -> list[BaseRoute]:
     """The routes, as `pages` of `server.application.create_application`.
 
-    Each request has a `state.principal`; where `state.csrf` is set, forms carry it.
+    Each request has a `state.principal`; forms carry `state.csrf`, which is checked with their origin before they come
+    here (`server.sign_in.authentication`).
 
     Raises:
         TerminalError: an action is not declared, or a form has none.
@@ -56,21 +55,21 @@ def console_routes(routes: Sequence[PageRoute] = ROUTES) -> list[BaseRoute]:
     """
     for route in routes:
         _check(route)
-    assets, tokens = load_assets(), CsrfTokens()
+    assets = load_assets()
     site = Site(
         assets,
         _navigation(routes),
         {name: text for route in routes for name, text in route.notices.items()},
         CaseIndexes(),
     )
-    pages = [Route(route.path, _endpoint(route, site, tokens), methods=[route.method]) for route in routes]
+    pages = [Route(route.path, _endpoint(route, site), methods=[route.method]) for route in routes]
     stream = Route("/projects/{project}/stream", _stream(site), methods=["GET"])
     missing = PageRoute("/{path:path}", _no_page, None)
     return [
         Route(OPEN_PATHS[0], _static(assets), methods=["GET"]),
         stream,
         *pages,
-        RestRoute(missing.path, _endpoint(missing, site, tokens), methods=["GET"]),
+        RestRoute(missing.path, _endpoint(missing, site), methods=["GET"]),
     ]
 
 
@@ -102,14 +101,12 @@ def _navigation(routes: Sequence[PageRoute]) -> list[tuple[str, tuple[str, ...],
     ]
 
 
-def _endpoint(route: PageRoute, site: Site, tokens: CsrfTokens) -> Endpoint:
+def _endpoint(route: PageRoute, site: Site) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        page = PageRequest(request, site, nonce=new_nonce(), csrf=tokens.token(request))
+        page = PageRequest(request, site, nonce=new_nonce(), csrf=getattr(request.state, "csrf", ""))
         try:
             if route.method == "POST":
-                form = await read_form(request)
-                tokens.check(request, form)
-                page.form = form
+                page.form = await read_form(request)
             return await run_in_threadpool(route.handler, page)
         except CumulantError as error:
             return await run_in_threadpool(_error_page, page, error)
@@ -125,27 +122,6 @@ def _error_page(page: PageRequest, error: CumulantError) -> Response:
     response = page.error(error, problem_status(error))
     response.headers.update(problem_headers(error))
     return response
-
-
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form, the last value of each.
-
-    Raises:
-        RequestError: it is no form, or too large.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise RequestError("this takes a form", hint="send application/x-www-form-urlencoded")
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MOST_BYTES:
-            raise RequestError(f"the form is larger than {MOST_BYTES >> 10} KiB")
-    text = content.decode("utf-8", "replace")
-    try:
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
-    except ValueError as error:
-        raise RequestError(f"the form cannot be read: {error}") from None
 
 
 def _static(assets: dict[str, Asset]) -> Endpoint:

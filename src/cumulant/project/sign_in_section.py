@@ -19,10 +19,11 @@ _LONGEST_EXCHANGED = timedelta(days=1)
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
-    """How long a session lives when it is not used, and at most."""
+    """How long a session lives when it is not used, and at most; after which one by a provider is checked there."""
 
     idle: timedelta = timedelta(hours=1)
     longest: timedelta = timedelta(hours=12)
+    recheck: timedelta = timedelta(hours=1)
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     issuer: str
     client_id: str
     client_secret: str | None
+    acr_values: tuple[str, ...]
     scopes: tuple[str, ...]
     user_claim: str
     groups_claim: str
@@ -66,6 +68,7 @@ def sign_in_policy(spec: SignInSpec) -> SignInPolicy:
             issuer=spec.issuer,
             client_id=spec.client_id,
             client_secret=spec.client_secret,
+            acr_values=tuple(spec.acr_values.split()),
             scopes=tuple(dict.fromkeys(("openid", *spec.scopes.split()))),
             user_claim=spec.user_claim,
             groups_claim=spec.groups_claim,
@@ -73,7 +76,7 @@ def sign_in_policy(spec: SignInSpec) -> SignInPolicy:
     return SignInPolicy(
         url=(spec.url or "").rstrip("/"),
         provider=provider,
-        limits=SessionLimits(duration(spec.idle), duration(spec.longest)),
+        limits=SessionLimits(duration(spec.idle), duration(spec.longest), duration(spec.recheck)),
         proxies=tuple(ipaddress.ip_network(network) for network in spec.proxies),
         trusted=tuple(map(_trusted, spec.trusted)),
     )
@@ -93,6 +96,8 @@ def _faults(spec: SignInSpec) -> Iterator[tuple[str, str]]:
     yield from _provider_faults(spec)
     if not timedelta(0) < duration(spec.idle) <= duration(spec.longest):
         yield "idle", "must be more than 0 and at most `longest`"
+    if duration(spec.recheck) <= timedelta(0):
+        yield "recheck", "must be more than 0"
     for network in spec.proxies:
         if not _is_network(network):
             yield "proxies", f'"{network}" is no address or network; write 10.0.0.7 or 10.0.0.0/24'

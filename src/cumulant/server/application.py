@@ -39,10 +39,11 @@ from cumulant.server.openapi import document
 from cumulant.server.operation import ApiCall, Operation
 from cumulant.server.operations import OPERATIONS
 from cumulant.server.problem import problem, problem_of
+from cumulant.server.response_headers import ResponseHeaders
 from cumulant.serving.telemetry.access_log import write_fault
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cumulant.project.project import Project
 
@@ -67,6 +68,13 @@ class ServerDescription(msgspec.Struct, frozen=True):
     version: str
     principal: str
     projects: list[ProjectSummary]
+
+
+class Application(Starlette):
+    """Starlette, whose answer to an unknown error has our headers too: it is made outside of all its middlewares."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await ResponseHeaders(super().__call__)(scope, receive, send)
 
 
 def create_application(
@@ -98,7 +106,7 @@ def create_application(
         ClientDisconnect: _on_disconnect,
         Exception: _on_unknown_error,
     }
-    application = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    application = Application(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     application.state.projects = projects
     application.state.jobs = jobs
     application.state.feeds = EventFeeds()

@@ -20,18 +20,19 @@ from cumulant.server.jobs import Jobs
 ADA = Principal("user:ada", via="http")
 #: what a user may write anywhere
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{191919*7}}"
+CSRF = "token-of-the-session"
 SAME_ORIGIN = {"origin": "http://testserver", "sec-fetch-site": "same-origin"}
 
 
 class PrincipalMiddleware:
-    """What authentication does: each request has a principal."""
+    """What authentication does: each request has a principal, and what its forms have to carry."""
 
     def __init__(self, app, principal):
         self.app, self.principal = app, principal
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
-            scope.setdefault("state", {})["principal"] = self.principal
+            scope.setdefault("state", {}).update(principal=self.principal, csrf=CSRF)
         await self.app(scope, receive, send)
 
 

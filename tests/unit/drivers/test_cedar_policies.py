@@ -15,7 +15,7 @@ pytest.importorskip("cedarpy", reason='pip install "cumulant[cedar]"')
 import cedarpy
 
 from cumulant.drivers.cedar.access import CedarAccess
-from cumulant.drivers.cedar.binding_policies import binding_policies
+from cumulant.drivers.cedar.binding_policies import binding_policies, policy_text
 from cumulant.drivers.cedar.policy_files import MAX_DEPTH, MAX_POLICY, read_policies, split_policies
 from cumulant.drivers.cedar.schema import schema_text
 
@@ -244,7 +244,7 @@ def test_policies_of_bindings_fit_the_schema():
         RoleBinding(id="b", actions=("model.predict",), groups=('"; permit(principal, action, resource); //',)),
     ]
     static = binding_policies(bindings)
-    text = "\n".join(policy.text for policy in static.values())
+    text = "\n".join(policy_text(policy) for policy in static.values())
     assert len(cedarpy.PolicySet.from_str(text)) == len(static) == 4
     assert cedarpy.validate_policies(text, schema_text()).validation_passed
 
@@ -309,3 +309,32 @@ def test_policies_that_cannot_concern_a_request_are_left_out_without_effect(tmp_
         resource = model(environment=f"e{chance.randrange(3)}", project=chance.choice(["shop", "late"]))
         ours, cedars = sliced.check(principal, action, resource), whole.check(principal, action, resource)
         assert (ours.allowed, ours.policies) == (cedars.allowed, cedars.policies)
+
+
+def test_policies_of_files_that_are_links_decide_as_their_texts_do(tmp_path, monkeypatch):
+    """Short ones are links of templates; with a bound of no letters all are parsed as they stand."""
+    lines = [
+        f'@id("view-{n}") permit(principal in Group::"g{n}", action in Action::"viewer", resource)\n'
+        f'when {{ resource.environment == "{("prod", "test")[n % 2]}" }};'
+        for n in range(6)
+    ]
+    lines.append('@id("not-eve") forbid(principal == Principal::"user:eve", action, resource);')
+    lines.append('permit(principal is Principal in Group::"g9", action == Action::"model.show", resource);')
+    (tmp_path / "team.cedar").write_text("\n".join(lines))
+    linked = CedarAccess(f"cedar://{tmp_path}")
+    monkeypatch.setattr("cumulant.drivers.cedar.policy_files._SHORT", 0)
+    parsed = CedarAccess(f"cedar://{tmp_path}")
+    assert linked.policies() == parsed.policies()
+    allowed = 0
+    for user in ("user:ada", "user:eve"):
+        for groups in (("g0",), ("g0", "g1", "g2", "g5"), ("g9",), ("g3", "g9"), ()):
+            for environment in ("prod", "test"):
+                resource = Resource(kind="model", name="m", labels={"project": "p", "environment": environment})
+                for action in ("model.show", "model.train"):
+                    principal = Principal(user, groups)
+                    decision = linked.check(principal, action, resource)
+                    assert decision == parsed.check(principal, action, resource)
+                    allowed += decision.allowed
+    assert allowed > 5
+    prod = Resource(kind="model", name="m", labels={"project": "p", "environment": "prod"})
+    assert linked.check(Principal("user:ada", ("g0", "g2")), "model.show", prod).policies == ("view-0", "view-2")

@@ -251,7 +251,7 @@ def test_a_session_is_found_by_its_secret_alone(project):
 
 def test_an_unused_session_ends_and_a_used_one_lives_to_its_longest(project):
     sessions = sessions_of(project)
-    opened = sessions.open(ADA, "oidc", NOW)
+    opened = sessions.open(ADA, "link", NOW)
     assert sessions.find(opened.secret, NOW + HOUR - timedelta(seconds=1)) is not None
     assert sessions_of(project).find(opened.secret, NOW + HOUR) is not None, "of another process"
     now = NOW + HOUR

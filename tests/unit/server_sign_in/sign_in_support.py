@@ -11,11 +11,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from cumulant.console.routes import console_routes
 from cumulant.flows.identities.sign_in_links import create_link
 from cumulant.flows.identities.tokens import create_token
 from cumulant.ports.access import Principal
 from cumulant.project.project import Project
+from cumulant.server.application import create_application
+from cumulant.server.jobs import Jobs
 from cumulant.server.sign_in.sign_in import SignIn
 
 ADA = Principal("user:ada", ("team",), via="cli")
@@ -38,8 +42,8 @@ class SteppedClock:
 class InProcess(httpx.BaseTransport):
     """Sends requests to an application in this process, from an address that the test names."""
 
-    def __init__(self, application: Any, client: str) -> None:
-        self._transport = httpx.ASGITransport(application, client=(client, 50_000), raise_app_exceptions=True)
+    def __init__(self, application: Any, client: str, *, raises: bool = True) -> None:
+        self._transport = httpx.ASGITransport(application, client=(client, 50_000), raise_app_exceptions=raises)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -80,7 +84,17 @@ class Server:
         methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
         paths = ("/", "/page", "/v1", "/v1/projects", "/v1/projects/{project}/x", "/projects/{project}/x")
         routes = [*self.sign_in.routes(), *[Route(path, who, methods=methods) for path in paths]]
-        self.application = self.sign_in.middleware(Starlette(routes=routes))
+        self.application: ASGIApp = self.sign_in.middleware(Starlette(routes=routes))
+
+    def with_console(self) -> Server:
+        """The same server with the API and the console in place of the answers of who its caller is."""
+        self.application = create_application(
+            self.projects,
+            authenticate=self.sign_in.middleware,
+            pages=[*self.sign_in.routes(), *console_routes()],
+            jobs=Jobs(),
+        )
+        return self
 
     def browser(self, url: str = LOCAL, client: str = "127.0.0.1") -> httpx.Client:
         return httpx.Client(transport=InProcess(self.application, client), base_url=url)

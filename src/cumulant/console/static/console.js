@@ -98,7 +98,10 @@ function lead(signal) {
   if (signal.aborted) return Promise.resolve();
   const source = new EventSource(url);
   source.onopen = () => tell("on", "live");
-  source.onerror = () => tell("lost", "reconnecting");
+  source.onerror = () => {
+    tell("lost", "reconnecting");
+    if (source.readyState === EventSource.CLOSED) changed([]); // refused: the page itself says why, or signs in again
+  };
   source.onmessage = (message) => {
     const { kinds } = JSON.parse(message.data);
     channel.postMessage({ kinds });

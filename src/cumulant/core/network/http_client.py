@@ -7,6 +7,7 @@ rules of redirects and proxies, and decompress answers of any size.
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import threading
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import msgspec
 
 from cumulant.core.errors import causes, missing_part
+from cumulant.core.network.outbound import Destination, OutboundRefusedError, outbound_hosts
 from cumulant.core.version import __version__
 
 if TYPE_CHECKING:
@@ -90,36 +92,49 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> HttpResponse:
-        """The response to one request, a redirect too. Raises as `get`."""
+        """The response to one request, a redirect too. Where it may go: see `outbound`.
+
+        Raises:
+            NoResponseError: as `get`, or the request may not go there.
+            UsageError: the list of hosts is none.
+        """
         httpx = _httpx()
         limit, head = _TimeLimit(self.total_seconds), None
         try:
+            proxy = _proxy(url) if self.use_proxies else None
+            destination = Destination(url, outbound_hosts(os.environ), through_proxy=proxy is not None)
+
+            def trace(event: str, info: Mapping[str, Any]) -> None:
+                destination.on_event(event, info)
+                limit.trace(event, info)
+
             request = httpx.Request(
                 method,
                 url,
                 headers=_DEFAULTS | dict(headers or {}),
                 content=content,
-                extensions={"timeout": httpx.Timeout(self.seconds).as_dict(), "trace": limit.trace},
+                extensions={"timeout": httpx.Timeout(self.seconds).as_dict(), "trace": trace},
             )
-            with limit, self._transport(url) as transport:
+            with limit, self._transport(url, proxy) as transport:
                 received = transport.handle_request(request)
                 head = HttpResponse(received.status_code, dict(received.headers), b"")
                 with contextlib.closing(received):
                     body = _body(received) if self.max_bytes is None else _beginning(received, self.max_bytes)
                 limit.check()  # a body that was cut off may look whole
+        except OutboundRefusedError as error:
+            raise NoResponseError(str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             reported = _no_response(error, exceeded=limit.exceeded)
             reported.head = head
             raise reported from error
         return msgspec.structs.replace(head, body=body)
 
-    def _transport(self, url: str) -> httpx.HTTPTransport:
+    def _transport(self, url: str, proxy: str | None) -> httpx.HTTPTransport:
         context = ssl.SSLContext(
             ssl.PROTOCOL_TLS_CLIENT
         )  # trusts no authority; loading the system's authorities takes 17 ms
         if urlsplit(url).scheme == "https":
             context = ssl.create_default_context(cafile=self.authority)
-        proxy = _proxy(url) if self.use_proxies else None
         transport: httpx.HTTPTransport = _httpx().HTTPTransport(verify=context, proxy=proxy)
         return transport
 

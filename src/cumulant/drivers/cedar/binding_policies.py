@@ -15,13 +15,19 @@ _Json = dict[str, Any]
 
 
 class CedarPolicy(NamedTuple):
-    """A policy as text, and its scope (`principal`, `action`) in Cedar's JSON format.
+    """A policy, and its scope (`principal`, `action`) in Cedar's JSON format.
 
-    `projects`, `environments`: where alone it can hold, as far as that is known; empty: anywhere.
+    Attributes:
+        text: as Cedar's text; empty where it is a link of a template.
+        template: in Cedar's JSON format, with a slot in place of whom it is for, whose entity is `slot`. To link a
+            template takes a tenth of the time to parse a policy.
+        projects, environments: where alone it can hold, as far as that is known; empty: anywhere.
     """
 
     text: str
     scope: Mapping[str, Any]
+    template: str = ""
+    slot: Mapping[str, str] = {}
     projects: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
 
@@ -41,6 +47,11 @@ def binding_policies(bindings: Iterable[RoleBinding]) -> dict[str, CedarPolicy]:
     return policies
 
 
+def policy_text(policy: CedarPolicy) -> str:
+    """A policy as Cedar's text, whether or not it is a link."""
+    return policy.text or _text(dict(policy.scope))
+
+
 def _policy(binding: RoleBinding, principal: _Json) -> CedarPolicy:
     policy = {
         "effect": "permit",
@@ -49,9 +60,17 @@ def _policy(binding: RoleBinding, principal: _Json) -> CedarPolicy:
         "resource": {"op": "All"},
         "conditions": [{"kind": "when", "body": body} for body in _limits(binding)],
     }
+    projects, environments = tuple(dict.fromkeys(binding.projects)), tuple(dict.fromkeys(binding.environments))
+    if "entity" not in principal:
+        return CedarPolicy(_text(policy), policy, projects=projects, environments=environments)
+    template = json.dumps(policy | {"principal": {"op": principal["op"], "slot": "?principal"}})
+    return CedarPolicy("", policy, template, principal["entity"], projects, environments)
+
+
+def _text(policy: _Json) -> str:
+    """Cedar's text of a policy in its JSON format."""
     document = {"staticPolicies": {"policy0": policy}, "templates": {}, "templateLinks": []}
-    text = cedarpy.policies_from_json_str(json.dumps(document))
-    return CedarPolicy(text, policy, tuple(dict.fromkeys(binding.projects)), tuple(dict.fromkeys(binding.environments)))
+    return str(cedarpy.policies_from_json_str(json.dumps(document)))
 
 
 def _scope(kind: str, name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from cumulant.drivers.cedar.schema import schema_text
 
 #: Cedar's parser is recursive and ends the process when the stack is used up: long or deep policies are refused before
 MAX_POLICY, MAX_DEPTH = 8_192, 64
+#: characters up to which a policy is read as JSON too, which is nested deeper than the text
+_SHORT = 512
 #: the largest file in bytes
 MAX_FILE = 4 * 1024 * 1024
 _TOKEN = re.compile(r"""//[^\n]*|"(?:\\.|[^"\\])*"|[;()\[\]{}]|\s+|[^\s;()\[\]{}"/]+|.""", re.DOTALL)
@@ -132,7 +135,27 @@ def _parse(text: str) -> CedarPolicy:
     heads = json.loads(cedarpy.policies_to_json_str(_head(text)))["staticPolicies"]
     if len(whole) != 1 or len(heads) != 1:
         raise ValueError("a policy was expected, which ends with a semicolon")
-    return CedarPolicy(text, next(iter(heads.values())))
+    scope = next(iter(heads.values()))
+    if len(text) > _SHORT or "entity" not in scope["principal"]:
+        return CedarPolicy(text, scope)
+    return CedarPolicy(text, scope, *_template(text))
+
+
+def _template(text: str) -> tuple[str, Mapping[str, str]]:
+    """The template that a policy is a link of, so that equal policies for several groups are parsed once, and for whom
+    it is; empty where the policy cannot be read as one.
+    """
+    try:
+        whole = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+        policy = next(iter(whole.values()))
+        principal = policy["principal"]
+        rest = {name: value for name, value in policy.items() if name != "annotations"}
+        template = json.dumps(rest | {"principal": {"op": principal["op"], "slot": "?principal"}})
+        document = f'{{"staticPolicies": {{}}, "templates": {{"template0": {template}}}, "templateLinks": []}}'
+        cedarpy.PolicySet.from_json_str(document)
+    except (ValueError, KeyError):
+        return "", {}
+    return template, principal["entity"]
 
 
 def _head(text: str) -> str:

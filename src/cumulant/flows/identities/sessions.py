@@ -79,16 +79,22 @@ class Sessions:
         now: datetime,
         *,
         replaces: str = "",
+        renews: bool = False,
     ) -> OpenedSession:
-        """`open` in the caller's transaction, whose actor is the principal."""
-        secret = new_secret()
+        """`open` in the caller's transaction, whose actor is the principal. `renews`: the session that it takes the
+        place of was checked again, and ends when that one would have.
+        """
+        secret, expires = new_secret(), now + self._limits.longest
+        previous = read_record(transaction.get(SESSIONS, secret_hash(replaces)), Session) if replaces else None
+        if renews and previous is not None and previous.principal == principal.id:
+            expires = min(expires, previous.expires)
         session = Session(
             principal=principal.id,
             groups=principal.groups,
             tenant=principal.tenant,
             method=method,
             opened=now,
-            expires=now + self._limits.longest,
+            expires=expires,
         )
         if replaces:
             _end(transaction, secret_hash(replaces))
@@ -98,16 +104,30 @@ class Sessions:
         return OpenedSession(secret, session)
 
     def find(self, secret: str, now: datetime) -> Session | None:
-        """The session of a cookie, whose use is recorded; None where it is unknown, ended or expired."""
+        """The session of a cookie, whose use is recorded; None where it is unknown, ended or expired, or has to be
+        checked at the provider before it counts again.
+        """
+        session = self._alive(secret, now)
+        if session is None or self._is_due(session, now):
+            return None
+        self._uses.record(self._journal, secret_hash(secret), now)
+        return session
+
+    def is_renewable(self, secret: str, now: datetime) -> bool:
+        """Whether the session of a cookie counts no more, and does again once the provider has signed its user in."""
+        session = self._alive(secret, now)
+        return session is not None and self._is_due(session, now)
+
+    def _alive(self, secret: str, now: datetime) -> Session | None:
         key = secret_hash(secret)
         session = read_record(self._journal.get(SESSIONS, key), Session)
         if session is None or now >= session.expires:
             return None
         used = self._uses.last(self._journal, key, now) or session.opened
-        if now - max(used, session.opened) >= self._limits.idle:
-            return None
-        self._uses.record(self._journal, key, now)
-        return session
+        return None if now - max(used, session.opened) >= self._limits.idle else session
+
+    def _is_due(self, session: Session, now: datetime) -> bool:
+        return session.method == "oidc" and now - session.opened >= self._limits.recheck
 
     def end(self, secret: str, principal: Principal) -> None:
         """End the session of a cookie, if there is one."""

@@ -28,6 +28,7 @@ def open_once(
     expires: datetime,
     now: datetime,
     replaces: str = "",
+    renews: bool = False,
 ) -> OpenedSession | None:
     """Open the session of a sign-in that the provider confirmed; None where one was opened by the same response."""
     key = secret_hash(state)
@@ -38,6 +39,6 @@ def open_once(
         transaction.put(STATES, key, {"expires": msgspec.to_builtins(expires)})
         for old in outdated:
             transaction.delete(STATES, old)
-        opened = sessions.open_within(transaction, principal, "oidc", now, replaces=replaces)
+        opened = sessions.open_within(transaction, principal, "oidc", now, replaces=replaces, renews=renews)
     sessions.remove_expired(now)
     return opened

@@ -51,6 +51,13 @@ class SignInSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(description="Its secret there: `${secret:NAME}`. Default: none, for public clients."),
     ] = None
+    acr_values: Annotated[
+        str,
+        Meta(
+            description="How strong a sign-in at the provider has to be, by its names, separated by spaces: such as"
+            " `phr phrh`. Default: as the provider decides."
+        ),
+    ] = ""
     scopes: Annotated[str, Meta(description="What is requested of the provider besides `openid`.")] = "profile"
     user_claim: Annotated[
         str,
@@ -63,6 +70,13 @@ class SignInSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     groups_claim: Annotated[str, Meta(min_length=1, description="The claim that lists the user's groups.")] = "groups"
     idle: Annotated[str, Meta(description="An unused session ends after so long.", extra=_DURATION)] = "1h"
     longest: Annotated[str, Meta(description="Every session ends after so long.", extra=_DURATION)] = "12h"
+    recheck: Annotated[
+        str,
+        Meta(
+            description="After so long a session by a provider is checked there again: its user, and the groups.",
+            extra=_DURATION,
+        ),
+    ] = "1h"
     proxies: Annotated[
         list[str],
         Meta(description="Addresses or networks of proxies whose `X-Forwarded-` headers are believed: `10.0.0.0/24`."),

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from cumulant.core.errors import CumulantError
 from cumulant.server.handler import problem_response
 from cumulant.server.problem import problem as problem_document
-from cumulant.server.sign_in.local_paths import login_path
+from cumulant.server.sign_in.local_paths import HOME, login_path, path_of, renewal_path
 
 _PAGE_HEADERS = {
     "content-security-policy": (
@@ -45,17 +45,25 @@ def problem(status: int, code: str, detail: str, hint: str, *, headers: dict[str
     return problem_response(problem_document(status, detail, code=code, hint=hint), headers)
 
 
-def unknown_caller(request: Request) -> Response:
-    """401, or for a page that a browser opens: the way to the sign-in."""
-    path, query = request.url.path, request.url.query
+def unknown_caller(request: Request, *, renews: bool = False) -> Response:
+    """401, or for a page that a browser opens: the way to the sign-in; `renews`: straight to the provider, which signs
+    in anew whoever has a session there.
+    """
+    path, query, headers = request.url.path, request.url.query, request.headers
     target = f"{path}?{query}" if query else path
-    if "authorization" in request.headers or path.startswith("/v1") or request.method not in ("GET", "HEAD"):
+    if "authorization" in headers or path.startswith("/v1"):
         return _unauthorized({})
-    if "hx-request" in request.headers:
-        return _unauthorized({"hx-redirect": login_path("/")})
-    if "text/html" not in request.headers.get("accept", ""):
+    if request.method not in ("GET", "HEAD"):
+        if not renews or "text/html" not in headers.get("accept", "") or "hx-request" in headers:
+            return _unauthorized({})
+        text = "Your sign-in has to be confirmed again. Nothing was changed: sign in, then send the form once more."
+        return page(HTTPStatus.UNAUTHORIZED.phrase, text, link=("Sign in", renewal_path("/")), status=401)
+    if "hx-request" in headers:
+        shown = path_of(headers.get("hx-current-url", ""))
+        return _unauthorized({"hx-redirect": renewal_path(shown) if renews else login_path(HOME)})
+    if "text/html" not in headers.get("accept", ""):
         return _unauthorized({})
-    return redirect(login_path(target))
+    return redirect(renewal_path(target) if renews else login_path(target))
 
 
 def token_of_other_project() -> Response:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, RequestError
 from cumulant.flows.ledger.decisions import ANONYMOUS
+from cumulant.server.problem import problem_status
+from cumulant.server.response_headers import HTTPS
 from cumulant.server.sign_in import cross_site
 from cumulant.server.sign_in.answers import failure, refusal, token_of_other_project, unknown_caller
 from cumulant.server.sign_in.cookies import SESSION
@@ -44,8 +46,12 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        scope.setdefault("state", {})[HTTPS] = self._identities.cookies.is_secure(request)
         try:
             response, receive = await self._admit(request, receive)
+        except RequestError as error:
+            hint = error.hint or "open the page again and send its form from there"
+            response = refusal(request, problem_status(error), error.code, error.message, hint)
         except CumulantError as error:
             response = failure(request, self._identities.redacted(error))
         if response is None:
@@ -84,7 +90,9 @@ class Authentication:
         """The answer to a request that has no token or session that is valid here; a wrong token is an event."""
         given = request.headers.getlist("authorization")
         if not given:
-            return unknown_caller(request)
+            secret = self._identities.cookies.read(request, SESSION)
+            renews = bool(secret) and await run_in_threadpool(self._identities.is_renewable, secret)
+            return unknown_caller(request, renews=renews)
         await self._record(request, "token")
         is_other = self._identities.is_of_other_project
         if len(given) == 1 and await run_in_threadpool(is_other, given[0], request.scope["path"]):

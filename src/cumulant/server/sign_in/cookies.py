@@ -24,7 +24,7 @@ class Cookies:
 
     def are_usable(self, request: Request) -> bool:
         """Whether a cookie stays secret: on HTTPS, and within this machine."""
-        if self._is_secure(request):
+        if self.is_secure(request):
             return True
         return request.client is not None and is_loopback(request.client.host)
 
@@ -33,21 +33,22 @@ class Cookies:
         return request.cookies.get(self._name(request, kind), "")
 
     def set(self, response: Response, request: Request, kind: Kind, value: str, *, seconds: int | None = None) -> None:
-        secure = self._is_secure(request)
+        secure = self.is_secure(request)
         response.set_cookie(
             self._name(request, kind), value, max_age=seconds, path="/", secure=secure, httponly=True, samesite="lax"
         )
 
     def clear(self, response: Response, request: Request, kind: Kind) -> None:
-        secure = self._is_secure(request)
+        secure = self.is_secure(request)
         response.delete_cookie(self._name(request, kind), path="/", secure=secure, httponly=True, samesite="lax")
 
-    def _is_secure(self, request: Request) -> bool:
+    def is_secure(self, request: Request) -> bool:
+        """Whether the browser came by HTTPS."""
         return self._https or request.url.scheme == "https"
 
     def _name(self, request: Request, kind: Kind) -> str:
         """On plain HTTP without the prefix, which needs HTTPS, and with the port: cookies have no port."""
-        if self._is_secure(request):
+        if self.is_secure(request):
             return f"__Host-{kind}"
         server = request.scope.get("server")
         return f"{kind}-{server[1] if server else 0}"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect, Request
+
+from cumulant.server.forms import is_form, parse_form, read_body
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import Message, Receive
 
 #: the field of a form, and the header, with the token
 FIELD, HEADER = "csrf", "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_FORM = "application/x-www-form-urlencoded"
-#: largest form that is searched for the token, in bytes
-_MOST_BYTES = 1 << 20
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -44,26 +44,21 @@ def is_token(given: str, secret: str) -> bool:
 
 
 async def read_token(request: Request, receive: Receive) -> tuple[str, Receive]:
-    """The token of a request, and what the application receives from: a form that was read comes again."""
+    """The token of a request, and what the application receives from: a form that was read comes again.
+
+    Raises:
+        RequestError: the form is too large, or none.
+    """
     header = request.headers.get(HEADER)
     if header is not None:
         return header, receive
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        return "", receive
-    body, ended = bytearray(), False
-    while not ended and len(body) <= _MOST_BYTES:
-        message = await receive()
-        if message["type"] != "http.request":
-            return "", receive
-        body += message.get("body", b"")
-        ended = not message.get("more_body", False)
-    if not ended:
+    if not is_form(request):
         return "", receive
     try:
-        fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=1_000))
-    except ValueError:
-        fields = {}
-    return fields.get(FIELD, ""), _again(bytes(body), receive)
+        body = await read_body(Request(request.scope, receive))
+    except ClientDisconnect:
+        return "", receive
+    return parse_form(body).get(FIELD, ""), _again(body, receive)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

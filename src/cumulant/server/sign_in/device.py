@@ -21,7 +21,7 @@ from cumulant.flows.identities.device_logins import (
 )
 from cumulant.server.sign_in.answers import page, page_of
 from cumulant.server.sign_in.cross_site import FIELD
-from cumulant.server.sign_in.form_answers import FormError, json_response, read_form, token_response
+from cumulant.server.sign_in.form_answers import FormError, json_response, read_oauth_form, token_response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -55,7 +55,7 @@ class DevicePages:
         """Answer a command line with its codes."""
         identities = self._identities
         try:
-            project = identities.project_of(await read_form(request))
+            project = identities.project_of(await read_oauth_form(request))
         except FormError as error:
             return error.response()
         client = request.client.host if request.client is not None else "an unknown address"
@@ -69,7 +69,7 @@ class DevicePages:
         """Answer a command line that waits: with its token, where its user has confirmed."""
         identities = self._identities
         try:
-            form = await read_form(request)
+            form = await read_oauth_form(request)
             project = identities.project_of(form)
         except FormError as error:
             return error.response()
@@ -96,7 +96,7 @@ class DevicePages:
     async def confirm(self, request: Request) -> Response:
         """Let the command line in."""
         try:
-            form = await read_form(request)
+            form = await read_oauth_form(request)
             project = self._identities.project_of(form)
             await run_in_threadpool(self._confirm, project, request, form.get("user_code", ""))
         except FormError:

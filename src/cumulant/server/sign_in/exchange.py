@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.flows.identities.records import ApiToken
 from cumulant.flows.identities.tokens import NewToken, add_token, expand_scope
-from cumulant.server.sign_in.form_answers import FormError, read_form, token_response
+from cumulant.server.sign_in.form_answers import FormError, read_oauth_form, token_response
 from cumulant.server.sign_in.issuer import Issuer, TokenRefusedError
 from cumulant.server.sign_in.log import log_failure
 
@@ -49,7 +49,7 @@ class TokenExchange:
     async def exchange(self, request: Request) -> Response:
         """Answer with an API token; of what is wrong with a token only the log has the reason."""
         try:
-            form = await read_form(request)
+            form = await read_oauth_form(request)
             token = _subject_token(form)
             project = self._identities.project_of(form)
             new = await run_in_threadpool(self._exchange, project, token)

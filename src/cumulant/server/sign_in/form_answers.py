@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.responses import Response
 
+from cumulant.core.errors import RequestError
+from cumulant.server.forms import read_form
+from cumulant.server.problem import problem_status
+
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_MOST_BYTES = 1 << 16
-_FORM = "application/x-www-form-urlencoded"
 _NOT_KEPT = {"cache-control": "no-store"}
 
 
@@ -28,19 +29,12 @@ class FormError(Exception):
         return json_response({"error": self.code}, self.status)
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form, the last value of each. Raises FormError."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise FormError("invalid_request")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            raise FormError("invalid_request", 413)
+async def read_oauth_form(request: Request) -> dict[str, str]:
+    """The fields of a form. Raises FormError."""
     try:
-        return dict(parse_qsl(body.decode("utf-8"), max_num_fields=50))
-    except ValueError:
-        raise FormError("invalid_request") from None
+        return await read_form(request)
+    except RequestError as error:
+        raise FormError("invalid_request", 413 if problem_status(error) == 413 else 400) from None
 
 
 def token_response(secret: str, life: timedelta) -> Response:

@@ -81,6 +81,10 @@ class Identities:
             return None
         return CallerIdentity(principal_of(session), secret, short(secret_hash(secret)))
 
+    def is_renewable(self, secret: str) -> bool:
+        """Whether the session of this cookie has to be checked at the provider before it counts again."""
+        return self.policy.provider is not None and self.sessions.is_renewable(secret, self.clock.now())
+
     def is_of_other_project(self, authorization: str, path: str) -> bool:
         """Whether a path is of a project, and the token of a header, which is not good there, of another one."""
         secret, now = _secret_of(authorization), self.clock.now()

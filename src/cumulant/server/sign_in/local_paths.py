@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 _LONGEST = 2_000
 HOME = "/"
@@ -18,6 +18,20 @@ def local_path(text: str) -> str:
     if "\\" in text or " " in text or "//" in path or path.startswith(_OWN):
         return HOME
     return text
+
+
+def path_of(url: str) -> str:
+    """Path and query of the URL that a page is shown at."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return HOME
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def renewal_path(target: str) -> str:
+    """Where a session is checked at the provider again, from where the browser goes on to `target`."""
+    return f"/login/start?next={quote(local_path(target), safe='/')}"
 
 
 def login_path(target: str) -> str:

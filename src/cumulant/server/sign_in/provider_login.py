@@ -32,13 +32,14 @@ _LONGEST_NAME, _MOST_GROUPS = 256, 1_000
 
 
 class PendingLogin(msgspec.Struct, frozen=True, kw_only=True):
-    """A sign-in that is under way. `target`: the local path to go on to."""
+    """A sign-in that is under way. `target`: the local path to go on to; `renews`: it checks a session again."""
 
     state: str
     nonce: str
     verifier: str
     target: str
     expires: datetime
+    renews: bool = False
 
 
 class _TokenResponse(msgspec.Struct, frozen=True):
@@ -54,15 +55,21 @@ class ProviderLogin:
         self._provider, self._issuer, self._url = provider, issuer, url
         self._secret, self._key, self._tenant = secret, key, tenant
 
-    def begin(self, target: str, now: datetime) -> tuple[str, str]:
+    def begin(self, target: str, now: datetime, *, renews: bool = False) -> tuple[str, str]:
         """The provider's address to send the browser to, and the value of its cookie.
 
         Raises:
             EngineUnavailableError: the provider does not answer.
         """
         pending = PendingLogin(
-            state=new_secret(), nonce=new_secret(), verifier=new_secret(), target=target, expires=now + LIFE
+            state=new_secret(),
+            nonce=new_secret(),
+            verifier=new_secret(),
+            target=target,
+            expires=now + LIFE,
+            renews=renews,
         )
+        strength = {"acr_values": " ".join(self._provider.acr_values)} if self._provider.acr_values else {}
         address = prepare_grant_uri(
             self._issuer.metadata().authorization_endpoint,
             self._provider.client_id,
@@ -73,6 +80,7 @@ class ProviderLogin:
             nonce=pending.nonce,
             code_challenge=create_s256_code_challenge(pending.verifier),
             code_challenge_method="S256",
+            **strength,
         )
         return str(address), self._sign(pending)
 
@@ -95,6 +103,8 @@ class ProviderLogin:
         check_party(claims, self._provider.client_id)
         if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), pending.nonce.encode()):
             raise TokenRefusedError("the token is of another sign-in")
+        if self._provider.acr_values and claims.get("acr") not in self._provider.acr_values:
+            raise TokenRefusedError("the sign-in at the provider was not as strong as sign_in.acr_values asks for")
         return self._principal(claims), pending
 
     def logout_url(self) -> str | None:

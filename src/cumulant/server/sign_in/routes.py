@@ -71,7 +71,7 @@ class SignInPages:
             return redirect("/login")
         target = local_path(request.query_params.get("next", HOME))
         try:
-            address, cookie = await run_in_threadpool(self._provider.begin, target, self._identities.clock.now())
+            address, cookie = await run_in_threadpool(self._begin, request, self._provider, target)
         except EngineUnavailableError as error:
             return _unavailable(error)
         response = redirect(address)
@@ -106,6 +106,7 @@ class SignInPages:
         await run_in_threadpool(self._identities.sessions.end, secret, request.state.principal)
         response = _signed_out(await run_in_threadpool(self._provider_logout))
         cookies.clear(response, request, SESSION)
+        response.headers["clear-site-data"] = '"cache", "storage"'
         return response
 
     def _command(self, request: Request) -> str:
@@ -123,6 +124,11 @@ class SignInPages:
         identities = self._identities
         return use_link(identities.home.journal(), identities.sessions, code, identities.clock.now(), replaces=previous)
 
+    def _begin(self, request: Request, provider: ProviderLogin, target: str) -> tuple[str, str]:
+        identities, now = self._identities, self._identities.clock.now()
+        renews = identities.sessions.is_renewable(identities.cookies.read(request, SESSION), now)
+        return provider.begin(target, now, renews=renews)
+
     def _finish(self, cookie: str, query: dict[str, str], previous: str) -> tuple[OpenedSession, str]:
         assert self._provider is not None
         identities, now = self._identities, self._identities.clock.now()
@@ -135,6 +141,7 @@ class SignInPages:
             expires=pending.expires,
             now=now,
             replaces=previous,
+            renews=pending.renews,
         )
         if opened is None:
             raise TokenRefusedError("the response was used before")
