@@ -178,7 +178,9 @@ def _unchanged(release: Release, word: str) -> UsageError:
     hint = "`cumulant release status` shows it"
     if release.over:
         hint = f"it is over; `cumulant release start` begins another, `cumulant rollback {release.model}` goes back"
-    return UsageError(f"the release {release.id} is {status}, so it cannot be {word}", subject=release.id, hint=hint)
+    because = f" ({release.reason})" if release.reason else ""  # names who was faster
+    text = f"the release {release.id} is {status}, so it cannot be {word}{because}"
+    return UsageError(text, subject=release.id, hint=hint)
 
 
 def _who(principal: Principal) -> str:
