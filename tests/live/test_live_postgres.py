@@ -207,6 +207,20 @@ def test_a_restarted_server_is_waited_for(server, journal, mode, caplog):
     assert verify(journal).breaks == []
 
 
+def test_a_server_that_was_waited_for_in_vain_is_reported_at_once_until_it_answers(server, url, caplog):
+    with contextlib.closing(PostgresJournal(url, wait=0.2)) as impatient:
+        write(impatient, 1)
+        server.stop("immediate")
+        try:
+            for _ in range(3):
+                with pytest.raises(EngineUnavailableError, match="does not answer"):
+                    impatient.get("step", "a")
+        finally:
+            server.start()
+        assert caplog.text.count("waiting up to 0.2 s") == 1
+        assert impatient.get("step", "a").value == {"value": 1}
+
+
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 @pytest.mark.parametrize("point", ["begun", "read", "written", "reported"])
 def test_a_transaction_that_is_open_when_the_server_restarts_is_repeated(server, journal, mode, point):

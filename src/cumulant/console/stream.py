@@ -13,6 +13,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.actions import check
 from cumulant.server.event_stream import StreamRight
 
@@ -30,7 +31,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 async def event_stream(page: PageRequest) -> Response:
-    """The stream from the event that the browser names (`Last-Event-ID`), or from now.
+    """The stream from the event that the browser names (`Last-Event-ID`, or `after`), or from now.
 
     Raises:
         ForbiddenError: the principal may not see events.
@@ -39,7 +40,7 @@ async def event_stream(page: PageRequest) -> Response:
     project = page.project
     await run_in_threadpool(check, project, page.principal, "events.show")
     head = (await run_in_threadpool(project.journal().head)).seq
-    after = _after(page.request.headers.get("last-event-id", ""), head)
+    after = _after(page.request.headers.get("last-event-id", "") or page.query("after"), head)
     feed: EventFeed = page.request.app.state.feeds.of(project)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
     right = StreamRight(page.request, project)
@@ -52,16 +53,19 @@ def _after(given: str, head: int) -> int:
 
 
 async def _messages(feed: EventFeed, after: int, right: StreamRight) -> AsyncIterator[bytes]:
-    yield b"retry: 2000\n\n"
-    async for events in feed.listen(after, ()):
-        if not await right.holds():
-            return
-        yield message(events)
+    yield b"id: %d\nretry: 2000\n\n" % after  # from where a browser goes on that is cut off before an event
+    try:
+        async for events in feed.listen(after, ()):
+            if not await right.holds():
+                return
+            yield message(events)
+    except CumulantError:  # the journal is away: the browser asks again, and is told so
+        return
 
 
 def message(events: Sequence[Event]) -> bytes:
-    """A message on new events; a comment, which keeps the connection open, where there are none."""
+    """A message on new events; where there are none, one by which the page knows that the connection is alive."""
     if not events:
-        return b": idle\n\n"
+        return b"event: idle\ndata: {}\n\n"
     changes = Changes(events[-1].seq, tuple(sorted({event.kind for event in events})))
     return b"id: %d\ndata: %s\n\n" % (changes.seq, msgspec.json.encode(changes))

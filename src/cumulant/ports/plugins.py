@@ -137,9 +137,11 @@ class Drivers:
         scope: Scope | None = None,
         journal: Callable[[], Journal] | None = None,
         bindings: Sequence[RoleBinding] = (),
+        wait: float | None = None,
     ) -> Any:
         """A new client of `port` at `url`; one that stores takes the `scope` that it stores for, one that works through
-        the journal takes the `journal`, one that decides by roles takes their `bindings`.
+        the journal takes the `journal`, one that decides by roles takes their `bindings`, one that waits for other
+        writers, or for a server that is away, takes the seconds to `wait` where they are given.
 
         Raises:
             UsageError: see `driver`.
@@ -159,6 +161,8 @@ class Drivers:
                 options["journal"] = journal
             if "bindings" in parameters:
                 options["bindings"] = bindings
+            if wait is not None and "wait" in parameters:
+                options["wait"] = wait
             if port in driver.embeds:
                 options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
             return make(url, **options)

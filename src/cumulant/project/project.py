@@ -93,6 +93,8 @@ class Project:
         self.audit_key = AuditKey(file.environment.audit_key, root / STATE, self.vault)
         #: counts refusals of a process that serves requests; None: each one is an event
         self.refusals: OccurrenceCounter[Any] | None = None
+        #: seconds for which this process waits for a journal that is away or busy; None: as long as its driver does
+        self.journal_wait: float | None = None
         #: whether the journal is a copy, which other processes do not see
         self.reads_aside = False
         self._variables, self._via = variables, via
@@ -263,6 +265,8 @@ class Project:
             # Secrets themselves are found without a secret; everything else may need one.
             secrets = None if port == "secrets" else self.secrets
             make = partial(self.drivers.client, port=port, secrets=secrets, scope=self.scope, journal=self.journal)
+            if port == "journal":
+                make = partial(make, wait=self.journal_wait)
             if port == "access":
                 make = partial(make, bindings=self.policies.bindings)
             if port == "secrets" or not SECRET.search(url):

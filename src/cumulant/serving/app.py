@@ -36,6 +36,7 @@ from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, de
 from cumulant.serving.http.messages import Request, Response, error_response, json_response
 from cumulant.serving.models.control import Control, Fleet, SingleWorker
 from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.models.overload_watch import OverloadWatch
 from cumulant.serving.models.store_check import StoreCheck
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
@@ -98,7 +99,7 @@ class ServingApplication:
         #: where posted labels go; None: nowhere
         self.inbox: LabelInbox | None = None
         self.body_limit = body_limit
-        self._store_check = StoreCheck()
+        self._store_check, self._overload_watch = StoreCheck(), OverloadWatch()
         #: reads large bodies beside the event loop
         self.reader = BodyReader(most_decoded(body_limit))
         #: known scoring paths: a path is parsed once
@@ -241,9 +242,9 @@ class ServingApplication:
         """A server whose online store does not answer stays ready: another one would not answer either."""
         self._store_check.renew(self._models)
         unreachable: list[Literal["online"]] = ["online"] if self._store_check.unreachable else []
-        return json_response(
-            ReadyResponse(ready=not self.draining, unreachable=unreachable), 503 if self.draining else 200
-        )
+        overloaded = self._overload_watch.read(self._models)
+        response = ReadyResponse(ready=not self.draining, unreachable=unreachable, overloaded=overloaded)
+        return json_response(response, 503 if self.draining else 200)
 
     def _describe(self, api: str, verb: str, name: str, version: str | None) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)

@@ -25,7 +25,7 @@ from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.stack_processes import Stack, server_hosts, wanted_processes
 from cumulant.flows.stack.status import Status
-from cumulant.flows.stack.supervisor import store_trouble
+from cumulant.flows.stack.supervisor import server_trouble
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -216,7 +216,7 @@ def test_a_server_that_lacks_its_online_store_is_ready_and_shown_with_the_store(
 
     command = ("server", "--online", "valkey://m:secret@10.0.0.9:6379/0")
     child = Child(WantedProcess(name="server-1", kind="server", command=command), log_file(tmp_path, "server-1"))
-    child.ready, child.trouble = True, store_trouble(child, lacking)
+    child.ready, child.trouble = True, server_trouble(child, lacking)
     shown = child.status(0.0)
     assert "valkey://m:***@10.0.0.9:6379/0 does not answer" in shown.trouble
     process = this_process()
@@ -227,5 +227,5 @@ def test_a_server_that_lacks_its_online_store_is_ready_and_shown_with_the_store(
     assert document(status)["processes"][0]["trouble"] == shown.trouble
     report = HostReport(host="a", roles=("servers",), supervisor=process, status=status, trouble="a disk is full")
     assert host_documents([report])[0]["trouble"] == f"a disk is full; {shown.trouble}"
-    child.trouble = store_trouble(child, health_of(b'{"ready":true}'))
+    child.trouble = server_trouble(child, health_of(b'{"ready":true}'))
     assert child.status(0.0).trouble == ""

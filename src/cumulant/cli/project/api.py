@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 app = application("api", "The HTTP API of projects, and their console.")
 
+#: seconds after which a caller is told that the journal is away; each that waits holds one of the server's threads
+_JOURNAL_WAIT = 5.0
+
 
 class ApiOpened(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API answers. `login`: a link that signs in once, where the machine's user needs no provider."""
@@ -79,6 +82,8 @@ def api(
     with ExitStack() as stack:
         project = stack.enter_context(call.project())
         projects = _by_name([project, *(stack.enter_context(_load(call, folder)) for folder in with_ or ())])
+        for each in projects.values():
+            each.journal_wait = _JOURNAL_WAIT
         sign_in = SignIn(projects, local=local, hosts=tuple(allow_host or ()))
         listener = stack.enter_context(bind(host, port, insecure=True))
 

@@ -51,6 +51,8 @@ class ReleaseOperation(NamedTuple):
 
 
 _UNDER_WAY = frozenset({"pending", "running", "paused", "awaiting_approval"})
+#: in which a rollback takes requests from the candidate
+_REVERSIBLE = _UNDER_WAY | {"promoted"}
 OPERATIONS = (
     ReleaseOperation(
         "approve",
@@ -282,8 +284,12 @@ def operate(page: PageRequest, operation: ReleaseOperation) -> Response:
 
 
 def roll_back_now(page: PageRequest) -> Response:
-    """Send all requests to the version that was served before."""
-    result = roll_back(page.project, page.project.name, principal=page.principal, reason=_reason(page))
+    """Send all requests to the version that the form named, or to the one that was served before.
+
+    Of two people who press at once, the second would otherwise go back by one version more.
+    """
+    project, to = page.project, page.query("to")
+    result = roll_back(project, project.name, principal=page.principal, reason=_reason(page), to=to)
     return page.redirect(page.href("releases"), done="rolled-back" if result.serving else "rolled-back-idle")
 
 
@@ -307,19 +313,21 @@ class RollbackForm(NamedTuple):
 
 
 def _rollback_form(page: PageRequest, listed: list[Release]) -> RollbackForm | None:
-    """None where the principal may not, or nothing was ever promoted."""
+    """None where the principal may not, or nothing was promoted and no release has traffic to take back."""
     project = page.project
-    own = [each for each in listed if each.model == project.name and each.status == "promoted"]
+    own = [each for each in listed if each.model == project.name and each.status in _REVERSIBLE]
     if not own or not page.may(ROLLBACK, model=project.name):
         return None
+    text = "All requests go to {}, at once. A release under way ends."
     try:
         version = rollback_target(project, project.name, principal=page.principal)
-    except CumulantError:  # the form says why, once it is sent
-        label, target = "Roll back", "the version that was served before"
-    else:
-        label, target = f"Roll back to version {version}", f"version {version}"
-    text = f"All requests go to {target}, at once. A release under way ends."
-    return RollbackForm(page.href("rollback"), label, text)
+    except CumulantError:
+        if all(each.status != "promoted" for each in own):
+            return None
+        # The form says why, once it is sent.
+        return RollbackForm(page.href("rollback"), "Roll back", text.format("the version that was served before"))
+    label = f"Roll back to version {version}"
+    return RollbackForm(page.href("rollback", to=version), label, text.format(f"version {version}"))
 
 
 def _page_link(page: PageRequest, place: int) -> str:

@@ -71,13 +71,45 @@ function onKey(event) {
 
 const url = body.dataset.stream;
 const channel = url ? new BroadcastChannel(url) : null;
-let state = ["off", "not live"];
+const SILENCE = 40_000; // milliseconds without a word of the server, which says something every 15 s
+const AGAIN = 3_000; // milliseconds before a stream that was refused is opened again
+let state = ["off", "not live"]; // of the stream
+let fault = ""; // why the page could not be read again; empty: it could
+let read = new Date(); // when what the page shows was read
 let following = null; // aborts the wait for the stream, or gives it up
 
-function showState(...next) {
-  state = next;
+function showState() {
   const element = document.getElementById("live");
-  if (element && element.dataset.state !== next[0]) [element.dataset.state, element.textContent] = next;
+  if (!element) return;
+  const lost = fault !== "" || state[0] === "lost";
+  const text = lost ? `${fault || state[1]} · shown as of ${exactTime.format(read)}` : state[1];
+  element.dataset.state = lost ? "lost" : state[0];
+  element.hidden = !url && !lost; // a page that only reads itself again says so when it cannot
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function setState(...next) {
+  state = next;
+  showState();
+}
+
+function setFault(text) {
+  fault = text;
+  showState();
+}
+
+// An answer that is no page replaces nothing: what is shown stays, with when it was read.
+function onResponse(event) {
+  const { status, headers } = event.detail.ctx.response;
+  if (status < 400 || headers.has("hx-redirect")) return;
+  event.preventDefault();
+  setFault(status === 503 ? "not available" : `the server answers ${status}`);
+}
+
+function onRead() {
+  read = new Date();
+  setFault("");
+  showTimes(document);
 }
 
 // Whoever writes a reason keeps the form: the page refreshes when it is closed.
@@ -89,27 +121,65 @@ function changed(kinds) {
 }
 
 function tell(...next) {
-  showState(...next);
+  setState(...next);
   channel.postMessage({ state: next });
 }
 
-// Holds the stream until `signal`.
+// Every tab reads its page again.
+function changeAll(kinds) {
+  channel.postMessage({ kinds });
+  changed(kinds);
+}
+
+// Holds the stream until `signal`. A browser opens a broken one again and names the event that it had last; one that
+// was refused, or is silent since the machine slept or the network changed, it does not.
 function lead(signal) {
   if (signal.aborted) return Promise.resolve();
-  const source = new EventSource(url);
-  source.onopen = () => tell("on", "live");
-  source.onerror = () => {
+  let source = null;
+  let last = "";
+  let heard = 0;
+  let retry = 0;
+
+  function open() {
+    clearTimeout(retry);
+    source?.close();
+    heard = Date.now();
+    source = new EventSource(last ? `${url}?after=${last}` : url);
+    source.onopen = () => {
+      heard = Date.now();
+      const again = state[0] === "lost";
+      tell("on", "live");
+      if (again) changeAll([]); // a page that could not be read meanwhile has no event to wait for
+    };
+    source.onerror = () => {
+      tell("lost", "reconnecting");
+      if (source.readyState !== EventSource.CLOSED) return;
+      changeAll([]); // says why: no sign-in, or the journal is away
+      retry = setTimeout(open, AGAIN);
+    };
+    source.addEventListener("idle", () => { heard = Date.now(); });
+    source.onmessage = (message) => {
+      heard = Date.now();
+      last = message.lastEventId;
+      changeAll(JSON.parse(message.data).kinds);
+    };
+  }
+
+  function watch() {
+    if (Date.now() - heard <= SILENCE) return;
     tell("lost", "reconnecting");
-    if (source.readyState === EventSource.CLOSED) changed([]); // refused: the page itself says why, or signs in again
-  };
-  source.onmessage = (message) => {
-    const { kinds } = JSON.parse(message.data);
-    channel.postMessage({ kinds });
-    changed(kinds);
-  };
+    open();
+  }
+
+  open();
+  const watching = setInterval(watch, SILENCE / 8);
+  document.addEventListener("resume", watch);
   channel.onmessage = () => channel.postMessage({ state });
   return new Promise((resolve) => {
     signal.addEventListener("abort", () => {
+      clearTimeout(retry);
+      clearInterval(watching);
+      document.removeEventListener("resume", watch);
       source.close();
       resolve();
     });
@@ -117,7 +187,7 @@ function lead(signal) {
 }
 
 function hear({ data }) {
-  if (data.state) showState(...data.state);
+  if (data.state) setState(...data.state);
   if (data.kinds) changed(data.kinds);
 }
 
@@ -134,7 +204,7 @@ function follow() {
 function unfollow() {
   following?.abort();
   following = null;
-  showState("off", "not live");
+  setState("off", "not live");
 }
 
 function onVisible() {
@@ -152,7 +222,9 @@ document.addEventListener("keydown", onKey);
 document.querySelector("[data-theme-switch]")?.addEventListener("click", switchTheme);
 document.querySelector("[data-help]")?.addEventListener("click", () => help?.showModal());
 document.addEventListener("visibilitychange", onVisible);
-document.addEventListener("htmx:after:swap", () => showTimes(document));
+document.addEventListener("htmx:before:response", onResponse);
+document.addEventListener("htmx:error", () => setFault("the server does not answer"));
+document.addEventListener("htmx:after:swap", onRead);
 document.addEventListener("toggle", (event) => {
   if (!event.target.matches?.("details.act")) return;
   // What a key opens gets no text by the keys that follow: Enter confirms, and Tab leads to the field.

@@ -35,7 +35,8 @@ _REPLY = 5.0
 class PostgresDatabase:
     """A pool of connections in autocommit mode, opened on first use. A forked child starts with an empty pool.
 
-    A server that never answered is reported at once; one that answered before is waited for, as after a restart.
+    A server that never answered is reported at once; one that answered before is waited for, as after a restart. Once
+    somebody waited for it in vain, it is reported at once until it answers again.
 
     Args:
         location: where the database is.
@@ -169,6 +170,7 @@ class PostgresDatabase:
                 return self._connect()
             except EngineUnavailableError as error:
                 if not self._reached or time.monotonic() > deadline:
+                    self._reached = False
                     raise
                 if not reported:
                     _log.warning("%s; waiting up to %g s for it", error.message, self._wait)

@@ -207,7 +207,9 @@ def _unchanged(release: Release, word: str) -> UsageError:
         status = f"{status} and {release.slo_override}"
     if release.over:
         hint = f"it is over; `cumulant release start` begins another, `cumulant rollback {release.model}` goes back"
-    return UsageError(f"the release {release.id} is {status}, so it cannot be {word}", subject=release.id, hint=hint)
+    because = f" ({release.reason})" if release.reason else ""  # names who was faster
+    text = f"the release {release.id} is {status}, so it cannot be {word}{because}"
+    return UsageError(text, subject=release.id, hint=hint)
 
 
 def _who(principal: Principal) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,7 +29,13 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
-from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
+from cumulant.flows.release.controller.rollback_outbox import (
+    DELIVERIES,
+    DELIVERY,
+    DELIVERY_SECONDS,
+    recorded_rollbacks,
+    store_rollback,
+)
 from cumulant.flows.stack.desired_state import DesiredState, Rollback
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.served_versions import stored_table
@@ -100,7 +106,7 @@ def roll_back(
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
         raise UsageError(
-            f"version {arm.version} has all requests of {model} already",
+            f"version {arm.version} has all requests of {model} already{_done_by(project, routes, desired)}",
             subject=f"{model}/{arm.version}",
             hint="name another one with --to",
         )
@@ -279,6 +285,15 @@ def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, .
     versions = [routes.champion.version] if routes.weight < 100 else []
     versions += [candidate.version] if candidate is not None and (routes.weight > 0 or routes.mirror > 0) else []
     return tuple(served for served in versions if served != version)
+
+
+def _done_by(project: Project, routes: Routes, desired: DesiredState) -> str:
+    """Whose rollback put the routes in force, as far as it is known without waiting for a journal that is away."""
+    rollbacks = list(desired.rollbacks)
+    with suppress(CumulantError):
+        rollbacks += recorded_rollbacks(project.journal(), routes.model)
+    last = next((each for each in rollbacks if each.id == routes.rollback), None)
+    return "" if last is None else f": rolled back by {last.by.removeprefix('user:')} ({last.reason})"
 
 
 def _with_started(desired: DesiredState, version: str, until: datetime) -> DesiredState:

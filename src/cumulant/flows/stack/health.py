@@ -23,11 +23,13 @@ _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close
 class ServerHealth(msgspec.Struct, frozen=True):
     """The answer to a readiness check; one without `ready` is of another program, whose status code is its answer.
 
-    `unreachable`: names of stores that the server reports that it cannot reach.
+    `unreachable`: names of stores that the server reports that it cannot reach. `overloaded`: it refuses requests
+    that would wait too long.
     """
 
     ready: bool = True
     unreachable: tuple[str, ...] = ()
+    overloaded: bool = False
 
 
 async def server_health(url: str) -> ServerHealth:

@@ -203,7 +203,7 @@ class StackSupervisor:
             now, at = self._steady(), self._clock.now()
             for child, child_health in zip(children, health, strict=True):
                 child.observe(child_health.ready, now, at)
-                child.trouble = store_trouble(child, child_health)
+                child.trouble = server_trouble(child, child_health)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
@@ -271,9 +271,14 @@ class StackSupervisor:
             await asyncio.sleep(_CHECK_SECONDS / 4)
 
 
-def store_trouble(child: Child, health: ServerHealth) -> str:
-    """Which store a server that is ready cannot reach, and what follows; empty where it reaches all."""
-    if "online" not in health.unreachable:
-        return ""
-    store = masked(online_of(child.wanted.command) or "")
-    return f"the online store {store} does not answer: requests for features that are read from it get 503"
+def server_trouble(child: Child, health: ServerHealth) -> str:
+    """What a server that is ready cannot do, and what follows; empty where there is nothing."""
+    troubles = []
+    if health.overloaded:
+        troubles.append("its queue is full: requests that would wait too long get 429")
+    if "online" in health.unreachable:
+        store = masked(online_of(child.wanted.command) or "")
+        troubles.append(
+            f"the online store {store} does not answer: requests for features that are read from it get 503"
+        )
+    return "; ".join(troubles)

@@ -32,10 +32,13 @@ class LiveResponse(msgspec.Struct):
 
 
 class ReadyResponse(msgspec.Struct, omit_defaults=True):
-    """`unreachable`: names of stores without which requests of some model are refused."""
+    """`unreachable`: names of stores without which requests of some model are refused. `overloaded`: in the last minute
+    requests were refused that would have waited too long. Everybody may see it: it names no model.
+    """
 
     ready: bool
     unreachable: list[Literal["online"]] = []
+    overloaded: bool = False
 
 
 class ModelReadyResponse(msgspec.Struct):
