@@ -72,6 +72,11 @@ LONGEST = (
     "test_live_label_studio",
     "test_e2e_watch_kinds",
     "test_wrong_sources",
+    "test_faults_fleet",
+    "test_faults_processes",
+    "test_log_process",
+    "test_runtime_ledger_processes",
+    "test_cli_imports",
 )
 
 
