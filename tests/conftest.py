@@ -40,7 +40,7 @@ settings.load_profile("tests")
 
 # httpx waits for 5 s where a call names no timeout; a server that starts a process to answer may take longer.
 for phase in ("connect", "read", "write", "pool"):
-    setattr(DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
+    setattr(DEFAULT_TIMEOUT_CONFIG, phase, 30.0)
 
 
 #: names of the test files that take longest, in this order. They start first, so that no worker runs one of them alone
