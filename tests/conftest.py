@@ -40,7 +40,7 @@ settings.load_profile("tests")
 
 # httpx waits for 5 s where a call names no timeout; a server that starts a process to answer may take longer.
 for phase in ("connect", "read", "write", "pool"):
-    setattr(DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
+    setattr(DEFAULT_TIMEOUT_CONFIG, phase, 30.0)
 
 
 #: names of the test files that take longest, in this order. They start first, so that no worker runs one of them alone
@@ -72,6 +72,11 @@ LONGEST = (
     "test_live_label_studio",
     "test_e2e_watch_kinds",
     "test_wrong_sources",
+    "test_faults_fleet",
+    "test_faults_processes",
+    "test_log_process",
+    "test_runtime_ledger_processes",
+    "test_cli_imports",
 )
 
 

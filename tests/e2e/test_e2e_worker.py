@@ -44,7 +44,7 @@ def test_a_search_goes_on_at_another_worker_and_the_results_are_the_same(tmp_pat
             os.kill(first.pid, signal.SIGKILL)
             first.communicate(timeout=60)
         with worker(queued, "--drain") as second:
-            out, err = command.communicate(timeout=300)
+            out, err = command.communicate(timeout=480)
             assert command.returncode == 0, (out, err)
             second.send_signal(signal.SIGTERM)
             out, err = second.communicate(timeout=60)
