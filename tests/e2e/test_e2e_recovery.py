@@ -29,7 +29,7 @@ from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
 pytestmark = pytest.mark.slow
 
 TRAIN = ("train", "--trials", "3")
-PROJECTS, KILLS = 2, 5
+PROJECTS, KILLS = 4, 5
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
     expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with opened(folder) as project:
-        for number, delay in enumerate((0.0, 0.3, 0.9, 2.0)):
+        for number, delay in enumerate((0.0, 0.2, 0.5, 0.8, 1.2, 1.8, 2.5)):
             process = start(folder, *TRAIN)
             wait_for(process, lambda n=number: attempts(project, "register") > n)
             time.sleep(delay)
@@ -110,10 +110,10 @@ def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed
         assert outcome(project) == expected
 
 
-def test_five_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
+def test_ten_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
     expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
-    processes = [start(folder, *TRAIN) for _ in range(5)]
+    processes = [start(folder, *TRAIN) for _ in range(10)]
     documents = []
     for process in processes:
         out, err = process.communicate(timeout=400)
@@ -167,7 +167,7 @@ def test_a_full_disk_ends_the_training_and_loses_nothing(tmp_path, undisturbed):
     expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with mounted(folder / ".cumulant", "size=24m") as state:
-        for free in (0, 200, 550):
+        for free in (0, 200, 400, 550):
             filled(state, free * 1024)
             document = run(folder, *TRAIN, codes=(4,))
             assert document["error"]["code"] == "storage", document
