@@ -48,6 +48,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     caller_id: str = ""
     #: rules of the data contract that the row broke, as `amt:min,carrier:in`
     invalid: str = ""
+    #: who sent the request: the name of its token, `anonymous`, or `service:gateway` where no tokens are used
+    principal: str = ""
 
 
 def read_object(text: str) -> dict[str, object]:

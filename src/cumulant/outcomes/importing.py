@@ -202,6 +202,7 @@ class _ImportWriter:
             "",
             "",
             "",
+            "",
         )
 
 

@@ -46,6 +46,8 @@ class Marks(NamedTuple):
     request: str = ""
     #: the caller's own id, if any
     caller: str = ""
+    #: who sent the request, as its token says
+    principal: str = ""
 
 
 NONE = Marks()

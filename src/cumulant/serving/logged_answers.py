@@ -120,6 +120,7 @@ class PredictionLogger:
             shadow=marks.shadow,
             fallback=work.fallback,
             fingerprint=self._fingerprints.get((model.name, model.version), ""),
+            principal=marks.principal,
         )
 
     def _add_tensors(self, entry: LogEntry, model: Model, work: RequestWork, raw: Sequence[Array]) -> None:
@@ -135,7 +136,7 @@ class PredictionLogger:
         sizes, answered_shape = inputs.shape, outputs.shape
         if not sizes or sizes[:1] != answered_shape[:1]:
             return None
-        common = marks.arm, marks.served, marks.shadow, work.fallback
+        common = marks.arm, marks.served, marks.shadow, marks.principal, work.fallback
         key = (model.name, model.version, common, sizes[1:], answered_shape[1:])
         if key in self._patterns:
             return self._patterns[key]

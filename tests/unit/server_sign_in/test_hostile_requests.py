@@ -108,7 +108,7 @@ HOSTILE_IDS = [
     "a" * 3_000,
     "${secret:X}",
     "%0d%0aX:1",
-    "{{7*7}}",
+    "{{191919*7}}",
 ]
 
 
@@ -124,5 +124,5 @@ def test_ids_are_names_and_nothing_else(serve, text):
         )
         assert answer.status_code in (200, 400, 404), path
         assert "Traceback" not in answer.text
-        assert "49" not in answer.text or "{{" not in text
+        assert "1343433" not in answer.text
         assert "x" not in {name.lower() for name in answer.headers}

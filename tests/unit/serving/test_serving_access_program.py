@@ -25,7 +25,9 @@ from cumulant.serving.access.bindings_file import write_bindings
 from cumulant.serving.access.refusal_log import read_records
 from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.models.stores import open_log
+from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.serving.protocol.paths import ROUTES
+from cumulant.testing.log import folder_log
 
 PREDICT = "/v1/models/flight-late/predict"
 DRIVER = """
@@ -139,6 +141,20 @@ def test_roles_of_callers_hold_over_http_and_grpc_on_every_worker(installed, fol
         ("service:scraper", "model.predict", "policy"): 1,
         ("user:ada", "model.load", "policy"): 1,
     }
+
+
+def test_the_prediction_log_names_who_sent_each_request(installed, folder, tmp_path):
+    """By the token, over HTTP; a request that is refused is no row."""
+    tokens, place = tmp_path / "tokens", tmp_path / "log"
+    tokens.write_text(f"{TOKENS['ada']} ada risk\n{TOKENS['bo']} service:batch risk\n{TOKENS['scraper']}\n")
+    tokens.chmod(0o600)
+    options = ("--access", "roles://risk=model.predict", "--token-file", tokens, "--log", place)
+    with server(installed, folder, *options) as (_, ready):
+        for who, status in (("ada", 200), ("bo", 200), ("ada", 200), ("scraper", 403)):
+            answer = httpx.post(ready["url"] + PREDICT, json=ROW, headers=bearer(who) | {"x-principal": "user:eve"})
+            assert answer.status_code == status
+    rows = sorted(recent_predictions(folder_log(place)), key=lambda row: row.sequence)
+    assert [row.principal for row in rows] == ["user:ada", "service:batch", "user:ada"]
 
 
 def test_roles_of_a_project_hold_at_its_server(tmp_path, folder):

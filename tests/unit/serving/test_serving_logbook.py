@@ -18,6 +18,7 @@ from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.prediction_log.entry import PATTERNS, PatternEntry
 from cumulant.serving.prediction_log.personal_values import personal_fields
 from cumulant.serving.prediction_log.row_streams import PatternStream
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 
 class Kept:
@@ -71,6 +72,22 @@ def test_one_matrix_is_a_short_entry_with_all_that_a_whole_one_says(book):
     assert put(book, feed[:1], raw[:1]).served_arm == ""
     assert put(book, feed[:1], raw[:1], marks=marks, fallback="cached").tensors[0][2] == [1, 3]
     assert len(book[0].client.streams) == 2
+
+
+def test_each_entry_names_who_sent_it(book):
+    """Also where entries of several callers follow patterns."""
+    feed = np.arange(6, dtype=np.float32).reshape(2, 3)
+    senders = ["user:ada", "service:batch", "user:ada", ""]
+    entries = [put(book, feed, feed, marks=NONE._replace(principal=who)) for who in senders]
+    assert [entry.principal for entry in entries] == senders
+    assert book[0].client.likes == 4
+    table = book[0].client.streams[1].columns([like_of(entries[1])], SCHEMA)[SCHEMA.get_field_index("principal")]
+    assert table.to_pylist() == ["service:batch"] * 2
+
+
+def like_of(entry):
+    (asked,), (answered,) = entry.tensors, entry.outputs
+    return PatternEntry(1, entry.id, entry.time_us, entry.latency_us, asked[3], answered[3])
 
 
 @pytest.mark.parametrize("feed", [np.ones((3, 2), np.float32).T, np.ones((4, 3), np.float32)[::2]])

@@ -16,6 +16,7 @@ from cumulant.serving.telemetry.metrics import Metrics
 
 class Request:
     received = 0.0
+    principal = "user:ada"
 
 
 class Logbook:

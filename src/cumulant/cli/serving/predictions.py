@@ -206,6 +206,7 @@ def _print(console: Console, prediction: PredictionView) -> None:
     )
     fields = [
         ("named by the caller", prediction.caller_id),
+        ("sent by", prediction.principal),
         ("answered", prediction.time),
         ("for the moment", prediction.event_time),
         ("took", f"{prediction.latency_us / 1000:.2f} ms"),

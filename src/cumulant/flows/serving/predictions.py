@@ -47,6 +47,7 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     caller_id: str
     invalid: str
+    principal: str
 
 
 @verb("predictions.show")

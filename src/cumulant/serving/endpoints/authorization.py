@@ -45,6 +45,7 @@ class RequestCheck:
         if principal is None:
             self._record(target, "token")
             raise token_needed()
+        request.principal = principal.id
         known = self._known.get(target)
         needed = known or self._needed(target)
         if needed is not None and request.method != "OPTIONS":

@@ -30,9 +30,10 @@ from cumulant.serving.telemetry.observation import RequestObservation
 
 
 class TimedRequest(Protocol):
-    """A request; `received`: when its last byte came, by `time.perf_counter`."""
+    """A request; `received`: when its last byte came, by `time.perf_counter`; `principal`: who sends it."""
 
     received: float
+    principal: str
 
 
 Q = TypeVar("Q", bound=TimedRequest)
@@ -252,6 +253,7 @@ class ScoringService:
         logged = None
         if self.prediction_logger is not None:
             marks = NONE if self.marks is None else self.marks(request)
+            marks = marks._replace(principal=request.principal)
             logged = self.prediction_logger.put(model, scoring, raw, request.received, marks)
         try:
             scored = None if self.recorder is None else self.recorder.record_scored(model, scoring.work.checked)

@@ -54,7 +54,7 @@ _DIGITS = 18
 
 
 class ReceivedRequest(msgspec.Struct, gc=False):
-    """A `ModelInferRequest` with its time, deadline and client."""
+    """A `ModelInferRequest` with its time, deadline, client and principal."""
 
     message: Any
     raws: Any
@@ -62,6 +62,7 @@ class ReceivedRequest(msgspec.Struct, gc=False):
     #: the caller's deadline by `time.perf_counter`; None: it has none
     deadline: float | None
     client: str
+    principal: str = ""
     #: our id of it, behind a gateway; empty: none was chosen
     name: str = ""
 
@@ -138,7 +139,7 @@ class Service:
             name = self._name(context)
             message, raws = read_message(body)
             self._app.access.check(caller, PREDICT, message.model_name)
-            response = self._score(message, raws, len(body), received, context, name=name)
+            response = self._score(message, raws, len(body), received, context, caller=caller, name=name)
             return response if isinstance(response, bytes) else await response
         except CumulantError as error:
             await refuse(context, error)
@@ -159,7 +160,7 @@ class Service:
         try:
             message, raws = read_message(body)
             self._app.access.check(caller, PREDICT, message.model_name)
-            response = self._score(message, raws, len(body), received, context)
+            response = self._score(message, raws, len(body), received, context, caller=caller)
             return stream_answer(response if isinstance(response, bytes) else await response)
         except CumulantError as error:
             return stream_error(details_of(error), message)
@@ -177,12 +178,20 @@ class Service:
         return name
 
     def _score(
-        self, message: Any, raws: Any, size: int, received: float, context: Context, *, name: str = ""
+        self,
+        message: Any,
+        raws: Any,
+        size: int,
+        received: float,
+        context: Context,
+        *,
+        caller: Principal,
+        name: str = "",
     ) -> bytes | Awaitable[bytes]:
         model = self._model_of(message)
         client, remaining = context.peer().rpartition(":")[0], context.time_remaining()
         deadline = None if remaining is None else time.perf_counter() + remaining
-        request = ReceivedRequest(message, raws, received, deadline, client, name)
+        request = ReceivedRequest(message, raws, received, deadline, client, caller.id, name)
         if is_large(message, raws, size):
             return self._apart(request, size, model)
         return self._app.score(request, _read, "grpc", model)

@@ -28,6 +28,8 @@ class Request(msgspec.Struct, eq=False):
     forwarded: bool = False
     #: it was to be refused by its head, so that its body is thrown away
     rejected: bool = False
+    #: who sends it, once that is known
+    principal: str = ""
 
 
 class Response(msgspec.Struct):

@@ -65,6 +65,8 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
     caller_id: str = ""
     #: the rules that each row breaks, as `amt:min`
     invalid: list[str] = []
+    #: who sent the request
+    principal: str = ""
 
 
 class PatternEntry(msgspec.Struct, array_like=True, gc=False):

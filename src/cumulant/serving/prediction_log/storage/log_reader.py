@@ -36,7 +36,7 @@ _SECOND = 1_000_000  # in microseconds
 
 _LISTINGS = 100
 #: texts that files of older versions do not hold
-_LATER = ("caller_id", "invalid")
+_LATER = ("caller_id", "invalid", "principal")
 _TIMES = ("time", "event_time")
 
 

@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
         # null in files of older versions
         pa.field("caller_id", pa.string()),
         pa.field("invalid", pa.string()),
+        pa.field("principal", pa.string()),
     ]
 )
 #: as files have it: personal values are hashes there, beside other fields of the same request
@@ -60,7 +61,18 @@ FILE_SCHEMA = SCHEMA.with_metadata(
 )
 _REQUEST, _OUTPUTS = SCHEMA.get_field_index("request"), SCHEMA.get_field_index("outputs")
 #: values that repeat from row to row
-_REPEATED = ["model", "version", "arm", "served_arm", "fingerprint", "fallback", "worker", "tenant", "region"]
+_REPEATED = [
+    "model",
+    "version",
+    "arm",
+    "served_arm",
+    "fingerprint",
+    "fallback",
+    "worker",
+    "tenant",
+    "region",
+    "principal",
+]
 OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": _REPEATED}
 #: of a row group in memory
 GROUP_ROWS = 16_384
@@ -279,6 +291,7 @@ class LogParts:
                 region,
                 entry.caller_id,
                 invalid[number] if number < len(invalid) else "",
+                entry.principal,
             )
 
     def add_like(self, like: PatternEntry, stream: PatternStream) -> None:
