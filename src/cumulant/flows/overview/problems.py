@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, AlertsState, is_silent
+from cumulant.alerting.alert_state import Alert, AlertsState, Finding, is_silent
 from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.release.views import reason_text
 from cumulant.flows.stack.status import Status
@@ -30,6 +30,15 @@ _ALERT_LEVELS: dict[str, Level] = {"critical": "critical", "warning": "warning",
 _STEPS: dict[str, tuple[Target, str]] = {
     **dict.fromkeys(("data_fault", "feed", "quality"), ("data", "see the data")),
     **dict.fromkeys(("concept", "covariate", "prior", "volume"), ("monitoring", "see what changed")),
+}
+
+
+#: rules of drift, whose findings name a column and how it moved
+_DRIFT_WORDS = {
+    "covariate": "drift",
+    "prior": "drift of the answers",
+    "data_fault": "data fault",
+    "volume": "number of rows",
 }
 
 
@@ -85,7 +94,7 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
         level=_ALERT_LEVELS[alert.level],
         what=finding.rule,
         subject=finding.subject,
-        sentence=_DATED.sub("", finding.moved).rstrip("."),
+        sentence=_sentence(finding),
         since=finding.since,
         noticed=alert.fired or alert.began,
         cause=finding.kind,
@@ -93,6 +102,11 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
         known=known or alert.acknowledged is not None,
         next=NextStep(label=label, target=target, command=f"cumulant alerts show {alert.id}", subject=alert.id),
     )
+
+
+def _sentence(finding: Finding) -> str:
+    text = _DATED.sub("", finding.moved).rstrip(".")
+    return f"{_DRIFT_WORDS[finding.rule]}: {text}" if finding.rule in _DRIFT_WORDS else text
 
 
 def release_problems(release: Release | None, at: datetime) -> list[ModelProblem]:
