@@ -184,7 +184,9 @@ def stack_problems(status: Status | None) -> list[ModelProblem]:
             continue
         if child.state in ("starting", "draining", "stopping"):
             continue
-        level: Level = "critical" if child.kind in ("gateway", "server") and not child.ready else "warning"
+        # What a server cannot do while it answers, callers get as errors: 429 of a full queue, 503 without its store.
+        harms = child.kind == "server" or (child.kind == "gateway" and not child.ready)
+        level: Level = "critical" if harms else "warning"
         text = f"{child.name} is {child.state}" if not child.ready else f"{child.name} answers, but {child.trouble}"
         text += f": {child.message}" if child.message and not child.ready else ""
         problems.append(_of_stack(level, child.name, text, child.not_ready_since))
