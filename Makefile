@@ -18,7 +18,7 @@ $(READY): requirements/all.txt pyproject.toml
 	@tools/setup.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
-demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server up; ARGS=--json; ENV=cluster: on simulated machines)
+demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server and the console up until Ctrl-C; ARGS=--json; ENV=cluster: on simulated machines)
 	@$(if $(filter cluster,$(ENV)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/cluster_demo.py,$(BIN)/cumulant demo $(if $(KEEP),--keep)) $(ARGS)
 
 test: $(READY) ## the fast tests, in parallel; they need no engine (those that fail run once more, alone)

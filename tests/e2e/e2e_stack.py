@@ -178,9 +178,10 @@ class Stack:
 
     def load(self, rate: float) -> Load:
         """A steady load through the gateway."""
-        return Load(self._url(), f"/v2/models/{MODEL}/infer", BODY, rate=rate)
+        return Load(self.url(), f"/v2/models/{MODEL}/infer", BODY, rate=rate)
 
-    def _url(self) -> str:
+    def url(self) -> str:
+        """Where callers reach the gateway."""
         return until(lambda: (status := read_status(self.project.state)) and status.url)  # type: ignore[return-value]
 
     def servers(self) -> tuple[str, str]:

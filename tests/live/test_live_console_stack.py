@@ -1,4 +1,4 @@
-"""The console beside a stack of real processes in a real browser: releases, two people at once, seven tabs, faults."""
+"""The console beside a stack of real processes in a real browser: releases, two people at once, seven tabs, faults, incidents."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "console"))
 from console_browser import NO_BROWSER, browser
 from console_stack import console, sign_in
 from e2e_stack import STEPS, free_ports, stack, until
+from stack_incidents import full_queue, slowed, uneven_traffic
 
 from cumulant.flows.release.actions import abort, pause
 from cumulant.ports.access import Principal
@@ -335,3 +336,51 @@ def test_without_a_server_of_a_version_the_overview_names_it(person, running, ca
         assert "critical" in shown(tab)
         assert set(answers(tab, BASE, STACK_PAGES).values()) == {200}
     until(lambda: champion not in shown(tab), why=lambda: shown(tab))
+
+
+def overview_names(tab, cause):
+    """Wait until the overview of all projects, by its text alone, names the model and the cause."""
+    card = tab.page.locator("article[aria-label=graph]")
+
+    def named():
+        tab.open("/")
+        return cause in card.inner_text().lower()
+
+    until(named, seconds=30, why=card.inner_text)
+    assert "graph" in tab.page.locator("main").inner_text()
+
+
+def ended(running, **spec):
+    """A release of a version that is equal, in its canary of half the callers, which has to end."""
+    release = running.begin(running.equal(), steps=STEPS[3:], warm_up="0s", **spec)
+    running.reached("canary 50%")
+    return release
+
+
+def test_the_overview_names_a_full_queue(person, running):
+    with full_queue(running) as name:
+        overview_names(person("ada"), f"{name} answers, but its queue is full")
+
+
+def test_the_overview_names_a_candidate_that_errs(person, running):
+    with running.load(60):
+        running.begin("3", steps=STEPS[3:])
+        running.over()
+    overview_names(person("ada"), "version 3 was rolled back: the candidate gave an answer of another shape")
+
+
+def test_the_overview_names_a_slow_model(person, running):
+    with running.load(60):
+        release = ended(running, alpha="5%")
+        with slowed(running.ready(running.servers()[1]).pid):
+            until(lambda: running.release.over)
+        running.over()
+    overview_names(person("ada"), f"version {release.candidate.version} was rolled back: latency became worse")
+
+
+def test_the_overview_names_a_mismatch_of_the_sample_ratio(person, running):
+    release = ended(running)
+    with uneven_traffic(running):
+        until(lambda: running.release.over)
+    running.over()
+    overview_names(person("ada"), f"version {release.candidate.version} was not promoted: the arms did not get")

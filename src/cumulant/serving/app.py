@@ -100,6 +100,8 @@ class ServingApplication:
         self.inbox: LabelInbox | None = None
         self.body_limit = body_limit
         self._store_check, self._overload_watch = StoreCheck(), OverloadWatch()
+        #: how many requests connections refused so far, since too many waited
+        self.refused_by_head: Callable[[], int] = int
         #: reads large bodies beside the event loop
         self.reader = BodyReader(most_decoded(body_limit))
         #: known scoring paths: a path is parsed once
@@ -242,7 +244,7 @@ class ServingApplication:
         """A server whose online store does not answer stays ready: another one would not answer either."""
         self._store_check.renew(self._models)
         unreachable: list[Literal["online"]] = ["online"] if self._store_check.unreachable else []
-        overloaded = self._overload_watch.read(self._models)
+        overloaded = self._overload_watch.read(self._models, self.refused_by_head())
         response = ReadyResponse(ready=not self.draining, unreachable=unreachable, overloaded=overloaded)
         return json_response(response, 503 if self.draining else 200)
 

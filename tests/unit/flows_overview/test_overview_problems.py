@@ -213,7 +213,7 @@ def test_processes_that_answer_are_no_finding():
         ),
         (child("gateway", "gateway", state="not ready", ready=False), "critical", "gateway is not ready"),
         (child("controller", "controller", state="ended", ready=False), "warning", "controller is ended"),
-        (child(trouble="the disk is full"), "warning", "server-1 answers, but the disk is full"),
+        (child(trouble="its queue is full"), "critical", "server-1 answers, but its queue is full"),
     ],
 )
 def test_a_process_that_should_answer_and_does_not_is_a_finding(process, level, sentence):

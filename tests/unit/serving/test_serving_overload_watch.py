@@ -28,3 +28,9 @@ def test_a_version_that_is_loaded_anew_begins_with_no_refusal():
     assert not watch.read([model(0), model(0, "2")])
     assert not watch.read([model(0, "3")])
     assert watch.read([model(1, "3")])
+
+
+def test_what_connections_refuse_counts_too():
+    watch = OverloadWatch(steady=lambda: 0.0)
+    assert not watch.read([model(0)], 0)
+    assert watch.read([model(0)], 7)

@@ -14,6 +14,9 @@ from cumulant.cli.invocation import Invocation
 from cumulant.core.errors import UsageError, missing_part
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+
     from rich.console import Console
 
     from cumulant.project.project import Project
@@ -66,46 +69,74 @@ def api(
     On loopback the printed link signs you in, once; `cumulant session link` prints another. Programs send an API
     token (`cumulant token create`). The paths of the API are at /v1/openapi.json.
     """
+    from cumulant.core.network.hosts import is_loopback
+    from cumulant.serving.sockets import bind, split_address
+
+    host, port = split_address(http)
+    with ExitStack() as stack:
+        project = stack.enter_context(call.project())
+        projects = _by_name([project, *(stack.enter_context(load_served(call, folder)) for folder in with_ or ())])
+        listener = stack.enter_context(bind(host, port, insecure=True))
+        serve_projects(
+            call, projects, listener, local=is_loopback(host), hosts=tuple(allow_host or ()), link=not no_link
+        )
+
+
+def serve_projects(
+    call: Invocation,
+    projects: Mapping[str, Project],
+    listener: socket,
+    *,
+    local: bool,
+    hosts: tuple[str, ...] = (),
+    link: bool = True,
+) -> None:
+    """Answer on a bound socket until interrupted; the address is printed, with a link to sign in where there are any.
+
+    The first project's `sign_in` counts.
+
+    Raises:
+        MissingPartError: the extra `console` is not installed.
+    """
     try:
         from cumulant.console.routes import console_routes
         from cumulant.server.serve import serve
         from cumulant.server.sign_in.sign_in import SignIn
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "starlette", "console") from None
-    from cumulant.core.network.hosts import is_loopback
     from cumulant.flows.identities.api_address import note_address
     from cumulant.flows.identities.sign_in_links import create_link, link_url
-    from cumulant.serving.sockets import bind, split_address, url_of
+    from cumulant.serving.sockets import url_of
 
-    host, port = split_address(http)
-    local = is_loopback(host)
-    with ExitStack() as stack:
-        project = stack.enter_context(call.project())
-        projects = _by_name([project, *(stack.enter_context(_load(call, folder)) for folder in with_ or ())])
-        for each in projects.values():
-            each.journal_wait = _JOURNAL_WAIT
-        sign_in = SignIn(projects, local=local, hosts=tuple(allow_host or ()))
-        listener = stack.enter_context(bind(host, port, insecure=True))
+    for each in projects.values():
+        each.journal_wait = _JOURNAL_WAIT
+    first = next(iter(projects.values()))
+    sign_in = SignIn(projects, local=local, hosts=hosts)
 
-        def announce() -> None:
-            url = url_of(listener)
-            for each in projects.values() if local else ():
-                note_address(each, url)
-            wants_link = sign_in.has_links and not no_link
-            code = create_link(project, principal=project.principal()) if wants_link else None
-            opened = ApiOpened(url=url, projects=tuple(projects), login=None if code is None else link_url(url, code))
-            call.answer(opened, lambda console: _print(console, opened))
+    def announce() -> None:
+        url = url_of(listener)
+        for each in projects.values() if local else ():
+            note_address(each, url)
+        code = create_link(first, principal=first.principal()) if sign_in.has_links and link else None
+        opened = ApiOpened(url=url, projects=tuple(projects), login=None if code is None else link_url(url, code))
+        call.answer(opened, lambda console: _print(console, opened))
 
-        serve(
-            projects,
-            listener,
-            authenticate=sign_in.middleware,
-            pages=[*sign_in.routes(), *console_routes()],
-            announce=announce,
-        )
+    serve(
+        projects,
+        listener,
+        authenticate=sign_in.middleware,
+        pages=[*sign_in.routes(), *console_routes()],
+        announce=announce,
+    )
 
 
-def _load(call: Invocation, folder: Path) -> Project:
+def load_served(call: Invocation, folder: Path) -> Project:
+    """The project in a folder.
+
+    Raises:
+        ProjectFileError: the file has faults.
+        RefusedError: the user may not serve it.
+    """
     from cumulant.flows.ledger.actions import check
     from cumulant.project.file.loading import load
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +19,8 @@ from cumulant.core.structs import struct_from
 from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from rich.console import Console
 
     from cumulant.demo.demo import DemoResult
@@ -31,7 +36,14 @@ FOLDER = Path("cumulant-demo")
 )
 def demo(
     call: Invocation,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the server running at the end.")] = False,
+    *,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Leave the server running at the end, and the console, until Ctrl-C; with --json the server alone.",
+        ),
+    ] = False,
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of the project.")] = FOLDER,
     released: Annotated[
         bool, typer.Option("--release/--no-release", help="Continue over the year: releases, monitoring, retraining.")
@@ -39,6 +51,12 @@ def demo(
     port: Annotated[
         int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
     ] = 0,
+    console: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Where the console listens with --keep; where that is taken, on a free port."
+        ),
+    ] = "127.0.0.1:8700",
 ) -> None:
     """Create the flights project, train as of 1 April 2013, serve, send a request, report; then continue over the year.
 
@@ -50,10 +68,42 @@ def demo(
     no training can change: an alert is raised, and nothing is trained. Run again, it reuses what was done, in seconds.
     """
     from cumulant.demo.demo import demo as flow
+    from cumulant.serving.sockets import split_address
 
+    address = split_address(console)
     with call.progress("demo: flights of 2013") as progress:
         result = flow(folder, env=call.environment, keep=keep, port=port, released=released, progress=progress)
     call.answer(document(result), lambda console: _show(console, result))
+    if keep and not call.json:
+        _serve_console(call, folder, address, result.serve_pid)
+
+
+def _serve_console(call: Invocation, folder: Path, address: tuple[str, int], server: int) -> None:
+    """The console of the project until interrupted; then the process of the server is ended too.
+
+    Raises:
+        MissingPartError: the extra `console` is not installed.
+    """
+    from cumulant.cli.project.api import load_served, serve_projects
+    from cumulant.core.network.hosts import is_loopback
+
+    try:
+        with load_served(call, folder) as project, _listener(*address) as listener:
+            serve_projects(call, {project.name: project}, listener, local=is_loopback(address[0]))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
+
+
+def _listener(host: str, port: int) -> socket:
+    """A socket on the port, or on a free one: minutes of work must not end in an error about a port."""
+    from cumulant.core.errors import PortInUseError
+    from cumulant.serving.sockets import bind
+
+    try:
+        return bind(host, port, insecure=True, option="--console")
+    except PortInUseError:
+        return bind(host, 0, insecure=True, option="--console")
 
 
 def document(result: DemoResult) -> dict[str, object]:
@@ -115,11 +165,11 @@ def _show(console: Console, result: DemoResult) -> None:
     rows: list[tuple[str, object]] = [
         ("report", result.report),
         ("experiments", f"{program('mlflow')} ui --backend-store-uri {shlex.quote(result.tracking_uri)}"),
-        ("console", line("api", project=result.folder)),
+        *([] if result.server_running else [("console", line("api", project=result.folder))]),
         ("next", line("models show", project=result.folder)),
     ]
     if result.server_running:
-        rows.append(("server", f"{result.serve_url} (process {result.serve_pid}; kill {result.serve_pid} ends it)"))
+        rows.append(("server", f"{result.serve_url} (process {result.serve_pid}; Ctrl-C ends it and the console)"))
     pairs(console, [*rows, ("time", duration(result.seconds) + reused)])
 
 

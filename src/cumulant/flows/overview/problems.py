@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, AlertsState, is_silent
+from cumulant.alerting.alert_state import Alert, AlertsState, Finding, is_silent
 from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.release.views import reason_text
 from cumulant.flows.stack.status import Status
@@ -30,6 +30,15 @@ _ALERT_LEVELS: dict[str, Level] = {"critical": "critical", "warning": "warning",
 _STEPS: dict[str, tuple[Target, str]] = {
     **dict.fromkeys(("data_fault", "feed", "quality"), ("data", "see the data")),
     **dict.fromkeys(("concept", "covariate", "prior", "volume"), ("monitoring", "see what changed")),
+}
+
+
+#: rules of drift, whose findings name a column and how it moved
+_DRIFT_WORDS = {
+    "covariate": "drift",
+    "prior": "drift of the answers",
+    "data_fault": "data fault",
+    "volume": "number of rows",
 }
 
 
@@ -85,7 +94,7 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
         level=_ALERT_LEVELS[alert.level],
         what=finding.rule,
         subject=finding.subject,
-        sentence=_DATED.sub("", finding.moved).rstrip("."),
+        sentence=_sentence(finding),
         since=finding.since,
         noticed=alert.fired or alert.began,
         cause=finding.kind,
@@ -93,6 +102,11 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
         known=known or alert.acknowledged is not None,
         next=NextStep(label=label, target=target, command=f"cumulant alerts show {alert.id}", subject=alert.id),
     )
+
+
+def _sentence(finding: Finding) -> str:
+    text = _DATED.sub("", finding.moved).rstrip(".")
+    return f"{_DRIFT_WORDS[finding.rule]}: {text}" if finding.rule in _DRIFT_WORDS else text
 
 
 def release_problems(release: Release | None, at: datetime) -> list[ModelProblem]:
@@ -170,7 +184,9 @@ def stack_problems(status: Status | None) -> list[ModelProblem]:
             continue
         if child.state in ("starting", "draining", "stopping"):
             continue
-        level: Level = "critical" if child.kind in ("gateway", "server") and not child.ready else "warning"
+        # What a server cannot do while it answers, callers get as errors: 429 of a full queue, 503 without its store.
+        harms = child.kind == "server" or (child.kind == "gateway" and not child.ready)
+        level: Level = "critical" if harms else "warning"
         text = f"{child.name} is {child.state}" if not child.ready else f"{child.name} answers, but {child.trouble}"
         text += f": {child.message}" if child.message and not child.ready else ""
         problems.append(_of_stack(level, child.name, text, child.not_ready_since))

@@ -15,6 +15,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.drift.drift_history import COMPARED
 from cumulant.flows.monitoring.state import read_request, read_state
 from cumulant.flows.overview.changes import Change, last_before, recent_changes, waiting_candidate
+from cumulant.flows.overview.data_problems import data_problems
 from cumulant.flows.overview.figures import (
     DriftFigure,
     QualityFigure,
@@ -120,6 +121,7 @@ def project_overview(project: Project, *, principal: Principal, clock: Clock | N
             *fault,
             *damage,
             *alert_problems(alerts, now),
+            *data_problems(project, now),
             *release_problems(release, now),
             *retraining_problems(request),
         ]

@@ -22,10 +22,12 @@ class OverloadWatch:
         self._until = -math.inf
         self._refused: dict[tuple[str, str], int] = {}
 
-    def read(self, models: Iterable[Model]) -> bool:
-        """Whether a model refused requests since a check that was at most a minute ago."""
+    def read(self, models: Iterable[Model], by_head: int = 0) -> bool:
+        """Whether requests were refused since a check that was at most a minute ago. `by_head`: how many were so far,
+        by their connections, before a model had them.
+        """
         now = self._steady()
-        refused = {(model.name, model.version): model.runner.refused for model in models}
+        refused = {(model.name, model.version): model.runner.refused for model in models} | {("", ""): by_head}
         if any(count > self._refused.get(key, 0) for key, count in refused.items()):
             self._until = now + _REPORTED
         self._refused = refused

@@ -109,6 +109,7 @@ class Worker:
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
             handle, admitted = self._trust.wrap(handle), self._trust.admit(self.app.requests.admitted)
         refusals = Refusals(self._observers.log_refusal)
+        self.app.refused_by_head = lambda: refusals.counts["busy"]
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
         queue = math.inf if settings.fallback.is_declared else settings.scheduling.queue
         limits = HttpLimits.of_body(settings.body_limit, queue=queue)
