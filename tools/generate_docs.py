@@ -163,6 +163,7 @@ def metrics_page() -> str:
     """The page of all metrics."""
     from cumulant.flows.observe.families import FAMILIES as OF_PROJECTS
     from cumulant.flows.observe.families import MOST_FEATURES
+    from cumulant.server.request_metrics import FAMILIES as OF_API
     from cumulant.serving.telemetry.metrics import FAMILIES as OF_SERVERS
 
     lines = [
@@ -187,6 +188,13 @@ def metrics_page() -> str:
         "receiver, source, table, job, process, and metric of the newest release.",
         "",
         *metric_table(OF_PROJECTS),
+        "",
+        "## API",
+        "",
+        "At `/v1/metrics` of the API and the console, beside those of the projects that the caller may see. `route` is the",
+        "template of a path; other paths and methods are `other`.",
+        "",
+        *metric_table(OF_API),
     ]
     return "\n".join(lines) + "\n"
 

@@ -17,11 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, ForbiddenError, NotFoundError
-from cumulant.core.prometheus import OPEN_METRICS, TEXT, accepts_open_metrics
+from cumulant.core.prometheus import OPEN_METRICS, TEXT, accepts_open_metrics, exposition
 from cumulant.core.version import __version__
 from cumulant.flows.access.allowed import allowed
-from cumulant.flows.observe.project_metrics import project_exposition
+from cumulant.flows.observe.families import FAMILIES as PROJECT_FAMILIES
+from cumulant.flows.observe.project_metrics import project_series
 from cumulant.server.event_stream import EventFeeds, stream_events
 from cumulant.server.handler import (
     arguments_of,
@@ -39,6 +41,7 @@ from cumulant.server.openapi import document
 from cumulant.server.operation import ApiCall, Operation
 from cumulant.server.operations import OPERATIONS
 from cumulant.server.problem import problem, problem_of
+from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
 from cumulant.serving.telemetry.access_log import write_fault
 
@@ -110,7 +113,10 @@ def create_application(
     application.state.projects = projects
     application.state.jobs = jobs
     application.state.feeds = EventFeeds()
+    application.state.requests = ApiRequestCounter()
+    application.add_middleware(note_route)
     application.add_middleware(authenticate)
+    application.add_middleware(application.state.requests.middleware)
     return application
 
 
@@ -193,10 +199,14 @@ async def _list_projects(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     open_metrics = accepts_open_metrics(request.headers.get("accept", ""))
+    counts: ApiRequestCounter = request.app.state.requests
 
     def read() -> str:
         visible = allowed(request.state.principal, "stack.show", _visible(request))
-        return project_exposition(visible, open_metrics=open_metrics)
+        now = SystemClock().now()
+        of_projects = [series for project in visible for series in project_series(project, now)]
+        families = {**PROJECT_FAMILIES, **FAMILIES}
+        return exposition(families, [*of_projects, *counts.series()], open_metrics=open_metrics)
 
     text = await run_in_threadpool(read)
     return Response(text, media_type=OPEN_METRICS if open_metrics else TEXT)

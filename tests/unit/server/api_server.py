@@ -31,7 +31,7 @@ class CallerNamed:
         if scope["type"] == "http":
             name = dict(scope["headers"]).get(b"x-user", b"ada").decode()
             scope.setdefault("state", {})["principal"] = Principal(f"user:{name}", via="http")
-        await self.app(scope, receive, send)
+        await self.app({**scope}, receive, send)  # as the middleware of proxies' headers does
 
 
 @contextmanager

@@ -178,11 +178,29 @@ FAMILIES_OF = {
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
 def test_metrics_of_the_api_follow_the_rules_of_prometheus(api, accept):
-    response = api.get(str(api.base_url).partition("/v1/")[0] + "/v1/metrics", headers={"accept": accept})
+    for path in ("/releases", "/releases", "/releases/none-such", "/nothing/at/all"):
+        api.get(path)
+    api.request("BREW", "/releases")
+    root = str(api.base_url).partition("/v1/")[0]
+    response = api.get(f"{root}/v1/metrics", headers={"accept": accept})
+    requests = {
+        tuple(sample.labels.values()): sample.value
+        for family in FAMILIES_OF[accept](response.text)
+        for sample in family.samples
+        if sample.name == "cumulant_api_requests_total"
+    }
+    below = "/v1/projects/{project}/releases"
+    assert requests == {
+        ("GET", below, "200"): 2,
+        ("GET", f"{below}/{{release}}", "404"): 1,
+        ("GET", "other", "404"): 1,
+        ("other", below, "405"): 1,
+    }
+    assert "none-such" not in response.text
     assert response.headers["content-type"].startswith(accept)
     assert 'cumulant_events_total{project="churn"' in response.text
     families = {family.name for family in FAMILIES_OF[accept](response.text)}
-    assert {"cumulant_steps", "cumulant_alerts_firing"} <= families
+    assert {"cumulant_steps", "cumulant_alerts_firing", "cumulant_api_request_seconds"} <= families
     if accept == "text/plain":  # promtool reads no other format
         command = ["promtool", "check", "metrics"]
         subprocess.run(command, input=response.text, text=True, check=True, timeout=60)
