@@ -79,7 +79,7 @@ def node_text(node: LineageNode) -> str:
     if node.kind == "snapshot":
         return f"{node.name} {node.id[:8]}"
     if node.kind == "version":
-        return f"{node.name} {node.id.rpartition('/')[2]}"
+        return f"{node.name} {node.version}"
     if node.kind == "release":
         return node.name.replace("_", " ")
     return node.id[:12] if node.kind == "table" else node.id

@@ -2,14 +2,17 @@
 
 import re
 
+import msgspec
 import pytest
 from console_support import ADA, HOSTILE, console_client, make_project
 from hypothesis import given
 from hypothesis import strategies as st
+from releases import MOMENT, release
 
 from cumulant.console.lineage_chart import MOST, NodeGroup, grouped
 from cumulant.core.events import Actor
 from cumulant.flows.registry.lineage_graph import LineageGraph, LineageNode, lineage_graph, near
+from cumulant.flows.release import store
 
 BASE = "/projects/shop/lineage"
 
@@ -75,6 +78,22 @@ def test_wrong_choices_are_refused_and_without_versions_the_page_says_what_to_do
     put_version(project, 1)
     assert client.get(f"{BASE}?focus=version:shop/9").status_code == 404
     assert client.get(f"{BASE}?all=nothing").status_code == 400
+
+
+def test_an_external_server_that_was_released_is_a_version_without_a_page_and_not_the_first_choice(project):
+    put_version(project, 1)
+    for identity, version in (("r1", "1"), ("r2", "http://127.0.0.1:9")):
+        arm = msgspec.structs.replace(release().candidate, version=version)
+        ended = release(id=identity, model="shop", candidate=arm, status="rolled_back", ended=MOMENT)
+        current = store.read(project.journal(), "shop")
+        with project.journal().transaction(actor=Actor("t")) as transaction:
+            store.write(transaction, None, ended, expect=current[1] if current else 0)
+    client = console_client(project)
+    assert "two steps around version shop/1" in client.get(BASE).text
+    text = client.get(BASE, params={"focus": "version:shop/http://127.0.0.1:9"}).text
+    assert ">shop http://127.0.0.1" in text
+    assert "rolled back" in text
+    assert 'href="/projects/shop/releases">Page of this version' in text
 
 
 def node(number):

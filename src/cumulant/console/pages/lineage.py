@@ -50,8 +50,10 @@ def lineage(page: PageRequest) -> Response:
 
 
 def _newest(graph: LineageGraph) -> str:
-    """The newest version; without versions whatever is there."""
-    keys = [key for key, node in graph.nodes.items() if node.kind == "version"] or list(graph.nodes)
+    """The newest version that was made here; without one the newest version, or whatever is there."""
+    made_here = {target for _, target in graph.edges}
+    versions = [key for key, node in graph.nodes.items() if node.kind == "version"]
+    keys = [key for key in versions if key in made_here] or versions or list(graph.nodes)
     return keys[-1] if keys else ""
 
 
@@ -59,8 +61,8 @@ def _own_page(page: PageRequest, node: LineageNode) -> str:
     if node.kind == "snapshot":
         return page.href("data", node.name)
     if node.kind == "version":
-        name, _, version = node.id.rpartition("/")
-        return page.href("models", name, version)
+        is_registered = node.version.isdecimal()
+        return page.href("models", node.name, node.version) if is_registered else page.href("releases")
     if node.kind == "table":
         return page.href("features")
     return page.href("runs" if node.kind == "run" else "releases", node.id)

@@ -34,6 +34,11 @@ class LineageNode(msgspec.Struct, frozen=True, kw_only=True):
         """Unique in a graph: `version:flight-late/3`."""
         return f"{self.kind}:{self.id}"
 
+    @property
+    def version(self) -> str:
+        """The number of a version, or the address of an external server that was released; of other kinds empty."""
+        return self.id.partition("/")[2] if self.kind == "version" else ""
+
 
 class LineageGraph(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes by key, the oldest first in each kind, and edges from what was used to what was made of it."""
