@@ -27,7 +27,17 @@ pytestmark = [pytest.mark.live, NO_BROWSER]
 
 ADA = Principal("user:ada")
 BASE = "/projects/flight-late"
-PAGES = ("/", BASE, f"{BASE}/releases", f"{BASE}/releases/r1", f"{BASE}/events", f"{BASE}/events?text=none", "/nowhere")
+PAGES = (
+    "/",
+    BASE,
+    f"{BASE}/releases",
+    f"{BASE}/releases/r1",
+    f"{BASE}/releases/r1?metric=latency&x=samples",
+    f"{BASE}/lineage",
+    f"{BASE}/events",
+    f"{BASE}/events?text=none",
+    "/nowhere",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +58,8 @@ def project(tmp_path, canary):
     """A project with a release under way, an alert that fires, and what a hostile user wrote."""
     with make_project(tmp_path / "late") as loaded:
         put(loaded, canary)
+        with loaded.journal().transaction(actor=Actor("service:controller")) as transaction:
+            store.write_look(transaction, canary, at=MOMENT)
         finding = Finding(model="flight-late", rule=HOSTILE, subject=HOSTILE, moved=HOSTILE, since=MOMENT, kind=HOSTILE)
         observe(loaded, [finding], principal=ADA)
         yield loaded

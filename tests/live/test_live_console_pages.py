@@ -36,6 +36,7 @@ PAGES = (
     "/data/visits/quarantine",
     "/features",
     "/monitoring",
+    "/lineage",
 )
 
 
@@ -172,7 +173,7 @@ def test_the_numbers_of_a_chart_are_shown_and_saved(tab):
     assert figure.locator("table tbody tr").count() > 2
     with tab.page.expect_download() as saved:
         figure.get_by_role("link", name="CSV").click()
-    assert Path(saved.value.path()).read_text().startswith("predicted,observed,rows")
+    assert Path(saved.value.path()).read_text().startswith("predicted,observed,")
 
 
 def png_size(content: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Match, Route
 
 from cumulant.console.assets import Asset, load_assets
 from cumulant.console.page_request import PageRequest, PageRoute, Site
-from cumulant.console.pages import data, events, models, monitoring, overview, releases, review, runs
+from cumulant.console.pages import data, events, lineage, models, monitoring, overview, releases, review, runs
 from cumulant.console.security import new_nonce
 from cumulant.console.stream import event_stream
 from cumulant.core.errors import CumulantError, NotFoundError, TerminalError
@@ -37,6 +37,7 @@ ROUTES: tuple[PageRoute, ...] = (
     *data.ROUTES,
     *review.ROUTES,
     *events.ROUTES,
+    *lineage.ROUTES,
 )
 #: paths that need no action: what they serve is the same for everybody
 OPEN_PATHS = ("/static/{digest}/{name}",)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -12,9 +13,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor, Fact
+from cumulant.flows.ledger.ledger_records import RUN, RunRecord
+from cumulant.flows.ledger.processes import this_process
 from cumulant.server.operation import PageQuery
 from cumulant.server.operations import OPERATIONS
 from cumulant.server.pages import decode_cursor, encode_cursor, paginate
+from cumulant.training.events import TrialFinished
 
 
 class Noted(Fact, frozen=True, kw_only=True):
@@ -58,6 +62,30 @@ def test_events_are_filtered_in_the_query(project, api):
     assert len(pages(api, "/events", kind="test.noted", limit=1000)) == 705
 
 
+def test_the_trials_of_a_run_are_those_that_have_finished(project, api):
+    record = RunRecord(
+        id="run1",
+        flow="train",
+        status="running",
+        principal="user:ada",
+        settings={},
+        process=this_process(),
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    with project.journal().transaction(actor=Actor("user:ada"), run="run1") as transaction:
+        transaction.put(RUN, "run1", msgspec.to_builtins(record))
+    assert api.get("/runs/run1/trials").json()["trials"] == []
+    with project.journal().transaction(actor=Actor("user:ada"), run="run1") as transaction:
+        transaction.emit(
+            TrialFinished(
+                number=1, trainer="linear", state="complete", score=0.5, seconds=1, scores=(0.4, 0.6), params={"c": 2}
+            )
+        )
+    answer = api.get("/runs/run1/trials").json()
+    assert (answer["done"], answer["best"]) == (False, None)
+    assert answer["trials"][0]["scores"] == [0.4, 0.6]
+
+
 def test_an_unchanged_result_is_not_sent_again(project, api):
     emit(project, 1)
     first = api.get("/events")
@@ -73,6 +101,7 @@ def test_an_unchanged_result_is_not_sent_again(project, api):
         ("/nothing", 404, "not-found"),
         ("/../../elsewhere", 404, "not-found"),
         ("/runs/x", 404, "not-found"),
+        ("/runs/x/trials", 404, "not-found"),
         ("/models/none/1", 404, "not-found"),
         ("/data/none", 404, "not-found"),
         ("/data/payments", 404, "not-found"),

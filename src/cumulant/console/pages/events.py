@@ -69,6 +69,7 @@ def events(page: PageRequest) -> Response:
         older=older,
         newest=newest if before is not None else "",
         here=page.href("events"),
+        lineage=page.href("lineage") if page.may("lineage.show") else "",
         given={name: page.query(name) for name in ("kind", "actor", "text", "run")},
         groups=GROUPS,
     )

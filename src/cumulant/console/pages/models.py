@@ -96,6 +96,7 @@ def version(page: PageRequest) -> Response:
         trials=sorted(training.trials, key=lambda trial: rank_trial(trial, higher=training.higher_is_better))[:_PAGE],
         features=sorted(report.features, key=lambda each: -(each.importance or 0.0))[:_FEATURES],
         lineage=_lineage(page, content),
+        lineage_href=page.href("lineage", focus=f"version:{content.version.name}/{content.version.version}"),
         run_href="" if content.lineage is None else page.href("runs", content.lineage.run),
         here=page.href("models", content.version.name, content.version.version),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord
 from cumulant.flows.ledger.run_views import RunDetail, run_detail, run_page
+from cumulant.flows.training.run_trials import RunTrials, run_trials
 from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
 from cumulant.server.pages import bad_cursor, check_limit
 
@@ -37,4 +38,10 @@ def show(call: ApiCall, run: str) -> RunDetail:
     return run_detail(call.project, run, principal=call.principal)
 
 
-OPERATIONS = (list_, show)
+@get("/runs/{run}/trials", action="runs.show")
+def trials(call: ApiCall, run: str) -> RunTrials:
+    """Show the trials of a run's search, with the scores of their folds; until it is done, those that have finished."""
+    return run_trials(call.project, run, principal=call.principal) or RunTrials(trials=(), done=False)
+
+
+OPERATIONS = (list_, show, trials)
