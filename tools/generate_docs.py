@@ -137,7 +137,7 @@ def between(page: Path, begin: str, end: str, lines: list[str]) -> str:
 
 
 def api_page() -> str:
-    from cumulant.server.operations import OPERATIONS
+    from cumulant.server.operation_list import OPERATIONS
 
     lines = [
         "# HTTP API",

@@ -124,6 +124,12 @@ def json_response(content: bytes, *, status: int = 200, headers: Mapping[str, st
     return Response(content, status, {"cache-control": "no-store"} | dict(headers or {}), JSON)
 
 
+def replayed_response(content: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    """A recorded response again: a result, or a problem document."""
+    kind = JSON if status < 400 else MEDIA_TYPE
+    return Response(content, status, {"cache-control": "no-store"} | dict(headers), kind)
+
+
 def read_response(request: Request, content: bytes) -> Response:
     """The result of a read, or 304 where the caller has it already."""
     tag = entity_tag(content)

@@ -9,7 +9,7 @@ from test_server_reads import emit
 import cumulant
 from cumulant.core.errors import EngineUnavailableError, ForbiddenError, NotFoundError, UsageError
 from cumulant.flows.alerting.store import read as read_alerts
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
 
 
@@ -59,7 +59,7 @@ def test_a_project_is_named_where_there_are_several(project):
 
 
 def test_a_server_that_is_away_is_said(url, remote, monkeypatch):
-    monkeypatch.setattr("cumulant.api.remote.client._DELAY", 0.001)
+    monkeypatch.setattr("cumulant.server.client.http_api._DELAY", 0.001)
     with pytest.raises(EngineUnavailableError, match="does not answer"):
         cumulant.connect("http://127.0.0.1:1")
 
@@ -68,7 +68,7 @@ def test_a_request_is_sent_again_and_happens_once(project, remote, monkeypatch):
     """The connection breaks after the server has answered: the caller sees nothing of it."""
     import httpx
 
-    monkeypatch.setattr("cumulant.api.remote.client._DELAY", 0.001)
+    monkeypatch.setattr("cumulant.server.client.http_api._DELAY", 0.001)
     request, sent = httpx.Client.request, []
 
     def break_first(self, *arguments, **options):
@@ -81,7 +81,7 @@ def test_a_request_is_sent_again_and_happens_once(project, remote, monkeypatch):
     monkeypatch.setattr(httpx.Client, "request", break_first)
     silence = remote.http.call("alerts.silence", span="1h", reason="x")
     assert len(sent) == 2
-    assert [each.id for each in read_alerts(project.journal())[0].silences] == [silence.id]
+    assert [each.id for each in read_alerts(project.journal())[0].silences] == [silence.silence.id]
 
 
 def test_events_are_followed_over_a_restart_of_the_server(project):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.server.operation import PageQuery
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import decode_cursor, encode_cursor, paginate
 
 

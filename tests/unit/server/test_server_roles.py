@@ -9,7 +9,7 @@ from cumulant.core.roles import ROLES, ROLES_OF
 from cumulant.flows.ledger.actions import permits
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 
 pytest.importorskip("cedarpy", reason='pip install "cumulant[cedar]"')
 

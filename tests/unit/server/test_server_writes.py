@@ -11,7 +11,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.ledger.ledger_records import API_REQUEST as KIND
 from cumulant.server.idempotency import RecordedRequest
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
 
 #: values of required fields of bodies
@@ -24,6 +24,11 @@ FIELDS = {
     "span": "1h",
     "value": "c17",
     "uri": ["a/1", "a/2"],
+    "key": {"card": "c17"},
+    "message": "m",
+    "name": "nightly",
+    "subject": "user:ada",
+    "action": "runs.show",
 }
 SILENCE = {"span": "1h", "reason": "maintenance"}
 

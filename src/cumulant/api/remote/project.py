@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from cumulant.api.display import Listing
 from cumulant.api.errors import short_methods
 from cumulant.api.progress import notebook_progress
-from cumulant.api.remote.client import HttpApi
 from cumulant.core.units import moment
+from cumulant.server.client.http_api import HttpApi
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from cumulant.flows.stack.status import Status
     from cumulant.ports.registry import ModelVersion
     from cumulant.server.operations.data import ValidatedSources
-    from cumulant.server.operations.models import TrainedVersion, VersionView
-    from cumulant.server.operations.project import MonitorSummary
+    from cumulant.server.operations.models import VersionView
+    from cumulant.server.operations.monitoring import MonitorSummary
     from cumulant.server.operations.releases import StartedRelease
+    from cumulant.server.operations.training import TrainedVersion
 
 #: in place of a version: the one that the registry resolves a name to
 LATEST = "latest"
@@ -85,7 +86,7 @@ class RemoteMonitoring(RemoteGroup):
     def run(self) -> MonitorSummary:
         """Evaluate the served model now."""
         with self._follow("monitor") as progress:
-            return self._http.call("project.monitor", progress=progress)  # type: ignore[no-any-return]
+            return self._http.call("monitoring.run", progress=progress)  # type: ignore[no-any-return]
 
     def alerts(self, *, ended: bool = False) -> Sequence[AlertView]:
         """Alerts that fire or are pending, the most urgent first; with `ended` then those that are over."""
@@ -145,7 +146,7 @@ class RemoteProject:
 
     def status(self) -> Status | None:
         """The processes, as `cumulant ps`; None where none serve."""
-        return self.http.call("project.stack")  # type: ignore[no-any-return]
+        return self.http.call("stack.show")  # type: ignore[no-any-return]
 
     def validate(self, *sources: str, force: bool = False) -> ValidatedSources:
         """Read, check and store what is new of the named sources (default: all)."""
@@ -173,7 +174,7 @@ class RemoteProject:
         as_of = moment(as_of) if isinstance(as_of, str) else as_of
         with self._follow("train") as progress:
             return self.http.call(  # type: ignore[no-any-return]
-                "models.train",
+                "training.train",
                 quick=quick,
                 as_of=as_of,
                 trials=trials,

@@ -174,13 +174,21 @@ def report_labels(
 
 @verb("labels.show", personal=True)
 def list_labels(
-    project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
+    project: Project,
+    *,
+    principal: Principal,
+    state: str | None = None,
+    limit: int = 20,
+    until: datetime | None = None,
 ) -> tuple[list[LabelFact], int]:
-    """The labels, the newest first, and how many there are in all. Raises StorageError."""
+    """The labels, the newest first, and how many there are in all; with `until`, of those received by then.
+
+    Raises StorageError.
+    """
     from cumulant.outcomes.labels.label_facts import newest_labels
 
     named = _labelled_log(project).named
-    return newest_labels(logs_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+    return newest_labels(logs_of(project), datetime.now(UTC), state=state, limit=limit, until=until, named=named)
 
 
 def _labelled_log(project: Project) -> LabelledLog:

@@ -50,16 +50,18 @@ def newest_labels(
     state: str | None = None,
     request: str | None = None,
     limit: int | None = 20,
+    until: datetime | None = None,
     named: RefFilter | None = None,
 ) -> tuple[list[LabelFact], int]:
     """Label facts, the newest first, of one state or request where given; and how many there are without the limit.
 
-    With `named`, what could be used and is of no prediction in the log is `unmatched`.
+    With `until`, of those received by then. With `named`, what could be used and is of no prediction in the log is
+    `unmatched`.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    query = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
+    query = partial(_newest, now=now, state=state, request=request, limit=limit, until=until, named=named)
     with scanning.open_facts(logs.labels) as labels:
         rows = None if labels is None else labels.collect_named(query)
     if rows is None or not rows.height:
@@ -75,6 +77,7 @@ def _newest(
     state: str | None,
     request: str | None,
     limit: int | None,
+    until: datetime | None,
     named: RefFilter | None,
 ) -> pl.LazyFrame:
     """The rows to show, and in `_TOTAL` how many there are.
@@ -83,7 +86,7 @@ def _newest(
     """
     if request is not None:  # what has a reference in common has the id in common
         facts = facts.filter(pl.col("id") == request).collect().lazy()
-    rows, total = facts, None
+    rows, total = facts if until is None else facts.filter(pl.col("received") <= until), None
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None and request is None:
         order = (

@@ -1,4 +1,4 @@
-"""Sources: their snapshots, rows and quarantine; features."""
+"""Sources: their snapshots, rows, changes of columns, and quarantine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.core.plan import Field
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.views import preview_rows, read_quarantine
+from cumulant.flows.data.source_views import QuarantineView, SourceDetail, quarantine_view, show_source
 from cumulant.flows.data.validate import newest_snapshot, refused_snapshot, required_snapshot, validate
-from cumulant.flows.project.planning import plan
-from cumulant.flows.reports.feature_texts import definition, kind
-from cumulant.server.operation import ApiCall, get, post
-from cumulant.server.pages import check_limit
+from cumulant.server.operation import ApiCall, PageQuery, get, post
+from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+#: rows of a quarantine, above any that is stored
+_MOST_ROWS = 1 << 40
 
 
 class SourceSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,52 @@ def quarantine(call: ApiCall, source: str, query: RowQuery) -> DataRows:
     return _rows(read_quarantine(snapshot, call.project.tables(), call.project.salt(), limit=limit).head(limit))
 
 
+class QuarantineQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rule` and `day` (such as 2026-03-12): rows of these alone."""
+
+    rule: str = ""
+    day: str = ""
+
+
+class QuarantinePage(msgspec.Struct, frozen=True, kw_only=True):
+    """`view`: null where the source was not read yet; `next` continues its rows."""
+
+    view: QuarantineView | None
+    next: str | None
+
+
+@get("/data/{source}/quarantine/cells", action="data.quarantine")
+def quarantine_cells(call: ApiCall, source: str, query: QuarantineQuery) -> QuarantinePage:
+    """Count refused rows by rule and day, and list those of a chosen rule and day; personal values are keyed hashes."""
+    view = quarantine_view(
+        call.project,
+        source,
+        principal=call.principal,
+        rule=query.rule,
+        day=query.day,
+        after=_place(query.cursor),
+        limit=check_limit(query.limit),
+    )
+    after = None if view is None else view.after
+    return QuarantinePage(view=view, next=None if after is None else encode_cursor((after,)))
+
+
+def _place(cursor: str) -> int:
+    match decode_cursor(cursor):
+        case None:
+            return 0
+        case (int(place),) if 0 <= place < _MOST_ROWS:
+            return place
+        case _:
+            raise bad_cursor()
+
+
+@get("/data/{source}/history", action="data.show")
+def history(call: ApiCall, source: str) -> SourceDetail:
+    """Show a source with its snapshots and the changes of its columns, the newest first."""
+    return show_source(call.project, source, principal=call.principal)
+
+
 class ValidateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`sources`: names; empty: all. `force`: compare contents, not sizes and times."""
 
@@ -99,48 +147,6 @@ def validate_(call: ApiCall, body: ValidateBody) -> ValidatedSources:
     )
 
 
-class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    dtype: str
-    kind: str
-    definition: str
-    description: str
-    owner: str
-
-
-class FeatureList(msgspec.Struct, frozen=True, kw_only=True):
-    """`request`: what a prediction request carries."""
-
-    entity: str
-    predict_at: str
-    features: list[FeatureSummary]
-    request: list[Field]
-
-
-@get("/features", action="features.show")
-def features(call: ApiCall) -> FeatureList:
-    """Show every feature: its type, what it is, and what a request carries."""
-    call.check()
-    planned = plan(call.project, principal=call.principal, checks=False)
-    summaries = [
-        FeatureSummary(
-            name=feature.name,
-            dtype=str(feature.dtype),
-            kind=kind(feature),
-            definition=definition(feature),
-            description=feature.description or "",
-            owner=feature.owner or "",
-        )
-        for feature in planned.features.features
-    ]
-    return FeatureList(
-        entity=planned.entity,
-        predict_at=str(planned.predict_at),
-        features=summaries,
-        request=list(planned.features.request),
-    )
-
-
 def _summary(call: ApiCall, name: str) -> SourceSummary:
     snapshot, refused = newest_snapshot(call.project, name), refused_snapshot(call.project, name)
     return SourceSummary(
@@ -161,4 +167,4 @@ def _rows(frame: pl.DataFrame) -> DataRows:
     return DataRows(frame.columns, frame.to_dicts())
 
 
-OPERATIONS = (list_, show, rows, quarantine, validate_, features)
+OPERATIONS = (list_, show, rows, quarantine, quarantine_cells, history, validate_)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord
 from cumulant.flows.ledger.run_views import RunDetail, run_detail, run_page
-from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.flows.reports.content import ReportData
+from cumulant.flows.reports.report import content
+from cumulant.server.operation import ApiCall, CountedPage, PageQuery, get
 from cumulant.server.pages import bad_cursor, check_limit
 
 
@@ -16,7 +18,7 @@ class RunQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 @get("/runs", action="runs.show")
-def list_(call: ApiCall, query: RunQuery) -> ListPage[RunRecord]:
+def list_(call: ApiCall, query: RunQuery) -> CountedPage[RunRecord]:
     """List runs, newest first."""
     page = run_page(
         call.project,
@@ -28,7 +30,7 @@ def list_(call: ApiCall, query: RunQuery) -> ListPage[RunRecord]:
     )
     if query.cursor and call.project.journal().get(RUN, query.cursor) is None:
         raise bad_cursor()
-    return ListPage(list(page.runs), page.after or None)
+    return CountedPage(list(page.runs), page.after or None, page.total)
 
 
 @get("/runs/{run}", action="runs.show")
@@ -37,4 +39,10 @@ def show(call: ApiCall, run: str) -> RunDetail:
     return run_detail(call.project, run, principal=call.principal)
 
 
-OPERATIONS = (list_, show)
+@get("/runs/{run}/report", action="project.report")
+def report(call: ApiCall, run: str) -> ReportData:
+    """Show the content of a run's report: by its id, the beginning of it, or `latest`."""
+    return content(call.project, run, principal=call.principal)
+
+
+OPERATIONS = (list_, show, report)

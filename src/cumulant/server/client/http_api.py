@@ -27,7 +27,7 @@ from cumulant.core.events import Event
 from cumulant.core.progress import Progress, silent
 from cumulant.server.jobs import Job
 from cumulant.server.operation import Operation
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 
 if TYPE_CHECKING:
     import httpx
