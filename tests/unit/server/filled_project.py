@@ -20,13 +20,18 @@ data:
   visits:
     path: visits.csv
     key: id
-    event_time: at
+    event_time: {{column: at, zone: UTC}}
+    known_time: {{1h: [bought]}}
     personal: [mail]
     rules: {{pages: {{min: 0}}}}
     quarantine: 90%
-training: {{target: bought}}
+training: {{target: bought, predict_at: at, trainers: [naive]}}
 monitoring: {{review: {{budget: 6/day, sample: 100%, second: 0%}}}}
 {rest}"""
+FEATURES = """from cumulant.features import source
+
+pages = source("visits").columns("pages")
+"""
 
 
 def write_project(folder, name="shop", rest=""):
@@ -36,9 +41,10 @@ def write_project(folder, name="shop", rest=""):
     at = datetime(2026, 3, 1, tzinfo=UTC)
     rows = [
         f"{number},{(at + timedelta(hours=6 * number)).isoformat()},{SECRET}@x.org,{number % 7 - 1},{number % 2}"
-        for number in range(40)
+        for number in range(120)
     ]
     (root / "visits.csv").write_text("\n".join(["id,at,mail,pages,bought", *rows, ""]))
+    (root / "features.py").write_text(FEATURES)
     (root / "cumulant.yaml").write_text(FILE.format(name=name, rest=rest))
     return root
 

@@ -27,6 +27,7 @@ FIELDS = {
     "key": {"card": "c17"},
     "message": "m",
     "name": "nightly",
+    "rows": [{"pages": 1}],
     "subject": "user:ada",
     "action": "runs.show",
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels.batches import IngestedFile
     from cumulant.outcomes.labels.label_counts import Report
-    from cumulant.outcomes.labels.label_facts import LabelFact
+    from cumulant.outcomes.labels.label_fact import LabelFact
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.project.project import Project

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from cumulant.outcomes import scanning
+from cumulant.outcomes.labels.label_fact import LabelFact
 from cumulant.outcomes.logs import OutcomeLogs
 
-State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 #: of references and models, those that a prediction has: `LabelledLog.named`
 RefFilter = Callable[[pl.DataFrame], pl.DataFrame]
 #: the newest first, in the order of their file
@@ -23,24 +23,6 @@ _SORTED, _FALLING = [*_ORDER, scanning.FILE], [True, False, False]
 _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 #: the column of the number of rows without the limit
 _TOTAL = "total"
-
-
-class LabelFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of labels. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
-
-    state: State
-    id: str | None
-    row: int | None
-    key: Any
-    event_time: datetime | None
-    model: str
-    label: Any
-    known_time: datetime
-    weight: float
-    problem: str
-    source: str
-    line: int
-    received: datetime
 
 
 def newest_labels(

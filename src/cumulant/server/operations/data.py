@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant.core.errors import NotFoundError, did_you_mean
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.views import preview_rows, read_quarantine
 from cumulant.flows.data.source_views import QuarantineView, SourceDetail, quarantine_view, show_source
@@ -66,13 +67,47 @@ def rows(call: ApiCall, source: str, query: RowQuery) -> DataRows:
     return _rows(preview_rows(snapshot, project.tables(), project.salt(), rows=check_limit(query.limit)))
 
 
+class RefusedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Refused rows of a snapshot, by column; `total`: how many there are of the file, or of all that were read."""
+
+    rows_in: int
+    total: int
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`file`: rows of one file alone: its path, or the end of it."""
+
+    limit: int = 20
+    file: str = ""
+
+
 @get("/data/{source}/quarantine", action="data.quarantine")
-def quarantine(call: ApiCall, source: str, query: RowQuery) -> DataRows:
+def quarantine(call: ApiCall, source: str, query: RefusedQuery) -> RefusedRows:
     """Show refused rows with the rule that refused each: of the last refused snapshot, else of the newest one."""
     call.check(personal=True)
     snapshot = _stored(call, source, refused=True)
-    limit = check_limit(query.limit)
-    return _rows(read_quarantine(snapshot, call.project.tables(), call.project.salt(), limit=limit).head(limit))
+    limit, files = check_limit(query.limit), files_named(query.file, snapshot) if query.file else None
+    tables, salt = call.project.tables(), call.project.salt()
+    frame = read_quarantine(snapshot, tables, salt, limit=None if query.file else limit, files=files)
+    shown = frame.head(limit)
+    return RefusedRows(
+        rows_in=snapshot.rows_in,
+        total=frame.height if query.file else snapshot.rows_quarantined,
+        columns=shown.columns,
+        rows=shown.to_dicts(),
+    )
+
+
+def files_named(file: str, snapshot: Snapshot) -> list[str]:
+    """The files of a snapshot whose path is, or ends with, `file`. Raises NotFoundError where there is none."""
+    urls = [item.url for item in snapshot.files]
+    matching = [url for url in urls if f"/{url}".endswith(f"/{file.removeprefix('./')}")]
+    if not matching:
+        hint = did_you_mean(file, urls) or "write the end of its path, as the column __file shows it"
+        raise NotFoundError(f'snapshot {snapshot.id[:12]} has no file "{file}"', subject=file, hint=hint)
+    return matching
 
 
 class QuarantineQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,11 +164,11 @@ class ValidateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ValidatedSources(msgspec.Struct, frozen=True, kw_only=True):
-    """`unchanged`: names of sources that had nothing new."""
+    """The accepted snapshots by source; `reused`: names of sources that had nothing new."""
 
     run: str
-    unchanged: tuple[str, ...]
-    sources: list[SourceSummary]
+    snapshots: dict[str, Snapshot]
+    reused: tuple[str, ...]
 
 
 @post("/validate", action="data.validate", long=True)
@@ -142,9 +177,7 @@ def validate_(call: ApiCall, body: ValidateBody) -> ValidatedSources:
     validated = validate(
         call.project, principal=call.principal, sources=body.sources, force=body.force, progress=call.progress
     )
-    return ValidatedSources(
-        run=validated.run, unchanged=validated.reused, sources=[_summary(call, name) for name in validated.snapshots]
-    )
+    return ValidatedSources(run=validated.run, snapshots=validated.snapshots, reused=validated.reused)
 
 
 def _summary(call: ApiCall, name: str) -> SourceSummary:
@@ -160,7 +193,7 @@ def _summary(call: ApiCall, name: str) -> SourceSummary:
 
 
 def _stored(call: ApiCall, source: str, *, refused: bool = False) -> Snapshot:
-    return required_snapshot(call.project, source, hint="POST .../validate makes one", refused=refused)
+    return required_snapshot(call.project, source, hint=f"cumulant data validate {source}", refused=refused)
 
 
 def _rows(frame: pl.DataFrame) -> DataRows:

@@ -42,7 +42,7 @@ class FeatureList(msgspec.Struct, frozen=True, kw_only=True):
 def list_(call: ApiCall) -> FeatureList:
     """Show every feature: its type, what it is, and what a request carries."""
     call.check()
-    planned = plan(call.project, principal=call.principal, checks=False)
+    planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
     summaries = [
         FeatureSummary(
             name=feature.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import msgspec
 
@@ -16,7 +16,7 @@ from cumulant.flows.outcomes.labels import (
     show_labels,
 )
 from cumulant.outcomes.labels.label_counts import Report
-from cumulant.outcomes.labels.label_facts import LabelFact
+from cumulant.outcomes.labels.label_fact import LabelFact
 from cumulant.server.operation import ApiCall, CountedPage, PageQuery, get, post
 from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
 
@@ -35,19 +35,20 @@ def list_(call: ApiCall, query: LabelQuery) -> CountedPage[LabelFact]:
     """List labels, newest first; a page continues the list as it was at the first one."""
     limit, (until, start) = check_limit(query.limit), _place(query.cursor)
     labels, total = list_labels(
-        call.project, principal=call.principal, state=query.state, limit=start + limit, until=from_micros(until)
+        call.project, principal=call.principal, state=query.state, limit=start + limit, until=until
     )
-    following = encode_cursor((until, start + limit)) if total > start + limit else None
-    return CountedPage(labels[start:], following, total)
+    if total <= start + limit:
+        return CountedPage(labels[start:], None, total)
+    return CountedPage(labels[start:], encode_cursor((to_micros(until or labels[0].received), start + limit)), total)
 
 
-def _place(cursor: str) -> tuple[int, int]:
-    """The moment of the first page, in microseconds, and how many labels came before."""
+def _place(cursor: str) -> tuple[datetime | None, int]:
+    """When the newest label of the first page was received, None at that page, and how many labels came before."""
     match decode_cursor(cursor):
         case None:
-            return to_micros(datetime.now(UTC)), 0
+            return None, 0
         case (int(until), int(start)) if 0 <= until < _MOST and 0 <= start < _MOST:
-            return until, start
+            return from_micros(until), start
         case _:
             raise bad_cursor()
 

@@ -13,7 +13,7 @@ from cumulant.server.operation import ApiCall, get
 @get("/plan", action="project.plan")
 def plan_(call: ApiCall) -> TrainingPlan:
     """Show what would run, checked."""
-    return plan(call.project, principal=call.principal)
+    return plan(call.project, principal=call.principal, progress=call.progress)
 
 
 class ResolvedSetting(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from cumulant.flows.review.case_pages import ListStatus, case_page
 from cumulant.flows.review.service import (
     AnsweredCase,
     assign,
+    case_named,
     decide,
     escalate,
     first_cases,
@@ -82,6 +83,18 @@ def report_(call: ApiCall) -> ReviewSummary:
 def show(call: ApiCall, case: str) -> CaseView:
     """Show a case; the model's answer is hidden until the caller has decided."""
     return show_case(call.project, case, principal=call.principal)
+
+
+class NamedCase(msgspec.Struct, frozen=True):
+    """The id of a case."""
+
+    case: str
+
+
+@get("/review/named/{beginning}", action="review.show")
+def named(call: ApiCall, beginning: str) -> NamedCase:
+    """Show the id of the case whose id begins so."""
+    return NamedCase(case_named(call.project, beginning, principal=call.principal))
 
 
 class NextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,4 +207,4 @@ def fill_(call: ApiCall, body: FillBody) -> FilledQueue:
     return struct_from(FilledQueue, filled)
 
 
-OPERATIONS = (list_, queue, report_, show, next_, decide_, skip_, escalate_, undo_, note_, assign_, fill_)
+OPERATIONS = (list_, queue, named, report_, show, next_, decide_, skip_, escalate_, undo_, note_, assign_, fill_)

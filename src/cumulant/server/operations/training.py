@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from cumulant.core.structs import struct_from
 from cumulant.flows.registry.lineage import Reproduction, reproduce
+from cumulant.flows.serving.predict import predict
 from cumulant.flows.training.evaluate import evaluate
 from cumulant.flows.training.evaluation_record import EvaluateResult
 from cumulant.flows.training.train import train
@@ -78,4 +80,37 @@ def reproduce_(call: ApiCall, model: str, version: str, body: ReproduceBody) -> 
     return reproduce(call.project, join_uri(model, version), principal=call.principal, progress=call.progress)
 
 
-OPERATIONS = (train_, evaluate_, reproduce_)
+class PredictBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rows`: with the raw fields of the request; `as_of`: windows and lookups see the data as of that moment."""
+
+    rows: list[dict[str, Any]]
+    as_of: datetime | None = None
+
+
+class PredictedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer a row, in order, by column; `warnings`: a sentence for each check that rows fail."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    warnings: list[str]
+
+
+@post("/models/{model}/{version}/predict", action="model.predict", long=True)
+def predict_(call: ApiCall, model: str, version: str, body: PredictBody) -> PredictedRows:
+    """Score rows with a version, without a server of models: for few rows at a time."""
+    import polars as pl
+
+    failed: list[str] = []
+    answers = predict(
+        call.project,
+        join_uri(model, version),
+        pl.DataFrame(body.rows, infer_schema_length=None),
+        principal=call.principal,
+        as_of=body.as_of,
+        warnings=failed,
+        progress=call.progress,
+    )
+    return PredictedRows(columns=answers.columns, rows=answers.to_dicts(), warnings=failed)
+
+
+OPERATIONS = (train_, evaluate_, reproduce_, predict_)
