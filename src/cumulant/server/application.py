@@ -25,6 +25,7 @@ from cumulant.flows.observe.project_metrics import project_exposition
 from cumulant.server.event_stream import EventFeeds, stream_events
 from cumulant.server.handler import (
     arguments_of,
+    as_seen,
     encode,
     error_response,
     json_response,
@@ -132,6 +133,12 @@ def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
 def _endpoint(operation: Operation) -> Endpoint:
     async def answer(request: Request) -> Response:
         project = project_of(request)
+        try:
+            return await answer_of(request, project)
+        except CumulantError as error:
+            raise await run_in_threadpool(as_seen, request, project, operation.action, error) from error
+
+    async def answer_of(request: Request, project: Project) -> Response:
         call = ApiCall(project, request.state.principal, operation.action, jobs=request.app.state.jobs)
         arguments = await arguments_of(request, operation)
         if not operation.writes:
