@@ -78,6 +78,7 @@ class Invocation:
         Raises:
             ProjectFileError: the file has faults.
             RefusedError: the user may not.
+            UsageError: the address is none that a token may be sent to.
             EngineUnavailableError: the server does not answer.
             CredentialsError: it does not know the token.
         """
@@ -87,9 +88,16 @@ class Invocation:
             with self.project() as project:
                 yield LocalApi(project)
             return
+        from cumulant.core.network.urls import is_secure_url
         from cumulant.project.identity import api_token
         from cumulant.server.client.http_api import HttpApi
 
+        if not is_secure_url(self.server):
+            raise UsageError(
+                "a token is sent by HTTPS alone, or within this machine",
+                subject=self.server,
+                hint="write the whole address: --server https://cumulant.example.com",
+            )
         remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "")
         try:
             yield remote

@@ -49,9 +49,9 @@ def write_project(folder, name="shop", rest=""):
     return root
 
 
-def fill_journal(project):
-    """Predictions, labels, cases, a release and snapshots."""
-    who, root = project.principal(), project.root
+def fill_journal(project, principal=None):
+    """Predictions, labels, cases, a release and snapshots; by the user, or by another principal."""
+    who, root = principal or project.principal(), project.root
     moment = datetime.now(UTC) - timedelta(hours=1)
     # some of one microsecond, so that pages end between them
     lines = [

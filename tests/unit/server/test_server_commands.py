@@ -319,6 +319,12 @@ def test_the_variable_stands_for_the_option(call, monkeypatch, tmp_path):
     assert (code, "--env" in err) == (2, True)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://cumulant.example.com", "ftp://127.0.0.1", "https://"])
+def test_a_token_is_sent_by_https_alone_or_within_the_machine(call, address):
+    code, out, _ = call("runs", "list", "--server", address, "--json", token="cml_x")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "usage"), out
+
+
 def test_options_that_need_the_project_are_refused_with_a_server(call, tmp_path):
     (tmp_path / "log").mkdir()
     code, _, err = call("predictions", "list", "--log", str(tmp_path / "log"), "--server", "http://127.0.0.1:1")
