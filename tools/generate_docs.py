@@ -138,7 +138,7 @@ def between(page: Path, begin: str, end: str, lines: list[str]) -> str:
 
 
 def api_page() -> str:
-    from cumulant.server.operations import OPERATIONS
+    from cumulant.server.operation_list import OPERATIONS
 
     lines = [
         "# HTTP API",
@@ -209,6 +209,8 @@ def python_page() -> str:
     """The page of the public Python API: its functions, and the methods of a project."""
     import cumulant
     from cumulant.api import monitoring, outcomes, server, stack, subjects
+    from cumulant.api.remote import groups
+    from cumulant.api.remote import project as remote_project
 
     lines = [
         "# Python API",
@@ -218,7 +220,7 @@ def python_page() -> str:
         "## Functions",
         "",
     ]
-    for name in ("new", "new_from_template", "open", "register"):
+    for name in ("new", "new_from_template", "open", "connect", "register"):
         lines += entry(f"cumulant.{name}", getattr(cumulant, name))
     groups = {
         "project": cumulant.Project,
@@ -230,6 +232,13 @@ def python_page() -> str:
         "project.subjects": subjects.ProjectSubjects,
         "project.serve()": server.Server,
         "project.stack.up()": stack.RunningStack,
+        "cumulant.connect()": remote_project.RemoteProject,
+        "cumulant.connect().stack": groups.RemoteStack,
+        "cumulant.connect().releases": groups.RemoteReleases,
+        "cumulant.connect().outcomes": groups.RemoteOutcomes,
+        "cumulant.connect().monitoring": groups.RemoteMonitoring,
+        "cumulant.connect().reviews": groups.RemoteReviews,
+        "cumulant.connect().subjects": groups.RemoteSubjects,
     }
     for path, kind in groups.items():
         lines += [f"## `{path}`", "", inspect.getdoc(kind) or "", ""]

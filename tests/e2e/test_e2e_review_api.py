@@ -219,7 +219,7 @@ def test_tokens_stand_for_their_reviewers(server):
 
 
 def test_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(filled, tmp_path, monkeypatch):
-    monkeypatch.setattr("cumulant.api.remote.client._DELAY", 0.01)
+    monkeypatch.setattr("cumulant.server.client.http_api._DELAY", 0.01)
     folder, names = filled.copy(tmp_path / "shop"), ("ada", "bob", "cleo")
     filled.declare(folder, lease="1h")
     with serving(folder, filled.tokens) as server, ThreadPoolExecutor(3) as pool:

@@ -15,7 +15,7 @@ from api_server import PROJECT, ROWS, serving
 from test_server_writes import FIELDS
 
 from cumulant.project.file.loading import load
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]

@@ -65,9 +65,9 @@ def connect(
         CredentialsError: it does not know the token.
         NotFoundError: it has no such project.
     """
-    from cumulant.api.remote.client import HttpApi
     from cumulant.api.remote.project import RemoteProject
     from cumulant.project.identity import api_token
+    from cumulant.server.client.http_api import HttpApi
 
     http = HttpApi(url, token=api_token(url) if token is None else token, project=project)
     return RemoteProject(http, follow=None if progress is None else lambda _: nullcontext(progress))

@@ -234,7 +234,7 @@ class Project(MethodGroup):
             answers = predict(
                 self.loaded,
                 model or self.name,
-                _frame(rows),
+                row_frame(rows),
                 principal=self._principal,
                 url=url,
                 as_of=_moment(as_of),
@@ -243,7 +243,7 @@ class Project(MethodGroup):
             )
         for text in failed:
             warnings.warn(text, RowWarning, stacklevel=_CALLER)
-        return answers.to_pandas() if _is_pandas(rows) else answers
+        return answers.to_pandas() if is_pandas(rows) else answers
 
     def models(self, name: str | None = None) -> Listing[ModelVersion]:
         """Every registered version, newest first."""
@@ -314,12 +314,7 @@ class Project(MethodGroup):
 
         check(self.loaded, self._principal, "runs.show")
         selected = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
-        columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
-        return Listing(
-            selected,
-            columns,
-            lambda run: (run.id, run.flow, run.ended, run.started, run.seconds, len(run.steps), run.principal),
-        )
+        return views.runs(selected)
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
         """The project's events, oldest first."""
@@ -327,20 +322,20 @@ class Project(MethodGroup):
 
         check(self.loaded, self._principal, "events.show")
         ingest_if_possible(self.loaded)
-        events = list(self.loaded.journal().events(run=run, kinds=kinds))
-        columns = ("seq", "time", "who", "what", "run")
-        return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))
+        return views.events(list(self.loaded.journal().events(run=run, kinds=kinds)))
 
 
 def _moment(value: datetime | str | None) -> datetime | None:
     return None if value is None else moment(value)
 
 
-def _is_pandas(rows: object) -> bool:
+def is_pandas(rows: object) -> bool:
+    """Whether the rows are a pandas frame."""
     return type(rows).__module__.partition(".")[0] == "pandas"
 
 
-def _frame(rows: object) -> pl.DataFrame:
+def row_frame(rows: object) -> pl.DataFrame:
+    """Rows of a user as a Polars frame. Raises MissingPartError."""
     try:
         import polars as pl
     except ModuleNotFoundError as error:

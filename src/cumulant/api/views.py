@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.api.display import ResultPage, ResultView, Value, drop_empty
+from cumulant.api.display import Listing, ResultPage, ResultView, Value, drop_empty
 from cumulant.core.servable import GraphServable
 from cumulant.flows.packaging.package_summary import summary_rows
 from cumulant.flows.reports import rendering, wording
@@ -18,7 +18,9 @@ from cumulant.flows.reports.terminal import heading, pairs, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.core.events import Event
     from cumulant.flows.data.validate import Validation
+    from cumulant.flows.ledger.ledger_records import RunRecord
     from cumulant.flows.packaging.register import RegisterResult
     from cumulant.flows.project.planning import TrainingPlan
     from cumulant.flows.registry.models import ModelDetail
@@ -139,6 +141,22 @@ def report(page: ReportData) -> ResultView[ReportData]:
         return rendering.render("notebook/frame.html.jinja", FramePage(render(page), page.subject))
 
     return ResultView(page, text=text, html=html)
+
+
+def runs(records: Sequence[RunRecord]) -> Listing[RunRecord]:
+    """Runs as a table."""
+    columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
+    return Listing(
+        records,
+        columns,
+        lambda run: (run.id, run.flow, run.ended, run.started, run.seconds, len(run.steps), run.principal),
+    )
+
+
+def events(listed: Sequence[Event]) -> Listing[Event]:
+    """Events as a table."""
+    columns = ("seq", "time", "who", "what", "run")
+    return Listing(listed, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))
 
 
 def _page(page: ReportData) -> ResultPage:

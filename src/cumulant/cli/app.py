@@ -99,6 +99,7 @@ class Root(CommandGroup):
                     ("--json", "One JSON document on standard output, nothing else"),
                     ("--project DIR", "The folder of cumulant.yaml; default: here, or above"),
                     ("--env NAME", "An environment of the project file; default: local"),
+                    ("--server URL", "Of a project on a server; a command that cannot says what to do instead"),
                     ("--debug", "The traceback of an unexpected error"),
                 ]
             )

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.local_commands import SERVER, check_server
 from cumulant.cli.output import wants_colour
 from cumulant.cli.process_settings import prepare_for
 from cumulant.flows.ledger.actions import find_action
@@ -46,6 +47,27 @@ _COMMON = [
         annotation=Annotated[str, typer.Option("--env", metavar="NAME", help="Environment of the project file.")],
     ),
 ]
+
+_OF_SERVER = (
+    "Of the project on the server at this address, as `cumulant login` signed you in; `--project` then names it there."
+)
+_OF_MACHINE = "Refused: the command works on the project's machine."
+
+
+def _server_option(*, takes: bool, of_project: bool) -> inspect.Parameter:
+    """`--server`, which every command knows, so that one that works on the machine alone says what to do instead.
+
+    Commands without a project leave the variable out of account.
+    """
+    note = typer.Option(
+        "--server",
+        metavar="URL",
+        envvar=SERVER if of_project else None,
+        show_envvar=takes,
+        hidden=not takes,
+        help=_OF_SERVER if takes else _OF_MACHINE,
+    )
+    return inspect.Parameter("server", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, note])
 
 
 class _PlainHelp:
@@ -87,9 +109,9 @@ def only_common(arguments: Sequence[str]) -> bool:
     """Whether a command line holds nothing but options that every command has."""
     rest = iter(arguments)
     for argument in rest:
-        if argument in ("--project", "--env"):
+        if argument in ("--project", "--env", "--server"):
             next(rest, None)
-        elif argument != "--json" and not argument.startswith(("--project=", "--env=")):
+        elif argument != "--json" and not argument.startswith(("--project=", "--env=", "--server=")):
             return False
     return True
 
@@ -122,9 +144,17 @@ def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typ
 
 
 def command(
-    app: typer.Typer, *, action: str | None, examples: Sequence[str], name: str | None = None
+    app: typer.Typer,
+    *,
+    action: str | None,
+    examples: Sequence[str],
+    name: str | None = None,
+    operations: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as a command of `app`; `action`: the permission it needs, None without a project.
+
+    `operations`: those of the API that the command calls by `Invocation.api`, so that it takes `--server`; of one that
+    has none, `local_commands.REASONS` says why.
 
     Raises:
         TerminalError: the action is not declared.
@@ -138,12 +168,20 @@ def command(
         if hints[first.name] is not Invocation or not examples:
             raise TypeError(f"{function.__name__} must take an Invocation first and have an example")
         parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
-        parameters += [*_COMMON, _CONTEXT]
+        own_server = "server" in hints
+        parameters += [*_COMMON]
+        parameters += [] if own_server else [_server_option(takes=bool(operations), of_project=action is not None)]
+        parameters += [_CONTEXT]
 
         def run(*, context: typer.Context, json: bool, project: str, env: str, **options: Any) -> None:
             del json  # the root has read it already: it decides where standard output goes
+            server = "" if own_server else options.pop("server")
+            if server:
+                check_server(context.command_path, env, takes=bool(operations))
             prepare_for(action)
-            call = Invocation(directory=project or None, environment=env, action=action, output=context.obj)
+            call = Invocation(
+                directory=project or None, environment=env, action=action, output=context.obj, server=server
+            )
             function(call, **options)
 
         run.__name__ = function.__name__
@@ -151,6 +189,7 @@ def command(
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         settings = {"max_content_width": WIDTH, "help_option_names": ["--help", "-h"]}
+        run.operations = tuple(operations)  # type: ignore[attr-defined]
         app.command(name, cls=Command, epilog="\n".join(examples), context_settings=settings)(run)
         return function
 

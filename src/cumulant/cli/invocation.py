@@ -7,18 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cumulant.core.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.cli.output import CommandOutput
     from cumulant.core.progress import Progress
     from cumulant.project.project import Project
+    from cumulant.server.client.caller import OperationCaller
 
 
 class Invocation:
     """The first argument of every command; its members are created on first use."""
 
-    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: CommandOutput) -> None:
+    def __init__(
+        self, *, directory: str | None, environment: str, action: str | None, output: CommandOutput, server: str = ""
+    ) -> None:
+        self.server = server
         self.environment = environment
         self.action = action
         self.output = output
@@ -48,22 +54,63 @@ class Invocation:
         Raises:
             ProjectFileError: the file has faults.
             RefusedError: the user may not.
+            UsageError: the command is called with `--server`, and these options of it need the project itself.
         """
         from cumulant.flows.ledger.actions import check
         from cumulant.project.file.loading import load
 
+        if self.server:
+            raise UsageError(
+                "with these options the command works on the project's machine, not with --server",
+                subject=self.server,
+                hint="leave them out, or run it on that machine",
+            )
         project = load(self.directory, environment=self.environment, via="cli")
         self.output.redact = project.vault.redact
         if self.action is not None:
             check(project, project.principal(), self.action, personal=personal)
         return project
 
+    @contextmanager
+    def api(self) -> Iterator[OperationCaller]:
+        """What calls operations of the API: of the loaded project, or with `--server` of the one on that server.
+
+        Raises:
+            ProjectFileError: the file has faults.
+            RefusedError: the user may not.
+            UsageError: the address is none that a token may be sent to.
+            EngineUnavailableError: the server does not answer.
+            CredentialsError: it does not know the token.
+        """
+        if not self.server:
+            from cumulant.server.client.local_api import LocalApi
+
+            with self.project() as project:
+                yield LocalApi(project)
+            return
+        from cumulant.core.network.urls import is_secure_url
+        from cumulant.project.identity import api_token
+        from cumulant.server.client.http_api import HttpApi
+
+        if not is_secure_url(self.server):
+            raise UsageError(
+                "a token is sent by HTTPS alone, or within this machine",
+                subject=self.server,
+                hint="write the whole address: --server https://cumulant.example.com",
+            )
+        remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "")
+        try:
+            yield remote
+        finally:
+            remote.close()
+
     def line(self, command: str) -> str:
         """A command line to run next, of the same project and environment."""
         from cumulant.cli.program import line
         from cumulant.project.file.layers import LOCAL
 
-        return line(command, project=self.given, environment=None if self.environment == LOCAL else self.environment)
+        text = line(command, project=self.given, environment=None if self.environment == LOCAL else self.environment)
+        return f"{text} --server {self.server}" if self.server else text
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

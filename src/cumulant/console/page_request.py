@@ -12,6 +12,7 @@ from cumulant.console import rendering
 from cumulant.console.assets import Asset
 from cumulant.console.security import security_headers
 from cumulant.core.errors import CumulantError, NotFoundError, did_you_mean
+from cumulant.flows.access.allowed import allowed
 from cumulant.flows.ledger.actions import permits
 from cumulant.flows.review.case_index import CaseIndexes
 
@@ -84,7 +85,8 @@ class PageRequest:
         project = self.projects.get(name)
         if project is None:
             shown = name[:_SHOWN]
-            hint = did_you_mean(shown, self.projects) or "the overview lists the projects"
+            seen = [each.name for each in allowed(self.principal, "project.overview", self.projects.values())]
+            hint = did_you_mean(shown, seen) or "the overview lists the projects"
             raise NotFoundError(f'there is no project "{shown}" here', subject=shown, hint=hint)
         return project
 

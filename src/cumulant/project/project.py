@@ -9,6 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import msgspec
+
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.occurrences import OccurrenceCounter
 from cumulant.core.scope import Scope
@@ -240,6 +242,24 @@ class Project:
                 self._clients["journal", self.endpoints.journal] = copy
                 self.reads_aside = True
             journal.close()
+
+    def adopt(self, fresh: Project) -> None:
+        """Take the sections and access policies of the same project, loaded again; clients of stores are kept.
+
+        Raises:
+            UsageError: its name, or its environment beyond `access`, differs, which processes take when they start.
+        """
+        before, after = self.file.environment, fresh.file.environment
+        if fresh.name != self.name or msgspec.structs.replace(before, access=after.access) != after:
+            raise UsageError(
+                "the name or the environment of the project has changed, which a running process does not take",
+                subject=str(self.file.path),
+                hint="start it again",
+            )
+        fresh.access()  # policies that cannot be read are refused before anything is changed
+        with self._lock:
+            self.file, self.policies, self.endpoints = fresh.file, fresh.policies, fresh.endpoints
+            self._clients = {key: client for key, client in self._clients.items() if key[0] != "access"}
 
     def close(self) -> None:
         """Close every client that was made. The next use makes them again."""

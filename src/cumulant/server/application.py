@@ -27,19 +27,21 @@ from cumulant.flows.observe.project_metrics import project_series
 from cumulant.server.event_stream import EventFeeds, stream_events
 from cumulant.server.handler import (
     arguments_of,
+    as_seen,
     encode,
     error_response,
     json_response,
     problem_response,
     project_of,
     read_response,
+    replayed_response,
     run_operation,
 )
 from cumulant.server.idempotency import IdempotentRequest
 from cumulant.server.jobs import Jobs
 from cumulant.server.openapi import document
 from cumulant.server.operation import ApiCall, Operation
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import problem, problem_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
@@ -51,6 +53,13 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 PREFIX = "/v1/projects/{project}"
+#: recorded in place of a response with a secret, which is stored nowhere
+_SHOWN_ONCE = problem(
+    409,
+    "this request has been done, and its response with a secret was sent once",
+    code="conflict",
+    hint="where it did not arrive, revoke what it created and send the request under a new key",
+)
 Endpoint = Callable[[Request], Awaitable[Response]]
 Middleware = Callable[["ASGIApp"], "ASGIApp"]
 
@@ -138,6 +147,12 @@ def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
 def _endpoint(operation: Operation) -> Endpoint:
     async def answer(request: Request) -> Response:
         project = project_of(request)
+        try:
+            return await answer_of(request, project)
+        except CumulantError as error:
+            raise await run_in_threadpool(as_seen, request, project, operation.action, error) from error
+
+    async def answer_of(request: Request, project: Project) -> Response:
         call = ApiCall(project, request.state.principal, operation.action, jobs=request.app.state.jobs)
         arguments = await arguments_of(request, operation)
         if not operation.writes:
@@ -170,14 +185,17 @@ async def _write_once(
     if known is not None:
         await run_in_threadpool(call.check_replay, operation, arguments)
         headers = {"idempotency-replayed": "true"}
-        return json_response(known.body.encode(), status=known.status, headers=headers)
+        return replayed_response(known.body.encode(), known.status, headers)
     try:
         response = await _write(call, operation, arguments)
     except CumulantError as error:
         failure, passing = problem_of(error), error.retryable or isinstance(error, ForbiddenError)
         await run_in_threadpool(once.end, failure.status, msgspec.json.encode(failure), retryable=passing)
         raise
-    await run_in_threadpool(once.end, response.status_code, bytes(response.body))
+    if operation.secret:
+        await run_in_threadpool(once.end, 409, msgspec.json.encode(_SHOWN_ONCE))
+    else:
+        await run_in_threadpool(once.end, response.status_code, bytes(response.body))
     return response
 
 

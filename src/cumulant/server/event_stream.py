@@ -16,9 +16,9 @@ from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from cumulant.core.errors import CumulantError, RequestError
+from cumulant.core.errors import CumulantError, ForbiddenError, RequestError
 from cumulant.flows.ledger.actions import check, permits
-from cumulant.server.handler import project_of, read_query
+from cumulant.server.handler import as_seen, project_of, read_query
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -124,7 +124,10 @@ async def stream_events(request: Request) -> Response:
     project = project_of(request)
     query = read_query(request, StreamQuery)
     assert isinstance(query, StreamQuery)
-    await run_in_threadpool(check, project, request.state.principal, "events.show")
+    try:
+        await run_in_threadpool(check, project, request.state.principal, "events.show")
+    except ForbiddenError as error:
+        raise await run_in_threadpool(as_seen, request, project, "events.show", error) from error
     after = await run_in_threadpool(_first, project, query, request.headers.get("last-event-id"))
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     if request.method == "HEAD":

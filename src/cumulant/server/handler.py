@@ -10,8 +10,9 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from cumulant.core.errors import NotFoundError, RequestError
+from cumulant.core.errors import ForbiddenError, NotFoundError, RequestError
 from cumulant.core.structs import json_value
+from cumulant.flows.ledger.actions import permits
 from cumulant.server.operation import ApiCall, Operation
 from cumulant.server.problem import MEDIA_TYPE, ProblemDocument, problem_headers, problem_of
 from cumulant.serving.errors import HttpError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cumulant.core.errors import CumulantError
+    from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
 JSON = "application/json"
@@ -33,10 +35,29 @@ def project_of(request: Request) -> Project:
     name = request.path_params["project"]
     project = projects.get(name)
     if project is None:
-        raise NotFoundError(
-            f'this server has no project named "{name[:80]}"', subject=name[:80], hint="GET /v1/projects"
-        )
+        raise _no_project(name)
     return project
+
+
+def as_seen(request: Request, project: Project, action: str, error: CumulantError) -> CumulantError:
+    """The error of a request; for callers who may neither see the project nor do the action that of a name that no
+    project has, so that nobody finds out which there are. A refusal is recorded before, as every one.
+    """
+    if getattr(request.state, "project", "") == project.name or may_see(project, request.state.principal):
+        return error
+    able = any(permits(project, request.state.principal, action, model=model) for model in (None, ""))
+    if able and not isinstance(error, ForbiddenError):
+        return error
+    return _no_project(project.name)
+
+
+def may_see(project: Project, principal: Principal) -> bool:
+    """Whether the lists of projects show it to the principal."""
+    return permits(project, principal, "project.overview")
+
+
+def _no_project(name: str) -> NotFoundError:
+    return NotFoundError(f'this server has no project named "{name[:80]}"', subject=name[:80], hint="GET /v1/projects")
 
 
 async def arguments_of(request: Request, operation: Operation) -> dict[str, Any]:
@@ -122,6 +143,12 @@ def entity_tag(content: bytes) -> str:
 
 def json_response(content: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(content, status, {"cache-control": "no-store"} | dict(headers or {}), JSON)
+
+
+def replayed_response(content: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    """A recorded response again: a result, or a problem document."""
+    kind = JSON if status < 400 else MEDIA_TYPE
+    return Response(content, status, {"cache-control": "no-store"} | dict(headers), kind)
 
 
 def read_response(request: Request, content: bytes) -> Response:

@@ -18,7 +18,7 @@ from cumulant.project.file.loading import load
 from cumulant.server.handler import encode
 from cumulant.server.jobs import JobMessage, JobRequest
 from cumulant.server.operation import ApiCall
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 
 
 def main() -> None:

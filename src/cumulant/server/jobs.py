@@ -114,6 +114,7 @@ class Jobs:
     def __init__(self, *, most: int = MOST, clock: Clock | None = None) -> None:
         self._most, self._clock = most, clock or SystemClock()
         self._running: dict[str, _Running] = {}
+        self._starting, self._closed = 0, False
         self._lock = threading.Lock()
 
     def submit(
@@ -168,6 +169,7 @@ class Jobs:
     def close(self, patience: float = 10.0) -> None:
         """End all jobs; each is recorded as cancelled."""
         with self._lock:
+            self._closed = True
             running = list(self._running.values())
             for each in running:
                 each.cancelled = True
@@ -211,10 +213,13 @@ class Jobs:
     def _start(self, request: JobRequest, journal: Journal) -> Job:
         identity = f"{self._clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         with self._lock:
-            if len(self._running) >= self._most:
+            if len(self._running) + self._starting >= self._most:
                 raise OverloadedError(
                     f"{self._most} jobs run at once", hint="wait until one has ended, or cancel one", retry_after=30
                 )
+            self._starting += 1
+        try:
+            # Outside the lock: a large request is written while the process begins, which takes a second.
             process = start(
                 # Without the folder that the server was started in, whose modules are none of the program's.
                 [sys.executable, "-P", "-m", "cumulant.server.job_process"],
@@ -222,7 +227,16 @@ class Jobs:
                 stdout=subprocess.PIPE,
                 death_signal=signal.SIGTERM,
             )
+        except BaseException:
+            with self._lock:
+                self._starting -= 1
+            raise
+        with self._lock:
+            self._starting -= 1
             self._running[identity] = _Running(process)
+            if self._closed:  # the server ended meanwhile
+                self._running[identity].cancelled = True
+                process.terminate()
         job = Job(
             id=identity,
             operation=request.operation,

@@ -10,7 +10,7 @@ import msgspec
 from cumulant.core.version import __version__
 from cumulant.server.jobs import Job
 from cumulant.server.operation import Operation
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import MEDIA_TYPE, ProblemDocument
 
 _PROJECT = {"name": "project", "in": "path", "required": True, "schema": {"type": "string"}}

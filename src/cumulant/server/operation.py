@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import msgspec
 
+from cumulant.core.errors import RequestError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.ledger.actions import check, find_action, permits
 
@@ -79,6 +80,14 @@ class ListPage(msgspec.Struct, Generic[Item], frozen=True):
     next: str | None = None
 
 
+class CountedPage(msgspec.Struct, Generic[Item], frozen=True):
+    """A part of a list, as `ListPage`; `total`: how many items there are in all."""
+
+    items: list[Item]
+    next: str | None
+    total: int
+
+
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of a list."""
 
@@ -88,7 +97,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """`path` is relative to that of a project. `long`: it may take minutes, so that it runs as a job. `personal`: its
-    result has rows that may be personal.
+    result has rows that may be personal. `secret`: it has a secret that is shown once, so that it is not stored.
     """
 
     name: str
@@ -98,6 +107,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     run: Run
     long: bool = False
     personal: bool = False
+    secret: bool = False
 
     @property
     def writes(self) -> bool:
@@ -118,13 +128,33 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         hints = get_type_hints(self.run, include_extras=True)
         return {name: hints[name] for name in ("query", "body", "return") if name in hints}
 
+    def bind(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the function from those of the path and the fields of query and body, by name.
+
+        Raises:
+            RequestError: they do not fit the declared types.
+        """
+        rest = dict(values)
+        arguments: dict[str, Any] = {name: str(rest.pop(name)) for name in self.parameters}
+        for name in ("query", "body"):
+            if name in self.types:
+                try:
+                    arguments[name] = msgspec.convert(
+                        msgspec.to_builtins(rest), self.types[name], strict=name == "body"
+                    )
+                except msgspec.ValidationError as error:
+                    raise RequestError(f"the {name} is invalid: {error}", subject=self.name) from None
+        return arguments
+
 
 def get(path: str, *, action: str) -> Callable[[Run], Operation]:
     return _operation("GET", path, action)
 
 
-def post(path: str, *, action: str, long: bool = False, personal: bool = False) -> Callable[[Run], Operation]:
-    return _operation("POST", path, action, long=long, personal=personal)
+def post(
+    path: str, *, action: str, long: bool = False, personal: bool = False, secret: bool = False
+) -> Callable[[Run], Operation]:
+    return _operation("POST", path, action, long=long, personal=personal, secret=secret)
 
 
 def delete(path: str, *, action: str) -> Callable[[Run], Operation]:
@@ -132,7 +162,7 @@ def delete(path: str, *, action: str) -> Callable[[Run], Operation]:
 
 
 def _operation(
-    method: Method, path: str, action: str, *, long: bool = False, personal: bool = False
+    method: Method, path: str, action: str, *, long: bool = False, personal: bool = False, secret: bool = False
 ) -> Callable[[Run], Operation]:
     """Raises TerminalError: the action is not declared; when the module is imported, so that no server starts."""
     find_action(action)
@@ -140,6 +170,15 @@ def _operation(
     def make(function: Run) -> Operation:
         area = function.__module__.rpartition(".")[2]
         name = f"{area}.{function.__name__.rstrip('_')}"
-        return Operation(name=name, method=method, path=path, action=action, run=function, long=long, personal=personal)
+        return Operation(
+            name=name,
+            method=method,
+            path=path,
+            action=action,
+            run=function,
+            long=long,
+            personal=personal,
+            secret=secret,
+        )
 
     return make

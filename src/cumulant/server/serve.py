@@ -15,6 +15,7 @@ from cumulant.core.structs import prepare_decoding
 from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.server.application import Middleware, create_application
 from cumulant.server.connections import server_of
+from cumulant.server.file_changes import follow_files
 from cumulant.server.jobs import Jobs
 from cumulant.serving.workers.event_loops import restore_signals
 
@@ -46,6 +47,7 @@ def serve(
     with ExitStack() as stack:
         for project in projects.values():
             stack.enter_context(record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")))
+        stack.enter_context(follow_files(projects.values(), lambda text: sys.stderr.write(f"{text}\n")))
         stack.callback(jobs.close)
         stack.enter_context(restore_signals())
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained

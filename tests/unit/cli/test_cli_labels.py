@@ -13,7 +13,7 @@ import pytest
 
 from cumulant.cli.monitoring.labels import meant, parts
 from cumulant.core.errors import UsageError
-from cumulant.outcomes.labels.label_facts import LabelFact
+from cumulant.outcomes.labels.label_fact import LabelFact
 
 OLD = "request,at,p\n" + "".join(
     f"r{number},2026-10-0{1 + number % 3}T10:00:00Z,0.{number}\n" for number in range(1, 7)

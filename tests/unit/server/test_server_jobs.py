@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from api_server import serving
 
+from cumulant.core.errors import OverloadedError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import this_process
 from cumulant.server.jobs import KIND, Job, JobEnded, Jobs, write_job
@@ -34,8 +35,8 @@ def test_jobs_succeed_fail_and_are_cancelled(project, api):
     cancelled = api.post("/validate", json={"force": True}).json()
     assert api.post(f"/jobs/{cancelled['id']}/cancel", json={}).status_code == 200
 
-    (source,) = wait_until(api, begun.json()["id"], status="succeeded")["result"]["sources"]
-    assert (source["name"], source["rows_in"]) == ("payments", 3)
+    snapshots = wait_until(api, begun.json()["id"], status="succeeded")["result"]["snapshots"]
+    assert {name: snapshot["rows_in"] for name, snapshot in snapshots.items()} == {"payments": 3}
     error = wait_until(api, failing["id"], status="failed")["error"]
     assert error["code"] == "usage"
     assert "target" in error["error"]
@@ -110,10 +111,10 @@ def test_a_result_is_shown_to_who_may_do_the_operation(api, record, grant):
     shown = api.get(path, headers={"x-user": "bob"})
     assert (shown.status_code, shown.json()["result"]) == (200, None)
     assert api.get("/jobs", headers={"x-user": "bob"}).json()["items"][0]["result"] is None
-    assert api.get(path, headers={"x-user": "eve"}).status_code == 403
+    assert api.get(path, headers={"x-user": "eve"}).status_code == 404
     grant(("user:ada", "alerts.show"))
-    assert api.get(path).status_code == 403
-    assert api.post(f"{path}/cancel", json={}).status_code == 403
+    assert api.get(path).status_code == 404
+    assert api.post(f"{path}/cancel", json={}).status_code == 404
 
 
 def test_rows_of_old_jobs_are_removed(project, api, record, monkeypatch):
@@ -122,3 +123,38 @@ def test_rows_of_old_jobs_are_removed(project, api, record, monkeypatch):
     job = Job(**old | {"id": "20260102T000000-000000", "started": datetime.now(UTC)})
     write_job(project.journal(), job, JobEnded(job=job.id, operation=job.operation, status="failed"))
     assert [row.key for row in project.journal().rows(KIND)] == [job.id]
+
+
+def test_a_request_that_begins_slowly_holds_up_no_other(project, monkeypatch):
+    """Its process is written to, while jobs are listed, found and cancelled."""
+    import threading
+
+    from cumulant.server import jobs as module
+
+    entered, release, start = threading.Event(), threading.Event(), module.start
+
+    def slow(*arguments, **options):
+        entered.set()
+        assert release.wait(60)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(module, "start", slow)
+    jobs = module.Jobs(most=1)
+    submit = threading.Thread(
+        target=jobs.submit,
+        args=(project, project.principal(), "data.validate", "data.validate", {"body": {"sources": []}}),
+    )
+    submit.start()
+    assert entered.wait(60)
+    ended = threading.Event()
+
+    def others():
+        with pytest.raises(OverloadedError):
+            jobs.submit(project, project.principal(), "data.validate", "data.validate", {})
+        ended.set()
+
+    threading.Thread(target=others).start()
+    assert ended.wait(60)
+    release.set()
+    submit.join(60)
+    jobs.close()

@@ -16,7 +16,7 @@ from cumulant.core.events import Actor, Fact
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord
 from cumulant.flows.ledger.processes import this_process
 from cumulant.server.operation import PageQuery
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import decode_cursor, encode_cursor, paginate
 from cumulant.training.events import TrialFinished
 

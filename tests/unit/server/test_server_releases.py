@@ -91,7 +91,7 @@ def test_access_is_decided_for_the_model_that_is_asked_for(project, api, monkeyp
     monkeypatch.setattr(type(project), "access", lambda self: access)
     assert api.get("/releases/latest", params={"model": "fraud"}).status_code == 200
     assert {resource for _, _, resource in access.requests} == {"fraud"}
-    assert api.get("/releases/latest", headers={"x-user": "eve"}).status_code == 403
+    assert api.get("/releases/latest", headers={"x-user": "eve"}).status_code == 404
 
 
 def test_the_client_reads_them_with_their_types(project):

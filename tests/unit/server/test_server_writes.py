@@ -11,7 +11,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.ledger.ledger_records import API_REQUEST as KIND
 from cumulant.server.idempotency import RecordedRequest
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
 
 #: values of required fields of bodies
@@ -24,6 +24,12 @@ FIELDS = {
     "span": "1h",
     "value": "c17",
     "uri": ["a/1", "a/2"],
+    "key": {"card": "c17"},
+    "message": "m",
+    "name": "nightly",
+    "rows": [{"pages": 1}],
+    "subject": "user:ada",
+    "action": "runs.show",
 }
 SILENCE = {"span": "1h", "reason": "maintenance"}
 
@@ -38,14 +44,45 @@ def required_fields(kind):
     return {field.name: FIELDS[field.name] for field in msgspec.structs.fields(kind) if field.required} if kind else {}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+#: operations of those who may see that there is the project
+SEEN = [operation for operation in OPERATIONS if operation.action != "project.overview"]
+
+
+@pytest.mark.parametrize("operation", SEEN, ids=lambda operation: operation.name)
 def test_each_operation_checks_its_declared_action_first(project, api, monkeypatch, operation):
-    access = GrantedAccess(set())
+    access = GrantedAccess({("user:ada", "project.overview")})
     monkeypatch.setattr(type(project), "access", lambda self: access)
     method, path, query, body = request_of(operation)
     response = api.request(method, path, params=query, json=body)
     assert (response.status_code, response.json()["code"]) == (403, "forbidden"), response.text
-    assert [request[1] for request in access.requests] == [operation.action]
+    assert [request[1] for request in access.requests] == [operation.action, "project.overview"]
+
+
+def test_a_project_of_others_is_as_one_that_there_is_not(project, api, monkeypatch):
+    """Its name is not found out, by no request; that somebody tried is an event."""
+    access = GrantedAccess(set())
+    monkeypatch.setattr(type(project), "access", lambda self: access)
+    base, requests = (
+        str(api.base_url).removesuffix("churn/"),
+        [
+            ("GET", "runs", {}),
+            ("GET", "runs?limit=x", {}),
+            ("GET", "events/stream", {}),
+            ("POST", "silences", {"json": SILENCE}),
+            ("POST", "silences", {"json": SILENCE, "headers": {"idempotency-key": "k"}}),
+            ("POST", "silences", {"content": b"{"}),
+            ("POST", "silences", {"content": b"x", "headers": {"content-type": "text/plain"}}),
+            ("POST", "validate", {"json": {}}),
+        ],
+    )
+    for method, path, options in requests:
+        ours, none = (api.request(method, f"{base}{name}/{path}", **options) for name in ("churn", "other"))
+        assert (ours.status_code, ours.text) == (404, none.text.replace("other", "churn")), path
+        unlike = ("date", "content-length")
+        assert {k: v for k, v in ours.headers.items() if k not in unlike} == {
+            k: v for k, v in none.headers.items() if k not in unlike
+        }
+    assert {event.kind for event in project.journal().events()} == {"access.refused"}
 
 
 def test_the_principal_is_who_the_request_is_of(project, api):
@@ -119,7 +156,7 @@ def test_a_refused_request_is_the_same_when_sent_again(project, api):
 def test_a_recorded_response_is_for_who_may_still_do_it(project, api, monkeypatch):
     headers = {"idempotency-key": "one"}
     assert api.post("/silences", json=SILENCE, headers=headers).status_code == 200
-    access = GrantedAccess(set())
+    access = GrantedAccess({("user:ada", "project.overview")})
     monkeypatch.setattr(type(project), "access", lambda self: access)
     refused = api.post("/silences", json=SILENCE, headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")

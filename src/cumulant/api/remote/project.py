@@ -2,119 +2,58 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cumulant.api.display import Listing
-from cumulant.api.errors import short_methods
+import msgspec
+
+from cumulant.api import views
+from cumulant.api.display import Listing, ResultView
+from cumulant.api.errors import RowWarning, short_methods
 from cumulant.api.progress import notebook_progress
-from cumulant.api.remote.client import HttpApi
+from cumulant.api.remote.groups import (
+    RemoteMonitoring,
+    RemoteOutcomes,
+    RemoteReleases,
+    RemoteReviews,
+    RemoteStack,
+    RemoteSubjects,
+)
+from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
+from cumulant.server.client.caller import report_content
+from cumulant.server.client.http_api import HttpApi
+from cumulant.server.model_uri import split_uri
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.api.views import TrainingView
     from cumulant.core.events import Event
     from cumulant.core.progress import Progress
-    from cumulant.flows.alerting.views import AlertView
-    from cumulant.flows.release.rollback import RollbackResult
-    from cumulant.flows.release.views import ReleaseView
-    from cumulant.flows.review.service import AnsweredCase
-    from cumulant.flows.review.views import CaseLine, CaseView
-    from cumulant.flows.stack.status import Status
+    from cumulant.flows.ledger.ledger_records import RunRecord
+    from cumulant.flows.maintenance.unneeded_files import Removed
+    from cumulant.flows.reports.content import ReportData
     from cumulant.ports.registry import ModelVersion
-    from cumulant.server.operations.data import ValidatedSources
-    from cumulant.server.operations.models import TrainedVersion, VersionView
-    from cumulant.server.operations.project import MonitorSummary
-    from cumulant.server.operations.releases import StartedRelease
+    from cumulant.server.operations.training import TrainedVersion
 
-#: in place of a version: the one that the registry resolves a name to
-LATEST = "latest"
-
-
-class RemoteGroup:
-    """Methods of one subject."""
-
-    def __init__(self, http: HttpApi, follow: Callable[[str], AbstractContextManager[Progress]]) -> None:
-        self._http, self._follow = http, follow
-
-
-@short_methods
-class RemoteReleases(RemoteGroup):
-    """Releases of the project."""
-
-    def start(self, model: str = "", *, approval: bool = False) -> StartedRelease:
-        """Begin the release of a version."""
-        with self._follow("release") as progress:
-            return self._http.call("releases.start", model=model, approval=approval, progress=progress)  # type: ignore[no-any-return]
-
-    def current(self) -> ReleaseView:
-        """The release under way, else the newest one."""
-        return self._http.call("releases.show", release=LATEST)  # type: ignore[no-any-return]
-
-    def history(self) -> list[ReleaseView]:
-        """All releases, newest first."""
-        return list(self._http.pages("releases.list"))
-
-    def pause(self, *, reason: str) -> ReleaseView:
-        return self._http.call("releases.pause", reason=reason)  # type: ignore[no-any-return]
-
-    def resume(self, *, reason: str = "") -> ReleaseView:
-        return self._http.call("releases.resume", reason=reason)  # type: ignore[no-any-return]
-
-    def promote(self, *, reason: str) -> ReleaseView:
-        return self._http.call("releases.promote", reason=reason)  # type: ignore[no-any-return]
-
-    def abort(self, *, reason: str) -> ReleaseView:
-        return self._http.call("releases.abort", reason=reason)  # type: ignore[no-any-return]
-
-    def approve(self, *, reason: str = "") -> ReleaseView:
-        return self._http.call("releases.approve", reason=reason)  # type: ignore[no-any-return]
-
-    def roll_back(self, *, reason: str, to: str = "") -> RollbackResult:
-        """Send all requests to a version that was served before; default: the one before."""
-        return self._http.call("releases.roll_back", reason=reason, to=to)  # type: ignore[no-any-return]
-
-
-@short_methods
-class RemoteMonitoring(RemoteGroup):
-    """Monitoring of what the project serves."""
-
-    def run(self) -> MonitorSummary:
-        """Evaluate the served model now."""
-        with self._follow("monitor") as progress:
-            return self._http.call("project.monitor", progress=progress)  # type: ignore[no-any-return]
-
-    def alerts(self, *, ended: bool = False) -> Sequence[AlertView]:
-        """Alerts that fire or are pending, the most urgent first; with `ended` then those that are over."""
-        return self._http.call("alerts.list", ended=ended).alerts  # type: ignore[no-any-return]
-
-
-@short_methods
-class RemoteReviews(RemoteGroup):
-    """The review queue of the project."""
-
-    def cases(self, *, status: str = "waiting") -> Iterator[CaseLine]:
-        """Cases, page by page: waiting ones in their order, or closed ones, newest first."""
-        return self._http.pages("review.list", status=status)
-
-    def next(self) -> CaseView | None:
-        """Take the next case; None where none is left."""
-        return self._http.call("review.next")  # type: ignore[no-any-return]
-
-    def decide(self, case: str, label: object, *, note: str = "", seen: str | None = None) -> AnsweredCase:
-        """Decide what is true of a case."""
-        return self._http.call("review.decide", case=case, label=label, note=note, seen=seen)  # type: ignore[no-any-return]
+#: `warnings.warn` counts the method, the wrapper of `short_methods`, then the user's line
+_CALLER = 3
+#: rows of a table that one request returns at most
+_MOST_ROWS = 1_000
 
 
 @short_methods
 class RemoteProject:
     """A project on a server.
 
-    Methods have the names and parameters of a local `Project`. Long ones run as jobs of the server and are followed;
-    an interrupt cancels them.
+    Methods have the names, parameters and results of a local `Project`. Long ones run as jobs of the server and are
+    followed; an interrupt cancels them. `stack`, `releases`, `outcomes`, `monitoring`, `reviews` and `subjects` hold
+    further methods; what works on files and processes of the project's machine is not there.
     """
 
     def __init__(
@@ -122,9 +61,12 @@ class RemoteProject:
     ) -> None:
         self.http = http
         self._follow = follow or notebook_progress
+        self.stack = RemoteStack(http, self._follow)
         self.releases = RemoteReleases(http, self._follow)
+        self.outcomes = RemoteOutcomes(http, self._follow)
         self.monitoring = RemoteMonitoring(http, self._follow)
         self.reviews = RemoteReviews(http, self._follow)
+        self.subjects = RemoteSubjects(http, self._follow)
 
     def __repr__(self) -> str:
         return f"Project {self.name} at {self.http.url}"
@@ -141,24 +83,48 @@ class RemoteProject:
 
     @property
     def name(self) -> str:
+        """The name of the project and of its model."""
         return self.http.project
 
-    def status(self) -> Status | None:
-        """The processes, as `cumulant ps`; None where none serve."""
-        return self.http.call("project.stack")  # type: ignore[no-any-return]
+    @property
+    def env(self) -> str:
+        """The name of the environment that the server runs the project in."""
+        return self.http.environment()
 
-    def validate(self, *sources: str, force: bool = False) -> ValidatedSources:
+    def plan(self) -> ResultView[Any]:
+        """What would run, checked."""
+        return views.plan(self.http.call("project.plan"))
+
+    def validate(self, *sources: str, force: bool = False) -> ResultView[Any]:
         """Read, check and store what is new of the named sources (default: all)."""
-        with self._follow("validate") as progress:
-            return self.http.call("data.validate", sources=list(sources), force=force, progress=progress)  # type: ignore[no-any-return]
+        from cumulant.flows.data.validate import Validation
 
-    def quarantine(self, source: str, *, limit: int = 1_000) -> pl.DataFrame:
-        """Refused rows with the rule that refused each; personal columns as keyed hashes."""
-        return self._frame("data.quarantine", source, limit)
+        validated = self._followed("validate", "data.validate", sources=list(sources), force=force)
+        return views.validation(Validation(run=validated.run, snapshots=validated.snapshots, reused=validated.reused))
+
+    def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
+        """Refused rows with the rule that refused each, at most 1,000; personal columns as keyed hashes."""
+        return self._frame(
+            self.http.call("data.quarantine", source=source, limit=_MOST_ROWS if limit is None else limit)
+        )
 
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""
-        return self._frame("data.rows", source, rows)
+        return self._frame(self.http.call("data.rows", source=source, limit=rows))
+
+    def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
+        """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
+        removed = self._followed("clean", "maintenance.clean", dry_run=dry_run)
+        return Listing(removed, ("what", "kind", "bytes"), lambda item: (item.key, item.kind, item.bytes))
+
+    def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
+        """The first rows of the feature table, at most 1,000; features that show a personal value as keyed hashes."""
+        import polars as pl
+
+        rows = _MOST_ROWS if limit is None else limit
+        computed = self._followed("features", "features.values", rows=rows, as_of=_moment(as_of))
+        frame = pl.DataFrame(computed.values, schema=computed.columns, infer_schema_length=None)
+        return frame.drop("__row", strict=False)
 
     def train(
         self,
@@ -168,19 +134,54 @@ class RemoteProject:
         trials: int | None = None,
         time: str | None = None,
         promote: bool = True,
-    ) -> TrainedVersion:
-        """From the sources to a registered version; a gate that refuses raises nothing: see `.verdict`."""
-        as_of = moment(as_of) if isinstance(as_of, str) else as_of
-        with self._follow("train") as progress:
-            return self.http.call(  # type: ignore[no-any-return]
-                "models.train",
-                quick=quick,
-                as_of=as_of,
-                trials=trials,
-                time=time,
-                promote=promote,
-                progress=progress,
+    ) -> TrainingView[TrainedVersion]:
+        """From the sources to a registered version. `.page` of the result is the content of its report.
+
+        A gate that refuses raises nothing: see `.verdict`.
+        """
+        trained: TrainedVersion = self._followed(
+            "train",
+            "training.train",
+            quick=quick,
+            as_of=_moment(as_of),
+            trials=trials,
+            time=time,
+            promote=promote,
+        )
+        return views.training(trained, self.http.call("runs.report", run=trained.run))
+
+    def evaluate(self, model: str | None = None, **options: Any) -> TrainingView[Any]:
+        """Score a registered version on later rows and apply the gate; default: the newest version."""
+        name, version = self._split(model)
+        result = self._followed("evaluate", "training.evaluate", model=name, version=version, **options)
+        return views.training(result, self.http.call("runs.report", run=result.run))
+
+    def predict(
+        self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
+    ) -> Any:
+        """Answers for the rows of a table (Polars, pandas, PyArrow) or of a list of dicts, in their order.
+
+        Returns a pandas frame for a pandas frame, else a Polars frame; the rows are sent as one request, of at most
+        1 MiB. Each check that rows fail raises a `RowWarning` that counts them.
+
+        Raises:
+            UsageError: `url` is given: a server of models is called from here, not by the API's.
+        """
+        from cumulant.api.project import is_pandas, row_frame
+
+        if url is not None:
+            raise UsageError(
+                "the server of a project calls no other", subject="url", hint="`cumulant predict --url URL`"
             )
+        name, version = self._split(model)
+        sent = msgspec.to_builtins(row_frame(rows).to_dicts())
+        answered = self._followed(
+            "predict", "training.predict", model=name, version=version, rows=sent, as_of=_moment(as_of)
+        )
+        for text in answered.warnings:
+            warnings.warn(text, RowWarning, stacklevel=_CALLER)
+        frame = self._frame(answered)
+        return frame.to_pandas() if is_pandas(rows) else frame
 
     def models(self, name: str | None = None) -> Listing[ModelVersion]:
         """Every registered version, newest first."""
@@ -188,44 +189,71 @@ class RemoteProject:
         columns = ("model", "version", "aliases", "registered", "uri")
         return Listing(versions, columns, lambda item: (item.name, item.version, item.aliases, item.created, item.uri))
 
-    def model(self, uri: str | None = None) -> VersionView:
-        """One version with its figures: NAME, NAME/3 or NAME@champion."""
-        model, version = self._split(uri)
-        return self.http.call("models.show", model=model, version=version)  # type: ignore[no-any-return]
+    def model(self, uri: str | None = None) -> ResultView[Any]:
+        """One version with its figures and the request that it expects: NAME, NAME/3 or NAME@champion."""
+        from cumulant.server.client.model_detail import detail_of
+
+        name, version = self._split(uri)
+        return views.model(detail_of(self.http.call("models.show", model=name, version=version)))
 
     def alias(self, model: str, alias: str, *, reason: str | None = None) -> ModelVersion:
         """Point an alias at a version."""
         name, version = self._split(model)
-        return self.http.call("models.alias", model=name, version=version, alias=alias, reason=reason)  # type: ignore[no-any-return]
+        pointed: ModelVersion = self.http.call("models.alias", model=name, version=version, alias=alias, reason=reason)
+        return pointed
 
     def tag(self, model: str, **tags: str | None) -> ModelVersion:
         """Set tags of a version; None removes one."""
         name, version = self._split(model)
-        return self.http.call("models.tag", model=name, version=version, tags=tags)  # type: ignore[no-any-return]
+        tagged: ModelVersion = self.http.call("models.tag", model=name, version=version, tags=tags)
+        return tagged
 
-    def lineage(self, model: str | None = None) -> Any:
+    def reproduce(self, model: str | None = None) -> ResultView[Any]:
+        """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
+        name, version = self._split(model)
+        return views.reproduction(self._followed("reproduce", "training.reproduce", model=name, version=version))
+
+    def report(self, target: str = "latest", *, out: Path | str | None = None) -> ResultView[ReportData]:
+        """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
+        from cumulant.flows.reports.report import check_format, write_report
+
+        if out is not None:
+            check_format(Path(out))
+        page = report_content(self.http, target)
+        if out is not None:
+            write_report(page, Path(out))
+        return views.report(page)
+
+    def lineage(self, model: str | None = None) -> ResultView[Any]:
         """Where a version comes from: snapshots, source files, features, code, settings, environment."""
         name, version = self._split(model)
-        return self.http.call("models.lineage", model=name, version=version)
+        return views.lineage(self.http.call("models.lineage", model=name, version=version))
 
-    def events(self, *, kind: str = "", actor: str = "") -> Iterator[Event]:
-        """Events, newest first, page by page."""
-        return self.http.pages("events.list", actor=actor, **({"kind": kind} if kind else {}))
+    def runs(self, flow: str | None = None) -> Listing[RunRecord]:
+        """Runs, newest first."""
+        return views.runs(list(self.http.pages("runs.list", flow=flow or "", limit=_MOST_ROWS)))
+
+    def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
+        """The project's events, oldest first."""
+        newest = list(self.http.pages("events.list", run=run or "", kind=tuple(kinds), limit=_MOST_ROWS))
+        return views.events(newest[::-1])
 
     def follow_events(self, *, after: int | None = None, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
         """Events as they happen, for ever, each once."""
         return self.http.events(after=after, kinds=kinds)
 
-    def _split(self, uri: str | None) -> tuple[str, str]:
-        text = (uri or self.name).removeprefix("models:/")
-        name, at, alias = text.partition("@")
-        if at:
-            return name, f"@{alias}"
-        name, _, version = text.partition("/")
-        return name, version or LATEST
+    def _followed(self, title: str, operation: str, **arguments: Any) -> Any:
+        with self._follow(title) as progress:
+            return self.http.call(operation, progress=progress, **arguments)
 
-    def _frame(self, operation: str, source: str, limit: int) -> pl.DataFrame:
+    def _split(self, uri: str | None) -> tuple[str, str]:
+        return split_uri(uri or self.name)
+
+    def _frame(self, answered: Any) -> pl.DataFrame:
         import polars as pl
 
-        answered = self.http.call(operation, source=source, limit=limit)
         return pl.DataFrame(answered.rows, schema=answered.columns, infer_schema_length=None)
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    return moment(value) if isinstance(value, str) else value

@@ -30,6 +30,7 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stands in the
 
 @command(
     app,
+    operations=("alerts.list",),
     action="alerts.show",
     name="list",
     examples=["cumulant alerts list", "cumulant alerts list --ended --json"],
@@ -40,40 +41,36 @@ def list_(
     model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.")] = "",
 ) -> None:
     """Show what fires or is pending, the most urgent first, silences, and how each receiver stands."""
-    from cumulant.flows.alerting.views import overview
-
-    with call.project() as project:
-        alerts = overview(project, principal=project.principal(), ended=ended, model=model)
+    with call.api() as api:
+        alerts = api.call("alerts.list", ended=ended, model=model)
     call.answer(alerts, lambda console: _print(console, alerts, model))
 
 
-@command(app, action="alerts.show", examples=["cumulant alerts show 3fa2c1"])
+@command(app, operations=("alerts.show", "alerts.list"), action="alerts.show", examples=["cumulant alerts show 3fa2c1"])
 def show(call: Invocation, name: Id) -> None:
     """Show one alert: what moved, since when, what it likely is, what to do next, and who knows."""
-    from cumulant.flows.alerting.alerts import show as flow
-    from cumulant.flows.alerting.views import alert_view
-
-    with call.project() as project:
-        alert = alert_view(flow(project, name, principal=project.principal()))
-        heard = bool(project.receivers())
+    with call.api() as api:
+        alert = api.call("alerts.show", alert=name)
+        heard = bool(api.call("alerts.list").receivers)
     call.answer(alert, lambda console: _print_one(console, alert, heard=heard))
 
 
 @command(
-    app, action="alerts.steer", examples=["cumulant alerts ack 3fa2c1", "cumulant alerts ack 3fa2c1 --reason 'on it'"]
+    app,
+    operations=("alerts.acknowledge",),
+    action="alerts.steer",
+    examples=["cumulant alerts ack 3fa2c1", "cumulant alerts ack 3fa2c1 --reason 'on it'"],
 )
 def ack(call: Invocation, name: Id, reason: Reason = "") -> None:
     """Acknowledge an alert: no more reminders; its end, or a higher level, is still sent."""
-    from cumulant.flows.alerting.alerts import acknowledge
-    from cumulant.flows.alerting.views import alert_view
-
-    with call.project() as project:
-        alert = alert_view(acknowledge(project, name, principal=project.principal(), reason=reason))
+    with call.api() as api:
+        alert = api.call("alerts.acknowledge", alert=name, reason=reason)
     call.answer(alert, lambda console: console.print(f"{alert.id}: acknowledged by {alert.acknowledged}"))
 
 
 @command(
     app,
+    operations=("alerts.silence", "alerts.unsilence"),
     action="alerts.steer",
     examples=[
         "cumulant alerts silence --rule covariate --for 7d --reason 'a new airport opens'",
@@ -96,21 +93,15 @@ def silence(
     The end of an alert is sent to its receivers. What still fires when a silence ends is sent then.
     Alertmanager receives all alerts and has silences of its own.
     """
-    from cumulant.flows.alerting import alerts as flow
-    from cumulant.flows.alerting.views import count_matches
-
     if (end is None) == (span is None):
         raise UsageError("a silence needs its length", hint="add --for 2h, or --end ID to end one")
-    with call.project() as project:
-        who = project.principal()
+    with call.api() as api:
         if end is not None:
-            flow.unsilence(project, end, principal=who)
+            api.call("alerts.unsilence", silence=end)
             call.answer({"ended": end}, lambda console: console.print(f"the silence {end} is over"))
             return
-        added = flow.silence(
-            project, principal=who, span=span or "", model=model, rule=rule, subject=subject, reason=reason
-        )
-        some, alerts = count_matches(project, added)
+        result = api.call("alerts.silence", span=span or "", model=model, rule=rule, subject=subject, reason=reason)
+    added, some, alerts = result.silence, result.matching, result.alerts
     until = f"{added.until:%Y-%m-%d %H:%M} UTC"
     now = f"it matches {some} of the {alerts} alerts there are" if alerts else "there is no alert now"
     text = f"silence {added.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"
@@ -119,6 +110,7 @@ def silence(
 
 @command(
     app,
+    operations=("alerts.test",),
     action="alerts.test",
     name="test",
     examples=["cumulant alerts test", "cumulant alerts test --receiver slack-3fa2c1 --json"],
@@ -131,10 +123,8 @@ def try_(
 
     Exit code 3 where one does not answer, 4 where one refuses, 2 where its address cannot be used.
     """
-    from cumulant.flows.alerting.alerts import try_receivers
-
-    with call.project() as project:
-        receivers = try_receivers(project, principal=project.principal(), receiver=receiver)
+    with call.api() as api:
+        receivers = api.call("alerts.test", receiver=receiver)
     call.answer({"receivers": receivers}, lambda console: _print_tested(console, receivers))
     faults = [tested for tested in receivers if not tested.taken]
     if faults:
@@ -143,6 +133,7 @@ def try_(
 
 @command(
     app,
+    operations=("alerts.retry",),
     action="alerts.steer",
     examples=[
         "cumulant alerts retry",
@@ -161,10 +152,8 @@ def retry(
 
     Exit code 3 where a receiver does not answer, 4 where it refuses.
     """
-    from cumulant.flows.alerting.manual_retry import retry as flow
-
-    with call.project() as project:
-        retried = flow(project, principal=project.principal(), message=message, receiver=receiver)
+    with call.api() as api:
+        retried = api.call("alerts.retry", message=message, receiver=receiver)
     call.answer(retried, lambda console: _say(console, retried.sentence))
     if retried.refused:
         raise typer.Exit(4)
@@ -173,7 +162,10 @@ def retry(
 
 
 @command(
-    app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/notified/critical --reason 'sent by hand'"]
+    app,
+    operations=("alerts.drop",),
+    action="alerts.steer",
+    examples=["cumulant alerts drop 69cb93fa58/notified/critical --reason 'sent by hand'"],
 )
 def drop(
     call: Invocation,
@@ -181,10 +173,8 @@ def drop(
     reason: Reason = "",
 ) -> None:
     """Drop a message that its receiver refuses. The alert is unchanged, and an event records it."""
-    from cumulant.flows.alerting.manual_retry import drop as flow
-
-    with call.project() as project:
-        dropped = flow(project, message, principal=project.principal(), reason=reason)
+    with call.api() as api:
+        dropped = api.call("alerts.drop", message=message, reason=reason)
     lines = [f"{message_.receiver}: dropped {message_.message}" for message_ in dropped]
     call.answer({"dropped": dropped}, lambda console: _say(console, *lines))
 

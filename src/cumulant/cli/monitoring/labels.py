@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.outcomes.labels import Intake
     from cumulant.outcomes.labels.label_counts import Report
-    from cumulant.outcomes.labels.label_facts import LabelFact
+    from cumulant.outcomes.labels.label_fact import LabelFact
 
 app = application(
     "labels",
@@ -44,8 +44,13 @@ Map = Annotated[
 ]
 
 
+#: most labels of one page
+_PAGE = 1_000
+
+
 @command(
     app,
+    operations=("labels.ingest",),
     action="labels.ingest",
     examples=[
         "cumulant labels ingest",
@@ -68,9 +73,14 @@ def ingest(
 
     Exit code 1 where no row of the files can be used.
     """
+    names = parts(map_)
+    if not files and watch is None and not names:
+        with call.api() as api, call.progress("labels") as progress:
+            intake = api.call("labels.ingest", progress=progress)
+        _finish(call, intake)
+        return
     from cumulant.flows.outcomes.labels import ingest_labels, watch_labels
 
-    names = parts(map_)
     if watch is not None and files:
         raise UsageError("files and a folder to watch are named at once", hint="leave out one of them")
     with call.project() as project:
@@ -79,6 +89,10 @@ def ingest(
             watch_labels(project, watch, principal=principal, names=names, report=lambda intake: _tell(call, intake))
             return
         intake = ingest_labels(project, files or [], principal=principal, names=names)
+    _finish(call, intake)
+
+
+def _finish(call: Invocation, intake: Intake) -> None:
     _tell(call, intake)
     if intake.useless:
         raise typer.Exit(1)
@@ -86,6 +100,7 @@ def ingest(
 
 @command(
     app,
+    operations=("labels.list",),
     action="labels.show",
     name="list",
     examples=["cumulant labels list", "cumulant labels list --state contradicted --json"],
@@ -102,10 +117,12 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
 ) -> None:
     """Show labels, the newest first."""
-    from cumulant.flows.outcomes.labels import list_labels
-
-    with call.project() as project:
-        labels_listed, total = list_labels(project, principal=project.principal(), state=state, limit=limit)
+    with call.api() as api:
+        page = api.call("labels.list", state=state, limit=min(limit, _PAGE))
+        labels_listed, total = page.items, page.total
+        while page.next is not None and len(labels_listed) < limit:
+            page = api.call("labels.list", state=state, limit=min(limit - len(labels_listed), _PAGE), cursor=page.next)
+            labels_listed += page.items
 
     def text(console: Console) -> None:
         if labels_listed:
@@ -118,16 +135,15 @@ def list_(
     call.answer(labels_listed, text)
 
 
-@command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
+@command(app, operations=("labels.show",), action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
 def show(
     call: Invocation,
     request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
 ) -> None:
     """Show one request: its predictions and all labels of it."""
-    from cumulant.flows.outcomes.labels import show_labels
-
-    with call.project() as project:
-        rows, labels_listed = show_labels(project, request, principal=project.principal())
+    with call.api() as api:
+        result = api.call("labels.show", request=request)
+    rows, labels_listed = result.predictions, result.unmatched
 
     def text(console: Console) -> None:
         shown = [
@@ -150,7 +166,12 @@ def show(
     call.answer({"predictions": rows, "labels": labels_listed}, text)
 
 
-@command(app, action="labels.show", examples=["cumulant labels report", "cumulant labels report --by week --json"])
+@command(
+    app,
+    operations=("labels.report",),
+    action="labels.show",
+    examples=["cumulant labels report", "cumulant labels report --by week --json"],
+)
 def report(
     call: Invocation,
     by: Annotated[Literal["day", "week"], typer.Option(help="Cohorts of a day or a week, in UTC.")] = "day",
@@ -158,11 +179,9 @@ def report(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions until that day.")] = None,
 ) -> None:
     """Show which share of the predictions is labelled, by cohort, and what cannot be used."""
-    from cumulant.flows.outcomes.labels import report_labels
-
     first, last = (None if text is None else moment(text).date() for text in (since, until))
-    with call.project() as project:
-        summary = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
+    with call.api() as api:
+        summary = api.call("labels.report", by=by, since=first, until=last)
     call.answer(_document(summary), lambda console: _print_report(console, summary, call))
 
 

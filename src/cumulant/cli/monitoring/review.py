@@ -18,9 +18,9 @@ from cumulant.core.units import moment
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.review.fill_queue import FillResult
     from cumulant.flows.review.service import AnsweredCase
-    from cumulant.project.project import Project
+    from cumulant.server.client.caller import OperationCaller
+    from cumulant.server.operations.review import FilledQueue
 
 app = application(
     "review",
@@ -38,7 +38,12 @@ Note = Annotated[str, typer.Option(metavar="TEXT", help="A note beside the case.
 Status = Literal["waiting", "done", "expired", "all"]
 
 
-@command(app, action="review.fill", examples=["cumulant review fill", "cumulant review fill --now --json"])
+@command(
+    app,
+    operations=("review.fill",),
+    action="review.fill",
+    examples=["cumulant review fill", "cumulant review fill --now --json"],
+)
 def fill(
     call: Invocation,
     now: Annotated[
@@ -49,18 +54,15 @@ def fill(
     ] = None,
 ) -> None:
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
-    from cumulant.flows.review.fill_queue import fill as flow
-    from cumulant.flows.review.service import ingest_decisions
-
     begin = None if since is None else moment(since)
-    with call.project() as project, call.progress("review fill") as progress:
-        filled = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
-        ingest_decisions(project, principal=project.principal())
+    with call.api() as api, call.progress("review fill") as progress:
+        filled = api.call("review.fill", since=begin, at_once=now, progress=progress)
     call.answer(filled, lambda console: _print_filled(console, filled))
 
 
 @command(
     app,
+    operations=("review.queue",),
     action="review.show",
     name="list",
     examples=["cumulant review list", "cumulant review list --status done --json"],
@@ -71,10 +73,9 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
 ) -> None:
     """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
-    from cumulant.flows.review.service import first_cases
-
-    with call.project() as project:
-        listed, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
+    with call.api() as api:
+        queue = api.call("review.queue", status=status, limit=limit)
+    listed, total = queue.cases, queue.total
 
     def text(console: Console) -> None:
         cases(console, listed, status, fill=call.line("review fill"))
@@ -83,21 +84,26 @@ def list_(
     call.answer(listed, text)
 
 
-@command(app, action="review.answer", name="next", examples=["cumulant review next", "cumulant review next --json"])
+@command(
+    app,
+    operations=("review.next",),
+    action="review.answer",
+    name="next",
+    examples=["cumulant review next", "cumulant review next --json"],
+)
 def next_(
     call: Invocation,
     once: Annotated[bool, typer.Option("--once", help="Show one case and leave, also on a terminal.")] = False,
 ) -> None:
     """Take the most useful case that waits. On a terminal: answer it, and the next one, until you quit."""
-    from cumulant.flows.review.service import next_case
+    if not call.json and not once and not call.server and sys.stdin.isatty() and sys.stdout.isatty():
+        from cumulant.cli.monitoring.review_session import session
 
-    with call.project() as project:
-        if not call.json and not once and sys.stdin.isatty() and sys.stdout.isatty():
-            from cumulant.cli.monitoring.review_session import session
-
+        with call.project() as project:
             session(call.output.console(), project, report=call.line("review report"))
-            return
-        case = next_case(project, principal=project.principal())
+        return
+    with call.api() as api:
+        case = api.call("review.next")
 
     def text(console: Console) -> None:
         if case is None:
@@ -112,13 +118,16 @@ def next_(
     call.answer(case, text)
 
 
-@command(app, action="review.show", examples=["cumulant review show 3f9a", "cumulant review show 3f9a --json"])
+@command(
+    app,
+    operations=("review.show", "review.named"),
+    action="review.show",
+    examples=["cumulant review show 3f9a", "cumulant review show 3f9a --json"],
+)
 def show(call: Invocation, case: Case) -> None:
     """Show one case; the model's answer is hidden until you have decided, where the queue is blind."""
-    from cumulant.flows.review.service import show_case
-
-    with call.project() as project:
-        shown = show_case(project, _id(project, case), principal=project.principal())
+    with call.api() as api:
+        shown = api.call("review.show", case=_id(api, case))
 
     def text(console: Console) -> None:
         page(console, shown)
@@ -128,6 +137,7 @@ def show(call: Invocation, case: Case) -> None:
 
 @command(
     app,
+    operations=("review.decide", "review.named"),
     action="review.answer",
     examples=[
         "cumulant review decide 3f9a yes",
@@ -150,54 +160,61 @@ def decide(
     ] = None,
 ) -> None:
     """Decide a case; the decision becomes a label."""
-    from cumulant.flows.review import service
-
     if from_ is not None and case is None and not note:
         _decide_file(call, from_)
         return
     if from_ is not None or case is None or label is None:
         raise UsageError("one case and its label, or a file of them", hint="write CASE LABEL, or --from FILE")
-    with call.project() as project:
-        answered = service.decide(project, _id(project, case), label, principal=project.principal(), note=note)
+    with call.api() as api:
+        answered = api.call("review.decide", case=_id(api, case), label=label, note=note)
     _answer(call, answered)
 
 
-@command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
+@command(
+    app, operations=("review.skip", "review.named"), action="review.answer", examples=["cumulant review skip 3f9a"]
+)
 def skip(call: Invocation, case: Case) -> None:
     """Leave a case to other reviewers; it is not offered to you again."""
-    from cumulant.flows.review import service
-
-    with call.project() as project:
-        answered = service.skip(project, _id(project, case), principal=project.principal())
+    with call.api() as api:
+        answered = api.call("review.skip", case=_id(api, case))
     _answer(call, answered)
 
 
-@command(app, action="review.answer", examples=["cumulant review escalate 3f9a --note 'needs the contract'"])
+@command(
+    app,
+    operations=("review.escalate", "review.named"),
+    action="review.answer",
+    examples=["cumulant review escalate 3f9a --note 'needs the contract'"],
+)
 def escalate(call: Invocation, case: Case, note: Note = "") -> None:
     """Give a case to those whom the project names for it (`escalate_to`)."""
-    from cumulant.flows.review import service
-
-    with call.project() as project:
-        answered = service.escalate(project, _id(project, case), principal=project.principal(), note=note)
+    with call.api() as api:
+        answered = api.call("review.escalate", case=_id(api, case), note=note)
     _answer(call, answered)
 
 
-@command(app, action="review.answer", examples=["cumulant review note 3f9a 'the same card as yesterday'"])
+@command(
+    app,
+    operations=("review.note", "review.named"),
+    action="review.answer",
+    examples=["cumulant review note 3f9a 'the same card as yesterday'"],
+)
 def note(
     call: Invocation,
     case: Case,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What the next person should know.")],
 ) -> None:
     """Write something beside a case."""
-    from cumulant.flows.review import service
-
-    with call.project() as project:
-        noted = service.note(project, _id(project, case), text, principal=project.principal())
+    with call.api() as api:
+        noted = api.call("review.note", case=_id(api, case), text=text)
     call.answer(noted, lambda console: console.print(f"noted beside case {noted.id}"))
 
 
 @command(
-    app, action="review.assign", examples=["cumulant review assign 3f9a ada", "cumulant review assign 3f9a --to-all"]
+    app,
+    operations=("review.assign", "review.named"),
+    action="review.assign",
+    examples=["cumulant review assign 3f9a ada", "cumulant review assign 3f9a --to-all"],
 )
 def assign(
     call: Invocation,
@@ -206,24 +223,25 @@ def assign(
     to_all: Annotated[bool, typer.Option("--to-all", help="Give it back to everybody.")] = False,
 ) -> None:
     """Give a case to one reviewer."""
-    from cumulant.flows.review import service
-
     if (to is None) != to_all:
         raise UsageError("a case goes to one reviewer, or to all", hint="name one, or write --to-all")
-    with call.project() as project:
-        assigned = service.assign(project, _id(project, case), to, principal=project.principal())
+    with call.api() as api:
+        assigned = api.call("review.assign", case=_id(api, case), to=to)
     call.answer(
         assigned, lambda console: console.print(f"case {assigned.id} is for {assigned.assigned or 'everybody'}")
     )
 
 
-@command(app, action="review.show", examples=["cumulant review report", "cumulant review report --json"])
+@command(
+    app,
+    operations=("review.report",),
+    action="review.show",
+    examples=["cumulant review report", "cumulant review report --json"],
+)
 def report(call: Invocation) -> None:
     """Show how much was answered, how far reviewers agree, and how often the model is wrong, corrected for the draw."""
-    from cumulant.flows.review import service
-
-    with call.project() as project:
-        summary = service.report(project, principal=project.principal())
+    with call.api() as api:
+        summary = api.call("review.report")
 
     def text(console: Console) -> None:
         figures(console, summary)
@@ -305,13 +323,11 @@ def _decide_file(call: Invocation, file: Path) -> None:
         raise typer.Exit(1)
 
 
-def _id(project: Project, beginning: str) -> str:
-    from cumulant.flows.review.service import case_named
-
-    return case_named(project, beginning, principal=project.principal())
+def _id(api: OperationCaller, beginning: str) -> str:
+    return str(api.call("review.named", beginning=beginning).case)
 
 
-def _print_filled(console: Console, filled: FillResult) -> None:
+def _print_filled(console: Console, filled: FilledQueue) -> None:
     console.print(filled.sentence)
     for note in () if filled.draw is None else filled.draw.notes:
         console.print(note, style="yellow")

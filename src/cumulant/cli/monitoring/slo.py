@@ -31,23 +31,31 @@ class SliSource(StrEnum):
     servers = "servers"
 
 
-@command(app, action="stack.show", examples=["cumulant slo show", "cumulant slo show --json"])
+@command(
+    app,
+    operations=("stack.objectives",),
+    action="stack.show",
+    examples=["cumulant slo show", "cumulant slo show --json"],
+)
 def show(call: Invocation) -> None:
     """Show each objective: the share of good requests, what is left of its budget, and how fast that burns.
 
     Requests are those in the log of the gateways, as callers saw them. Exit code 1: an alert of an objective fires,
     or no release begins (`release.slo`).
     """
-    from cumulant.flows.observe.slo import show_objectives
-
-    with call.project() as project:
-        view = show_objectives(project, principal=project.principal())
+    with call.api() as api:
+        view = api.call("stack.objectives")
     call.answer(view, lambda console: _print(console, view))
     if view.hold or any(state.firing for state in view.objectives):
         raise typer.Exit(1)
 
 
-@command(app, action="stack.show", examples=["cumulant slo rules", "cumulant slo rules --source servers"])
+@command(
+    app,
+    operations=("stack.rules",),
+    action="stack.show",
+    examples=["cumulant slo rules", "cumulant slo rules --source servers"],
+)
 def rules(
     call: Invocation,
     *,
@@ -60,10 +68,8 @@ def rules(
     ] = "",
 ) -> None:
     """Print a rule file for Prometheus: burn rates, budget and alerts, under the names of Sloth's dashboards."""
-    from cumulant.flows.observe.slo import objective_rules
-
-    with call.project() as project:
-        text = objective_rules(project, principal=project.principal(), source=source.value, selector=selector)
+    with call.api() as api:
+        text = api.call("stack.rules", source=source.value, selector=selector).rules
     call.answer({"rules": text}, lambda console: _write(console, text))
 
 

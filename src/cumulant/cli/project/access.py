@@ -29,13 +29,16 @@ Groups = Annotated[
 OfModel = Annotated[str | None, typer.Option("--model", metavar="NAME", help="A model; default: the project.")]
 
 
-@command(app, action="access.show", examples=["cumulant access roles", "cumulant access roles --json --env prod"])
+@command(
+    app,
+    operations=("access.roles",),
+    action="access.show",
+    examples=["cumulant access roles", "cumulant access roles --json --env prod"],
+)
 def roles(call: Invocation) -> None:
     """Show which role has which action, and who has which role."""
-    from cumulant.flows.access.explain import show_rules
-
-    with call.project() as project:
-        rules = show_rules(project, principal=project.principal())
+    with call.api() as api:
+        rules = api.call("access.roles")
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean, table
@@ -74,6 +77,7 @@ def _where(binding: RoleBinding) -> str:
 
 @command(
     app,
+    operations=("access.check",),
     action="access.show",
     examples=[
         "cumulant access check user:ada release.approve --group risk",
@@ -82,11 +86,8 @@ def _where(binding: RoleBinding) -> str:
 )
 def check(call: Invocation, subject: Subject, action: str, group: Groups = None, model: OfModel = None) -> None:
     """Show whether a principal may do an action, and the policies that decide. Exit code 1: it may not."""
-    from cumulant.flows.access.explain import decide_access
-
-    with call.project() as project:
-        who = project.principal()
-        decision = decide_access(project, subject, action, principal=who, groups=group or (), model=model)
+    with call.api() as api:
+        decision = api.call("access.check", subject=subject, action=action, group=tuple(group or ()), model=model or "")
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean
@@ -105,15 +106,14 @@ def check(call: Invocation, subject: Subject, action: str, group: Groups = None,
 
 @command(
     app,
+    operations=("access.explain",),
     action="access.show",
     examples=["cumulant access explain user:ada --group risk --env prod", "cumulant access explain anonymous --json"],
 )
 def explain(call: Invocation, subject: Subject, group: Groups = None, model: OfModel = None) -> None:
     """Show all that a principal may do, each with the policies that allow it."""
-    from cumulant.flows.access.explain import explain_access
-
-    with call.project() as project:
-        decisions = explain_access(project, subject, principal=project.principal(), groups=group or (), model=model)
+    with call.api() as api:
+        decisions = api.call("access.explain", subject=subject, group=tuple(group or ()), model=model or "")
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean, table
@@ -130,6 +130,7 @@ def explain(call: Invocation, subject: Subject, group: Groups = None, model: OfM
 
 @command(
     app,
+    operations=("access.policies",),
     action="access.show",
     examples=["cumulant access policies", "cumulant access policies --schema > cumulant.cedarschema"],
 )
@@ -138,8 +139,6 @@ def policies(
     schema: Annotated[bool, typer.Option("--schema", help="What policies can use, instead of the policies.")] = False,
 ) -> None:
     """Print the Cedar policies in force: those of the bindings, and those of the folder that `access` names."""
-    from cumulant.flows.access.explain import policy_text
-
-    with call.project() as project:
-        text = policy_text(project, principal=project.principal(), schema=schema)
+    with call.api() as api:
+        text = api.call("access.policies", schema=schema).text
     call.answer({"schema" if schema else "policies": text}, lambda console: console.out(text, highlight=False, end=""))

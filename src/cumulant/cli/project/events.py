@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,6 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.output import print_rest
 from cumulant.cli.project.events_checkpoint import declare as declare_checkpoint
 from cumulant.cli.project.events_export import declare as declare_export
 from cumulant.core.errors import IntegrityError, UsageError
@@ -45,12 +45,15 @@ Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
 
 
+#: most events of one page
+_PAGE = 1_000
 #: seconds of one wait for an event
 _WAIT = 60.0
 
 
 @command(
     app,
+    operations=("events.list",),
     action="events.show",
     name="list",
     examples=["cumulant events list", "cumulant events list --kind model.registered --json"],
@@ -62,12 +65,13 @@ def list_(
     last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 50,
 ) -> None:
     """Show events, oldest first."""
-    from cumulant.flows.ledger.refusals import ingest_if_possible
-
-    with call.project() as project:
-        ingest_if_possible(project)
-        events = list(project.journal().events(kinds=kind or (), run=run))
-    shown = events[-last:] if last else events
+    with call.api() as api:
+        newest = api.pages(
+            "events.list", kind=tuple(kind or ()), run=run or "", limit=min(last + 1 if last else _PAGE, _PAGE)
+        )
+        listed = list(islice(newest, last + 1 if last else None))
+    more = bool(last) and len(listed) > last
+    shown = (listed[:last] if last else listed)[::-1]
 
     def text(console: Console) -> None:
         rows = [
@@ -81,7 +85,8 @@ def list_(
             for event in shown
         ]
         console.print(table(["seq", "time", "who", "what", ""], rows))
-        print_rest(console, len(shown), len(events), option="--last N")
+        if more:
+            console.print(f"the newest {last:,}; --last N for more", style="dim")
 
     call.answer(shown, text)
 

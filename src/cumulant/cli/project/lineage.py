@@ -9,6 +9,7 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
 from cumulant.flows.reports.origins import lines
 from cumulant.flows.reports.terminal import heading, pairs
+from cumulant.server.model_uri import split_uri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,15 +21,15 @@ app = application("lineage", "Where a model comes from.")
 
 @command(
     app,
+    operations=("models.lineage",),
     action="lineage.show",
     examples=["cumulant lineage", "cumulant lineage flight-late@champion", "cumulant lineage churn/3 --json"],
 )
 def lineage(call: Invocation, model: Model = "") -> None:
     """Show the origins of a model version: snapshots, source files, features, code, settings, environment."""
-    from cumulant.flows.registry.lineage import lineage as flow
-
-    with call.project() as project:
-        origins = flow(project, model or project.name, principal=project.principal())
+    with call.api() as api:
+        name, version = split_uri(model or api.project)
+        origins = api.call("models.lineage", model=name, version=version)
     call.answer(origins, lambda console: _show(console, origins))
 
 

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.project.planning import TrainingPlan
-    from cumulant.project.file.origins import ResolvedRow
+    from cumulant.server.operations.project import ResolvedSetting
 
 app = application("plan", "What would run.")
 
 
 @command(
     app,
+    operations=("project.plan", "project.settings"),
     action="project.plan",
     examples=["cumulant plan", "cumulant plan --resolved", "cumulant plan --resolved --env prod --json"],
 )
@@ -35,27 +36,21 @@ def plan(
     metric or column, an input that is not known at the prediction, a test that leaves nothing to train on, stages or
     margins that no release could follow, a driver that is not installed, a registry that does not answer.
     """
-    with call.project() as project:
+    with call.api() as api:
         if resolved:
-            rows = project.file.resolved(project.endpoints)
-            call.answer([_row(row) for row in rows], lambda console: _resolved(console, rows))
+            rows = api.call("project.settings")
+            call.answer(rows, lambda console: _resolved(console, rows))
             return
-        from cumulant.flows.project.planning import plan as flow
-
         with call.progress("plan") as progress:
-            planned = flow(project, principal=project.principal(), progress=progress)
+            planned = api.call("project.plan", progress=progress)
     call.answer(planned, lambda console: _show(console, planned, call))
 
 
-def _row(row: ResolvedRow) -> dict[str, object]:
-    return {"path": row.path, "value": row.value, "origin": str(row.origin)}
-
-
-def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
+def _resolved(console: Console, rows: list[ResolvedSetting]) -> None:
     def value(content: object) -> str:
         return "–" if content is None else "{}" if content == {} else "[]" if content == [] else cell(content)
 
-    console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
+    console.print(table(["setting", "value", "from"], [(row.path, value(row.value), row.origin) for row in rows]))
 
 
 def held_out(part: str, *, timed: bool) -> str:

@@ -9,12 +9,14 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.server.client.caller import report_content
 
 app = application("report", "One page about a run or model.")
 
 
 @command(
     app,
+    operations=("runs.report", "models.report"),
     action="project.report",
     examples=[
         "cumulant report flight-late@champion --out report.html",
@@ -30,10 +32,15 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page: .html, .md or .json.")] = Path("report.html"),
 ) -> None:
     """Write one page that needs no network: data and quarantine, features, metrics, gate, lineage, actors."""
-    from cumulant.flows.reports.report import report as flow
+    from cumulant.flows.reports import report as flow
 
     new = next((folder for folder in reversed(out.absolute().parents) if not folder.exists()), None)
-    with call.project() as project:
-        path = flow(project, target, out=out, principal=project.principal())
+    if call.server:
+        flow.check_format(out)
+        with call.api() as api:
+            flow.write_report(report_content(api, target), out)
+    else:  # also stored in the registry, beside the run
+        with call.project() as project:
+            flow.report(project, target, out=out, principal=project.principal())
     note = f"; the folder {new} was created" if new is not None else ""
-    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{note}", soft_wrap=True))
+    call.answer({"file": str(out)}, lambda console: console.print(f"written to {out}{note}", soft_wrap=True))

@@ -9,8 +9,6 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.flows.ledger.ledger_records import runs
-from cumulant.flows.ledger.run_views import find_run
 from cumulant.flows.reports.terminal import heading, pairs, table
 from cumulant.flows.reports.wording import duration as seconds
 
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.ledger_records import RunRecord
 
+#: most runs of one page
+_PAGE = 1_000
 #: settings of a training that are limits, not results
 _MOST = {"trials": "most trials", "time": "most time"}
 _NOTHING: tuple[object, ...] = (None, "", [], {})
@@ -31,7 +31,11 @@ app = application(
 
 
 @command(
-    app, action="runs.show", name="list", examples=["cumulant runs list", "cumulant runs list --flow train --json"]
+    app,
+    operations=("runs.list",),
+    action="runs.show",
+    name="list",
+    examples=["cumulant runs list", "cumulant runs list --flow train --json"],
 )
 def list_(
     call: Invocation,
@@ -39,9 +43,13 @@ def list_(
     last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 20,
 ) -> None:
     """Show runs, newest first."""
-    with call.project() as project:
-        records = [record for record in runs(project.journal()) if flow is None or record.flow == flow]
-    shown = records[:last] if last else records
+    with call.api() as api:
+        page = api.call("runs.list", flow=flow or "", limit=min(last or _PAGE, _PAGE))
+        shown, total = page.items, page.total
+        while page.next is not None and (not last or len(shown) < last):
+            page = api.call("runs.list", flow=flow or "", limit=_PAGE, cursor=page.next)
+            shown += page.items
+    shown = shown[:last] if last else shown
 
     def text(console: Console) -> None:
         rows = [
@@ -49,15 +57,18 @@ def list_(
             for record in shown
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
-        if not records:
+        if not total:
             console.print("nothing has run yet: " + call.line("train"), style="dim")
-        print_rest(console, len(shown), len(records), option="--last N")
+        print_rest(console, len(shown), total, option="--last N")
 
     call.answer(shown, text)
 
 
 @command(
-    app, action="runs.show", examples=["cumulant runs show latest", "cumulant runs show 20261124T101500-3fa2c1 --json"]
+    app,
+    operations=("runs.show",),
+    action="runs.show",
+    examples=["cumulant runs show latest", "cumulant runs show 20261124T101500-3fa2c1 --json"],
 )
 def show(
     call: Invocation,
@@ -66,8 +77,8 @@ def show(
     ] = "latest",
 ) -> None:
     """Show one run: its settings, its steps and how it ended."""
-    with call.project() as project:
-        record = find_run(runs(project.journal()), run)
+    with call.api() as api:
+        record = api.call("runs.show", run=run).run
 
     def text(console: Console) -> None:
         heading(console, record.id, record.flow)

@@ -44,21 +44,21 @@ def link(
 
 @command(
     app,
+    operations=("identities.sessions",),
     action="identities.session_list",
     name="list",
     examples=["cumulant session list", "cumulant session list --json"],
 )
 def list_(call: Invocation) -> None:
     """Show sessions: yours, and those of others where you may manage them."""
-    from cumulant.flows.identities.sessions import list_sessions
-
-    with call.project() as project:
-        sessions = list_sessions(project, principal=project.principal())
+    with call.api() as api:
+        sessions = api.call("identities.sessions")
     call.answer({"sessions": sessions}, lambda console: _print(console, sessions))
 
 
 @command(
     app,
+    operations=("identities.revoke_sessions",),
     action="identities.session_revoke",
     examples=["cumulant session revoke 3fa2c1", "cumulant session revoke --of user:ada --reason 'left the team'"],
 )
@@ -70,10 +70,8 @@ def revoke(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is part of the event.")] = "",
 ) -> None:
     """End sessions: they are refused from the next request on."""
-    from cumulant.flows.identities.sessions import revoke_sessions
-
-    with call.project() as project:
-        ended = revoke_sessions(project, session, principal=project.principal(), of=of, reason=reason)
+    with call.api() as api:
+        ended = api.call("identities.revoke_sessions", session=session, of=of, reason=reason)
 
     def text(console: Console) -> None:
         for view in ended:

@@ -36,15 +36,14 @@ OfSource = Annotated[str, typer.Option("--source", metavar="NAME", help="Only th
 
 @command(
     app,
+    operations=("subjects.find",),
     action="subjects.find",
     examples=["cumulant subjects find c17", "cumulant subjects find - --json < subject.txt"],
 )
 def find(call: Invocation, subject: Value, source: OfSource = "") -> None:
     """Show the places that are known to hold rows of the subject, or its keyed hash."""
-    from cumulant.flows.subjects.subjects import find_subject
-
-    with call.project() as project, call.progress("find subject") as progress:
-        result = find_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+    with call.api() as api, call.progress("find subject") as progress:
+        result = api.call("subjects.find", value=subject, source=source, progress=progress)
 
     def text(console: Console) -> None:
         _print_places(console, result.places)
@@ -55,6 +54,7 @@ def find(call: Invocation, subject: Value, source: OfSource = "") -> None:
 
 @command(
     app,
+    operations=("subjects.find", "subjects.erase"),
     action="subjects.erase",
     examples=["cumulant subjects erase c17", "cumulant subjects erase c17 --yes --json"],
 )
@@ -72,10 +72,8 @@ def erase(
     if not yes:
         find(call, subject, source)
         return
-    from cumulant.flows.subjects.subjects import erase_subject
-
-    with call.project() as project, call.progress("erase subject") as progress:
-        done = erase_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+    with call.api() as api, call.progress("erase subject") as progress:
+        done = api.call("subjects.erase", value=subject, source=source, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean, table
@@ -92,6 +90,7 @@ def erase(
 
 @command(
     app,
+    operations=("subjects.admit",),
     action="subjects.admit",
     examples=["cumulant subjects admit c17", "cumulant subjects admit c17 --source visits"],
 )
@@ -100,10 +99,8 @@ def admit(call: Invocation, subject: Value, source: OfSource = "") -> None:
 
     Earlier rows stay out. `subjects erase` erases it again.
     """
-    from cumulant.flows.subjects.subjects import admit_subject
-
-    with call.project() as project, call.progress("admit subject") as progress:
-        admitted = admit_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+    with call.api() as api, call.progress("admit subject") as progress:
+        admitted = api.call("subjects.admit", value=subject, source=source, progress=progress)
 
     def text(console: Console) -> None:
         for name, since in admitted.since.items():

@@ -67,19 +67,22 @@ def create(
 
 
 @command(
-    app, action="identities.token_list", name="list", examples=["cumulant token list", "cumulant token list --json"]
+    app,
+    operations=("identities.tokens",),
+    action="identities.token_list",
+    name="list",
+    examples=["cumulant token list", "cumulant token list --json"],
 )
 def list_(call: Invocation) -> None:
     """Show API tokens without their secrets: yours, and those of others where you may manage them."""
-    from cumulant.flows.identities.tokens import list_tokens
-
-    with call.project() as project:
-        tokens = list_tokens(project, principal=project.principal())
+    with call.api() as api:
+        tokens = api.call("identities.tokens")
     call.answer({"tokens": tokens}, lambda console: _print(console, tokens))
 
 
 @command(
     app,
+    operations=("identities.revoke_token",),
     action="identities.token_revoke",
     examples=["cumulant token revoke 3fa2c1", "cumulant token revoke 3fa2c1 --reason 'was in a log'"],
 )
@@ -89,10 +92,8 @@ def revoke(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is part of the event.")] = "",
 ) -> None:
     """Revoke an API token: it is refused from the next request on."""
-    from cumulant.flows.identities.tokens import revoke_token
-
-    with call.project() as project:
-        revoked = revoke_token(project, token, principal=project.principal(), reason=reason)
+    with call.api() as api:
+        revoked = api.call("identities.revoke_token", token=token, reason=reason)
     call.answer(
         revoked, lambda console: console.print(f"{revoked.id}: {revoked.name} of {revoked.principal} is revoked")
     )

@@ -14,15 +14,17 @@ from cumulant.cli.release.release_simulate import declare as declare_simulate
 from cumulant.cli.release.release_watch import follow
 from cumulant.core.errors import UsageError
 from cumulant.core.units import share
-from cumulant.flows.release.release_queries import current_release, find_release, waiting_candidate
-from cumulant.flows.release.views import sentence, view
+from cumulant.flows.release.release_queries import current_release
+from cumulant.flows.release.views import view
 from cumulant.flows.reports.terminal import clean, table, warn
+from cumulant.server.model_uri import LATEST
+from cumulant.server.operations.releases import StartedRelease
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.release.controller.external_servers import ExternalServers
-    from cumulant.flows.release.start.start import ReleaseStart
+    from cumulant.flows.release.views import ReleaseView
     from cumulant.release.state import Release
 
 app = application(
@@ -39,6 +41,7 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the even
 
 @command(
     app,
+    operations=("releases.start",),
     action="release.start",
     examples=[
         "cumulant release start",
@@ -84,11 +87,18 @@ def start(
     ] = None,
 ) -> None:
     """Begin to release a candidate through the stages of the section `release`; the controller of `up` continues it."""
-    from cumulant.flows.release.start.start import start_release
-
     if override_slo is not None:
         _check_reason(override_slo, "--override-slo")
     outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
+    if outside is None and not wait:
+        with call.api() as api, call.progress("release start") as progress:
+            started = api.call(
+                "releases.start", model=model, within=within, override_slo=override_slo or "", progress=progress
+            )
+        call.answer(started, lambda console: _show_begun(console, started))
+        return
+    from cumulant.flows.release.start.start import start_release
+
     with call.project() as project:
         with call.progress("release start") as progress:
             begun = start_release(
@@ -101,28 +111,33 @@ def start(
                 progress=progress,
                 ready_within=within,
             )
+        shown = StartedRelease(
+            release=None if begun.release is None else view(begun.release),
+            waits_for=begun.waits_for,
+            notes=tuple(begun.notes),
+        )
         if not wait or begun.release is None:
-            shown = None if begun.release is None else view(begun.release)
-            document = {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
-            call.answer(document, lambda console: _show_begun(console, begun))
+            call.answer(shown, lambda console: _show_begun(console, shown))
             if wait:  # it has not begun, so nothing was promoted
                 raise typer.Exit(1)
             return
         if not call.json:
-            _show_begun(call.output.console(), begun)
+            _show_begun(call.output.console(), shown)
         last = follow(call, project, begun.release.model, begun.release.id, last_only=True)
     _finish(call, last)
 
 
-@command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
+@command(
+    app,
+    operations=("releases.show", "releases.waiting"),
+    action="release.show",
+    examples=["cumulant release status", "cumulant release status --json"],
+)
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
-    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-
-    with call.project() as project:
-        release = current_release(project, principal=project.principal(), model=name)
-        status_view = view(release, list_rollbacks(project, release.model, call.note))
-        waits = waiting_candidate(project)
+    with call.api() as api:
+        status_view = api.call("releases.show", release=LATEST, model=name)
+        waits = api.call("releases.waiting").candidate
 
     def text(console: Console) -> None:
         console.print(page(status_view, waiting=waits))
@@ -144,28 +159,32 @@ def watch(call: Invocation, name: Name = "") -> None:
 
 
 @command(
-    app, action="release.steer", examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"]
+    app,
+    operations=("releases.pause",),
+    action="release.steer",
+    examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"],
 )
 def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     """Keep the weights as they are. Failures and proven harm still roll the candidate back."""
-    from cumulant.flows.release import actions
-
-    with call.project() as project:
-        release = actions.pause(project, principal=project.principal(), reason=reason, model=name)
+    with call.api() as api:
+        release = api.call("releases.pause", reason=reason, model=name)
     _print_release(call, release)
 
 
-@command(app, action="release.steer", examples=["cumulant release resume"])
+@command(app, operations=("releases.resume",), action="release.steer", examples=["cumulant release resume"])
 def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     """Resume a paused release."""
-    from cumulant.flows.release import actions
-
-    with call.project() as project:
-        release = actions.resume(project, principal=project.principal(), reason=reason, model=name)
+    with call.api() as api:
+        release = api.call("releases.resume", reason=reason, model=name)
     _print_release(call, release)
 
 
-@command(app, action="release.steer", examples=["cumulant release promote --reason 'the bug fix cannot wait'"])
+@command(
+    app,
+    operations=("releases.promote",),
+    action="release.steer",
+    examples=["cumulant release promote --reason 'the bug fix cannot wait'"],
+)
 def promote(
     call: Invocation,
     *,
@@ -173,15 +192,18 @@ def promote(
     name: Name = "",
 ) -> None:
     """Send everything to the candidate now, whatever the evidence. A declared approval is needed all the same."""
-    from cumulant.flows.release import actions
-
     _check_reason(reason)
-    with call.project() as project:
-        release = actions.promote(project, principal=project.principal(), reason=reason, model=name)
+    with call.api() as api:
+        release = api.call("releases.promote", reason=reason, model=name)
     _print_release(call, release)
 
 
-@command(app, action="release.steer", examples=["cumulant release abort --reason 'wrong training data'"])
+@command(
+    app,
+    operations=("releases.abort",),
+    action="release.steer",
+    examples=["cumulant release abort --reason 'wrong training data'"],
+)
 def abort(
     call: Invocation,
     *,
@@ -189,26 +211,15 @@ def abort(
     name: Name = "",
 ) -> None:
     """Send everything back to the champion and end the release."""
-    from cumulant.flows.release import actions
-
     _check_reason(reason)
-    with call.project() as project:
-        release = actions.abort(project, principal=project.principal(), reason=reason, model=name)
-    _print_release(call, release)
-
-
-@command(app, action="release.approve", examples=["cumulant release approve --reason 'reviewed with risk'"])
-def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
-    """Agree to what the release waits for, as a member of a group that `release.approval` names."""
-    from cumulant.flows.release import actions
-
-    with call.project() as project:
-        release = actions.approve(project, principal=project.principal(), reason=reason, model=name)
+    with call.api() as api:
+        release = api.call("releases.abort", reason=reason, model=name)
     _print_release(call, release)
 
 
 @command(
     app,
+    operations=("releases.override_slo",),
     action="release.steer",
     examples=["cumulant release override-slo --reason 'the candidate fixes the failures of the champion'"],
 )
@@ -219,16 +230,28 @@ def override_slo(
     name: Name = "",
 ) -> None:
     """Let the release go on to its end whatever the objectives of the served model are. Harm still rolls it back."""
-    from cumulant.flows.release import actions
-
     _check_reason(reason)
-    with call.project() as project:
-        release = actions.override_objectives(project, principal=project.principal(), reason=reason, model=name)
+    with call.api() as api:
+        release = api.call("releases.override_slo", reason=reason, model=name)
     _print_release(call, release)
 
 
 @command(
     app,
+    operations=("releases.approve",),
+    action="release.approve",
+    examples=["cumulant release approve --reason 'reviewed with risk'"],
+)
+def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Agree to what the release waits for, as a member of a group that `release.approval` names."""
+    with call.api() as api:
+        release = api.call("releases.approve", reason=reason, model=name)
+    _print_release(call, release)
+
+
+@command(
+    app,
+    operations=("releases.show",),
     action="release.show",
     examples=["cumulant release why", "cumulant release why 20260501T120000-3fa2", "cumulant release why --json"],
 )
@@ -238,11 +261,8 @@ def why(
     name: Name = "",
 ) -> None:
     """Explain the state of a release, or its end: a sentence, then the numbers of that moment."""
-    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-
-    with call.project() as project:
-        release_ = find_release(project, release, principal=project.principal(), model=name)
-        explained = view(release_, list_rollbacks(project, release_.model, call.note))
+    with call.api() as api:
+        explained = api.call("releases.show", release=release or LATEST, model=name)
 
     def text(console: Console) -> None:
         console.print(page(explained))
@@ -254,16 +274,16 @@ def why(
     call.answer(explained, text)
 
 
-@command(app, action="release.show", examples=["cumulant release history", "cumulant release history --json"])
+@command(
+    app,
+    operations=("releases.list",),
+    action="release.show",
+    examples=["cumulant release history", "cumulant release history --json"],
+)
 def history(call: Invocation, name: Name = "") -> None:
     """Show all releases, newest first."""
-    from cumulant.flows.release import release_queries
-    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-
-    with call.project() as project:
-        past = release_queries.release_history(project, principal=project.principal(), model=name)
-        rollbacks = list_rollbacks(project, name or project.name, call.note) if past else []
-        releases = [view(item, rollbacks) for item in past]
+    with call.api() as api:
+        releases = list(api.pages("releases.list", model=name, limit=1_000))
 
     def text(console: Console) -> None:
         rows = [
@@ -280,6 +300,7 @@ def history(call: Invocation, name: Name = "") -> None:
 
 @command(
     app,
+    operations=("release_plan.show",),
     action="release.plan",
     examples=["cumulant release plan", "cumulant release plan --requests 2000/d --errors 0.5% --json"],
 )
@@ -293,10 +314,8 @@ def plan(
     errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
 ) -> None:
     """Forecast how long each stage takes, the smallest harm it detects, and what cannot be decided in time."""
-    from cumulant.flows.release.plan.release_plan import plan_release
-
-    with call.project() as project:
-        release_plan = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
+    with call.api() as api:
+        release_plan = api.call("release_plan.show", requests=requests or "", errors=share(errors))
     call.answer(release_plan, lambda console: show(console, release_plan))
 
 
@@ -337,15 +356,15 @@ def _outside(
     return ExternalServers(champion=champion, candidate=candidate, authority=authority)
 
 
-def _show_begun(console: Console, begun: ReleaseStart) -> None:
+def _show_begun(console: Console, begun: StartedRelease) -> None:
     warn(console, begun.notes)
     if begun.release is None:
         console.print(f"it waits until the release {begun.waits_for} is over")
         return
     release = begun.release
-    versions = f"version {release.candidate.version} of {release.model} beside {release.champion.version}"
+    versions = f"version {release.candidate} of {release.model} beside {release.champion}"
     console.print(clean(f"release {release.id}: {versions}"), soft_wrap=True)
-    console.print("steps: " + ", ".join(step.label for step in release.steps), style="dim")
+    console.print("steps: " + ", ".join(stage.name for stage in release.stages), style="dim")
     console.print("`cumulant release watch` follows it", style="dim")
 
 
@@ -356,8 +375,8 @@ def _plain(value: object) -> dict[str, object]:
     return fields
 
 
-def _print_release(call: Invocation, release: Release) -> None:
-    call.answer(view(release), lambda console: console.print(clean(sentence(release)), soft_wrap=True))
+def _print_release(call: Invocation, release: ReleaseView) -> None:
+    call.answer(release, lambda console: console.print(clean(release.sentence), soft_wrap=True))
 
 
 def _finish(call: Invocation, last: Release) -> None:

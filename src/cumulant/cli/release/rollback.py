@@ -18,6 +18,7 @@ app = application("rollback", "Send all requests to a version that was served be
 
 @command(
     app,
+    operations=("releases.roll_back",),
     action="release.rollback",
     examples=[
         "cumulant rollback flight-late --reason 'complaints from Denver'",
@@ -44,18 +45,8 @@ def rollback(
     Needs the state folder only: neither registry nor events. They are updated afterwards; where they cannot be reached,
     the controller of `cumulant up`, or `cumulant tick`, updates them later.
     """
-    from cumulant.flows.release.rollback import roll_back
-
-    with call.project() as project, call.progress("rollback") as progress:
-        result = roll_back(
-            project,
-            model or project.name,
-            principal=project.principal(),
-            reason=reason,
-            to=to,
-            ready_within=within,
-            progress=progress,
-        )
+    with call.api() as api, call.progress("rollback") as progress:
+        result = api.call("releases.roll_back", model=model, reason=reason, to=to, within=within, progress=progress)
 
     def text(console: Console) -> None:
         instead = f", instead of {' and '.join(result.given_up)}" if result.given_up else ""

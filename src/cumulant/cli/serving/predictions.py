@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.serving.predictions import PredictionView
-    from cumulant.flows.serving.unlogged_requests import GatewayComparison
     from cumulant.ports.log import Log as PredictionLog
+    from cumulant.server.operations.predictions import LoggedByGateway
 
 app = application(
     "predictions",
     "The prediction log: every answered request, with personal values as keyed hashes.",
     examples=["cumulant predictions list --since 1h", "cumulant predictions show d1c754e0d1cd9785"],
 )
+
+#: most predictions of one page
+_PAGE = 1_000
 
 Log = Annotated[
     Path | None,
@@ -34,6 +38,7 @@ Log = Annotated[
 
 @command(
     app,
+    operations=("predictions.show",),
     action="predictions.show",
     examples=["cumulant predictions show d1c754e0d1cd9785", "cumulant predictions show d1c754e0d1cd9785 --log log/"],
 )
@@ -43,9 +48,13 @@ def show(
     log: Log = None,
 ) -> None:
     """Show the rows of one request: input, answer, model and state."""
-    from cumulant.flows.serving.predictions import show_prediction
+    if log is None:
+        with call.api() as api:
+            predictions = api.call("predictions.show", request=request)
+    else:
+        from cumulant.flows.serving.predictions import show_prediction
 
-    predictions = show_prediction(_log(call, log), request)
+        predictions = show_prediction(_log(call, log), request)
 
     def text(console: Console) -> None:
         for prediction in predictions:
@@ -56,6 +65,7 @@ def show(
 
 @command(
     app,
+    operations=("predictions.list",),
     action="predictions.show",
     name="list",
     examples=["cumulant predictions list", "cumulant predictions list --model flight-late --since 1h --json"],
@@ -70,10 +80,15 @@ def list_(
     log: Log = None,
 ) -> None:
     """Show predictions, newest first."""
-    from cumulant.flows.serving.predictions import list_predictions
-
     # The log is not counted for this: it may hold billions of rows.
-    further = list_predictions(_log(call, log), model=model, since=_since(since), limit=limit + 1)
+    if log is None:
+        query = {"model": model or "", "since": _since(since), "limit": min(limit + 1, _PAGE)}
+        with call.api() as api:
+            further = list(islice(api.pages("predictions.list", **query), limit + 1))
+    else:
+        from cumulant.flows.serving.predictions import list_predictions
+
+        further = list_predictions(_log(call, log), model=model, since=_since(since), limit=limit + 1)
     predictions = further[:limit]
 
     def text(console: Console) -> None:
@@ -105,6 +120,7 @@ def list_(
 
 @command(
     app,
+    operations=("predictions.gaps",),
     action="predictions.show",
     examples=["cumulant predictions gaps", "cumulant predictions gaps --log log/ --json"],
 )
@@ -114,10 +130,15 @@ def gaps(call: Invocation, log: Log = None) -> None:
     Servers number what they answer, so that a gap is shown by worker and number. Where `up` serves, the gateway's log
     is compared too, which has what a lost machine had not uploaded; such requests are shown by hour and arm.
     """
-    from cumulant.flows.serving.predictions import lost_predictions
+    compared = None
+    if log is None:
+        with call.api() as api:
+            answer = api.call("predictions.gaps")
+        lost, compared = answer.gaps, answer.gateway
+    else:
+        from cumulant.flows.serving.predictions import lost_predictions
 
-    lost = lost_predictions(_log(call, log, personal=False))
-    compared = _compare_with_gateway(call) if log is None else None
+        lost = lost_predictions(_log(call, log))
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -143,14 +164,7 @@ def gaps(call: Invocation, log: Log = None) -> None:
     call.answer(entries, text)
 
 
-def _compare_with_gateway(call: Invocation) -> GatewayComparison | None:
-    from cumulant.flows.serving.unlogged_requests import compare_with_gateway
-
-    with call.project() as project:
-        return compare_with_gateway(project, principal=project.principal())
-
-
-def _comparison_text(compared: GatewayComparison | None) -> str:
+def _comparison_text(compared: LoggedByGateway | None) -> str:
     if compared is None:
         return "no gateway's log was compared: what a lost machine had not uploaded is not known here"
     until = f"{compared.until:%Y-%m-%d %H:%M:%SZ}"
@@ -166,17 +180,16 @@ def _comparison_text(compared: GatewayComparison | None) -> str:
     )
 
 
-def _log(call: Invocation, folder: Path | None, *, personal: bool = True) -> PredictionLog:
-    """The log in the given folder, else the project's; `personal`: rows of it are shown.
+def _log(call: Invocation, folder: Path) -> PredictionLog:
+    """The log in the given folder.
 
     Raises:
-        UsageError: the given one is no folder.
+        UsageError: it is no folder; or the command is called with `--server`.
     """
-    from cumulant.flows.serving.predictions import log_in, prediction_log
+    from cumulant.flows.serving.predictions import log_in
 
-    if folder is None:
-        with call.project(personal=personal) as project:
-            return prediction_log(project, principal=project.principal())
+    if call.server:
+        raise UsageError("--log names a folder of this machine, not of a server", subject="--log", hint="leave one out")
     if not folder.is_dir():
         raise UsageError("there is no such folder", subject=str(folder), hint="name the folder that the server logs to")
     return log_in(folder)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 app = application("ps", "The processes that serve.")
 
 
-@command(app, action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
+@command(app, operations=("stack.detail",), action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
 def ps(call: Invocation) -> None:
     """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words.
 
@@ -27,21 +27,11 @@ def ps(call: Invocation) -> None:
         table,
         unserved_text,
     )
-    from cumulant.core.errors import CumulantError
-    from cumulant.flows.deployment.host_lifecycle import list_hosts, missing_champion_text
-    from cumulant.flows.stack import lifecycle
 
-    with call.project() as project:
-        status = lifecycle.ps(project, principal=project.principal())
-        hosts, unread, missing = [], "", ""
-        try:
-            hosts = list_hosts(project, principal=project.principal())
-            missing = missing_champion_text(project, principal=project.principal()) if hosts else ""
-        except CumulantError as error:
-            if status is None:
-                raise
-            unread = error.message  # what runs on this machine is known without the journal
-        shares = {} if status is None else lifecycle.traffic_shares(project)
+    with call.api() as api:
+        detail = api.call("stack.detail")
+    status, shares, hosts = detail.status, detail.shares, detail.hosts
+    unread, missing = detail.hosts_unknown, detail.missing
 
     def text(console: Console) -> None:
         if status is None:

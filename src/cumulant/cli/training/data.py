@@ -11,8 +11,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.cli.training.frame_output import check_out, show_frame
-from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.cli.training.frame_output import check_out, frame_of, show_frame
+from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
 from cumulant.data.shift import notable_shifts
 from cumulant.flows.reports.collect import shift_texts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cumulant.data.snapshot import Snapshot
     from cumulant.project.project import Project
+    from cumulant.server.client.caller import OperationCaller
 
 app = application(
     "data",
@@ -53,7 +54,12 @@ Name = Annotated[
 ]
 
 
-@command(app, action="data.validate", examples=["cumulant data validate", "cumulant data validate flights --json"])
+@command(
+    app,
+    operations=("data.validate",),
+    action="data.validate",
+    examples=["cumulant data validate", "cumulant data validate flights --json"],
+)
 def validate(
     call: Invocation,
     sources: Names = None,
@@ -66,10 +72,8 @@ def validate(
     Rows that break a rule go to quarantine; above the share that the source allows, of all rows or of the new ones,
     nothing is stored, and the exit code is 1.
     """
-    from cumulant.flows.data.validate import validate as flow
-
-    with call.project() as project, call.progress("data") as progress:
-        result = flow(project, principal=project.principal(), sources=sources or (), force=force, progress=progress)
+    with call.api() as api, call.progress("data") as progress:
+        result = api.call("data.validate", sources=sources or [], force=force, progress=progress)
 
     def text(console: Console) -> None:
         for name, snapshot in result.snapshots.items():
@@ -79,7 +83,12 @@ def validate(
     call.answer({"run": result.run, "reused": result.reused, "sources": documents}, text)
 
 
-@command(app, action="data.show", examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"])
+@command(
+    app,
+    operations=("data.list", "data.show", "data.rows"),
+    action="data.show",
+    examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"],
+)
 def show(
     call: Invocation,
     source: Name = "",
@@ -89,11 +98,10 @@ def show(
 
     Columns that the project file calls personal appear as keyed hashes.
     """
-    from cumulant.data.views import preview_rows
-
-    with call.project(personal=True) as project:
-        snapshot = stored_snapshot(project, source or only_source(project))
-        frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
+    with call.api() as api:
+        name = source or only_source(api)
+        snapshot = api.call("data.show", source=name)
+        shown = api.call("data.rows", source=name, limit=rows) if rows else None
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -113,18 +121,24 @@ def show(
         ]
         heads = ["column", "type", "nulls", "known", *(["personal"] if personal else [])]
         console.print(table(heads, columns))
-        if rows:
-            show_frame(console, frame)
+        if shown is not None:
+            show_frame(console, frame_of(shown))
 
     call.answer(
         document(snapshot)
-        | {"fields": snapshot.fields, "known": snapshot.known, "profile": snapshot.profile, "rows": frame.to_dicts()},
+        | {
+            "fields": snapshot.fields,
+            "known": snapshot.known,
+            "profile": snapshot.profile,
+            "rows": [] if shown is None else shown.rows,
+        },
         text,
     )
 
 
 @command(
     app,
+    operations=("data.list", "data.quarantine"),
     action="data.quarantine",
     examples=[
         "cumulant data quarantine payments",
@@ -143,38 +157,43 @@ def quarantine(
 
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
-    from cumulant.data.views import read_quarantine
-
     check_out(out)
-    with call.project(personal=True) as project:
-        source = source or only_source(project)
-        snapshot = stored_snapshot(project, source, refused=True)
-        limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
-        frame = read_quarantine(snapshot, project.tables(), project.salt(), limit=limit, files=files)
-    count = frame.height if file else snapshot.rows_quarantined
-    frame = frame if out else frame.head(rows)
+    with call.api() as api:
+        source = source or only_source(api)
+        refused = api.call("data.quarantine", source=source, file=file, limit=rows)
+    count, rows_in = refused.total, refused.rows_in
     if out is not None:
-        from cumulant.cli.training.frame_output import write_frame
-
-        write_frame(frame, out)
+        _write_quarantine(call, source, file, out)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean
 
-        place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
+        place = f"from {clean(file)}" if file else f"of {rows_in:,}"
         if not count:
-            rows_in = f"no row of {clean(file)}" if file else f"none of {snapshot.rows_in:,} rows of {source}"
-            console.print(f"nothing in quarantine: {rows_in} was refused", soft_wrap=True)
+            none = f"no row of {clean(file)}" if file else f"none of {rows_in:,} rows of {source}"
+            console.print(f"nothing in quarantine: {none} was refused", soft_wrap=True)
         else:
             console.print(f"quarantine of {source}: {plural(count, 'row')} {place}", soft_wrap=True)
         if out is not None:
             console.print(f"written to {out}")
         elif count:
-            show_frame(console, frame)
-            print_rest(console, frame.height, count, option="--rows N or --out FILE")
+            show_frame(console, frame_of(refused))
+            print_rest(console, len(refused.rows), count, option="--rows N or --out FILE")
 
-    figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": count}
-    call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)
+    figures = {"source": source, "rows_in": rows_in, "rows_quarantined": count}
+    call.answer(figures | ({"file": str(out)} if out else {"rows": refused.rows}), text)
+
+
+def _write_quarantine(call: Invocation, source: str, file: str, out: Path) -> None:
+    """Write all refused rows, which are more than a response holds."""
+    from cumulant.cli.training.frame_output import write_frame
+    from cumulant.data.views import read_quarantine
+    from cumulant.server.operations.data import files_named
+
+    with call.project() as project:
+        snapshot = stored_snapshot(project, source, refused=True)
+        files = files_named(file, snapshot) if file else None
+        write_frame(read_quarantine(snapshot, project.tables(), project.salt(), files=files), out)
 
 
 @command(
@@ -211,16 +230,19 @@ def infer(
     call.answer(proposal, text)
 
 
-@command(app, action="project.clean", examples=["cumulant data clean", "cumulant data clean --yes"])
+@command(
+    app,
+    operations=("maintenance.clean",),
+    action="project.clean",
+    examples=["cumulant data clean", "cumulant data clean --yes"],
+)
 def clean(
     call: Invocation,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
 ) -> None:
     """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
-    from cumulant.flows.maintenance.cleanup import clean as flow
-
-    with call.project() as project, call.progress("clean") as progress:
-        items = flow(project, principal=project.principal(), dry_run=not yes, progress=progress)
+    with call.api() as api, call.progress("clean") as progress:
+        items = api.call("maintenance.clean", dry_run=not yes, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -233,23 +255,13 @@ def clean(
     call.answer({"removed": yes, "items": items}, text)
 
 
-def files_named(file: str, snapshot: Snapshot) -> list[str]:
-    """The files of a snapshot whose path is, or ends with, `file`. Raises NotFoundError where there is none."""
-    urls = [item.url for item in snapshot.files]
-    matching = [url for url in urls if f"/{url}".endswith(f"/{file.removeprefix('./')}")]
-    if not matching:
-        hint = did_you_mean(file, urls) or "write the end of its path, as the column __file shows it"
-        raise NotFoundError(f'snapshot {snapshot.id[:12]} has no file "{file}"', subject=file, hint=hint)
-    return matching
-
-
-def only_source(project: Project) -> str:
+def only_source(api: OperationCaller) -> str:
     """The project's one source. Raises UsageError where there are several, or none."""
-    names = list(project.policies.sources)
+    names = [each.name for each in api.call("data.list")]
     if len(names) != 1:
         known = ", ".join(names) or "none"
         raise UsageError("which source is not said", hint=f"name one of the project's sources: {known}")
-    return names[0]
+    return str(names[0])
 
 
 def stored_snapshot(project: Project, source: str, *, refused: bool = False) -> Snapshot:

@@ -14,7 +14,7 @@ from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.data.masking import mask_frame
-from cumulant.flows.reports.feature_texts import definition, kind, personal
+from cumulant.flows.reports.feature_texts import personal
 from cumulant.flows.reports.wording import instant
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cumulant.features.online.repair import StoredKey
+    from cumulant.server.operations.features import FeatureValues, KeyState
 
 app = application(
     "features",
@@ -37,6 +37,7 @@ OfModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="The mode
 
 @command(
     app,
+    operations=("features.list", "features.stored"),
     action="features.show",
     examples=["cumulant features show", "cumulant features show card=c17", "cumulant features show --json"],
 )
@@ -53,40 +54,26 @@ def show(
     if key:
         _show_key(call, key, model, rows)
         return
-    from cumulant.flows.project.planning import plan
-
-    with call.project() as project, call.progress("features") as progress:
-        feature_plan = plan(project, principal=project.principal(), checks=False, progress=progress)
+    with call.api() as api, call.progress("features") as progress:
+        listed = api.call("features.list", progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
         rows = [
-            (feature.name, feature.dtype, feature.description or definition(feature), feature.owner)
-            for feature in feature_plan.features.features
+            (feature.name, feature.dtype, feature.description or feature.definition, feature.owner)
+            for feature in listed.features
         ]
         console.print(table(["feature", "type", "what it is", "owner"], rows))
-        fields = ", ".join(field.name for field in feature_plan.features.request)
+        fields = ", ".join(field.name for field in listed.request)
         console.print(f"a request carries: {fields}", style="dim")
 
-    features = [
-        {"name": feature.name, "dtype": feature.dtype, "kind": kind(feature), "definition": definition(feature)}
-        | {"description": feature.description, "owner": feature.owner, "tags": feature.tags}
-        for feature in feature_plan.features.features
-    ]
-    call.answer(
-        {
-            "entity": feature_plan.entity,
-            "predict_at": feature_plan.predict_at,
-            "features": features,
-            "request": feature_plan.features.request,
-        },
-        text,
-    )
+    call.answer(listed, text)
 
 
 @command(
     app,
+    operations=("features.values",),
     action="features.compute",
     examples=["cumulant features get --rows 5", "cumulant features get --as-of 2013-04-01 --out features.parquet"],
 )
@@ -100,29 +87,26 @@ def get(
 
     Features that would show a personal value appear as keyed hashes.
     """
+    when = None if as_of is None else moment(as_of)
+    if out is None:
+        with call.api() as api, call.progress("features") as progress:
+            computed = api.call("features.values", rows=rows, as_of=when, progress=progress)
+        _show_values(call, computed)
+        return
     from cumulant.flows.features.feature_table import featurize
 
     check_out(out)
     with call.project() as project, call.progress("features") as progress:
-        when = None if as_of is None else moment(as_of)
         featurized = featurize(project, principal=project.principal(), as_of=when, progress=progress)
-        table = project.tables().scan(featurized.table)
-        frame = (table if out else table.head(rows)).collect()
-        frame = mask_frame(frame, personal(featurized.plan), project.salt())
-    if out is not None:
-        from cumulant.cli.training.frame_output import write_frame
+        frame = mask_frame(project.tables().scan(featurized.table).collect(), personal(featurized.plan), project.salt())
+    from cumulant.cli.training.frame_output import write_frame
 
-        write_frame(frame, out)
+    write_frame(frame, out)
 
     def text(console: Console) -> None:
-        detail = (
-            ", nothing new" if featurized.reused else f": {featurized.computed_of}" if featurized.computed_of else ""
-        )
+        detail = _computed(reused=featurized.reused, computed_of=featurized.computed_of)
         console.print(f"{featurized.rows:,} rows, {len(featurized.plan.features)} features{detail}")
-        if out is not None:
-            console.print(f"written to {out}")
-        else:
-            show_frame(console, frame.drop("__row", strict=False))
+        console.print(f"written to {out}")
 
     figures = {
         "run": featurized.run,
@@ -132,11 +116,29 @@ def get(
         "table": featurized.table.key,
         "reused": featurized.reused,
     }
-    call.answer(figures | ({"file": str(out)} if out else {"values": frame.to_dicts()}), text)
+    call.answer(figures | {"file": str(out)}, text)
+
+
+def _show_values(call: Invocation, computed: FeatureValues) -> None:
+    def text(console: Console) -> None:
+        import polars as pl
+
+        detail = _computed(reused=computed.reused, computed_of=computed.computed_of)
+        console.print(f"{computed.rows:,} rows, {len(computed.features)} features{detail}")
+        frame = pl.DataFrame(computed.values, schema=computed.columns, infer_schema_length=None)
+        show_frame(console, frame.drop("__row", strict=False))
+
+    figures = ("run", "rows", "rows_computed", "features", "table", "reused", "values")
+    call.answer({name: getattr(computed, name) for name in figures}, text)
+
+
+def _computed(*, reused: bool, computed_of: str | None) -> str:
+    return ", nothing new" if reused else f": {computed_of}" if computed_of else ""
 
 
 @command(
     app,
+    operations=("features.materialize",),
     action="features.materialize",
     examples=[
         "cumulant features materialize flight-late@champion",
@@ -149,13 +151,9 @@ def materialize(
     as_of: AsOf = None,
 ) -> None:
     """Fill the stored state that a server reads for a model's windows and lookups."""
-    from cumulant.flows.serving.serve import prepare_service
-
-    with call.project() as project, call.progress("online state") as progress:
+    with call.api() as api, call.progress("online state") as progress:
         when = None if as_of is None else moment(as_of)
-        prepared = prepare_service(
-            project, model or project.name, principal=project.principal(), as_of=when, progress=progress
-        )
+        prepared = api.call("features.materialize", model=model, as_of=when, progress=progress)
 
     def text(console: Console) -> None:
         if prepared.table is None:
@@ -173,6 +171,7 @@ def materialize(
 
 @command(
     app,
+    operations=("features.forget",),
     action="features.forget",
     examples=["cumulant features forget card=c17", "cumulant features forget card=c17 --after 2026-11-27"],
 )
@@ -188,15 +187,12 @@ def forget(
 
     Rows of the project's data stay. A server that runs reads the new state with its next request.
     """
-    from cumulant.flows.serving.stored_keys import forget_key
-
     values = _key(key)
-    with call.project() as project, call.progress("stored state") as progress:
-        forgotten = forget_key(
-            project,
-            model or f"{project.name}@champion",
-            values,
-            principal=project.principal(),
+    with call.api() as api, call.progress("stored state") as progress:
+        forgotten = api.call(
+            "features.forget",
+            key=values,
+            model=model,
             after=None if after is None else moment(after),
             progress=progress,
         )
@@ -209,12 +205,9 @@ def forget(
 
 
 def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
-    from cumulant.flows.serving.stored_keys import show_key
-
     values = _key(key)
-    with call.project() as project, call.progress("stored state") as progress:
-        uri = model or f"{project.name}@champion"
-        stored = show_key(project, uri, values, principal=project.principal(), newest=rows, progress=progress)
+    with call.api() as api, call.progress("stored state") as progress:
+        stored = api.call("features.stored", key=values, model=model, rows=rows, progress=progress)
     call.answer(list(stored), lambda console: _print_stored(console, stored))
 
 
@@ -236,7 +229,7 @@ def _key(words: list[str] | None) -> dict[str, object]:
     return {name: value for name, _, value in pairs}
 
 
-def _print_stored(console: Console, stored: Sequence[StoredKey]) -> None:
+def _print_stored(console: Console, stored: Sequence[KeyState]) -> None:
     from cumulant.flows.reports.terminal import cell, table
 
     for state in stored:

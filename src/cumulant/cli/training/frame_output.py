@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.flows.reports.terminal import cell, table
@@ -13,8 +13,26 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
+
+class RowTable(Protocol):
+    """Rows by column, as operations return them."""
+
+    @property
+    def columns(self) -> list[str]: ...
+
+    @property
+    def rows(self) -> list[dict[str, Any]]: ...
+
+
 LEAST_WIDTH = 11
 FORMATS = (".csv", ".parquet", ".jsonl")
+
+
+def frame_of(rows: RowTable) -> pl.DataFrame:
+    """The rows of a response as a frame."""
+    import polars as pl
+
+    return pl.DataFrame(rows.rows, schema=rows.columns, infer_schema_length=None)
 
 
 def show_frame(console: Console, frame: pl.DataFrame) -> None:

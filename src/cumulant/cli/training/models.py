@@ -16,6 +16,8 @@ from cumulant.flows.packaging.package_summary import graph_rows
 from cumulant.flows.reports.collect import figures
 from cumulant.flows.reports.request_example import curl, fields
 from cumulant.flows.reports.wording import figure, interval, title
+from cumulant.server.client.model_detail import detail_of
+from cumulant.server.model_uri import split_uri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +39,7 @@ app = application(
 
 @command(
     app,
+    operations=("models.list",),
     action="model.show",
     name="list",
     examples=["cumulant models list", "cumulant models list --name flight-late --json"],
@@ -46,10 +49,8 @@ def list_(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only the versions of this model.")] = None,
 ) -> None:
     """List model versions, newest first."""
-    from cumulant.flows.registry.models import list_models
-
-    with call.project() as project:
-        versions = list_models(project, principal=project.principal(), name=name)
+    with call.api() as api:
+        versions = list(api.pages("models.list", name=name or "", limit=1_000))
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -63,19 +64,22 @@ def list_(
 
 
 @command(
-    app, action="model.show", examples=["cumulant models show", "cumulant models show flight-late@champion --json"]
+    app,
+    operations=("models.show",),
+    action="model.show",
+    examples=["cumulant models show", "cumulant models show flight-late@champion --json"],
 )
 def show(call: Invocation, model: Model = "") -> None:
     """Show a version: its figures, what a request must carry, and a curl line to try it."""
-    from cumulant.flows.registry.models import show_model
-
-    with call.project() as project:
-        detail = show_model(project, model or project.name, principal=project.principal())
+    with call.api() as api:
+        name, version = split_uri(model or api.project)
+        detail = detail_of(api.call("models.show", model=name, version=version))
     call.answer(document(detail), lambda console: _show(console, detail))
 
 
 @command(
     app,
+    operations=("models.compare",),
     action="model.show",
     examples=["cumulant models compare churn/1 churn/2", "cumulant models compare churn@champion churn@candidate"],
 )
@@ -84,12 +88,10 @@ def compare(
     models: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="Two or more versions.")],
 ) -> None:
     """Put the figures of versions side by side; whether one is better, `evaluate` decides on equal rows."""
-    from cumulant.flows.registry.models import compare_models
-
     if len(models) < 2:
         raise UsageError("a comparison needs two models", subject=models[0], hint="name another version")
-    with call.project() as project:
-        details = compare_models(project, models, principal=project.principal())
+    with call.api() as api:
+        details = [detail_of(each) for each in api.call("models.compare", uri=tuple(models))]
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -139,6 +141,7 @@ def _equal_rows(details: list[ModelDetail]) -> str:
 
 @command(
     app,
+    operations=("models.tag",),
     action="model.tag",
     examples=["cumulant models tag churn/3 reviewed=yes", "cumulant models tag churn/3 reviewed="],
 )
@@ -148,16 +151,16 @@ def tag(
     tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Tags; KEY= removes one.")],
 ) -> None:
     """Set or remove tags of a version."""
-    from cumulant.flows.registry.models import tag_model
-
     pairs = dict(_pair(text) for text in tags)
-    with call.project() as project:
-        tagged = tag_model(project, model, pairs, principal=project.principal())
+    name, version = split_uri(model)
+    with call.api() as api:
+        tagged = api.call("models.tag", model=name, version=version, tags=pairs)
     call.answer(tagged, lambda console: console.print(f"tagged {tagged.name} version {tagged.version}"))
 
 
 @command(
     app,
+    operations=("models.alias", "models.remove_alias"),
     action="model.alias",
     examples=[
         "cumulant models alias churn/3 champion --reason 'approved by risk'",
@@ -172,24 +175,23 @@ def alias(
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the event.")] = None,
 ) -> None:
     """Point an alias at a version, or remove it. The event keeps who did it and why."""
-    from cumulant.flows.registry.models import remove_alias, set_alias
-
-    with call.project() as project:
-        who = project.principal()
+    with call.api() as api:
         if remove:
-            remove_alias(project, model, name, principal=who, reason=reason)
+            api.call("models.remove_alias", model=model, alias=name, reason=reason or "")
             call.answer(
                 {"model": model, "alias": name, "version": None},
                 lambda console: console.print(f"{name} removed from {model}"),
             )
             return
-        aliased = set_alias(project, model, name, principal=who, reason=reason)
+        of, version = split_uri(model)
+        aliased = api.call("models.alias", model=of, version=version, alias=name, reason=reason)
     document_ = {"model": aliased.name, "alias": name, "version": aliased.version, "uri": aliased.uri}
     call.answer(document_, lambda console: console.print(f"{name} is now {aliased.name} version {aliased.version}"))
 
 
 @command(
     app,
+    operations=("training.reproduce",),
     action="model.reproduce",
     examples=["cumulant models reproduce flight-late/3", "cumulant models reproduce churn@champion --json"],
 )
@@ -198,10 +200,9 @@ def reproduce(call: Invocation, model: Model = "") -> None:
 
     Exit code 1 where it is not.
     """
-    from cumulant.flows.registry.lineage import reproduce as flow
-
-    with call.project() as project, call.progress("reproduce") as progress:
-        result = flow(project, model or project.name, principal=project.principal(), progress=progress)
+    with call.api() as api, call.progress("reproduce") as progress:
+        name, version = split_uri(model or api.project)
+        result = api.call("training.reproduce", model=name, version=version, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean

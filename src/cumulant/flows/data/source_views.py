@@ -12,6 +12,7 @@ from cumulant.core.errors import not_found
 from cumulant.core.structs import struct_from
 from cumulant.data.events import SchemaChanged, SnapshotAccepted, SnapshotRefused
 from cumulant.data.row_columns import FILE, ROW, RULE
+from cumulant.data.snapshot import Snapshot
 from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
 from cumulant.flows.ledger.actions import verb
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.events import Event
-    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels.batches import IngestedFile
     from cumulant.outcomes.labels.label_counts import Report
-    from cumulant.outcomes.labels.label_facts import LabelFact
+    from cumulant.outcomes.labels.label_fact import LabelFact
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.project.project import Project
@@ -174,13 +174,21 @@ def report_labels(
 
 @verb("labels.show", personal=True)
 def list_labels(
-    project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
+    project: Project,
+    *,
+    principal: Principal,
+    state: str | None = None,
+    limit: int = 20,
+    until: datetime | None = None,
 ) -> tuple[list[LabelFact], int]:
-    """The labels, the newest first, and how many there are in all. Raises StorageError."""
+    """The labels, the newest first, and how many there are in all; with `until`, of those received by then.
+
+    Raises StorageError.
+    """
     from cumulant.outcomes.labels.label_facts import newest_labels
 
     named = _labelled_log(project).named
-    return newest_labels(logs_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+    return newest_labels(logs_of(project), datetime.now(UTC), state=state, limit=limit, until=until, named=named)
 
 
 def _labelled_log(project: Project) -> LabelledLog:

@@ -41,16 +41,26 @@ def report(project: Project, target: str, *, out: Path, principal: Principal) ->
         StorageError: the file cannot be written.
     """
     out = Path(out)
+    check_format(out)
+    data = content(project, target, principal=principal)
+    write_report(data, out)
+    _log(project, data, out)
+    return out
+
+
+def check_format(out: Path) -> None:
+    """Raise UsageError where the suffix of a file is none of a report's formats."""
     if out.suffix.lower() not in (".html", ".md", ".json"):
         raise UsageError(f'"{out.name}" names no format', subject=str(out), hint="end it in .html, .md or .json")
-    data = content(project, target, principal=principal)
+
+
+def write_report(data: ReportData, out: Path) -> None:
+    """Write a report in the format of the file's suffix. Raises StorageError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(render_report(data, out.suffix))
     except OSError as error:
         raise StorageError(f"the report could not be written: {error.strerror or error}", subject=str(out)) from None
-    _log(project, data, out)
-    return out
 
 
 def render_report(data: ReportData, suffix: str) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError
 from cumulant.core.prediction import Prediction
-from cumulant.core.units import from_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.ledger.actions import verb
 from cumulant.ports.log import Log
 from cumulant.ports.plugins import Drivers
@@ -18,7 +18,7 @@ from cumulant.ports.plugins import Drivers
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.serving.prediction_log.storage.log_reader import LogGap
+    from cumulant.serving.prediction_log.storage.log_reader import LogGap, LogPlace
 
 FOLDER = "predictions"
 
@@ -82,16 +82,27 @@ def show_prediction(log: Log, request: str) -> list[PredictionView]:
 
 
 def list_predictions(
-    log: Log, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    log: Log,
+    *,
+    model: str | None = None,
+    since: datetime | None = None,
+    before: LogPlace | None = None,
+    limit: int = 20,
 ) -> list[PredictionView]:
-    """The newest rows of the log, newest first.
+    """The newest rows of the log, newest first; with `before`, those that follow that one (`place_of`).
 
     Raises:
         StorageError: a file cannot be read.
     """
     from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    return [_view(prediction) for prediction in recent_predictions(log, model=model, since=since, limit=limit)]
+    rows = recent_predictions(log, model=model, since=since, before=before, limit=limit)
+    return [_view(prediction) for prediction in rows]
+
+
+def place_of(prediction: PredictionView) -> LogPlace:
+    """Where a row stands in the list of the newest ones."""
+    return to_micros(prediction.time), prediction.worker, prediction.sequence, prediction.row
 
 
 def lost_predictions(log: Log) -> list[LogGap]:

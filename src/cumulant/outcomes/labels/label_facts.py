@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from cumulant.outcomes import scanning
+from cumulant.outcomes.labels.label_fact import LabelFact
 from cumulant.outcomes.logs import OutcomeLogs
 
-State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 #: of references and models, those that a prediction has: `LabelledLog.named`
 RefFilter = Callable[[pl.DataFrame], pl.DataFrame]
 #: the newest first, in the order of their file
@@ -25,24 +25,6 @@ _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 _TOTAL = "total"
 
 
-class LabelFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of labels. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
-
-    state: State
-    id: str | None
-    row: int | None
-    key: Any
-    event_time: datetime | None
-    model: str
-    label: Any
-    known_time: datetime
-    weight: float
-    problem: str
-    source: str
-    line: int
-    received: datetime
-
-
 def newest_labels(
     logs: OutcomeLogs,
     now: datetime,
@@ -50,16 +32,18 @@ def newest_labels(
     state: str | None = None,
     request: str | None = None,
     limit: int | None = 20,
+    until: datetime | None = None,
     named: RefFilter | None = None,
 ) -> tuple[list[LabelFact], int]:
     """Label facts, the newest first, of one state or request where given; and how many there are without the limit.
 
-    With `named`, what could be used and is of no prediction in the log is `unmatched`.
+    With `until`, of those received by then. With `named`, what could be used and is of no prediction in the log is
+    `unmatched`.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    query = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
+    query = partial(_newest, now=now, state=state, request=request, limit=limit, until=until, named=named)
     with scanning.open_facts(logs.labels) as labels:
         rows = None if labels is None else labels.collect_named(query)
     if rows is None or not rows.height:
@@ -75,6 +59,7 @@ def _newest(
     state: str | None,
     request: str | None,
     limit: int | None,
+    until: datetime | None,
     named: RefFilter | None,
 ) -> pl.LazyFrame:
     """The rows to show, and in `_TOTAL` how many there are.
@@ -83,7 +68,7 @@ def _newest(
     """
     if request is not None:  # what has a reference in common has the id in common
         facts = facts.filter(pl.col("id") == request).collect().lazy()
-    rows, total = facts, None
+    rows, total = facts if until is None else facts.filter(pl.col("received") <= until), None
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None and request is None:
         order = (

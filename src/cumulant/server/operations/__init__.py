@@ -1,31 +1,16 @@
-"""All operations of the API, by subject. A path with a fixed last word stands before one with a parameter there."""
+"""Operations by subject. Each module has its own `OPERATIONS`, so that a command imports what it needs alone."""
 
 from __future__ import annotations
 
-from cumulant.server.operations import (
-    alerts,
-    data,
-    events,
-    jobs,
-    models,
-    predictions,
-    project,
-    releases,
-    review,
-    runs,
-    subjects,
-)
+import importlib
+from typing import TYPE_CHECKING
 
-OPERATIONS = (
-    *project.OPERATIONS,
-    *jobs.OPERATIONS,
-    *events.OPERATIONS,
-    *runs.OPERATIONS,
-    *data.OPERATIONS,
-    *models.OPERATIONS,
-    *predictions.OPERATIONS,
-    *alerts.OPERATIONS,
-    *review.OPERATIONS,
-    *releases.OPERATIONS,
-    *subjects.OPERATIONS,
-)
+if TYPE_CHECKING:
+    from cumulant.server.operation import Operation
+
+
+def find_operation(name: str) -> Operation:
+    """The operation `SUBJECT.NAME`; imports the module of its subject. Raises KeyError."""
+    module = importlib.import_module(f"{__name__}.{name.partition('.')[0]}")
+    operations: tuple[Operation, ...] = module.OPERATIONS
+    return {operation.name: operation for operation in operations}[name]

@@ -1,4 +1,4 @@
-"""Sources: their snapshots, rows and quarantine; features."""
+"""Sources: their snapshots, rows, changes of columns, and quarantine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.core.plan import Field
+from cumulant.core.errors import NotFoundError, did_you_mean
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.views import preview_rows, read_quarantine
+from cumulant.flows.data.source_views import QuarantineView, SourceDetail, quarantine_view, show_source
 from cumulant.flows.data.validate import newest_snapshot, refused_snapshot, required_snapshot, validate
-from cumulant.flows.project.planning import plan
-from cumulant.flows.reports.feature_texts import definition, kind
-from cumulant.server.operation import ApiCall, get, post
-from cumulant.server.pages import check_limit
+from cumulant.server.operation import ApiCall, PageQuery, get, post
+from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+#: rows of a quarantine, above any that is stored
+_MOST_ROWS = 1 << 40
 
 
 class SourceSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,13 +67,93 @@ def rows(call: ApiCall, source: str, query: RowQuery) -> DataRows:
     return _rows(preview_rows(snapshot, project.tables(), project.salt(), rows=check_limit(query.limit)))
 
 
+class RefusedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Refused rows of a snapshot, by column; `total`: how many there are of the file, or of all that were read."""
+
+    rows_in: int
+    total: int
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`file`: rows of one file alone: its path, or the end of it."""
+
+    limit: int = 20
+    file: str = ""
+
+
 @get("/data/{source}/quarantine", action="data.quarantine")
-def quarantine(call: ApiCall, source: str, query: RowQuery) -> DataRows:
+def quarantine(call: ApiCall, source: str, query: RefusedQuery) -> RefusedRows:
     """Show refused rows with the rule that refused each: of the last refused snapshot, else of the newest one."""
     call.check(personal=True)
     snapshot = _stored(call, source, refused=True)
-    limit = check_limit(query.limit)
-    return _rows(read_quarantine(snapshot, call.project.tables(), call.project.salt(), limit=limit).head(limit))
+    limit, files = check_limit(query.limit), files_named(query.file, snapshot) if query.file else None
+    tables, salt = call.project.tables(), call.project.salt()
+    frame = read_quarantine(snapshot, tables, salt, limit=None if query.file else limit, files=files)
+    shown = frame.head(limit)
+    return RefusedRows(
+        rows_in=snapshot.rows_in,
+        total=frame.height if query.file else snapshot.rows_quarantined,
+        columns=shown.columns,
+        rows=shown.to_dicts(),
+    )
+
+
+def files_named(file: str, snapshot: Snapshot) -> list[str]:
+    """The files of a snapshot whose path is, or ends with, `file`. Raises NotFoundError where there is none."""
+    urls = [item.url for item in snapshot.files]
+    matching = [url for url in urls if f"/{url}".endswith(f"/{file.removeprefix('./')}")]
+    if not matching:
+        hint = did_you_mean(file, urls) or "write the end of its path, as the column __file shows it"
+        raise NotFoundError(f'snapshot {snapshot.id[:12]} has no file "{file}"', subject=file, hint=hint)
+    return matching
+
+
+class QuarantineQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rule` and `day` (such as 2026-03-12): rows of these alone."""
+
+    rule: str = ""
+    day: str = ""
+
+
+class QuarantinePage(msgspec.Struct, frozen=True, kw_only=True):
+    """`view`: null where the source was not read yet; `next` continues its rows."""
+
+    view: QuarantineView | None
+    next: str | None
+
+
+@get("/data/{source}/quarantine/cells", action="data.quarantine")
+def quarantine_cells(call: ApiCall, source: str, query: QuarantineQuery) -> QuarantinePage:
+    """Count refused rows by rule and day, and list those of a chosen rule and day; personal values are keyed hashes."""
+    view = quarantine_view(
+        call.project,
+        source,
+        principal=call.principal,
+        rule=query.rule,
+        day=query.day,
+        after=_place(query.cursor),
+        limit=check_limit(query.limit),
+    )
+    after = None if view is None else view.after
+    return QuarantinePage(view=view, next=None if after is None else encode_cursor((after,)))
+
+
+def _place(cursor: str) -> int:
+    match decode_cursor(cursor):
+        case None:
+            return 0
+        case (int(place),) if 0 <= place < _MOST_ROWS:
+            return place
+        case _:
+            raise bad_cursor()
+
+
+@get("/data/{source}/history", action="data.show")
+def history(call: ApiCall, source: str) -> SourceDetail:
+    """Show a source with its snapshots and the changes of its columns, the newest first."""
+    return show_source(call.project, source, principal=call.principal)
 
 
 class ValidateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,11 +164,11 @@ class ValidateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ValidatedSources(msgspec.Struct, frozen=True, kw_only=True):
-    """`unchanged`: names of sources that had nothing new."""
+    """The accepted snapshots by source; `reused`: names of sources that had nothing new."""
 
     run: str
-    unchanged: tuple[str, ...]
-    sources: list[SourceSummary]
+    snapshots: dict[str, Snapshot]
+    reused: tuple[str, ...]
 
 
 @post("/validate", action="data.validate", long=True)
@@ -94,51 +177,7 @@ def validate_(call: ApiCall, body: ValidateBody) -> ValidatedSources:
     validated = validate(
         call.project, principal=call.principal, sources=body.sources, force=body.force, progress=call.progress
     )
-    return ValidatedSources(
-        run=validated.run, unchanged=validated.reused, sources=[_summary(call, name) for name in validated.snapshots]
-    )
-
-
-class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    dtype: str
-    kind: str
-    definition: str
-    description: str
-    owner: str
-
-
-class FeatureList(msgspec.Struct, frozen=True, kw_only=True):
-    """`request`: what a prediction request carries."""
-
-    entity: str
-    predict_at: str
-    features: list[FeatureSummary]
-    request: list[Field]
-
-
-@get("/features", action="features.show")
-def features(call: ApiCall) -> FeatureList:
-    """Show every feature: its type, what it is, and what a request carries."""
-    call.check()
-    planned = plan(call.project, principal=call.principal, checks=False)
-    summaries = [
-        FeatureSummary(
-            name=feature.name,
-            dtype=str(feature.dtype),
-            kind=kind(feature),
-            definition=definition(feature),
-            description=feature.description or "",
-            owner=feature.owner or "",
-        )
-        for feature in planned.features.features
-    ]
-    return FeatureList(
-        entity=planned.entity,
-        predict_at=str(planned.predict_at),
-        features=summaries,
-        request=list(planned.features.request),
-    )
+    return ValidatedSources(run=validated.run, snapshots=validated.snapshots, reused=validated.reused)
 
 
 def _summary(call: ApiCall, name: str) -> SourceSummary:
@@ -154,11 +193,11 @@ def _summary(call: ApiCall, name: str) -> SourceSummary:
 
 
 def _stored(call: ApiCall, source: str, *, refused: bool = False) -> Snapshot:
-    return required_snapshot(call.project, source, hint="POST .../validate makes one", refused=refused)
+    return required_snapshot(call.project, source, hint=f"cumulant data validate {source}", refused=refused)
 
 
 def _rows(frame: pl.DataFrame) -> DataRows:
     return DataRows(frame.columns, frame.to_dicts())
 
 
-OPERATIONS = (list_, show, rows, quarantine, validate_, features)
+OPERATIONS = (list_, show, rows, quarantine, quarantine_cells, history, validate_)

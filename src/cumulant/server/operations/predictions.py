@@ -1,46 +1,84 @@
-"""The prediction log, and labels of predictions."""
+"""The prediction log."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 import msgspec
 
-from cumulant.flows.outcomes.labels import PredictionLabels, list_labels, report_labels, show_labels
 from cumulant.flows.serving.predictions import (
     PredictionView,
     list_predictions,
     lost_predictions,
+    place_of,
     prediction_log,
     show_prediction,
 )
-from cumulant.outcomes.labels.label_counts import Report
-from cumulant.outcomes.labels.label_facts import LabelFact
-from cumulant.server.operation import DEFAULT_ITEMS, ApiCall, get
-from cumulant.server.pages import check_limit
-from cumulant.serving.prediction_log.storage.log_reader import LogGap
+from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
+from cumulant.serving.prediction_log.storage.log_reader import LogGap, LogPlace
 
 
-class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PredictionQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`model`: only of that model; `since`: only those that were answered since."""
 
     model: str = ""
     since: datetime | None = None
-    limit: int = DEFAULT_ITEMS
 
 
 @get("/predictions", action="predictions.show")
-def list_(call: ApiCall, query: PredictionQuery) -> list[PredictionView]:
+def list_(call: ApiCall, query: PredictionQuery) -> ListPage[PredictionView]:
     """List predictions, newest first; personal values are keyed hashes."""
     call.check(personal=True)
+    limit, before = check_limit(query.limit), _place(query.cursor)
     log = prediction_log(call.project, principal=call.principal)
-    return list_predictions(log, model=query.model or None, since=query.since, limit=check_limit(query.limit))
+    rows = list_predictions(log, model=query.model or None, since=query.since, limit=limit + 1, before=before)
+    page = rows[:limit]
+    return ListPage(page, encode_cursor(place_of(page[-1])) if len(rows) > limit else None)
+
+
+def _place(cursor: str) -> LogPlace | None:
+    match decode_cursor(cursor):
+        case None:
+            return None
+        case (int(time), str(worker), int(sequence), int(row)):
+            return time, worker, sequence, row
+        case _:
+            raise bad_cursor()
+
+
+class UnloggedHour(msgspec.Struct, frozen=True, kw_only=True):
+    hour: datetime
+    arm: str
+    requests: int
+
+
+class LoggedByGateway(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the requests that the gateway's log has as answered until a moment, those that the prediction log lacks."""
+
+    until: datetime
+    compared: int
+    unlogged: list[UnloggedHour]
+
+
+class LogGaps(msgspec.Struct, frozen=True, kw_only=True):
+    """`gaps`: by the numbers of the servers; `gateway`: null where no version was served behind a gateway."""
+
+    gaps: list[LogGap]
+    gateway: LoggedByGateway | None
 
 
 @get("/predictions/gaps", action="predictions.show")
-def gaps(call: ApiCall) -> list[LogGap]:
+def gaps(call: ApiCall) -> LogGaps:
     """Show which answered requests are missing in the log."""
-    return lost_predictions(prediction_log(call.project, principal=call.principal))
+    from cumulant.flows.serving.unlogged_requests import compare_with_gateway
+
+    lost = lost_predictions(prediction_log(call.project, principal=call.principal))
+    compared = compare_with_gateway(call.project, principal=call.principal)
+    return LogGaps(
+        gaps=lost,
+        gateway=None if compared is None else msgspec.convert(compared, LoggedByGateway, from_attributes=True),
+    )
 
 
 @get("/predictions/{request}", action="predictions.show")
@@ -50,42 +88,4 @@ def show(call: ApiCall, request: str) -> list[PredictionView]:
     return show_prediction(prediction_log(call.project, principal=call.principal), request)
 
 
-class LabelQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`state`: only labels in that state, as `cumulant labels list --state`."""
-
-    state: str | None = None
-    limit: int = DEFAULT_ITEMS
-
-
-@get("/labels", action="labels.show")
-def labels(call: ApiCall, query: LabelQuery) -> list[LabelFact]:
-    """List labels, newest first."""
-    return list_labels(call.project, principal=call.principal, state=query.state, limit=check_limit(query.limit))[0]
-
-
-class LabelReportQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`by`: day, week, version ...; days from `since` to `until`."""
-
-    by: str = "day"
-    since: date | None = None
-    until: date | None = None
-
-
-@get("/labels/report", action="labels.show")
-def label_report(call: ApiCall, query: LabelReportQuery) -> Report:
-    """Show how much of the predictions labels cover."""
-    return report_labels(call.project, principal=call.principal, by=query.by, since=query.since, until=query.until)
-
-
-class RequestLabels(msgspec.Struct, frozen=True):
-    predictions: list[PredictionLabels]
-    unmatched: list[LabelFact]
-
-
-@get("/labels/{request}", action="labels.show")
-def request_labels(call: ApiCall, request: str) -> RequestLabels:
-    """Show the labels of one request."""
-    return RequestLabels(*show_labels(call.project, request, principal=call.principal))
-
-
-OPERATIONS = (list_, gaps, show, labels, label_report, request_labels)
+OPERATIONS = (list_, gaps, show)

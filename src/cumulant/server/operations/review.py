@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Literal
+
 import msgspec
 
+from cumulant.core.structs import struct_from
 from cumulant.flows.review.case_pages import ListStatus, case_page
-from cumulant.flows.review.fill_queue import FillResult, fill
 from cumulant.flows.review.service import (
     AnsweredCase,
     assign,
+    case_named,
     decide,
     escalate,
+    first_cases,
+    ingest_decisions,
     next_case,
     note,
     report,
     show_case,
     skip,
+    undo,
 )
 from cumulant.flows.review.views import CaseLine, CaseView
+from cumulant.review.cases import Draw
 from cumulant.review.report import ReviewSummary
 from cumulant.server.operation import ApiCall, ListPage, PageQuery, get, post
 from cumulant.server.pages import check_limit
@@ -42,6 +50,29 @@ def list_(call: ApiCall, query: CaseQuery) -> ListPage[CaseLine]:
     return ListPage(list(page.cases), page.after or None)
 
 
+class QueueQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As `cumulant review list`."""
+
+    status: Literal["waiting", "done", "expired", "all"] = "waiting"
+    limit: int = 20
+
+
+class QueuedCases(msgspec.Struct, frozen=True, kw_only=True):
+    """`total`: how many there are in all."""
+
+    cases: list[CaseView]
+    total: int
+
+
+@get("/review/queue", action="review.show")
+def queue(call: ApiCall, query: QueueQuery) -> QueuedCases:
+    """Show the first cases with their rows: waiting ones in their order, closed ones the newest first."""
+    cases, total = first_cases(
+        call.project, principal=call.principal, status=query.status, limit=check_limit(query.limit)
+    )
+    return QueuedCases(cases=cases, total=total)
+
+
 @get("/review/report", action="review.show")
 def report_(call: ApiCall) -> ReviewSummary:
     """Show the queue in numbers."""
@@ -52,6 +83,18 @@ def report_(call: ApiCall) -> ReviewSummary:
 def show(call: ApiCall, case: str) -> CaseView:
     """Show a case; the model's answer is hidden until the caller has decided."""
     return show_case(call.project, case, principal=call.principal)
+
+
+class NamedCase(msgspec.Struct, frozen=True):
+    """The id of a case."""
+
+    case: str
+
+
+@get("/review/named/{beginning}", action="review.show")
+def named(call: ApiCall, beginning: str) -> NamedCase:
+    """Show the id of the case whose id begins so."""
+    return NamedCase(case_named(call.project, beginning, principal=call.principal))
 
 
 class NextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +144,16 @@ def escalate_(call: ApiCall, case: str, body: EscalateBody) -> AnsweredCase:
     return escalate(call.project, case, principal=call.principal, note=body.note, seen=body.seen)
 
 
+class UndoBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    seen: str | None = None
+
+
+@post("/review/cases/{case}/undo", action="review.answer", personal=True)
+def undo_(call: ApiCall, case: str, body: UndoBody) -> AnsweredCase:
+    """Withdraw the caller's answer to a case, as long as it has not become a label."""
+    return undo(call.project, case, principal=call.principal, seen=body.seen)
+
+
 class NoteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str
 
@@ -125,15 +178,33 @@ def assign_(call: ApiCall, case: str, body: AssignBody) -> CaseLine:
 
 
 class FillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`at_once`: all that is left of the period's budget."""
+    """`at_once`: all that is left of the period's budget; `since`: where the first draw begins; null: a period ago."""
 
     at_once: bool = False
+    since: datetime | None = None
+
+
+class FilledQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a draw; `draw` is null where it was too early for one. `added`: cases that are new."""
+
+    draw: Draw | None
+    added: int
+    remaining: int
+    waiting: int
+    overdue: int
+    sentence: str
 
 
 @post("/review/fill", action="review.fill", long=True)
-def fill_(call: ApiCall, body: FillBody) -> FillResult:
-    """Queue cases from the predictions since the last draw."""
-    return fill(call.project, principal=call.principal, at_once=body.at_once, progress=call.progress)
+def fill_(call: ApiCall, body: FillBody) -> FilledQueue:
+    """Queue cases from the predictions since the last draw, and make labels of decisions."""
+    from cumulant.flows.review.fill_queue import fill  # loads tables, which commands that read do not need
+
+    filled = fill(
+        call.project, principal=call.principal, since=body.since, at_once=body.at_once, progress=call.progress
+    )
+    ingest_decisions(call.project, principal=call.principal)
+    return struct_from(FilledQueue, filled)
 
 
-OPERATIONS = (list_, report_, show, next_, decide_, skip_, escalate_, note_, assign_, fill_)
+OPERATIONS = (list_, queue, named, report_, show, next_, decide_, skip_, escalate_, undo_, note_, assign_, fill_)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord
 from cumulant.flows.ledger.run_views import RunDetail, run_detail, run_page
+from cumulant.flows.reports.content import ReportData
+from cumulant.flows.reports.report import content
 from cumulant.flows.training.run_trials import RunTrials, run_trials
-from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.server.operation import ApiCall, CountedPage, PageQuery, get
 from cumulant.server.pages import bad_cursor, check_limit
 
 
@@ -17,7 +19,7 @@ class RunQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 @get("/runs", action="runs.show")
-def list_(call: ApiCall, query: RunQuery) -> ListPage[RunRecord]:
+def list_(call: ApiCall, query: RunQuery) -> CountedPage[RunRecord]:
     """List runs, newest first."""
     page = run_page(
         call.project,
@@ -29,7 +31,7 @@ def list_(call: ApiCall, query: RunQuery) -> ListPage[RunRecord]:
     )
     if query.cursor and call.project.journal().get(RUN, query.cursor) is None:
         raise bad_cursor()
-    return ListPage(list(page.runs), page.after or None)
+    return CountedPage(list(page.runs), page.after or None, page.total)
 
 
 @get("/runs/{run}", action="runs.show")
@@ -44,4 +46,10 @@ def trials(call: ApiCall, run: str) -> RunTrials:
     return run_trials(call.project, run, principal=call.principal) or RunTrials(trials=(), done=False)
 
 
-OPERATIONS = (list_, show, trials)
+@get("/runs/{run}/report", action="project.report")
+def report(call: ApiCall, run: str) -> ReportData:
+    """Show the content of a run's report: by its id, the beginning of it, or `latest`."""
+    return content(call.project, run, principal=call.principal)
+
+
+OPERATIONS = (list_, show, trials, report)

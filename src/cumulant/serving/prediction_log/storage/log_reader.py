@@ -16,19 +16,27 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.core.system.disk_errors import is_exhausted
-from cumulant.core.units import to_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.ports.log import Log, PartInfo, current_parts
 from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.log_columns import (
+    Flags,
+    Integers,
+    distinct,
+    flags,
+    integers,
+    is_one_of,
+    mentions,
+)
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, with_all_columns
 
 Result = TypeVar("Result")
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+#: where a row stands among the newest: time in microseconds, worker, sequence, row of its request
+LogPlace = tuple[int, str, int, int]
 #: reads a part's rows, or some of their columns, batch by batch; raises FileNotFoundError where it is gone
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
@@ -91,17 +99,11 @@ def find_predictions(log: Log, request: str, *, by: Literal["id", "caller_id"] =
 
 def _of_request(log: Log, part: PartInfo, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
     ids = _read(log, part, [by])
-    if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
+    if by not in ids.column_names or not mentions(ids[by], request):  # a file of an older release has no such column
         return []
     places = [position for position, text in enumerate(ids[by].to_pylist()) if text == request]
     table = _read(log, part) if places else None
     return [] if table is None else _records(table, (position for position in places if _is_answered(table, position)))
-
-
-def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
-    """Whether the joined characters of all texts contain `wanted`: a fast test that excludes most files."""
-    needle = wanted.encode()
-    return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
 
 def numbered_rows(log: Log, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
@@ -119,25 +121,12 @@ def _numbered(log: Log, part: PartInfo, *, wanted: Integers, workers: frozenset[
     if not _may_hold(log, part, "sequence", wanted):
         return []
     table = _read(log, part, ["worker", "sequence"], repeated=["worker"])
-    chosen = np.isin(_integers(table["sequence"]), wanted) & _is_one_of(table["worker"], workers)
+    chosen = np.isin(integers(table["sequence"]), wanted) & is_one_of(table["worker"], workers)
     places = np.flatnonzero(chosen)
     if not len(places):
         return []
     table = _read(log, part, ["worker", "sequence", "row", "request", "outputs"])
     return [row for position in places for row in table.slice(int(position), 1).to_pylist()]
-
-
-def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
-    """Whether each value of a column that was read as `repeated` is one of these texts."""
-    flags: Flags = np.concatenate(
-        [
-            np.array([text in texts for text in chunk.dictionary.to_pylist()], dtype=bool)[
-                np.from_dlpack(chunk.indices)
-            ]
-            for chunk in column.chunks
-        ]
-    )
-    return flags
 
 
 def requests_by_second(log: Log, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
@@ -161,28 +150,36 @@ def _requests_by_second(
     log: Log, part: PartInfo, *, model: str, earliest: int, latest: int
 ) -> tuple[Integers, Integers]:
     table = _read(log, part, ["time", "row", "shadow", "model"], repeated=["model"])
-    times = _integers(table["time"])
+    times = integers(table["time"])
     wanted = (earliest < times) & (times <= latest)
     if wanted.any():
         wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
-        wanted &= ~_flags(table["shadow"]) & _is_one_of(table["model"], (model,))
+        wanted &= ~flags(table["shadow"]) & is_one_of(table["model"], (model,))
     seconds = np.sort(times[wanted] // _SECOND)
     begins = np.flatnonzero(np.diff(seconds, prepend=-1))
     return seconds[begins], np.diff(begins, append=len(seconds))
 
 
 def recent_predictions(
-    log: Log, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    log: Log,
+    *,
+    model: str | None = None,
+    since: datetime | None = None,
+    before: LogPlace | None = None,
+    limit: int = 20,
 ) -> list[Prediction]:
     """The newest rows, newest first; those of one model, and those answered since a moment, where given.
+
+    With `before`, those that follow that row in this order.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
     earliest = None if since is None else to_micros(since)
-    newest = partial(_newest_of_day, log, model=model, earliest=earliest, limit=limit)
+    newest = partial(_newest_of_day, log, model=model, earliest=earliest, before=before, limit=limit)
+    until = None if before is None else from_micros(before[0]).date()
     predictions: list[Prediction] = []
-    for day in reversed(logged_days(log, None if since is None else since.astimezone(UTC).date())):
+    for day in reversed(logged_days(log, None if since is None else since.astimezone(UTC).date(), until)):
         predictions += _of_day(log, day, newest)
         if len(predictions) >= limit:
             break
@@ -194,31 +191,47 @@ def _newest_first(prediction: Prediction) -> tuple[int, str, int, int]:
 
 
 def _newest_of_day(
-    log: Log, parts: list[PartInfo], *, model: str | None, earliest: int | None, limit: int
+    log: Log, parts: list[PartInfo], *, model: str | None, earliest: int | None, before: LogPlace | None, limit: int
 ) -> list[Prediction]:
     """The newest rows of these parts; those are read whole that may hold one."""
-    times_of = ((part, _integers(_read(log, part, ["time"])["time"])) for part in parts)
+    times_of = ((part, integers(_read(log, part, ["time"])["time"])) for part in parts)
     ends = [(int(times.max()), part.key, part) for part, times in times_of if len(times)]
     predictions: list[Prediction] = []
     for end, _, part in sorted(ends, key=lambda item: item[:2], reverse=True):
         if len(predictions) >= limit and end < predictions[limit - 1].time:
             break
-        predictions += _newest(log, part, model=model, earliest=earliest, limit=limit)
+        predictions += _newest(log, part, model=model, earliest=earliest, before=before, limit=limit)
         predictions.sort(key=_newest_first)
     return predictions[:limit]
 
 
-def _newest(log: Log, part: PartInfo, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+def _newest(
+    log: Log, part: PartInfo, *, model: str | None, earliest: int | None, before: LogPlace | None, limit: int
+) -> list[Prediction]:
     """The newest rows of one file, at most `limit`."""
     table = _read(log, part)
-    times = _integers(table["time"])
+    times = integers(table["time"])
     # of answers of one microsecond the oldest stands first in the file, and the rows of each in their order
-    order = np.lexsort((-_integers(table["sequence"]), -times))
+    order = np.lexsort((-integers(table["sequence"]), -times))
     if earliest is not None:
         order = order[times[order] >= earliest]
     if model is not None:
         order = order[np.array([name == model for name in table["model"].to_pylist()], dtype=bool)[order]]
+    if before is not None:
+        order = order[_follows(table, times, before)[order]]
     return _records(table, islice((position for position in order.tolist() if _is_answered(table, position)), limit))
+
+
+def _follows(table: pa.Table, times: Integers, before: LogPlace) -> Flags:
+    """Which rows come after a place in the order of `_newest_first`; those of its microsecond are compared singly."""
+    time, worker, sequence, row = before
+    flags = times < time
+    place = (worker, -sequence, row)
+    for position in np.flatnonzero(times == time).tolist():
+        own = (table[name][position].as_py() for name in ("worker", "sequence", "row"))
+        name, number, index = own
+        flags[position] = (name, -number, index) > place
+    return flags
 
 
 def find_gaps(log: Log) -> list[LogGap]:
@@ -239,7 +252,7 @@ def find_gaps(log: Log) -> list[LogGap]:
     lives = {life.worker: life for life in log_folder.read_lives(log)}
     holes: list[LogGap] = []
     for worker in sorted({*seen, *lives}):
-        numbers = _distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
+        numbers = distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
         life = lives.get(worker)
         before = life.forgotten if life is not None else int(numbers[0]) - 1
         holes += _holes(worker, numbers, before, ended.get(worker))
@@ -279,32 +292,7 @@ def _numbers(log: Log, part: PartInfo) -> dict[str, Integers]:
         for position, worker in enumerate(workers):
             if len(own := numbers[places == position]):
                 seen.setdefault(str(worker), []).append(own)
-    return {worker: _distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
-
-
-def _distinct(numbers: Integers) -> Integers:
-    """Unique numbers; faster than `np.unique`, as they are almost always sorted."""
-    if not (numbers[1:] >= numbers[:-1]).all():
-        numbers = np.sort(numbers)
-    first = np.ones(len(numbers), dtype=bool)
-    first[1:] = numbers[1:] != numbers[:-1]
-    return numbers[first]
-
-
-def _integers(column: pa.ChunkedArray) -> Integers:
-    """A column of whole numbers or moments without nulls."""
-    # Not `to_numpy`, which imports pandas.
-    chunks = [np.from_dlpack(chunk.view(pa.int64())) for chunk in column.chunks]
-    return np.concatenate([np.empty(0, np.int64), *chunks])
-
-
-def _flags(column: pa.ChunkedArray) -> Flags:
-    """A column of truth values without nulls, which Arrow keeps as bits."""
-    flags = np.zeros(0, dtype=np.bool_)
-    for chunk in column.chunks:
-        bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], dtype=np.uint8), bitorder="little")
-        flags = np.concatenate([flags, bits[chunk.offset : chunk.offset + len(chunk)].view(np.bool_)])
-    return flags
+    return {worker: distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
 
 
 def logged_days(log: Log, since: date | None = None, until: date | None = None) -> list[date]:

@@ -22,12 +22,14 @@ from cumulant.core.errors import (
     UsageError,
     error_from,
     missing_part,
+    not_found,
 )
 from cumulant.core.events import Event
 from cumulant.core.progress import Progress, silent
+from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job
 from cumulant.server.operation import Operation
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +39,6 @@ _TRIES, _DELAY = 4, 0.2
 _JOB_SECONDS = 0.5
 #: seconds without a byte of a stream, whose server sends a comment more often, until it is opened again
 _SILENCE = 60.0
-_BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 
 class HttpApi:
@@ -75,7 +76,7 @@ class HttpApi:
         Raises:
             CumulantError: that of the operation; EngineUnavailableError where the server does not answer.
         """
-        operation = _BY_NAME[name]
+        operation = find_operation(name)
         response = self._send_operation(operation, arguments)
         if not operation.long:
             return msgspec.json.decode(response.content, type=operation.types.get("return", Any), strict=False)
@@ -89,7 +90,7 @@ class HttpApi:
 
     def submit(self, name: str, /, **arguments: Any) -> Job:
         """Begin a long operation, and return its job."""
-        return msgspec.json.decode(self._send_operation(_BY_NAME[name], arguments).content, type=Job)
+        return msgspec.json.decode(self._send_operation(find_operation(name), arguments).content, type=Job)
 
     def follow(self, job: str, progress: Progress = silent) -> Job:
         """Wait until a job has succeeded.
@@ -110,13 +111,7 @@ class HttpApi:
 
     def pages(self, name: str, /, **arguments: Any) -> Iterator[Any]:
         """All items of a list, page by page."""
-        cursor = ""
-        while True:
-            page = self.call(name, **arguments, cursor=cursor)
-            yield from page.items
-            if page.next is None:
-                return
-            cursor = page.next
+        return all_items(self, name, arguments)
 
     def events(self, *, after: int | None = None, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
         """Events as they happen, for ever, each once; a lost connection is opened again where it ended."""
@@ -139,8 +134,18 @@ class HttpApi:
             except httpx.TransportError:
                 time.sleep(1.0)
 
+    def environment(self) -> str:
+        """The environment that the server has the project in. Raises NotFoundError."""
+        environments = {each["name"]: str(each["environment"]) for each in self._projects()}
+        if self.project not in environments:
+            raise not_found("project", self.project, environments)
+        return environments[self.project]
+
+    def _projects(self) -> list[dict[str, Any]]:
+        return msgspec.json.decode(self._send("GET", "/v1/projects").content, type=list[dict[str, Any]])
+
     def _only_project(self) -> str:
-        names = [each["name"] for each in msgspec.json.decode(self._send("GET", "/v1/projects").content)]
+        names = [each["name"] for each in self._projects()]
         if len(names) != 1:
             raise UsageError("which project is not said", hint=f"name one: {', '.join(names) or 'the server has none'}")
         return str(names[0])

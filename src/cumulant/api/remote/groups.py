@@ -1,0 +1,207 @@
+"""`project.releases`, `.monitoring`, `.reviews`, `.outcomes`, `.subjects` and `.stack` of a project on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from cumulant.api.errors import short_methods
+from cumulant.core.errors import UsageError
+from cumulant.server.client.http_api import HttpApi
+from cumulant.server.model_uri import LATEST
+
+if TYPE_CHECKING:
+    from cumulant.core.progress import Progress
+    from cumulant.flows.alerting.views import AlertView
+    from cumulant.flows.monitoring.drift.drift_history import DriftHistory
+    from cumulant.flows.monitoring.monitoring_views import QualityView
+    from cumulant.flows.monitoring.state import RetrainRequest
+    from cumulant.flows.outcomes.labels import Intake
+    from cumulant.flows.release.rollback import RollbackResult
+    from cumulant.flows.release.views import ReleaseView
+    from cumulant.flows.review.service import AnsweredCase
+    from cumulant.flows.review.views import CaseLine, CaseView
+    from cumulant.flows.stack.status import Status
+    from cumulant.flows.subjects.subjects import Erasure, FoundSubject, SubjectAdmitted
+    from cumulant.server.operations.monitoring import MonitorSummary
+
+
+class RemoteGroup:
+    """Methods of one subject. `follow` shows the progress of a method, by its title."""
+
+    def __init__(self, http: HttpApi, follow: Callable[[str], AbstractContextManager[Progress]]) -> None:
+        self._http, self._follow = http, follow
+
+    def _followed(self, title: str, name: str, **arguments: Any) -> Any:
+        with self._follow(title) as progress:
+            return self._http.call(name, progress=progress, **arguments)
+
+
+@short_methods
+class RemoteReleases(RemoteGroup):
+    """Releases of the project."""
+
+    def start(
+        self,
+        model: str = "",
+        *,
+        external: tuple[str, str] | None = None,
+        override_slo: str = "",
+        approval: bool = False,
+    ) -> ReleaseView | None:
+        """Begin the release of a version; None where it waits for one under way.
+
+        `override_slo`: why it begins and goes on whatever the objectives of the served model are; it is recorded.
+
+        Raises:
+            UsageError: `external` is given; such a release begins on the server's machine.
+        """
+        if external is not None:
+            raise UsageError(
+                "a release of external servers begins on the machine of the project",
+                hint="`cumulant release start --champion-url ... --candidate-url ...` there",
+            )
+        started = self._followed("release", "releases.start", model=model, override_slo=override_slo, approval=approval)
+        return cast("ReleaseView | None", started.release)
+
+    def current(self) -> ReleaseView:
+        """The release under way, else the newest one; `.status`, `.reason`, `.over`."""
+        return cast("ReleaseView", self._http.call("releases.show", release=LATEST))
+
+    def history(self) -> list[ReleaseView]:
+        """All releases, newest first."""
+        return list(self._http.pages("releases.list"))
+
+    def pause(self, *, reason: str) -> ReleaseView:
+        """Keep the weights as they are."""
+        return cast("ReleaseView", self._http.call("releases.pause", reason=reason))
+
+    def resume(self, *, reason: str = "") -> ReleaseView:
+        """Resume a paused release."""
+        return cast("ReleaseView", self._http.call("releases.resume", reason=reason))
+
+    def promote(self, *, reason: str) -> ReleaseView:
+        """Send everything to the candidate now, whatever the evidence."""
+        return cast("ReleaseView", self._http.call("releases.promote", reason=reason))
+
+    def abort(self, *, reason: str) -> ReleaseView:
+        """Send everything back to the champion and end the release."""
+        return cast("ReleaseView", self._http.call("releases.abort", reason=reason))
+
+    def approve(self, *, reason: str = "") -> ReleaseView:
+        """Agree to what the release waits for."""
+        return cast("ReleaseView", self._http.call("releases.approve", reason=reason))
+
+    def roll_back(self, *, reason: str, to: str = "") -> RollbackResult:
+        """Send all requests to a version that was served before; default: the one before."""
+        return cast("RollbackResult", self._http.call("releases.roll_back", reason=reason, to=to))
+
+
+@short_methods
+class RemoteMonitoring(RemoteGroup):
+    """Monitoring of what the project serves."""
+
+    def run(self, *, at: datetime | None = None) -> MonitorSummary:
+        """Evaluate once; with `at`, from what was known at that moment."""
+        return cast("MonitorSummary", self._followed("monitor", "monitoring.run", at=at))
+
+    def retrain(self, *, as_of: datetime | None = None) -> RetrainRequest | None:
+        """Train and release as far as the recorded request of retraining requires; None without a request."""
+        return cast("RetrainRequest | None", self._followed("retrain", "monitoring.retrain", as_of=as_of))
+
+    def alerts(self, *, ended: bool = False) -> Sequence[AlertView]:
+        """Alerts that fire or are pending, the most urgent first; with `ended` then those that are over."""
+        return cast("Sequence[AlertView]", self._http.call("alerts.list", ended=ended).alerts)
+
+    def quality(self, *, version: str = "") -> QualityView | None:
+        """The labelled quality of a version over time; default: of the one that serves."""
+        return cast("QualityView | None", self._http.call("monitoring.quality", version=version))
+
+    def drift(self) -> DriftHistory | None:
+        """How far each column was from the reference over time."""
+        return cast("DriftHistory | None", self._http.call("monitoring.drift"))
+
+
+@short_methods
+class RemoteReviews(RemoteGroup):
+    """The review queue of the project."""
+
+    def fill(self, *, since: datetime | None = None, whole_budget: bool = False) -> int:
+        """Queue cases from the predictions since the last draw; returns their number."""
+        return int(self._followed("review", "review.fill", since=since, at_once=whole_budget).added)
+
+    def answer(self, label: Callable[[CaseView], object], *, limit: int, at: datetime | None = None) -> int:
+        """Decide up to `limit` open cases as `label` returns, which gets what a reviewer sees; returns their number.
+
+        A case for which it returns None stays open.
+
+        Raises:
+            UsageError: a label is not one of the model's; `at` is given, as a server records its own moment.
+        """
+        if at is not None:
+            raise UsageError("a server records the moment of an answer itself", subject="at", hint="leave it out")
+        answered, passed = 0, list[str]()
+        while answered < limit:
+            case: CaseView | None = self._http.call("review.next", passed=passed)
+            if case is None:
+                break
+            answer = label(case)
+            if answer is None:
+                passed.append(case.id)
+                continue
+            self.decide(case.id, answer)
+            answered += 1
+        return answered
+
+    def cases(self, *, status: str = "waiting") -> Iterator[CaseLine]:
+        """Cases, page by page: waiting ones in their order, or closed ones, newest first."""
+        return self._http.pages("review.list", status=status)
+
+    def next(self) -> CaseView | None:
+        """Take the next case; None where none is left."""
+        return cast("CaseView | None", self._http.call("review.next"))
+
+    def decide(self, case: str, label: object, *, note: str = "", seen: str | None = None) -> AnsweredCase:
+        """Decide what is true of a case."""
+        return cast("AnsweredCase", self._http.call("review.decide", case=case, label=label, note=note, seen=seen))
+
+    def undo(self, case: str, *, seen: str | None = None) -> AnsweredCase:
+        """Withdraw your answer to a case, as long as it has not become a label."""
+        return cast("AnsweredCase", self._http.call("review.undo", case=case, seen=seen))
+
+
+@short_methods
+class RemoteOutcomes(RemoteGroup):
+    """Predictions and labels of the project."""
+
+    def ingest_labels(self) -> Intake:
+        """Take in the labels that `monitoring.labels` of the project file names, and join them."""
+        return cast("Intake", self._followed("labels", "labels.ingest"))
+
+
+@short_methods
+class RemoteSubjects(RemoteGroup):
+    """What the project holds of one subject (a person, a customer)."""
+
+    def find(self, value: str, *, source: str = "") -> FoundSubject:
+        """The places that hold rows of the subject or its keyed hash."""
+        return cast("FoundSubject", self._followed("find subject", "subjects.find", value=value, source=source))
+
+    def erase(self, value: str, *, source: str = "") -> Erasure:
+        """Erase what can be erased of the subject, and search again."""
+        return cast("Erasure", self._followed("erase subject", "subjects.erase", value=value, source=source))
+
+    def admit(self, value: str, *, source: str = "") -> SubjectAdmitted:
+        """Read rows of an erased subject again, of events after its erasure."""
+        return cast("SubjectAdmitted", self._followed("admit subject", "subjects.admit", value=value, source=source))
+
+
+@short_methods
+class RemoteStack(RemoteGroup):
+    """The processes that serve the project, on the server's machine."""
+
+    def status(self) -> Status | None:
+        """The processes, as `cumulant ps`; None where none serve."""
+        return cast("Status | None", self._http.call("stack.show"))

@@ -1,0 +1,73 @@
+"""Commands that work on the project's machine alone: why, and what to do instead of `--server`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cumulant.core.errors import UsageError
+
+#: the variable that stands for `--server`
+SERVER = "CUMULANT_SERVER"
+_FILES = "it reads or writes files of this machine"
+_FOREGROUND = "it runs processes on this machine"
+_ALONE = "it needs no project"
+_THERE = "run it on the server's machine"
+_PLAIN = "run it without --server"
+
+#: by command: the reason, and what to do instead
+REASONS: Mapping[str, tuple[str, str]] = {
+    "demo": (_ALONE, _PLAIN),
+    "new": (_ALONE, _PLAIN),
+    "doctor": ("it checks this machine", _THERE),
+    "data infer": (_ALONE, _PLAIN),
+    "package": (_FILES, "package on this machine, and register the version there"),
+    "predict": (_FILES, "`cumulant predict --url URL` calls a server of models; `project.predict(rows)` in Python"),
+    "serve": (_FOREGROUND, "run it on the machine that serves"),
+    "up": (_FOREGROUND, "run it on the machine that serves"),
+    "down": (_FOREGROUND, "run it on the machine that serves"),
+    "api": (_FOREGROUND, "run it on the machine of the projects"),
+    "worker": (_FOREGROUND, "run it on each machine that runs steps"),
+    "replay": (_FOREGROUND, "run it on the machine that serves"),
+    "backup": (_FILES, _THERE),
+    "restore": (_FILES, _THERE),
+    "train": ("its page is of tables that stay on the project's machine", "`cumulant.connect(URL).train()` in Python"),
+    "evaluate": (
+        "its page is of tables that stay on the project's machine",
+        "`cumulant.connect(URL).evaluate()` in Python",
+    ),
+    "release watch": ("it follows the journal", "`cumulant release status --server URL`, or the console"),
+    "release simulate": ("it computes on this machine", _PLAIN),
+    "monitor watch": (_FOREGROUND, "`cumulant.connect(URL).monitoring.run()` in Python evaluates once"),
+    "monitor backtest": ("it computes for minutes from the project's tables", _THERE),
+    "monitor run": (_FILES, _PLAIN),
+    "token create": ("a token cannot create tokens", "run it on the server's machine, or POST /tokens from a session"),
+    "session link": ("a link signs in on the server's machine", "run it there"),
+    "events follow": ("it waits for the journal", "`cumulant.connect(URL).follow_events()` in Python"),
+    "events verify": (
+        "it compares the chain with checkpoints and keys of the project's machine",
+        "GET /v1/projects/NAME/events/verification verifies the chain alone",
+    ),
+    "events export": (_FILES, _THERE),
+    "events checkpoint": ("it signs with a key of the server's machine", "run it there"),
+    "labels import-predictions": (_FILES, _THERE),
+    "review export": (_FILES, "`cumulant review list --json` has the cases"),
+    "review import": (_FILES, _THERE),
+}
+
+
+def check_server(command_path: str, environment: str, *, takes: bool) -> None:
+    """Raise UsageError where a command does not take `--server`, or is given an environment beside it."""
+    name = command_path.partition(" ")[2]
+    if not takes:
+        reason, instead = REASONS[name]
+        raise UsageError(
+            f"`cumulant {name}` does not take --server: {reason}",
+            subject="--server",
+            hint=f"{instead}; where {SERVER} is set, --server '' leaves it out of account",
+        )
+    if environment != "local":
+        raise UsageError(
+            "the server has its projects in environments of their own",
+            subject="--env",
+            hint="leave --env out; the address of the server says which it is",
+        )

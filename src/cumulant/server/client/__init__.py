@@ -1,0 +1,1 @@
+"""Callers of operations: over HTTP, and of a project in this process. Both have the same methods."""

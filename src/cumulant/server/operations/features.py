@@ -1,0 +1,225 @@
+"""Features: what they are, their values, and what is stored of a key for serving."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from cumulant.core.plan import Field
+from cumulant.data.masking import mask_frame
+from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.project.planning import plan
+from cumulant.flows.reports.feature_texts import definition, kind, personal
+from cumulant.flows.serving.serve import prepare_service
+from cumulant.flows.serving.stored_keys import forget_key, show_key
+from cumulant.ports.registry import ModelVersion
+from cumulant.server.operation import ApiCall, get, post
+from cumulant.server.pages import check_limit
+
+
+class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    dtype: str
+    kind: str
+    definition: str
+    description: str | None
+    owner: str | None
+    tags: tuple[str, ...]
+
+
+class FeatureList(msgspec.Struct, frozen=True, kw_only=True):
+    """`request`: what a prediction request carries."""
+
+    entity: str
+    predict_at: str | None
+    features: list[FeatureSummary]
+    request: list[Field]
+
+
+@get("/features", action="features.show")
+def list_(call: ApiCall) -> FeatureList:
+    """Show every feature: its type, what it is, and what a request carries."""
+    call.check()
+    planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
+    summaries = [
+        FeatureSummary(
+            name=feature.name,
+            dtype=str(feature.dtype),
+            kind=kind(feature),
+            definition=definition(feature),
+            description=feature.description,
+            owner=feature.owner,
+            tags=tuple(feature.tags),
+        )
+        for feature in planned.features.features
+    ]
+    return FeatureList(
+        entity=planned.entity,
+        predict_at=None if planned.predict_at is None else str(planned.predict_at),
+        features=summaries,
+        request=list(planned.features.request),
+    )
+
+
+class ValuesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rows`: how many rows to show; `as_of`: as it would have been at that moment; null: now."""
+
+    rows: int = 10
+    as_of: datetime | None = None
+
+
+class FeatureValues(msgspec.Struct, frozen=True, kw_only=True):
+    """The feature table, brought up to date: its first rows in `values`, personal values as keyed hashes.
+
+    `reused`: nothing was computed; `computed_of`: in words, what was.
+    """
+
+    run: str
+    rows: int
+    rows_computed: int
+    features: tuple[str, ...]
+    table: str
+    reused: bool
+    computed_of: str | None
+    columns: list[str]
+    values: list[dict[str, Any]]
+
+
+@post("/features/values", action="features.compute", long=True)
+def values(call: ApiCall, body: ValuesBody) -> FeatureValues:
+    """Bring the feature table up to date, and show its first rows."""
+    limit, project = check_limit(body.rows), call.project
+    computed = featurize(project, principal=call.principal, as_of=body.as_of, progress=call.progress)
+    frame = project.tables().scan(computed.table).head(limit).collect()
+    shown = mask_frame(frame, personal(computed.plan), project.salt())
+    return FeatureValues(
+        run=computed.run,
+        rows=computed.rows,
+        rows_computed=computed.rows_computed,
+        features=tuple(computed.plan.names),
+        table=computed.table.key,
+        reused=computed.reused,
+        computed_of=computed.computed_of,
+        columns=shown.columns,
+        values=shown.to_dicts(),
+    )
+
+
+class KeyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`key`: values by column, in the body so that they are in no log of addresses; `model`: empty: the champion.
+    `rows`: how many of the newest events.
+    """
+
+    key: dict[str, Any]
+    model: str = ""
+    rows: int = 10
+
+
+class StoredKeyEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """When an event became known, and the values that windows read of it."""
+
+    known: datetime
+    values: dict[str, Any]
+
+
+class KeyState(msgspec.Struct, frozen=True, kw_only=True):
+    """Stored state of a key for some windows and lookups. `future`: of the `events`, those that become known after now;
+    `since`: moments before it are answered from what remains.
+    """
+
+    source: str
+    key: dict[str, Any]
+    features: tuple[str, ...]
+    events: int
+    future: int
+    since: datetime | None
+    newest: tuple[StoredKeyEvent, ...]
+
+
+@post("/features/stored", action="features.show_key", long=True)
+def stored(call: ApiCall, body: KeyBody) -> list[KeyState]:
+    """Show what is stored of a key for the windows and lookups of a model, with the newest events and their moments."""
+    states = show_key(
+        call.project,
+        _uri(call, body.model),
+        body.key,
+        principal=call.principal,
+        newest=check_limit(body.rows),
+        progress=call.progress,
+    )
+    return [_state(state) for state in states]
+
+
+class ForgetBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`after`: only what is dated later; null: all that was posted."""
+
+    key: dict[str, Any]
+    model: str = ""
+    after: datetime | None = None
+
+
+class ForgottenKey(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows`: posted ones that were deleted; `entities`: whose state was made again; `stored`: of the key now."""
+
+    rows: int
+    entities: int
+    stored: tuple[KeyState, ...]
+
+
+@post("/features/forget", action="features.forget", long=True)
+def forget(call: ApiCall, body: ForgetBody) -> ForgottenKey:
+    """Delete what was posted of a key, and make its stored state again from the data."""
+    repaired = forget_key(
+        call.project,
+        _uri(call, body.model),
+        body.key,
+        principal=call.principal,
+        after=body.after,
+        progress=call.progress,
+    )
+    stored_now = tuple(_state(state) for state in repaired.stored)
+    return ForgottenKey(rows=repaired.rows, entities=repaired.entities, stored=stored_now)
+
+
+class MaterializeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: empty: the project's; `as_of`: state as of that moment; null: all that is known."""
+
+    model: str = ""
+    as_of: datetime | None = None
+
+
+class MaterializedState(msgspec.Struct, frozen=True, kw_only=True):
+    """`table`: of the stored state; null where the model needs none."""
+
+    model: ModelVersion
+    table: str | None
+    entities: int
+    as_of: datetime | None
+
+
+@post("/features/materialize", action="features.materialize", long=True)
+def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
+    """Fill the stored state that a server reads for a model's windows and lookups."""
+    prepared = prepare_service(
+        call.project,
+        body.model or call.project.name,
+        principal=call.principal,
+        as_of=body.as_of,
+        progress=call.progress,
+    )
+    return MaterializedState(
+        model=prepared.model, table=prepared.table, entities=prepared.entities, as_of=prepared.as_of
+    )
+
+
+def _state(state: object) -> KeyState:
+    return msgspec.convert(state, KeyState, from_attributes=True)
+
+
+def _uri(call: ApiCall, model: str) -> str:
+    return model or f"{call.project.name}@champion"
+
+
+OPERATIONS = (list_, values, stored, forget, materialize)

@@ -1,0 +1,75 @@
+"""A running server takes what changes in the project file and the policies."""
+
+import time
+
+import httpx
+import pytest
+from api_server import PROJECT, serving
+
+from cumulant.project.file.loading import load
+from cumulant.server.file_changes import FileWatch, follow_files
+
+pytest.importorskip("cedarpy", reason='pip install "cumulant[cedar]"')
+
+ACCESS = """access: {{bindings: [{{role: {role}, users: ["user:ada"]}}]}}
+environments: {{local: {{access: "cedar://", {rest}}}}}
+"""
+
+
+def write(folder, role, rest="region: eu"):
+    (folder / "cumulant.yaml").write_text(PROJECT + ACCESS.format(role=role, rest=rest))
+
+
+@pytest.fixture
+def shop(tmp_path):
+    write(tmp_path, "viewer")
+    with load(tmp_path, via="http") as project:
+        yield project
+
+
+def test_roles_of_a_changed_file_hold_without_a_restart(shop):
+    said = []
+    with (
+        follow_files([shop], said.append, seconds=0.05),
+        serving({"churn": shop}) as url,
+        httpx.Client(base_url=f"{url}/v1/projects/churn", timeout=60) as http,
+    ):
+        assert http.get("/runs").status_code == 200
+        assert http.post("/silences", json={"span": "1h", "reason": "x"}).status_code == 403
+        write(shop.root, "operator")
+        deadline = time.monotonic() + 60
+        while (answered := http.post("/silences", json={"span": "1h", "reason": "x"})).status_code == 403:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert answered.status_code == 200
+    assert said == ["churn: its files have changed, and were read again"]
+
+
+def test_a_file_with_faults_and_one_that_needs_a_restart_are_reported_once(shop):
+    watch, file = FileWatch(shop), shop.root / "cumulant.yaml"
+    assert watch.refresh() == ""
+    file.write_text(file.read_text() + "unknown: 1\n")
+    assert "are not taken" in watch.refresh()
+    assert watch.refresh() == ""
+    write(shop.root, "viewer", "region: us, journal: 'sqlite:///tmp/none.db'")
+    assert "a running process does not take" in watch.refresh()
+    file.unlink()
+    assert "are not taken" in watch.refresh()
+    write(shop.root, "admin")
+    assert watch.refresh().endswith("were read again")
+    assert [binding.role for binding in shop.policies.bindings] == ["admin"]
+
+
+def test_policies_of_a_folder_are_read_again(tmp_path):
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    policy = folder / "own.cedar"
+    policy.write_text('permit(principal, action == Action::"runs.show", resource);\n')
+    (tmp_path / "cumulant.yaml").write_text(PROJECT + f'environments: {{local: {{access: "cedar://{folder}"}}}}\n')
+    with load(tmp_path, via="http") as project:
+        watch = FileWatch(project)
+        before = project.access().policies()
+        policy.write_text('permit(principal, action == Action::"alerts.show", resource);\n')
+        assert watch.refresh().endswith("were read again")
+        assert "alerts.show" in project.access().policies()
+        assert project.access().policies() != before
