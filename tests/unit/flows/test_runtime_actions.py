@@ -63,6 +63,7 @@ READS = {
     "ledger.refusals.ingest_if_possible",
     "ledger.refusals.record_refusals",
     "monitoring.project_drift.declared_targets",
+    "overview.project_overview.read_overview",
     "overview.project_overview.unavailable_overview",
     "project.driver_needs.driver_needs",
     "release.controller.rollback_outbox.list_rollbacks",
