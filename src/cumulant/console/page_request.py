@@ -10,11 +10,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cumulant.console import rendering
 from cumulant.console.assets import Asset
+from cumulant.console.memory import Memories, ProjectMemory
+from cumulant.console.overviews import Overviews
+from cumulant.console.rows import RenderedRows
 from cumulant.console.security import security_headers
 from cumulant.core.errors import CumulantError, NotFoundError, did_you_mean
 from cumulant.flows.access.allowed import allowed
 from cumulant.flows.ledger.actions import permits
-from cumulant.flows.review.case_index import CaseIndexes
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -89,6 +91,11 @@ class PageRequest:
             hint = did_you_mean(shown, seen) or "the overview lists the projects"
             raise NotFoundError(f'there is no project "{shown}" here', subject=shown, hint=hint)
         return project
+
+    @property
+    def memory(self) -> ProjectMemory:
+        """What the console remembers of the page's project."""
+        return self.site.memories.of(self.project)
 
     def path(self, name: str) -> str:
         """A parameter of the path."""
@@ -178,12 +185,14 @@ class PageRequest:
 
 
 class Site(NamedTuple):
-    """What all pages share: static files, the navigation of a project, notices of forms by name, cases in memory."""
+    """What all pages share: static files, navigation of a project, notices of forms by name, and what is remembered."""
 
     assets: Mapping[str, Asset]
     nav: Sequence[tuple[str, tuple[str, ...], str, str | None]]
     notices: Mapping[str, str]
-    case_indexes: CaseIndexes
+    memories: Memories
+    rows: RenderedRows
+    overviews: Overviews
 
 
 class Nav(NamedTuple):

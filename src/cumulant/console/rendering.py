@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cumulant.flows.reports.rendering import make_environment
-from cumulant.flows.reports.svg_elements import element, printable
+from cumulant.flows.reports.svg_elements import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -34,4 +34,5 @@ def when(moment: datetime | None) -> Markup | str:
     if moment is None:
         return "–"
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return element("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+    text = moment.isoformat(timespec="seconds")[:19]
+    return Markup(f'<time datetime="{text}Z">{text[:10]} {text[11:16]} UTC</time>')  # noqa: S704 - digits

@@ -10,13 +10,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from cumulant.console.assets import Asset, load_assets
+from cumulant.console.memory import Memories
+from cumulant.console.overviews import Overviews
 from cumulant.console.page_request import PageRequest, PageRoute, Site
 from cumulant.console.pages import data, events, lineage, models, monitoring, overview, releases, review, runs
+from cumulant.console.rows import RenderedRows
 from cumulant.console.security import new_nonce
 from cumulant.console.stream import event_stream
 from cumulant.core.errors import CumulantError, NotFoundError, TerminalError
 from cumulant.flows.ledger.actions import find_action
-from cumulant.flows.review.case_index import CaseIndexes
 from cumulant.server.forms import read_form
 from cumulant.server.problem import problem_headers, problem_status
 from cumulant.serving.telemetry.access_log import write_fault
@@ -57,11 +59,14 @@ def console_routes(routes: Sequence[PageRoute] = ROUTES) -> list[BaseRoute]:
     for route in routes:
         _check(route)
     assets = load_assets()
+    memories = Memories()
     site = Site(
         assets,
         _navigation(routes),
         {name: text for route in routes for name, text in route.notices.items()},
-        CaseIndexes(),
+        memories,
+        RenderedRows(),
+        Overviews(memories),
     )
     pages = [Route(route.path, _endpoint(route, site), methods=[route.method]) for route in routes]
     stream = Route("/projects/{project}/stream", _stream(site), methods=["GET"])

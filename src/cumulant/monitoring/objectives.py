@@ -6,20 +6,16 @@ objective's window. An alert needs a fast burn in a long window and in a short o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
-from cumulant.core.traffic import Exchange
-from cumulant.core.units import show_duration, to_micros
+from cumulant.core.units import show_duration
+from cumulant.monitoring.request_counts import RequestCounts, RequestMinutes
 
 Severity = Literal["page", "ticket"]
 SliName = Literal["availability", "latency"]
-_MINUTE = 60_000_000
-_SERVER_ERROR = 500
 #: 1 - 0.999 is 0.0010000000000000009
 _DIGITS = 6
 
@@ -62,60 +58,6 @@ BURN_RATES = (
     BurnRate(long=timedelta(days=1), short=timedelta(hours=2), share=0.1, severity="ticket"),
     BurnRate(long=timedelta(days=3), short=timedelta(hours=6), share=0.1, severity="ticket"),
 )
-
-
-class RequestCounts(msgspec.Struct, kw_only=True):
-    """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these."""
-
-    requests: int = 0
-    errors: int = 0
-    answered: int = 0
-    slow: int = 0
-
-    def add(self, other: RequestCounts) -> None:
-        self.requests += other.requests
-        self.errors += other.errors
-        self.answered += other.answered
-        self.slow += other.slow
-
-
-class RequestMinutes:
-    """Counts by minute, from the requests that a gateway answered; predictions that no tester forced."""
-
-    def __init__(self, model: str, *, within: timedelta | None) -> None:
-        self._model = model
-        self._within = None if within is None else within / timedelta(microseconds=1)
-        self._minutes: defaultdict[int, RequestCounts] = defaultdict(RequestCounts)
-
-    def add(self, exchanges: Iterable[Exchange]) -> None:
-        for exchange in exchanges:
-            if exchange.model != self._model or exchange.forced or not exchange.predicts:
-                continue
-            counts = self._minutes[exchange.time // _MINUTE]
-            counts.requests += 1
-            counts.errors += exchange.status >= _SERVER_ERROR
-            if exchange.served:
-                counts.answered += 1
-                counts.slow += self._within is not None and exchange.duration_us > self._within
-
-    @property
-    def minutes(self) -> Mapping[int, RequestCounts]:
-        """By minutes since 1970."""
-        return self._minutes
-
-    def forget_before(self, moment: datetime) -> None:
-        """Drop the minutes before it."""
-        first = to_micros(moment) // _MINUTE
-        for minute in [minute for minute in self._minutes if minute < first]:
-            del self._minutes[minute]
-
-    def within(self, span: timedelta, now: datetime) -> RequestCounts:
-        """Of the whole minutes that begin in the `span` before `now`, or later, by a clock that is ahead."""
-        total, first = RequestCounts(), to_micros(now - span)
-        for minute, counts in self._minutes.items():
-            if first <= minute * _MINUTE:
-                total.add(counts)
-        return total
 
 
 class BurnState(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from cumulant.monitoring.objectives import count_events
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.objectives import ObjectiveState, RequestCounts
+    from cumulant.monitoring.objectives import ObjectiveState
+    from cumulant.monitoring.request_counts import RequestCounts
     from cumulant.release.policy import SloGate
 
 

@@ -77,7 +77,7 @@ class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         bool,
         Meta(
             description="Loss by a miscalibration that the test rows show already is no harm. `false`: it counts, as a "
-            "recent refit would not have it."
+            "model retrained on recent rows would not have it."
         ),
     ] = True
     label_delay: Annotated[

@@ -30,6 +30,14 @@ class Row(msgspec.Struct, frozen=True):
     updated: datetime
 
 
+class RowVersion(msgspec.Struct, frozen=True):
+    """The version of a state row, and when it was written."""
+
+    key: str
+    version: int
+    updated: datetime
+
+
 class ChainHead(msgspec.Struct, frozen=True):
     """The newest event's `seq` and hash, stored apart from the events, so that a missing end is detected too."""
 
@@ -66,8 +74,35 @@ class Journal(Protocol):
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
-    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
-        """Rows of one kind whose key starts with `prefix`, ordered by key: at most `limit`, with keys above `after`."""
+    def rows(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[Row]:
+        """Rows of one kind whose key starts with `prefix`, ordered by key: at most `limit`, with keys above `after`.
+
+        `descending`: in the opposite order, with keys below `after`.
+        """
+        ...
+
+    def row_versions(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[RowVersion]:
+        """As `rows`, without their values: for readers that keep what they have read of a version."""
+        ...
+
+    def count(self, kind: str, prefix: str = "") -> int:
+        """How many rows of one kind have a key that starts with `prefix`."""
         ...
 
     def events(

@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -130,6 +130,22 @@ def after_prefix(prefix: str) -> str | None:
             # Surrogates cannot be stored, so the text after U+D7FF is U+E000.
             return prefix[:end] + chr(0xE000 if last == 0xD7FF else last + 1)
     return None
+
+
+class KeyRange(NamedTuple):
+    """Keys from `first` on, above `above` and below `beyond`; None: without that bound."""
+
+    first: str
+    above: str | None
+    beyond: str | None
+
+
+def key_range(prefix: str, after: str | None, *, descending: bool) -> KeyRange:
+    """The keys that start with `prefix` and follow `after` in the order."""
+    beyond = after_prefix(prefix)
+    if not descending:
+        return KeyRange(max(prefix, after or ""), after, beyond)
+    return KeyRange(prefix, None, min((bound for bound in (beyond, after) if bound is not None), default=None))
 
 
 def row_changed(kind: str, key: str, *, version: int, expected: int) -> LeaseHeldError:

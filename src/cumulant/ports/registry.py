@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from cumulant.core.errors import UsageError
+
 if TYPE_CHECKING:
     import pandas as pd
 
 #: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `NAME@ALIAS`, `NAME/VERSION` or `NAME`
 MODEL_URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
+
+
+#: digits of a number that fits into what stores count with
+_DIGITS = 19
 
 
 def model_name(uri: str) -> str:
@@ -32,6 +38,21 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     aliases: tuple[str, ...] = ()
     tags: dict[str, str] = {}
+
+
+def version_number(version: str | None) -> int | None:
+    """The number of a version; None: without one. Raises UsageError: it is no number."""
+    if version is None:
+        return None
+    if not (version.isascii() and version.isdecimal() and len(version) < _DIGITS):
+        raise UsageError("a version is a number", subject=version[:_DIGITS], hint="`cumulant models list` shows them")
+    return int(version)
+
+
+def cut_versions(listed: Sequence[ModelVersion], before: str | None, limit: int | None) -> Sequence[ModelVersion]:
+    """Of versions, the newest first, what `Registry.versions` returns for `before` and `limit`. Raises UsageError."""
+    number = version_number(before)
+    return [each for each in listed if number is None or int(each.version) < number][:limit]
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +145,8 @@ class Registry(Protocol):
 
     def models(self) -> Iterator[str]: ...
 
-    def versions(self, name: str) -> Sequence[ModelVersion]:
-        """Newest first."""
+    def versions(self, name: str, *, before: str | None = None, limit: int | None = None) -> Sequence[ModelVersion]:
+        """Newest first: at most `limit`, older than the version `before`. Raises NotFoundError: no such model."""
         ...
 
     def resolve(self, uri: str) -> ModelVersion:

@@ -7,6 +7,11 @@ import math
 from cumulant.release.state import Board
 
 
+def version_name(version: str) -> str:
+    """`version 3`; of an external server, which is known by its URL, `server http://...`."""
+    return f"server {version}" if "://" in version else f"version {version}"
+
+
 def describe_harm(board: Board) -> str:
     """`errors rose from 0.5% to 1.6%`, with what the difference may be."""
     if board.champion is None or board.candidate is None:

@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.scope import Scope
-from cumulant.ports.journal import ChainHead, Row
+from cumulant.ports.journal import ChainHead, Row, RowVersion
 from cumulant.ports.journal_store import next_event, row_changed
 
 _Rows = dict[tuple[str, str], Row]
@@ -51,8 +51,34 @@ class MemoryJournal:
     def get(self, kind: str, key: str) -> Row | None:
         return self._rows.get((kind, key))
 
-    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
-        return _select(self._rows, kind, prefix, after, limit)
+    def rows(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[Row]:
+        if not descending:
+            return _select(self._rows, kind, prefix, after, limit)
+        chosen = _select(self._rows, kind, prefix, None, None)[::-1]
+        return [row for row in chosen if after is None or row.key < after][:limit]
+
+    def row_versions(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[RowVersion]:
+        rows = self.rows(kind, prefix, after=after, limit=limit, descending=descending)
+        return [RowVersion(row.key, row.version, row.updated) for row in rows]
+
+    def count(self, kind: str, prefix: str = "") -> int:
+        return len(_select(self._rows, kind, prefix, None, None))
 
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None

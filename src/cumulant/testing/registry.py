@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.ports.registry import MODEL_URI, About, Dataset, ModelVersion, Origin, RunLog
+from cumulant.ports.registry import MODEL_URI, About, Dataset, ModelVersion, Origin, RunLog, cut_versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,10 +129,10 @@ class MemoryRegistry:
     def models(self) -> Iterator[str]:
         return iter(sorted(self._versions))
 
-    def versions(self, name: str) -> Sequence[ModelVersion]:
+    def versions(self, name: str, *, before: str | None = None, limit: int | None = None) -> Sequence[ModelVersion]:
         if name not in self._versions:
             raise not_found("model", name, self._versions)
-        return self._versions[name][::-1]
+        return cut_versions(self._versions[name][::-1], before, limit)
 
     def resolve(self, uri: str) -> ModelVersion:
         match = MODEL_URI.fullmatch(uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 
@@ -112,3 +113,16 @@ def test_a_project_without_a_model_says_what_to_do(tmp_path):
         response = console_client(bare).get("/projects/bare/models")
     assert response.status_code == 200
     assert "cumulant train" in response.text
+
+
+def test_many_models_are_a_list_of_their_own_with_pages_and_a_filter(project, monkeypatch):
+    client = console_client(project)
+    names = [f"model-{number:03d}" for number in range(120)]
+    monkeypatch.setattr(type(project.registry()), "models", lambda _: iter(names))
+    first = client.get("/projects/flight-late/models/all").text
+    assert re.findall(r"data-row>([^<]+)</a>", first) == names[:50]
+    second = client.get(html.unescape(re.search(r'href="([^"]+)" rel="next"', first)[1])).text
+    assert re.findall(r"data-row>([^<]+)</a>", second) == names[50:100]
+    some = client.get("/projects/flight-late/models/all?text=MODEL-11").text
+    assert re.findall(r"data-row>([^<]+)</a>", some) == names[110:]
+    assert "No model has this in its name" in client.get("/projects/flight-late/models/all?text=x").text

@@ -9,11 +9,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from console_support import ADA, HOSTILE, console_client, make_project, send_form
 
+from cumulant.core.events import Actor
 from cumulant.flows.ledger.decisions import PersonalDataRead
 from cumulant.flows.outcomes.labels import import_predictions
 from cumulant.flows.review import service
+from cumulant.flows.review.case_index import CaseIndex
 from cumulant.flows.review.fill_queue import fill
+from cumulant.flows.review.read_ahead import ReadAhead, read_next
 from cumulant.flows.review.views import policy_of
+from cumulant.flows.subjects.subjects import SubjectErased
 from cumulant.ports.access import Principal
 from cumulant.review.queue import ReviewQueue
 
@@ -189,3 +193,46 @@ def test_a_project_without_a_queue_says_how_to_declare_one(tmp_path):
         response = console_client(bare).get("/projects/bare/review")
     assert response.status_code == 200
     assert "declares no review queue" in response.text
+
+
+def personal_reads(project):
+    return list(project.journal().events(kinds=[PersonalDataRead.kind]))
+
+
+def test_the_server_reads_the_next_five_cases_ahead_and_records_a_read_when_one_is_shown(project, client, monkeypatch):
+    path = begin(client)
+    index, ahead, before = CaseIndex(), ReadAhead(), len(personal_reads(project))
+    names = read_next(project, index, ahead, principal=BOB)
+    ahead.wait(60)
+    waiting = {case.id: case for case in queue(project).open()}
+    assert len(names) == 5
+    assert path.rpartition("/")[2] not in names  # ADA has it
+    assert len(personal_reads(project)) == before
+
+    reader = ahead.reader(project)
+    with monkeypatch.context() as without_log:
+        without_log.setattr(project, "log", None)
+        assert all(reader.row(waiting[name]) is not None for name in names)
+
+    text = client.get(path).text
+    assert len(personal_reads(project)) == before + 1
+    assert [name for name in names if name in text] == []
+
+
+def test_what_was_read_ahead_is_dropped_when_a_subject_is_erased(project):
+    ahead = ReadAhead()
+    reader = ahead.reader(project)
+    assert ahead.reader(project) is reader
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.emit(SubjectErased(subject="#1", sources=("visits",), stores={}, remaining=0))
+    assert ahead.reader(project) is not reader
+
+
+def test_what_was_read_ahead_is_read_again_later(project):
+    now = [0.0]
+    ahead = ReadAhead(steady=lambda: now[0])
+    reader = ahead.reader(project)
+    now[0] += 100
+    assert ahead.reader(project) is reader
+    now[0] += 100
+    assert ahead.reader(project) is not reader

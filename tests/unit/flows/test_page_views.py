@@ -15,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.ledger_records import RUN, STEP, RunRecord, StepRecord, StepUse
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_views import run_detail, run_page
-from cumulant.flows.review.case_index import CaseIndex, CaseIndexes
+from cumulant.flows.review.case_index import CaseIndex
 from cumulant.flows.review.case_pages import case_page
 from cumulant.flows.review.service import open_queue
 from cumulant.flows.subjects.subjects import SubjectErased
@@ -195,7 +195,7 @@ def test_a_server_reads_a_queue_once_and_then_what_changed(project):
     draw = Draw(
         number=1, model="shop", at=NOW, since=NOW, until=NOW, rows=9, labelled=0, ranked=9, sample=0, reasons={}
     )
-    queue, index = open_queue(project), CaseIndexes().of(project)
+    queue, index = open_queue(project), CaseIndex()
     queue.add(cases(5), draw, QueueState(model="shop", draws=1), expect=0, actor=Actor("t"))
     index.cases(project.journal(), queue)
 

@@ -64,6 +64,7 @@ READS = {
     "ledger.refusals.record_refusals",
     "monitoring.project_drift.declared_targets",
     "observe.project_metrics.project_series",
+    "overview.project_overview.read_overview",
     "overview.project_overview.unavailable_overview",
     "project.driver_needs.driver_needs",
     "release.controller.rollback_outbox.list_rollbacks",

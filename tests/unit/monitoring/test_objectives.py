@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cumulant.core.traffic import Exchange
 from cumulant.core.units import duration, to_micros
-from cumulant.monitoring.objectives import BURN_RATES, Objective, RequestMinutes, objective_state
+from cumulant.monitoring.objectives import BURN_RATES, Objective, objective_state
+from cumulant.monitoring.request_counts import RequestMinutes
 
 NOW = datetime(2026, 5, 31, tzinfo=UTC)
 AVAILABLE = Objective(sli="availability", target=0.999, window=timedelta(days=30), fewest=100)
@@ -119,3 +120,31 @@ def test_budget_and_burn_rates_follow_from_counting(events, target):
             assert burn.long_rate == pytest.approx(expected)
         if burn.firing:
             assert min(burn.long_rate, burn.short_rate) > burn.limit
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 5_000), st.integers(0, 400))
+def test_hours_and_minutes_count_what_lies_in_a_span(ages, span, later):
+    counted = minutes(*(exchange(timedelta(minutes=age)) for age in ages))
+    now = NOW + timedelta(seconds=later)
+    inside = sum(timedelta(0) <= now - (NOW - timedelta(minutes=age)) <= timedelta(minutes=span) for age in ages)
+    assert counted.within(timedelta(minutes=span), now).requests == inside
+
+
+def test_quantiles_are_known_to_within_a_twentieth():
+    counted = minutes(*(exchange(timedelta(minutes=1), took=took) for took in range(1, 1001)))
+    hour = timedelta(hours=1)
+    assert counted.quantile(0.5, hour, NOW) == pytest.approx(500, rel=0.05)
+    assert counted.quantile(0.99, hour, NOW) == pytest.approx(990, rel=0.05)
+    assert counted.quantile(0.5, timedelta(seconds=30), NOW) is None
+
+
+def test_counts_are_stored_and_go_on():
+    counted = minutes(*(exchange(timedelta(minutes=age), 503) for age in (1, 100, 5_000)))
+    again = RequestMinutes("late", within=None, history=counted.history)
+    again.add([exchange(timedelta(minutes=2))])
+    week = timedelta(days=7)
+    assert (again.within(week, NOW).requests, again.within(week, NOW).errors) == (4, 3)
+    assert counted.within(week, NOW).requests == 3
+    again.forget(NOW - timedelta(hours=5))
+    assert again.within(week, NOW).requests == 3
+    assert min(again.minutes) > min(counted.minutes)

@@ -8,7 +8,8 @@ import pytest
 
 from cumulant.core.traffic import Exchange
 from cumulant.core.units import to_micros
-from cumulant.monitoring.objectives import Objective, RequestCounts, RequestMinutes, objective_state
+from cumulant.monitoring.objectives import Objective, objective_state
+from cumulant.monitoring.request_counts import RequestCounts, RequestMinutes
 from cumulant.monitoring.slo_gate import find_hold
 
 NOW = datetime(2026, 5, 31, tzinfo=UTC)

@@ -45,6 +45,7 @@ HOST_LOCAL = {
     "flows/deployment/host_lifecycle.py": PROCESSES,
     "flows/deployment/versions.py": PROCESSES,
     "flows/identities/api_address.py": PROCESSES,
+    "flows/observe/gateway_requests.py": COPIES + ": counts of the requests in the log",
     "flows/observe/process_metrics.py": PROCESSES,
     "flows/observe/programs.py": PROCESSES,
     "flows/observe/scrape_targets.py": PROCESSES,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.json import encode
+
 from cumulant.console.charts import Chart, csv_response, numbered
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.security import security_headers
@@ -44,15 +46,20 @@ class HeatRow(NamedTuple):
 
 
 def data(page: PageRequest) -> Response:
-    listed = list_sources(page.project, principal=page.principal)
+    listed = list_sources(page.project, principal=page.principal, caches=page.memory.sources)
     return page.page(
         "data.html.jinja",
         title=f"Data of {page.project.name}",
         crumbs=[Crumb(page.project.name, page.href()), Crumb("Data")],
         live=True,
-        sources=[(line, None if line.snapshot is None else share_bar(line.snapshot)) for line in listed],
-        href=lambda name: page.href("data", name),
-        quarantine_href=lambda name: page.href("data", name, "quarantine"),
+        sources=listed,
+        rows=page.site.rows.render(
+            "source",
+            listed,
+            key=encode,
+            values=lambda line: {"source": line, "bar": share_bar(line.snapshot) if line.snapshot else None},
+            base=page.href("data"),
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,7 +64,13 @@ def events(page: PageRequest) -> Response:
         title=f"Events of {page.project.name}",
         crumbs=[Crumb(page.project.name, page.href()), Crumb("Events")],
         live=before is None,
-        lines=timeline(listed.events),
+        rows=page.site.rows.render(
+            "event",
+            with_gaps(listed.events),
+            key=lambda item: (item[0].hash, item[1]),
+            values=lambda item: {"line": line_of(*item)},
+            here=page.href("events"),
+        ),
         listed=listed,
         older=older,
         newest=newest if before is not None else "",
@@ -91,14 +97,15 @@ def _before(page: PageRequest) -> int | None:
     return int(text)
 
 
-def timeline(listed: Iterable[Event]) -> list[Line]:
-    """The lines of a page; `listed` the newest first."""
+def with_gaps(listed: Iterable[Event]) -> Iterator[tuple[Event, str]]:
+    """Events with the pause after the one below, where it is long; `listed` the newest first."""
     events = list(listed)
     olders: list[Event | None] = [*events[1:], None][: len(events)]
-    return [
-        Line(event, event_text(event), tone(event.kind), _detail(event), _gap(event.time, older))
-        for event, older in zip(events, olders, strict=True)
-    ]
+    return ((event, _gap(event.time, older)) for event, older in zip(events, olders, strict=True))
+
+
+def line_of(event: Event, gap: str) -> Line:
+    return Line(event, event_text(event), tone(event.kind), _detail(event), gap)
 
 
 def tone(kind: str) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
+from msgspec.json import encode
 
 from cumulant.console.charts import csv_response
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.pages.model_charts import version_charts
 from cumulant.console.security import security_headers
-from cumulant.core.errors import IntegrityError, not_found
-from cumulant.flows.registry.models import list_models, show_model
+from cumulant.core.errors import IntegrityError, NotFoundError, not_found
+from cumulant.flows.registry.models import model_names, model_versions, show_model
 from cumulant.flows.reports import report_charts
 from cumulant.flows.reports.content import Interval, MetricReport, ReportData, TrainingReport
 from cumulant.flows.reports.page import gate_text, main_metrics, rank_trial, slice_tables
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _SHOW = "model.show"
 _LIST, _ONE = "/projects/{project}/models", "/projects/{project}/models/{model}/{version}"
 _PAGE, _HEADLINES, _FEATURES = 50, 4, 40
+#: most models that the page of one links to
+_SWITCH = 12
 
 
 class VersionMetric(NamedTuple):
@@ -38,29 +41,57 @@ class VersionMetric(NamedTuple):
 
 
 def models(page: PageRequest) -> Response:
-    listed = list_models(page.project, principal=page.principal)
-    names = list(dict.fromkeys(version.name for version in listed))
-    name = page.query("model") or (page.project.name if page.project.name in names or not names else names[0])
-    if names and name not in names:
-        raise not_found("model", name, names)
-    versions = [version for version in listed if version.name == name]
-    start = next((place + 1 for place, each in enumerate(versions) if each.version == page.query("after")), 0)
-    shown = versions[start : start + _PAGE]
-    more = start + _PAGE < len(versions)
+    """The versions of a model: of the one that is named, else of the project's own, else of the first."""
+    known = model_names(page.project, principal=page.principal, limit=_SWITCH)
+    own = page.project.name
+    name, before = page.query("model"), page.query("before")
+    listed = _versions(page, name, before=before or None) if name else ()
+    if not name and known.names:
+        try:
+            name, listed = own, _versions(page, own)
+        except NotFoundError:  # nothing of the project's own is registered yet
+            name, listed = known.names[0], _versions(page, known.names[0])
+    shown = listed[:_PAGE]
     return page.page(
         "models.html.jinja",
-        title=f"Models of {page.project.name}",
-        crumbs=[Crumb(page.project.name, page.href()), Crumb("Models")],
+        title=f"Models of {own}",
+        crumbs=[Crumb(own, page.href()), Crumb("Models")],
         live=True,
         name=name,
-        names=names,
-        total=len(versions),
+        names=known.names if known.total <= _SWITCH else (),
+        total=known.total,
+        complete=not before and len(listed) <= _PAGE,
         versions=shown,
-        href=lambda version: page.href("models", version.name, version.version),
-        run_href=lambda run: page.href("runs", run),
-        older=page.href("models", model=name, after=shown[-1].version) if more else "",
-        newest=page.href("models", model=name) if start else "",
+        rows=page.site.rows.render(
+            "version",
+            shown,
+            key=encode,
+            values=lambda version: {"version": version},
+            base=page.href("models"),
+            run_base=page.href("runs"),
+        ),
+        older=page.href("models", model=name, before=shown[-1].version) if len(listed) > _PAGE else "",
+        newest=page.href("models", model=name) if before else "",
         base=page.href("models"),
+        every=page.href("models", "all"),
+    )
+
+
+def all_models(page: PageRequest) -> Response:
+    """The models of the registry by name."""
+    text = page.query("text")
+    listed = model_names(page.project, principal=page.principal, text=text, after=page.query("after"), limit=_PAGE)
+    own = {"text": text} if text else {}
+    return page.page(
+        "all_models.html.jinja",
+        title="All models",
+        crumbs=[Crumb(page.project.name, page.href()), Crumb("Models", page.href("models")), Crumb("all")],
+        listed=listed,
+        text=text,
+        base=page.href("models"),
+        here=page.href("models", "all"),
+        next=page.href("models", "all", **own, after=listed.after) if listed.after else "",
+        first=page.href("models", "all", **own) if page.query("after") else "",
     )
 
 
@@ -157,8 +188,9 @@ def _lineage(page: PageRequest, content: VersionContent) -> list[tuple[str, Sequ
     ]
 
 
-def _versions(page: PageRequest, name: str) -> list[ModelVersion]:
-    return list_models(page.project, principal=page.principal, name=name)
+def _versions(page: PageRequest, name: str, before: str | None = None) -> Sequence[ModelVersion]:
+    """One more than a page has."""
+    return model_versions(page.project, name, principal=page.principal, before=before, limit=_PAGE + 1)
 
 
 def _crumbs(page: PageRequest, shown: ModelVersion) -> list[Crumb]:
@@ -175,6 +207,7 @@ def _chart_href(page: PageRequest, shown: ModelVersion, name: str) -> str:
 
 ROUTES = (
     PageRoute(_LIST, models, _SHOW, nav=Nav("Models", "m")),
+    PageRoute(f"{_LIST}/all", all_models, _SHOW),
     PageRoute(_ONE, version, _SHOW),
     PageRoute(f"{_ONE}/charts/{{chart}}.csv", chart_file, _SHOW),
 )

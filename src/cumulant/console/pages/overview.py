@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
+
+import msgspec
+from msgspec.json import encode
 
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.core.errors import CumulantError, ForbiddenError
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _ACTION = "project.overview"
+#: the moment of an overview, which a card does not show
+_ANY = datetime(1970, 1, 1, tzinfo=UTC)
 #: cards of a page
 _CARDS = 50
 #: by target of a next step, the page below the project
@@ -59,7 +64,13 @@ def all_projects(page: PageRequest) -> Response:
     return page.page(
         "overview.html.jinja",
         title="Overview",
-        cards=[_card(page, each) for each in shown],
+        any=bool(shown),
+        cards=page.site.rows.render(
+            "card",
+            [_card(page, each) for each in shown],
+            key=lambda card: (encode(msgspec.structs.replace(card.overview, at=_ANY)), card.next_href),
+            values=lambda card: {"card": card},
+        ),
         headline=headline(overviews) if overviews else "",
         level=overviews[0].level if overviews else "unknown",
         more=more,
@@ -69,7 +80,7 @@ def all_projects(page: PageRequest) -> Response:
 
 def one_project(page: PageRequest) -> Response:
     """One project, with everything that is wrong with it."""
-    overview = project_overview(page.project, principal=page.principal)
+    overview = project_overview(page.project, principal=page.principal, memory=page.memory.overview)
     return page.page(
         "project.html.jinja",
         title=overview.project,
@@ -80,23 +91,19 @@ def one_project(page: PageRequest) -> Response:
     )
 
 
-def _overviews(page: PageRequest) -> Iterable[ProjectOverview]:
-    for project in page.projects.values():
-        overview = _overview(page, project)
-        if overview is not None:
-            yield overview
-
-
-def _overview(page: PageRequest, project: Project) -> ProjectOverview | None:
-    """None where the principal may not see the project: it is not listed, and nothing says that it exists."""
-    try:
-        if not permits(project, page.principal, _ACTION):
-            return None
-        return project_overview(project, principal=page.principal)
-    except ForbiddenError:
-        return None
-    except CumulantError as error:
-        return unavailable_overview(project, error, datetime.now(UTC))
+def _overviews(page: PageRequest) -> list[ProjectOverview]:
+    """Of the projects that the principal may see: others are not listed, and nothing says that they exist."""
+    visible: dict[str, Project] = {}
+    unknown: list[ProjectOverview] = []
+    for name, project in page.projects.items():
+        try:
+            if permits(project, page.principal, _ACTION):
+                visible[name] = project
+        except ForbiddenError:
+            continue
+        except CumulantError as error:  # its policies cannot be read
+            unknown.append(unavailable_overview(project, error, datetime.now(UTC)))
+    return [*page.site.overviews.of(visible), *unknown]
 
 
 def headline(overviews: list[ProjectOverview]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,15 +13,15 @@ from cumulant.console.look_charts import HEADS
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.pages.release_looks import look_section, look_table
 from cumulant.console.security import security_headers
-from cumulant.core.errors import ConflictError, CumulantError, RequestError, not_found
+from cumulant.core.errors import ConflictError, CumulantError, NotFoundError, RequestError, not_found
 from cumulant.flows.release import actions, store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
-from cumulant.flows.release.release_queries import current_release, release_history
+from cumulant.flows.release.release_queries import current_release, find_release, release_page
 from cumulant.flows.release.rollback import roll_back, rollback_target
 from cumulant.flows.release.traffic_split import traffic_split
-from cumulant.flows.release.views import ReleaseView, StageView, view
+from cumulant.flows.release.views import ReleaseView, StageView, reason_text, view
 from cumulant.release.state import Release
-from cumulant.release.wording import format_value, span
+from cumulant.release.wording import format_value, span, version_name
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -117,24 +118,44 @@ ROLLBACK = "release.rollback"
 def releases(page: PageRequest) -> Response:
     """All releases, the newest first."""
     project, principal = page.project, page.principal
-    names = list(dict.fromkeys((project.name, *store.list_models(project.journal()))))
-    listed = [each for name in names for each in release_history(project, principal=principal, model=name)]
-    listed.sort(key=lambda release: (release.begun, release.id), reverse=True)
-    first = _place(page.query("page")) * _PAGE
+    names = _models(page)
+    before = page.query("before")
+    listed = sorted(
+        (
+            release
+            for name in names
+            for release in release_page(
+                project, principal=principal, model=name, before=before, limit=_PAGE + 1, cache=page.memory.releases
+            )
+        ),
+        key=lambda release: release.id,
+        reverse=True,
+    )
+    shown = listed[:_PAGE]
     rollbacks = {name: recorded_rollbacks(project.journal(), name) for name in names}
-    shown = [view(each, rollbacks[each.model]) for each in listed[first : first + _PAGE]]
     return page.page(
         "releases.html.jinja",
         title=f"Releases of {project.name}",
         crumbs=[Crumb(project.name, page.href()), Crumb("Releases")],
         live=page.may("events.show"),
-        releases=shown,
-        tones=_TONES,
-        links={each.id: page.href("releases", each.id) for each in shown},
-        older=_page_link(page, first // _PAGE + 1) if len(listed) > first + _PAGE else "",
-        newer=_page_link(page, first // _PAGE - 1) if first else "",
+        shown=bool(shown),
+        rows=page.site.rows.render(
+            "release",
+            [(each, reason_text(each, rollbacks[each.model])) for each in shown],
+            key=lambda item: (item[0].id, item[0].status, item[0].at, item[1]),
+            values=lambda item: {"release": item[0], "reason": item[1], "tone": _TONES.get(item[0].status, "unsure")},
+            own=project.name,
+            base=page.href("releases"),
+        ),
+        older=page.href("releases", before=shown[-1].id) if len(listed) > _PAGE else "",
+        newer=page.href("releases") if before else "",
         rollback=_rollback_form(page, listed),
     )
+
+
+def _models(page: PageRequest) -> list[str]:
+    """The project's own model, and those of external servers that have had a release."""
+    return list(dict.fromkeys((page.project.name, *store.list_models(page.project.journal()))))
 
 
 def one_release(page: PageRequest) -> Response:
@@ -143,10 +164,13 @@ def one_release(page: PageRequest) -> Response:
     shown = view(release, recorded_rollbacks(project.journal(), release.model))
     return page.page(
         "release.html.jinja",
-        title=f"Release of version {shown.candidate}",
+        title=f"Release of {version_name(shown.candidate)}",
         crumbs=[Crumb(project.name, page.href()), Crumb("Releases", page.href("releases")), Crumb(shown.id)],
         live=page.may("events.show"),
         release=shown,
+        candidate=version_name(shown.candidate),
+        champion=version_name(shown.champion),
+        as_of=store.written_at(project.journal(), release),
         steps=[step_card(stage) for stage in shown.stages],
         split=traffic_split(release),
         plot=forest_plot(shown.metrics),
@@ -262,13 +286,12 @@ def metric_row(metric: MetricView) -> ReleaseMetricLine:
 
 def _find(page: PageRequest) -> Release:
     """The release that the path names, of whatever model."""
-    project, identity = page.project, page.path("release")
-    names = dict.fromkeys((project.name, *store.list_models(project.journal())))
-    listed = [each for name in names for each in release_history(project, principal=page.principal, model=name)]
-    for release in listed:
-        if release.id == identity:
-            return release
-    raise not_found("release", identity[:80], [release.id for release in listed])
+    identity = page.path("release")
+    for name in _models(page)[::-1]:
+        with suppress(NotFoundError):
+            return find_release(page.project, identity, principal=page.principal, model=name)
+    known = release_page(page.project, principal=page.principal, limit=_PAGE)
+    raise not_found("release", identity[:80], [release.id for release in known])
 
 
 def operate(page: PageRequest, operation: ReleaseOperation) -> Response:
@@ -328,14 +351,6 @@ def _rollback_form(page: PageRequest, listed: list[Release]) -> RollbackForm | N
         return RollbackForm(page.href("rollback"), "Roll back", text.format("the version that was served before"))
     label = f"Roll back to version {version}"
     return RollbackForm(page.href("rollback", to=version), label, text.format(f"version {version}"))
-
-
-def _page_link(page: PageRequest, place: int) -> str:
-    return page.href("releases", page=str(place + 1)) if place else page.href("releases")
-
-
-def _place(text: str) -> int:
-    return max(0, int(text) - 1) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
 
 
 _BELOW = "/projects/{project}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
+from msgspec.json import encode
+
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.texts import plain
 from cumulant.core.errors import ConflictError, LeaseHeldError, UsageError
 from cumulant.flows.review import service
 from cumulant.flows.review.case_pages import ListStatus, case_page
+from cumulant.flows.review.read_ahead import read_next
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -57,7 +60,7 @@ def queue(page: PageRequest) -> Response:
         principal=page.principal,
         status=cast("ListStatus", status),
         after=page.query("after"),
-        index=page.site.case_indexes.of(page.project),
+        index=page.memory.cases,
     )
     older = page.href("review", status=status, after=listed.after) if listed.after else ""
     return page.page(
@@ -66,6 +69,14 @@ def queue(page: PageRequest) -> Response:
         crumbs=[Crumb(page.project.name, page.href()), Crumb("Review")],
         live=True,
         listed=listed,
+        rows=page.site.rows.render(
+            "case",
+            listed.cases,
+            key=encode,
+            values=lambda case: {"case": case},
+            chosen=status,
+            base=page.href("review"),
+        ),
         chosen=status,
         older=older,
         newest=page.href("review", status=status) if page.query("after") else "",
@@ -76,7 +87,10 @@ def queue(page: PageRequest) -> Response:
 
 
 def case(page: PageRequest) -> Response:
-    shown = service.show_case(page.project, page.path("case"), principal=page.principal)
+    reader = page.memory.ahead.reader(page.project)
+    shown = service.show_case(page.project, page.path("case"), principal=page.principal, reader=reader)
+    if shown.status == "waiting" and page.may(_ANSWER):
+        read_next(page.project, page.memory.cases, page.memory.ahead, principal=page.principal)
     return _case_page(page, shown, status=200)
 
 
@@ -121,7 +135,10 @@ def decide(page: PageRequest) -> Response:
     seen, note = page.form.get("seen") or None, page.form.get("note", "")
 
     def answer(case: str) -> None:
-        service.decide(page.project, case, label, principal=page.principal, note=note, seen=seen, labels="later")
+        reader = page.memory.ahead.reader(page.project)
+        service.decide(
+            page.project, case, label, principal=page.principal, note=note, seen=seen, reader=reader, labels="later"
+        )
 
     return _answered(page, answer, done="decided")
 
@@ -172,7 +189,8 @@ def _answered(page: PageRequest, answer: Callable[[str], object], *, done: str) 
 
 def _to_next(page: PageRequest, *, done: str, previous: str) -> Response:
     passed = [previous] if previous else []
-    taken = service.next_case(page.project, principal=page.principal, passed=passed)
+    reader = page.memory.ahead.reader(page.project)
+    taken = service.next_case(page.project, principal=page.principal, passed=passed, reader=reader)
     query = {name: text for name, text in (("done", done), ("previous", previous)) if text}
     if taken is None:
         return page.redirect(page.href("review", done="nothing-left", **({"previous": previous} if previous else {})))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.json import encode
+
 from cumulant.console.charts import csv_response
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.pages.events import Line, timeline
@@ -43,7 +45,13 @@ class RunLine(NamedTuple):
 def runs(page: PageRequest) -> Response:
     flow, status = page.query("flow"), page.query("status")
     listed = run_page(
-        page.project, principal=page.principal, flow=flow, status=status, after=page.query("after"), limit=50
+        page.project,
+        principal=page.principal,
+        flow=flow,
+        status=status,
+        after=page.query("after"),
+        limit=50,
+        cache=page.memory.runs,
     )
     own = {name: text for name, text in (("flow", flow), ("status", status)) if text}
     return page.page(
@@ -52,15 +60,20 @@ def runs(page: PageRequest) -> Response:
         crumbs=[Crumb(page.project.name, page.href()), Crumb("Runs")],
         live=not page.query("after"),
         listed=listed,
-        lines=[RunLine(run, tone(run), sum(use.reused for use in run.steps), _error(run)) for run in listed.runs],
+        rows=page.site.rows.render(
+            "run", listed.runs, key=encode, values=lambda run: {"line": _line(run)}, base=page.href("runs")
+        ),
         flow=flow,
         state=status,
         states=STATUSES,
         older=page.href("runs", **own, after=listed.after) if listed.after else "",
         newest=page.href("runs", **own) if page.query("after") else "",
         base=page.href("runs"),
-        href=lambda name: page.href("runs", name),
     )
+
+
+def _line(record: RunRecord) -> RunLine:
+    return RunLine(record, tone(record), sum(use.reused for use in record.steps), _error(record))
 
 
 def run(page: PageRequest) -> Response:

@@ -18,17 +18,17 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import IntegrityError, StorageError, UsageError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.scope import Scope
-from cumulant.core.units import from_micros, to_micros
-from cumulant.drivers.local import row_hashes
+from cumulant.core.units import to_micros
+from cumulant.drivers.local import journal_rows, row_hashes
 from cumulant.drivers.local.chain_heads import advance_head, read_head
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
-from cumulant.ports.journal import ChainHead, Row, RowHashes
+from cumulant.ports.journal import ChainHead, Row, RowHashes, RowVersion
 from cumulant.ports.journal_store import (
-    after_prefix,
     decode_value,
     encode_json,
     events_of,
+    key_range,
     misfiled_events,
     next_event,
     read_event,
@@ -112,11 +112,37 @@ class SqliteJournal:
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._database.read() as connection:
-            return _get(connection, self._key, kind, key)
+            return journal_rows.get(connection, self._key, kind, key)
 
-    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+    def rows(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[Row]:
+        page = partial(journal_rows.rows, after=after, limit=limit, descending=descending)
         with self._database.read() as connection:
-            return _rows(connection, self._key, kind, prefix, after=after, limit=limit)
+            return page(connection, self._key, kind, prefix)
+
+    def row_versions(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[RowVersion]:
+        with self._database.read() as connection:
+            place = (self._key, kind, *key_range(prefix, after, descending=descending))
+            return journal_rows.versions(connection, place, limit=limit, descending=descending)
+
+    def count(self, kind: str, prefix: str = "") -> int:
+        with self._database.read() as connection:
+            return journal_rows.count(connection, self._key, kind, prefix)
 
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
@@ -194,7 +220,7 @@ class SqliteJournal:
 
     def reports(self, kind: str) -> list[Row]:
         with self._database.read() as connection:
-            return _rows(connection, report_key(self._scope), kind, "", after=None, limit=None)
+            return journal_rows.rows(connection, report_key(self._scope), kind)
 
     def remove_report(self, kind: str, key: str, *, expect: int) -> bool:
         with self._database.write() as connection:
@@ -251,10 +277,10 @@ class SqliteTransaction:
         return ChainHead(self._last.seq, self._last.hash) if self._last else None
 
     def get(self, kind: str, key: str) -> Row | None:
-        return _get(self._connection, self._key, kind, key)
+        return journal_rows.get(self._connection, self._key, kind, key)
 
     def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
-        return _rows(self._connection, self._key, kind, prefix, after=after, limit=limit)
+        return journal_rows.rows(self._connection, self._key, kind, prefix, after=after, limit=limit)
 
     def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
         version, exists = self._version(kind, key)
@@ -318,30 +344,6 @@ class SqliteTransaction:
             (self._key, kind, key),
         ).fetchone()
         return (row[0], bool(row[1])) if row else (0, False)
-
-
-def _get(connection: sqlite3.Connection, scope: str, kind: str, key: str) -> Row | None:
-    row = connection.execute(
-        "SELECT key, value, version, updated FROM state WHERE scope = ? AND kind = ? AND key = ? AND value IS NOT NULL",
-        (scope, kind, key),
-    ).fetchone()
-    return _row(kind, row) if row else None
-
-
-def _rows(
-    connection: sqlite3.Connection, scope: str, kind: str, prefix: str, *, after: str | None, limit: int | None
-) -> list[Row]:
-    rows = connection.execute(
-        "SELECT key, value, version, updated FROM state WHERE scope = ?1 AND kind = ?2 AND value IS NOT NULL"
-        " AND key >= ?3 AND (?4 IS NULL OR key < ?4) AND (?5 IS NULL OR key > ?5) ORDER BY key LIMIT ?6",
-        (scope, kind, max(prefix, after or ""), after_prefix(prefix), after, -1 if limit is None else limit),
-    )
-    return [_row(kind, row) for row in rows]
-
-
-def _row(kind: str, columns: tuple[str, bytes, int, int]) -> Row:
-    key, value, version, updated = columns
-    return Row(kind, key, decode_value(value), version, from_micros(updated))
 
 
 def _events(

@@ -26,8 +26,8 @@ from cumulant.drivers.mlflow.postgres_schema import make_schema
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
-from cumulant.drivers.mlflow.tables import PostgresTables, Tables, model_version
-from cumulant.ports.registry import MODEL_URI, About, ModelVersion
+from cumulant.drivers.mlflow.tables import PostgresTables, Tables, VersionPage, model_version
+from cumulant.ports.registry import MODEL_URI, About, ModelVersion, cut_versions, version_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,8 +185,9 @@ class MlflowRegistry:
             if not token:
                 return
 
-    def versions(self, name: str) -> Sequence[ModelVersion]:
-        read = self._reader.versions(_check_name(name)) if self._reader else None
+    def versions(self, name: str, *, before: str | None = None, limit: int | None = None) -> Sequence[ModelVersion]:
+        page = VersionPage(version_number(before), limit)
+        read = self._reader.versions(_check_name(name), page) if self._reader else None
         if read or (read is not None and name in self.models()):
             return read
         if read is not None:
@@ -201,7 +202,8 @@ class MlflowRegistry:
                 if not token:
                     break
         entities.sort(key=lambda entity: int(entity.version), reverse=True)
-        return [self._version(entity, aliases.get(str(entity.version), ())) for entity in entities]
+        listed = [self._version(entity, aliases.get(str(entity.version), ())) for entity in entities]
+        return cut_versions(listed, before, limit)
 
     def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
         """Version -> its aliases. Raises NotFoundError for an unknown model."""

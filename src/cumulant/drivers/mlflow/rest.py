@@ -17,7 +17,7 @@ import msgspec
 
 from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.drivers.mlflow.reach import check_reachable
-from cumulant.drivers.mlflow.tables import model_version
+from cumulant.drivers.mlflow.tables import ALL_VERSIONS, VersionPage, model_version
 from cumulant.ports.registry import ModelVersion
 
 Result = TypeVar("Result")
@@ -41,9 +41,9 @@ class Rest(msgspec.Struct, frozen=True):
             lambda: [model["name"] for model in self._pages("registered-models/search", "registered_models")]
         )
 
-    def versions(self, name: str) -> list[ModelVersion] | None:
+    def versions(self, name: str, page: VersionPage = ALL_VERSIONS) -> list[ModelVersion] | None:
         """The versions of a model, newest first; none of a model that is not registered."""
-        return self._read(lambda: self._versions(name))
+        return self._read(lambda: page.cut(self._versions(name)))
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""

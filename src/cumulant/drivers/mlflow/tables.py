@@ -8,14 +8,15 @@ file that stays locked, and a server that does not answer, raise an error: the c
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -24,12 +25,14 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.mlflow.location import PostgresTablesLocation, load_psycopg
 from cumulant.drivers.mlflow.postgres_connection import connect, has_tables
-from cumulant.ports.registry import ModelVersion
+from cumulant.ports.registry import ModelVersion, cut_versions
 
 Result = TypeVar("Result")
 Row = tuple[Any, ...]
 #: the rows of a query; its parameters are written `?`
 Query = Callable[[str, Sequence[object]], list[Row]]
+#: a number above those of versions, and as a limit none; PostgreSQL counts versions in 32 bits
+_MOST = 2**31 - 1
 #: the stage of a version that was deleted
 _DELETED = "Deleted_Internal"
 _COLUMNS = (
@@ -40,18 +43,40 @@ _COLUMNS = (
 _PRIMARY = 0xFF
 
 
+class VersionPage(NamedTuple):
+    """Of the versions of a model, the newest first, at most `limit` below the number `before`."""
+
+    before: int | None = None
+    limit: int | None = None
+
+    def cut(self, listed: Sequence[ModelVersion]) -> list[ModelVersion]:
+        return list(cut_versions(listed, None if self.before is None else str(self.before), self.limit))
+
+
+ALL_VERSIONS = VersionPage()
+
+
+class _Connection(NamedTuple):
+    """A connection that no other thread uses, with the process and the number of the file that it was opened for."""
+
+    opened: sqlite3.Connection
+    file: tuple[int, int]
+
+
 class Tables(msgspec.Struct, frozen=True):
     """Those of a SQLite file."""
 
     database: Path
     #: seconds to wait for a lock
     wait: float = 10.0
+    #: connections for the next reads: opening one parses the schema of all of MLflow's tables
+    idle: deque[_Connection] = msgspec.field(default_factory=deque)
 
     def models(self) -> list[str] | None:
         return self._read(_in_default_workspace(_models)) if self.database.exists() else []
 
-    def versions(self, name: str) -> list[ModelVersion] | None:
-        return self._read(_in_default_workspace(partial(_versions, name))) if self.database.exists() else []
+    def versions(self, name: str, page: VersionPage = ALL_VERSIONS) -> list[ModelVersion] | None:
+        return self._read(_in_default_workspace(partial(_versions, name, page))) if self.database.exists() else []
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""
@@ -69,11 +94,16 @@ class Tables(msgspec.Struct, frozen=True):
     def _read(self, read: Callable[[Query], Result | None]) -> Result | None:
         """The result of `read` on one state of the file; None if the file cannot be read this way."""
         try:
-            with closing(
-                sqlite3.connect(f"{self.database.as_uri()}?mode=ro", self.wait, isolation_level=None, uri=True)
-            ) as opened:
+            connection = self._acquire()
+            opened = connection.opened
+            try:
                 opened.execute("BEGIN")
-                return read(lambda text, values: opened.execute(text, tuple(values)).fetchall())
+                result = read(lambda text, values: opened.execute(text, tuple(values)).fetchall())
+                opened.execute("COMMIT")
+            except BaseException:
+                opened.close()
+                raise
+            self.idle.append(connection)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
                 raise EngineUnavailableError(
@@ -82,6 +112,18 @@ class Tables(msgspec.Struct, frozen=True):
                     hint="run it again when the process that writes to the registry has ended",
                 ) from error
             return None
+        return result
+
+    def _acquire(self) -> _Connection:
+        """A connection to the file that stands there now, of this process: none survives a fork."""
+        file = (os.getpid(), self.database.stat().st_ino if self.database.exists() else 0)
+        with suppress(IndexError):
+            while (connection := self.idle.pop()).file != file:
+                pass
+            return connection
+        address = f"{self.database.as_uri()}?mode=ro"
+        opened = sqlite3.connect(address, self.wait, isolation_level=None, uri=True, check_same_thread=False)
+        return _Connection(opened, file)
 
 
 class PostgresTables(msgspec.Struct, frozen=True):
@@ -93,9 +135,9 @@ class PostgresTables(msgspec.Struct, frozen=True):
         absent: list[str] = []
         return self._read(_in_default_workspace(_models, _COLUMNS), absent)
 
-    def versions(self, name: str) -> list[ModelVersion] | None:
+    def versions(self, name: str, page: VersionPage = ALL_VERSIONS) -> list[ModelVersion] | None:
         absent: list[ModelVersion] = []
-        return self._read(_in_default_workspace(partial(_versions, name), _COLUMNS), absent)
+        return self._read(_in_default_workspace(partial(_versions, name, page), _COLUMNS), absent)
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""
@@ -149,18 +191,21 @@ def _models(query: Query) -> list[str]:
     return sorted(name for (name,) in query("SELECT name FROM registered_models", ()))
 
 
-def _versions(name: str, query: Query) -> list[ModelVersion]:
+def _versions(name: str, page: VersionPage, query: Query) -> list[ModelVersion]:
     tags: dict[int, dict[str, str]] = defaultdict(dict)
     aliases: dict[int, list[str]] = defaultdict(list)
-    for version, key, value in query("SELECT version, key, value FROM model_version_tags WHERE name = ?", (name,)):
-        tags[version][key] = value
-    for version, alias in query("SELECT version, alias FROM registered_model_aliases WHERE name = ?", (name,)):
-        aliases[version].append(alias)
+    most = _MOST if page.before is None else page.before - 1
     rows = query(
         "SELECT version, run_id, coalesce(creation_time, last_updated_time, 0) FROM model_versions"
-        " WHERE name = ? AND current_stage != ? ORDER BY version DESC",
-        (name, _DELETED),
+        " WHERE name = ? AND current_stage != ? AND version <= ? ORDER BY version DESC LIMIT ?",
+        (name, _DELETED, most, _MOST if page.limit is None else page.limit),
     )
+    of_these = (name, rows[-1][0] if rows else 0, rows[0][0] if rows else 0)
+    named = "WHERE name = ? AND version BETWEEN ? AND ?"
+    for version, key, value in query(f"SELECT version, key, value FROM model_version_tags {named}", of_these):  # noqa: S608 - constants
+        tags[version][key] = value
+    for version, alias in query(f"SELECT version, alias FROM registered_model_aliases {named}", of_these):  # noqa: S608 - constants
+        aliases[version].append(alias)
     return [
         model_version(name, version, run_id, created, aliases=tuple(sorted(aliases[version])), tags=tags[version])
         for version, run_id, created in rows

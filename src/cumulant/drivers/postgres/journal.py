@@ -22,12 +22,12 @@ from cumulant.drivers.postgres.database import PostgresDatabase
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import lock_number
 from cumulant.drivers.postgres.open_transaction import OpenTransaction
-from cumulant.ports.journal import ChainHead, Row, RowHashes
+from cumulant.ports.journal import ChainHead, Row, RowHashes, RowVersion
 from cumulant.ports.journal_store import (
-    after_prefix,
     decode_value,
     encode_json,
     events_of,
+    key_range,
     misfiled_events,
     next_event,
     report_key,
@@ -38,11 +38,15 @@ from cumulant.ports.journal_store import (
 
 #: seconds after which the chain is read again though no notification came
 _LISTEN_SECONDS = 5.0
-_ROWS = (
-    "SELECT key, value, version, updated FROM state WHERE scope = %(scope)s AND kind = %(kind)s AND value IS NOT NULL"
+_SELECTED = (
+    " FROM state WHERE scope = %(scope)s AND kind = %(kind)s AND value IS NOT NULL"
     " AND key >= %(first)s AND (%(beyond)s::text IS NULL OR key < %(beyond)s)"
-    " AND (%(after)s::text IS NULL OR key > %(after)s) ORDER BY key LIMIT %(limit)s"
+    " AND (%(above)s::text IS NULL OR key > %(above)s)"
 )
+_LIMIT = " LIMIT %(limit)s"
+_ROWS = f"SELECT key, value, version, updated{_SELECTED} ORDER BY key{_LIMIT}"
+_LAST_ROWS = f"SELECT key, value, version, updated{_SELECTED} ORDER BY key DESC{_LIMIT}"
+_COUNT = f"SELECT count(*){_SELECTED}"
 _EVENTS = (
     "SELECT seq, kind, run, envelope FROM events WHERE scope = %(scope)s AND seq > %(after)s"
     "{kinds}{run} ORDER BY seq LIMIT %(limit)s"
@@ -98,10 +102,40 @@ class PostgresJournal:
     def get(self, kind: str, key: str) -> Row | None:
         return self._database.read(lambda connection: _get(connection, self._key, kind, key))
 
-    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+    def rows(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[Row]:
         return self._database.read(
-            lambda connection: _rows(connection, self._key, kind, prefix, after=after, limit=limit)
+            lambda connection: _rows(
+                connection, self._key, kind, prefix, after=after, limit=limit, descending=descending
+            )
         )
+
+    def row_versions(
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[RowVersion]:
+        keys = key_range(prefix, after, descending=descending)
+        values = {"scope": self._key, "kind": kind, "limit": limit, **keys._asdict()}
+        statement = f"SELECT key, version, updated{_SELECTED} ORDER BY key {'DESC' if descending else 'ASC'}{_LIMIT}"
+        rows = self._database.read(lambda connection: connection.execute(statement, values).fetchall())
+        return [RowVersion(key, version, from_micros(updated)) for key, version, updated in rows]
+
+    def count(self, kind: str, prefix: str = "") -> int:
+        values = {"scope": self._key, "kind": kind, **key_range(prefix, None, descending=False)._asdict()}
+        rows = self._database.read(lambda connection: connection.execute(_COUNT, values).fetchall())
+        return int(rows[0][0])
 
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
@@ -334,17 +368,19 @@ def _get(connection: Connection, scope: str, kind: str, key: str) -> Row | None:
 
 
 def _rows(
-    connection: Connection, scope: str, kind: str, prefix: str, *, after: str | None, limit: int | None
+    connection: Connection,
+    scope: str,
+    kind: str,
+    prefix: str,
+    *,
+    after: str | None,
+    limit: int | None,
+    descending: bool = False,
 ) -> list[Row]:
-    values = {
-        "scope": scope,
-        "kind": kind,
-        "first": max(prefix, after or ""),
-        "beyond": after_prefix(prefix),
-        "after": after,
-        "limit": limit,
-    }
-    return [_row(kind, row) for row in connection.execute(_ROWS, values).fetchall()]
+    keys = key_range(prefix, after, descending=descending)
+    values = {"scope": scope, "kind": kind, "limit": limit, **keys._asdict()}
+    statement = _LAST_ROWS if descending else _ROWS
+    return [_row(kind, row) for row in connection.execute(statement, values).fetchall()]
 
 
 def _row(kind: str, columns: tuple[Any, ...]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -13,14 +13,16 @@ from cumulant.core.structs import struct_from
 from cumulant.data.events import SchemaChanged, SnapshotAccepted, SnapshotRefused
 from cumulant.data.row_columns import FILE, ROW, RULE
 from cumulant.data.snapshot import Snapshot
-from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
+from cumulant.flows.data.validate import NEWEST, REFUSED, newest_snapshot, refused_snapshot
 from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.row_cache import RowCache
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.events import Event
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Row
     from cumulant.project.project import Project
 
 #: snapshots and changes of a source that are shown, and days and rules of a quarantine
@@ -66,6 +68,22 @@ class DeclaredSource(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: SnapshotLine | None
     broken: int
     refused: SnapshotLine | None
+
+
+class _ListedSnapshot(NamedTuple):
+    line: SnapshotLine
+    warnings: int
+
+
+class SourceCaches(NamedTuple):
+    """Snapshots in force, and refused ones, in memory."""
+
+    newest: RowCache[_ListedSnapshot]
+    refused: RowCache[_ListedSnapshot]
+
+
+def source_caches() -> SourceCaches:
+    return SourceCaches(RowCache(NEWEST, _listed), RowCache(REFUSED, _listed))
 
 
 class SourceDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,12 +135,10 @@ class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @verb("data.show")
-def list_sources(project: Project, *, principal: Principal) -> list[DeclaredSource]:
-    """The declared sources in their order, with the newest figures."""
-    history: dict[str, list[SnapshotLine]] = {}
-    for line in _history(project):
-        history.setdefault(line.source, []).append(line)
-    return [_source_line(project, name, history.get(name, [])) for name in project.policies.sources]
+def list_sources(project: Project, *, principal: Principal, caches: SourceCaches | None = None) -> list[DeclaredSource]:
+    """The declared sources in their order, with the newest figures. `caches`: what a server remembers of snapshots."""
+    newest, refused = (cache.rows(project.journal()) for cache in caches or source_caches())
+    return [_source_line(project, name, newest.get(name), refused.get(name)) for name in project.policies.sources]
 
 
 @verb("data.show")
@@ -236,23 +252,34 @@ def _check_name(project: Project, name: str) -> None:
         raise not_found("source", name, project.policies.sources)
 
 
-def _source_line(project: Project, name: str, history: Sequence[SnapshotLine]) -> DeclaredSource:
-    from cumulant.data.checks.verdict import warnings_of
-
-    newest = newest_snapshot(project, name)
-    accepted = next((line for line in reversed(history) if newest is not None and line.snapshot == newest.id), None)
-    last = history[-1] if history else None
+def _source_line(
+    project: Project, name: str, newest: _ListedSnapshot | None, refused: _ListedSnapshot | None
+) -> DeclaredSource:
     return DeclaredSource(
         name=name,
-        path=project.policies.source(name).spec.path or "",
-        snapshot=accepted if accepted is not None or newest is None else _line_of(newest),
-        broken=0 if newest is None else len(warnings_of(newest)),
-        refused=last if last is not None and not last.accepted else None,
+        path=project.policies.sources[name].spec.path or project.policies.source(name).spec.path or "",
+        snapshot=None if newest is None else newest.line,
+        broken=0 if newest is None else newest.warnings,
+        refused=None if refused is None else refused.line,
     )
 
 
-def _line_of(snapshot: Snapshot) -> SnapshotLine:
-    return struct_from(SnapshotLine, snapshot, snapshot=snapshot.id, at=snapshot.accepted, accepted=True, breaches=())
+def _listed(row: Row) -> _ListedSnapshot:
+    from cumulant.data.checks.verdict import warnings_of
+
+    snapshot = msgspec.convert(row.value, Snapshot)
+    return _ListedSnapshot(_line_of(snapshot, accepted=row.kind == NEWEST), len(warnings_of(snapshot)))
+
+
+def _line_of(snapshot: Snapshot, *, accepted: bool = True) -> SnapshotLine:
+    return struct_from(
+        SnapshotLine,
+        snapshot,
+        snapshot=snapshot.id,
+        at=snapshot.accepted,
+        accepted=accepted,
+        breaches=() if accepted else snapshot.breaches,
+    )
 
 
 def _history(project: Project) -> Iterator[SnapshotLine]:

@@ -88,7 +88,15 @@ def read_step(row: Row) -> StepRecord:
 
 def read_run(row: Row) -> RunRecord:
     """The run as it stands now: one whose process is gone is `lost`."""
-    record = msgspec.convert(row.value, RunRecord)
+    return as_now(stored_run(row))
+
+
+def stored_run(row: Row) -> RunRecord:
+    """The run as it was written last."""
+    return msgspec.convert(row.value, RunRecord)
+
+
+def as_now(record: RunRecord) -> RunRecord:
     lost = record.status == "running" and is_gone(record.process)
     return msgspec.structs.replace(record, status="lost") if lost else record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,19 @@ import msgspec
 
 from cumulant.core.errors import UsageError, not_found
 from cumulant.flows.ledger.actions import verb
-from cumulant.flows.ledger.ledger_records import STEP, Json, RunRecord, StepUse, read_step, runs
+from cumulant.flows.ledger.ledger_records import (
+    RUN,
+    STEP,
+    Json,
+    RunRecord,
+    StepUse,
+    as_now,
+    read_run,
+    read_step,
+    runs,
+    stored_run,
+)
+from cumulant.flows.ledger.row_cache import RowCache
 
 if TYPE_CHECKING:
     from cumulant.core.events import Event
@@ -20,14 +32,19 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 LATEST = "latest"
+#: rows that are read at once, and runs of one beginning that an error names
+_CHUNK, _NAMED = 500, 6
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs, newest first. `after`: the cursor of the next page, empty on the last one; `flows`: names of all flows."""
+    """Runs, newest first. `after`: the cursor of the next page, empty on the last one.
+
+    `total`: how many there are, where they are on one page; else None. `flows`: names of the flows that were read.
+    """
 
     runs: tuple[RunRecord, ...]
     after: str
-    total: int
+    total: int | None
     flows: tuple[str, ...]
 
 
@@ -61,18 +78,43 @@ def run_page(
     status: str = "",
     after: str = "",
     limit: int = 50,
+    cache: RowCache[RunRecord] | None = None,
 ) -> RunPage:
-    """Runs of a flow (default: of all) that ended so; `after`: as the page before says."""
-    known = runs(project.journal())
-    chosen = [run for run in known if flow in ("", run.flow) and status in ("", run.status)]
-    start = next((place + 1 for place, run in enumerate(chosen) if run.id == after), 0) if after else 0
-    page = chosen[start : start + limit]
+    """Runs of a flow (default: of all) that ended so; `after`: as the page before says. `cache`: what a server
+    remembers of runs.
+    """
+    journal, chosen, flows = project.journal(), list[RunRecord](), set[str]()
+    for run in _newest_first(journal, after or None, limit + 1, cache or run_cache()):
+        flows.add(run.flow)
+        if flow in ("", run.flow) and status in ("", run.status):
+            chosen.append(run)
+        if len(chosen) > limit:
+            break
+    page = chosen[:limit]
+    total = None
+    if not after and len(chosen) <= limit:
+        total = len(chosen)
     return RunPage(
         runs=tuple(page),
-        after=page[-1].id if start + limit < len(chosen) else "",
-        total=len(chosen),
-        flows=tuple(sorted({run.flow for run in known})),
+        after=page[-1].id if len(chosen) > limit else "",
+        total=total,
+        flows=tuple(sorted(flows)),
     )
+
+
+def run_cache() -> RowCache[RunRecord]:
+    """Runs in memory, as they were written last."""
+    return RowCache(RUN, stored_run)
+
+
+def _newest_first(journal: Journal, before: str | None, first: int, cache: RowCache[RunRecord]) -> Iterator[RunRecord]:
+    """Runs below the id `before`, which begins with the time of the run; read in chunks, each larger than the last."""
+    while True:
+        rows = cache.rows(journal, after=before, limit=first, descending=True)
+        yield from map(as_now, rows.values())
+        if len(rows) < first:  # or one was removed meanwhile, with all before it
+            return
+        before, first = list(rows)[-1], min(2 * first, _CHUNK)
 
 
 @verb("runs.show")
@@ -83,7 +125,7 @@ def run_detail(project: Project, name: str, *, principal: Principal) -> RunDetai
         NotFoundError: there is no such run.
         UsageError: several begin so.
     """
-    record = find_run(runs(project.journal()), name)
+    record = find_run(_candidates(project.journal(), name), name)
     return RunDetail(run=record, steps=tuple(_step(project.journal(), record.id, use) for use in record.steps))
 
 
@@ -91,6 +133,12 @@ def run_detail(project: Project, name: str, *, principal: Principal) -> RunDetai
 def run_log(project: Project, run: str, *, principal: Principal, limit: int = 100) -> list[Event]:
     """The newest `limit` events of a run, the oldest of them first."""
     return list(deque(project.journal().events(run=run), maxlen=limit))
+
+
+def _candidates(journal: Journal, name: str) -> list[RunRecord]:
+    """The runs among which `find_run` has to look; all of them only where none has the name."""
+    rows = journal.rows(RUN, "" if name == LATEST else name, limit=_NAMED, descending=True) if name else []
+    return [read_run(row) for row in rows] or runs(journal)
 
 
 def find_run(known: Sequence[RunRecord], name: str) -> RunRecord:

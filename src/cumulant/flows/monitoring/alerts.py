@@ -92,7 +92,8 @@ def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
 
 def _outcome_alert(evaluation: EvaluationResult, finding: DriftFinding) -> Finding:
     harm = evaluation.harm
-    addition = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
+    unproven = harm is not None and harm.word != "worse"
+    addition = " No loss above that of the model retrained on recent rows is shown." if unproven else ""
     return Finding(
         model=evaluation.model,
         rule="outcome",

@@ -36,7 +36,7 @@ FAMILIES = {
     "cumulant_label_arrived_rows": _gauge("Those of them that had a label.", "model"),
     "cumulant_label_maturity_ratio": _gauge("Share of the due labels that came.", "model"),
     "cumulant_model_loss": _gauge(
-        "Mean loss of a row in the newest window that has one: measured, estimated, or of a recent refit.",
+        "Mean loss of a row in the newest window that has one: measured, estimated, or refit (of retrained models).",
         "model",
         "version",
         "kind",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,16 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.units import from_micros
 from cumulant.flows.ledger.actions import verb
+from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.slo_rules import Source, rules_text, service_name
-from cumulant.flows.traffic.clients import exchanges_of
-from cumulant.monitoring.objectives import Objective, ObjectiveState, RequestMinutes, objective_state
+from cumulant.monitoring.objectives import Objective, ObjectiveState, objective_state
 from cumulant.monitoring.slo_gate import find_hold
 
 if TYPE_CHECKING:
+    from cumulant.monitoring.request_counts import RequestMinutes
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-#: exchanges that are read at once
-_BATCH = 50_000
 _MATCHER = r"""\s*[A-Za-z_][A-Za-z0-9_]*\s*(?:=~|!~|!=|=)\s*(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')\s*"""
 #: label matchers of Prometheus, between the braces of a selector
 _MATCHERS = re.compile(f"{_MATCHER}(?:,{_MATCHER})*")
@@ -38,32 +38,32 @@ class SloView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @verb("stack.show")
-def show_objectives(project: Project, *, principal: Principal, clock: Clock | None = None) -> SloView:
-    """The state of each objective: budget and burn rates.
+def show_objectives(
+    project: Project, *, principal: Principal, clock: Clock | None = None, requests: GatewayRequests | None = None
+) -> SloView:
+    """The state of each objective: budget and burn rates. `requests`: what a server remembers of them.
 
     Raises:
         UsageError: the project declares none.
         StorageError, EngineUnavailableError: the gateways' log cannot be read.
     """
     declared, now = declared_objectives(project), (clock or SystemClock()).now()
-    within = next((objective.within for objective in declared if objective.within is not None), None)
-    minutes = RequestMinutes(project.name, within=within)
-    source, cursor = exchanges_of(project), ""
-    while True:
-        exchanges, cursor = source.exchanges(cursor, limit=_BATCH)
-        minutes.add(exchanges)
-        if len(exchanges) < _BATCH:
-            break
+    with (requests or GatewayRequests()).counted(project, now) as minutes:
+        states = objective_states(declared, minutes, now)
+    hold = find_hold(states, project.policies.release.slo)
+    return SloView(model=project.name, at=now, objectives=states, hold=hold)
+
+
+def objective_states(declared: Sequence[Objective], minutes: RequestMinutes, now: datetime) -> list[ObjectiveState]:
+    """The state of each objective by the counts."""
     first = min(minutes.minutes, default=None)
     since = None if first is None else from_micros(first * 60_000_000)
-    states = [
+    return [
         objective_state(
             objective, minutes, now, since=since if since is None or since > now - objective.window else None
         )
         for objective in declared
     ]
-    hold = find_hold(states, project.policies.release.slo)
-    return SloView(model=project.name, at=now, objectives=states, hold=hold)
 
 
 @verb("stack.show")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.release.wording import version_name
+
 if TYPE_CHECKING:
     from cumulant.core.events import Event
-    from cumulant.ports.journal import Journal
 
 #: events of the chain's end in which they are searched
-_SEARCHED = 5_000
+SEARCHED = 5_000
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,25 +30,6 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     promotion: bool = False
     champion: str = ""
-
-
-def recent_changes(journal: Journal) -> list[Change]:
-    """The changes among the newest events, the newest first."""
-    after = max(0, journal.head().seq - _SEARCHED)
-    changes = (_change(event) for event in journal.events(after=after, kinds=tuple(_TEXTS)))
-    return sorted((change for change in changes if change is not None), key=lambda change: -change.seq)
-
-
-def waiting_candidate(journal: Journal, model: str) -> str | None:
-    """The version that has the alias `candidate`, as far as the newest events say: a training gave it, a release takes
-    it away.
-    """
-    version = None
-    after = max(0, journal.head().seq - _SEARCHED)
-    for event in journal.events(after=after, kinds=("model.aliased",)):
-        if (event.data.get("model"), event.data.get("alias")) == (model, "candidate"):
-            version = event.data.get("version")
-    return None if version is None else str(version)
 
 
 def last_before(changes: Sequence[Change], *moments: datetime | None) -> Change | None:
@@ -65,7 +47,8 @@ def last_before(changes: Sequence[Change], *moments: datetime | None) -> Change 
     return None
 
 
-def _change(event: Event) -> Change | None:
+def change_of(event: Event) -> Change | None:
+    """The change that an event of `CHANGE_KINDS` reports; None where callers get what they got before."""
     # An event of another release of Cumulant may lack a value.
     text = _TEXTS[event.kind](defaultdict(str, {name: str(value) for name, value in event.data.items()}))
     if not text:
@@ -86,8 +69,10 @@ def _change(event: Event) -> Change | None:
 _ENDINGS = {"promoted": "was promoted", "rolled_back": "was rolled back", "superseded": "was superseded"}
 #: events that change what callers get, each in words; empty: this one does not
 _TEXTS: dict[str, Callable[[dict[str, str]], str]] = {
-    "release.ended": lambda data: f"version {data['candidate']} {_ENDINGS.get(data['status'], 'was not promoted')}",
-    "release.rolled_back": lambda data: f"all requests were sent back to version {data['version']}",
+    "release.ended": lambda data: (
+        f"{version_name(data['candidate'])} {_ENDINGS.get(data['status'], 'was not promoted')}"
+    ),
+    "release.rolled_back": lambda data: f"all requests were sent back to {version_name(data['version'])}",
     "release.step_begun": lambda data: f"a release went to {data['step']}",
     "data.snapshot_refused": lambda data: f"data of {data['source']} were refused",
     "stack.process_ended": lambda data: f"the process {data['name']} ended",
@@ -97,3 +82,4 @@ _TEXTS: dict[str, Callable[[dict[str, str]], str]] = {
         else ""
     ),
 }
+CHANGE_KINDS = tuple(_TEXTS)

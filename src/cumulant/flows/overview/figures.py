@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from cumulant.flows.monitoring.state import MonitoringState, WindowRecord
+from cumulant.monitoring.request_counts import RequestMinutes
 from cumulant.release.state import Release
 
 #: newest labelled windows of which the loss is the mean
 _WINDOWS = 7
 #: fewest windows for an interval
 _FEWEST = 4
+#: the span of figures of requests
+_TRAFFIC = timedelta(minutes=15)
 #: features that are named
 _NAMED = 3
 
@@ -54,6 +57,31 @@ class TrafficFigure(msgspec.Struct, frozen=True, kw_only=True):
     champion: float | None
     candidate: float | None
     unit: str
+
+
+class RequestFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests at the gateways in the newest `minutes`, of all versions. `errors`: the share with a server error;
+    None: there were no requests. `p50`, `p99`: milliseconds, to within 5%; None: nothing was answered.
+    """
+
+    minutes: int
+    per_second: float
+    requests: int
+    errors: float | None
+    p50: float | None
+    p99: float | None
+
+
+def request_figure(minutes: RequestMinutes, now: datetime) -> RequestFigure:
+    counts = minutes.within(_TRAFFIC, now)
+    return RequestFigure(
+        minutes=_TRAFFIC // timedelta(minutes=1),
+        per_second=counts.requests / _TRAFFIC.total_seconds(),
+        requests=counts.requests,
+        errors=counts.errors / counts.requests if counts.requests else None,
+        p50=minutes.quantile(0.5, _TRAFFIC, now),
+        p99=minutes.quantile(0.99, _TRAFFIC, now),
+    )
 
 
 def quality_figure(state: MonitoringState | None) -> QualityFigure | None:

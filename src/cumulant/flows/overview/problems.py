@@ -13,7 +13,9 @@ from cumulant.alerting.alert_state import Alert, AlertsState, Finding, is_silent
 from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.release.views import reason_text
 from cumulant.flows.stack.status import Status
+from cumulant.monitoring.objectives import ObjectiveState
 from cumulant.release.state import Release
+from cumulant.release.wording import version_name
 
 #: `critical`: callers or decisions are harmed now; `warning`: look today; `notice`: something waits or is on its way;
 #: `unknown`: there is nothing to go by yet
@@ -39,6 +41,12 @@ _DRIFT_WORDS = {
     "prior": "drift of the answers",
     "data_fault": "data fault",
     "volume": "number of rows",
+}
+
+#: by objective: what it is about, what a bad request is, and the likely cause of many
+_OBJECTIVES: dict[str, tuple[str, str, str]] = {
+    "availability": ("availability", "were answered with a server error", "errors"),
+    "latency": ("latency", "took too long", "latency"),
 }
 
 
@@ -113,7 +121,7 @@ def release_problems(release: Release | None, at: datetime) -> list[ModelProblem
     """A release that waits for somebody, is under way, or ended badly a short while ago."""
     if release is None:
         return []
-    name = f"version {release.candidate.version}"
+    name = version_name(release.candidate.version)
     match release.status:
         case "awaiting_approval":
             return [_of_release(release, "notice", f"{name} waits for an approval", "approve or refuse it")]
@@ -168,6 +176,30 @@ def retraining_problems(request: RetrainRequest | None) -> list[ModelProblem]:
             next=NextStep(label="see the run", target="runs", command="cumulant runs list --flow train"),
         )
     ]
+
+
+def objective_problems(states: Sequence[ObjectiveState]) -> list[ModelProblem]:
+    """Objectives whose error budget is used too fast, or up."""
+    return [_objective_problem(state) for state in states if state.firing or (state.budget_left or 0.0) < 0]
+
+
+def _objective_problem(state: ObjectiveState) -> ModelProblem:
+    subject, bad, cause = _OBJECTIVES[state.sli]
+    firing = [burn for burn in state.burn if burn.firing and burn.long_rate is not None]
+    if firing:
+        worst = max(firing, key=lambda burn: burn.long_rate or 0.0)
+        speed = f"{worst.long_rate:.3g} times as fast as the objective allows, over {worst.long}"
+        text = f"the error budget of {subject} is used {speed}"
+    else:
+        text = f"the error budget of {subject} for {state.window} is used up"
+    return ModelProblem(
+        level="critical" if state.firing == "page" else "warning",
+        what="objective",
+        subject=state.sli,
+        sentence=f"{text}: {state.bad:,} of {state.requests:,} requests {bad}",
+        cause=cause,
+        next=NextStep(label="see the objectives", target="command", command="cumulant slo show", subject=state.sli),
+    )
 
 
 def stack_problems(status: Status | None) -> list[ModelProblem]:

@@ -14,14 +14,18 @@ from cumulant.flows.data.validate import NEWEST, REFUSED
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.drift.drift_history import COMPARED
 from cumulant.flows.monitoring.state import read_request, read_state
-from cumulant.flows.overview.changes import Change, last_before, recent_changes, waiting_candidate
+from cumulant.flows.observe.gateway_requests import GatewayRequests
+from cumulant.flows.observe.slo import objective_states
+from cumulant.flows.overview.changes import Change, last_before
 from cumulant.flows.overview.data_problems import data_problems
 from cumulant.flows.overview.figures import (
     DriftFigure,
     QualityFigure,
+    RequestFigure,
     TrafficFigure,
     drift_figure,
     quality_figure,
+    request_figure,
     traffic_figures,
 )
 from cumulant.flows.overview.problems import (
@@ -30,6 +34,7 @@ from cumulant.flows.overview.problems import (
     ModelProblem,
     NextStep,
     alert_problems,
+    objective_problems,
     release_problems,
     retraining_problems,
     stack_problems,
@@ -38,11 +43,12 @@ from cumulant.flows.overview.problems import (
     worst_first,
     worst_level,
 )
+from cumulant.flows.overview.recent_events import RecentEvents
 from cumulant.flows.overview.served_version import aliased_version, desired_champion, released_version
 from cumulant.flows.release import store
 from cumulant.flows.stack.lock import own_status
 from cumulant.flows.stack.status import Status, without_ended_processes
-from cumulant.review.queue import OPEN
+from cumulant.monitoring.objectives import ObjectiveState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +97,9 @@ class ProjectOverview(msgspec.Struct, frozen=True, kw_only=True):
     quality: QualityFigure | None = None
     drift: DriftFigure | None = None
     traffic: dict[str, TrafficFigure] = {}
+    #: None: the log of the gateways cannot be read
+    requests: RequestFigure | None = None
+    objectives: tuple[ObjectiveState, ...] = ()
     release: ReleaseProgress | None = None
     freshness: Freshness | None = None
     alerts: int = 0
@@ -100,15 +109,38 @@ class ProjectOverview(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class OverviewMemory:
+    """What a server remembers of a project for its overview."""
+
+    def __init__(self, model: str) -> None:
+        self.events = RecentEvents(model)
+        self.requests = GatewayRequests()
+
+
 @verb("project.overview")
-def project_overview(project: Project, *, principal: Principal, clock: Clock | None = None) -> ProjectOverview:
-    """The overview of the project's own model, from few rows of the journal.
+def project_overview(
+    project: Project, *, principal: Principal, clock: Clock | None = None, memory: OverviewMemory | None = None
+) -> ProjectOverview:
+    """The overview of the project's own model, from few rows of the journal and new lines of the gateways' log.
+
+    `memory`: what a server remembers of both.
 
     Raises:
         CumulantError: the journal does not answer.
     """
+    return read_overview(project, clock=clock, memory=memory)
+
+
+def read_overview(
+    project: Project, *, clock: Clock | None = None, memory: OverviewMemory | None = None
+) -> ProjectOverview:
+    """As `project_overview`, for whoever shows it to principals that may see it. Raises as that."""
     now = (clock or SystemClock()).now()
     journal, name = project.journal(), project.name
+    memory = memory or OverviewMemory(name)
+    events = memory.events
+    events.update(journal)
+    requests, objectives = _requests(project, memory, now)
     state, request = read_state(journal, name)[0], read_request(journal, name)[0]
     alerts, _ = read_alerts(journal)
     stored = store.read(journal, name)
@@ -122,13 +154,14 @@ def project_overview(project: Project, *, principal: Principal, clock: Clock | N
             *damage,
             *alert_problems(alerts, now),
             *data_problems(project, now),
+            *objective_problems(objectives),
             *release_problems(release, now),
             *retraining_problems(request),
         ]
     )
     freshness = _freshness(journal, None if state is None else state.until)
     champion = desired or (None if release is None else released_version(project, release))
-    changes = recent_changes(journal) if problems or champion is None else []
+    changes = events.changes if problems or champion is None else []
     champion = champion or aliased_version(changes) or (None if state is None else state.version)
     worst, before = problems[0] if problems else None, None
     if worst is not None:
@@ -136,24 +169,27 @@ def project_overview(project: Project, *, principal: Principal, clock: Clock | N
         worst = with_rollback(worst, promoted=before is not None and before.promotion, model=name)
         problems[0] = worst
     drift = journal.get(COMPARED, name)
+    evaluated = state is not None or any(each.requests for each in objectives)
     return ProjectOverview(
         project=name,
         environment=project.environment,
         owner=project.policies.model.owner or "",
         champion=champion,
-        level=worst_level(problems, evaluated=state is not None),
-        sentence=worst.sentence if worst else _calm_sentence(evaluated=state is not None),
+        level=worst_level(problems, evaluated=evaluated),
+        sentence=worst.sentence if worst else _calm_sentence(evaluated=evaluated),
         since=None if worst is None else worst.since,
         before=before,
-        next=step_of_calm(champion, waiting_candidate(journal, name)) if worst is None else worst.next,
+        next=step_of_calm(champion, events.candidate) if worst is None else worst.next,
         problems=tuple(problems),
         quality=quality_figure(state),
         drift=drift_figure(None if drift is None else drift.value),
         traffic=traffic_figures(release),
+        requests=requests,
+        objectives=tuple(objectives),
         release=None if release is None else _progress(release),
         freshness=freshness,
         alerts=len(alerts.firing),
-        cases=len(journal.rows(OPEN, f"{name}/")),
+        cases=events.open_cases,
         serving=None if status is None else status.running and status.url is not None,
         url=None if status is None else status.url,
         at=now,
@@ -190,6 +226,17 @@ def worst_project_first(overviews: Iterable[ProjectOverview]) -> list[ProjectOve
     return sorted(overviews, key=lambda each: (LEVELS.index(each.level), -each.alerts, each.project))
 
 
+def _requests(
+    project: Project, memory: OverviewMemory, now: datetime
+) -> tuple[RequestFigure | None, list[ObjectiveState]]:
+    """Requests at the gateways; nothing where their log cannot be read, which the stack's processes report."""
+    try:
+        with memory.requests.counted(project, now) as minutes:
+            return request_figure(minutes, now), objective_states(project.policies.objectives, minutes, now)
+    except CumulantError:
+        return None, []
+
+
 def _stack(project: Project) -> tuple[Status | None, list[ModelProblem]]:
     """The processes on this machine; a damaged status is a problem, and hides nothing else."""
     try:
@@ -213,8 +260,8 @@ def _damaged(subject: str, error: CumulantError) -> ModelProblem:
 
 def _freshness(journal: Journal, until: datetime | None) -> Freshness:
     return Freshness(
-        sources={row.key: row.updated for row in journal.rows(NEWEST)},
-        refused=tuple(row.key for row in journal.rows(REFUSED)),
+        sources={row.key: row.updated for row in journal.row_versions(NEWEST)},
+        refused=tuple(row.key for row in journal.row_versions(REFUSED)),
         evaluated_until=until,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
@@ -85,6 +86,38 @@ def list_models(project: Project, *, principal: Principal, name: str | None = No
     registry = project.registry()
     names = [name] if name else sorted(registry.models())
     return [version for model in names for version in registry.versions(model)]
+
+
+class ModelNames(msgspec.Struct, frozen=True, kw_only=True):
+    """Names of models in their order. `after`: the cursor of the next page; empty on the last one."""
+
+    names: tuple[str, ...]
+    after: str
+    total: int
+
+
+@verb("model.show")
+def model_names(
+    project: Project, *, principal: Principal, text: str = "", after: str = "", limit: int = 50
+) -> ModelNames:
+    """The names of models that have `text` in them, in any case; `after`: as the page before says."""
+    known = sorted(project.registry().models())
+    chosen = [name for name in known if text.casefold() in name.casefold()] if text else known
+    begin = bisect_right(chosen, after)
+    page = chosen[begin : begin + limit + 1]
+    return ModelNames(names=tuple(page[:limit]), after=page[limit - 1] if len(page) > limit else "", total=len(chosen))
+
+
+@verb("model.show", of="model")
+def model_versions(
+    project: Project, model: str, *, principal: Principal, before: str | None = None, limit: int = 50
+) -> Sequence[ModelVersion]:
+    """At most `limit` versions of a model, the newest first, older than the version `before`.
+
+    Raises:
+        NotFoundError: there is no such model. UsageError: `before` is no version.
+    """
+    return project.registry().versions(model, before=before, limit=limit)
 
 
 @verb("model.show", of="uri")

@@ -11,6 +11,7 @@ from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
+    from cumulant.flows.ledger.row_cache import RowCache
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -32,13 +33,32 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
     Raises:
         NotFoundError: no such release.
     """
-    releases = release_history(project, principal=principal, model=model)
+    journal, name = project.journal(), model or project.name
     if not identity:
-        return current_release(project, principal=principal, model=model)
-    for release in releases:
-        if release.id == identity:
-            return release
-    raise not_found("release", identity, [release.id for release in releases])
+        return store.read_required(journal, name)[0]
+    release = store.read_one(journal, name, identity)
+    if release is None:
+        raise not_found("release", identity, [known.id for known in store.list_releases(journal, name)])
+    return release
+
+
+@verb("release.show", of="model")
+def release_page(
+    project: Project,
+    *,
+    principal: Principal,
+    model: str = "",
+    before: str = "",
+    limit: int = 50,
+    cache: RowCache[Release] | None = None,
+) -> list[Release]:
+    """At most `limit` releases that began before the one with the id `before`, the newest first; ended ones without
+    their evidence.
+
+    `cache`: what a server remembers of ended releases.
+    """
+    name = model or project.name
+    return store.newest_releases(project.journal(), name, before=before or None, limit=limit, cache=cache)
 
 
 @verb("release.show", of="model")

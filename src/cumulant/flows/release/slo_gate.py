@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import ObjectiveMissedError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.observe.gateway_requests import GatewayRequests
+from cumulant.flows.observe.slo import objective_states
 from cumulant.flows.traffic.clients import exchanges_of
-from cumulant.monitoring.objectives import ObjectiveState, RequestMinutes, objective_state
+from cumulant.monitoring.request_counts import RequestMinutes
 from cumulant.monitoring.slo_gate import find_hold
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cumulant.core.clock import Clock
+    from cumulant.monitoring.objectives import ObjectiveState
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
     from cumulant.release.state import Release
@@ -33,7 +36,7 @@ class SloGateReader:
         self._project, self._clock = project, clock or SystemClock()
         self._objectives = project.policies.objectives
         within = next((each.within for each in self._objectives if each.within is not None), None)
-        self._minutes = RequestMinutes(project.name, within=within)
+        self._requests = GatewayRequests()
         self._arms = {arm: RequestMinutes(project.name, within=within) for arm in (CHAMPION, CANDIDATE)}
         self._cursor = ""
 
@@ -56,24 +59,21 @@ class SloGateReader:
         if release.policy.slo == "none" or not self._objectives or release.model != self._project.name:
             return ""
         now = self._clock.now()
-        states = self._states(now)
+        self._read_arms(release.begun)
         arms = {name: minutes.within(now - release.begun, now) for name, minutes in self._arms.items()}
-        return find_hold(states, release.policy.slo, earlier=release.slo_hold, arms=arms)
+        return find_hold(self._states(now), release.policy.slo, earlier=release.slo_hold, arms=arms)
 
     def _states(self, now: datetime) -> list[ObjectiveState]:
-        self._read()
-        span = max(objective.window for objective in self._objectives)
-        for minutes in (self._minutes, *self._arms.values()):
-            minutes.forget_before(now - span)
-        return [objective_state(objective, self._minutes, now, since=None) for objective in self._objectives]
+        with self._requests.counted(self._project, now) as minutes:
+            return objective_states(self._objectives, minutes, now)
 
-    def _read(self) -> None:
+    def _read_arms(self, since: datetime) -> None:
         source = exchanges_of(self._project)
         while True:
             page, self._cursor = source.exchanges(self._cursor, limit=_PAGE)
-            self._minutes.add(page)
             for arm, minutes in self._arms.items():
                 minutes.add(exchange for exchange in page if exchange.assigned == arm)
+                minutes.forget(since)
             if len(page) < _PAGE:
                 return
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from cumulant.core.errors import NotFoundError
 from cumulant.core.structs import struct_from
+from cumulant.flows.ledger.row_cache import RowCache
 from cumulant.release.events import (
     MetricReported,
     ReleaseEnded,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cumulant.core.events import Fact
-    from cumulant.ports.journal import Journal, Transaction
+    from cumulant.ports.journal import Journal, Row, Transaction
 
 RELEASE, PAST = "release", "release_past"
 #: a newer candidate that waits for the end of a release, by model
@@ -45,6 +47,12 @@ def read(journal: Journal, model: str) -> tuple[Release, int] | None:
     return None if row is None else (msgspec.convert(row.value, Release), row.version)
 
 
+def written_at(journal: Journal, release: Release) -> datetime | None:
+    """When the release was evaluated last: its end, or the last write of its row."""
+    row = None if release.over else journal.get(RELEASE, release.model)
+    return release.ended if row is None else row.updated
+
+
 def read_required(journal: Journal, model: str) -> tuple[Release, int]:
     """As `read`; raises NotFoundError if no release of the model was ever started."""
     stored = read(journal, model)
@@ -59,6 +67,42 @@ def list_past(journal: Journal, model: str) -> list[Release]:
     return sorted(
         (msgspec.convert(row.value, Release) for row in rows), key=lambda release: (release.begun, release.id)
     )
+
+
+def past_cache() -> RowCache[Release]:
+    """Ended releases in memory, without their evidence, for lists."""
+    return RowCache(PAST, _without_evidence)
+
+
+def _without_evidence(row: Row) -> Release:
+    release = msgspec.convert(row.value, Release)
+    return msgspec.structs.replace(release, boards={}, memory={}, passed=(), evaluation=None)
+
+
+def newest_releases(
+    journal: Journal, model: str, *, before: str | None = None, limit: int, cache: RowCache[Release] | None = None
+) -> list[Release]:
+    """At most `limit` releases of a model below the id `before`, the newest first: ids begin with the time. Ended ones
+    come without evidence.
+    """
+    prefix = f"{model}/"
+    past = (cache or past_cache()).rows(
+        journal, prefix, after=before and f"{prefix}{before}", limit=limit, descending=True
+    )
+    listed = {release.id: release for release in past.values()}
+    newest = read(journal, model)
+    if newest is not None and (before is None or newest[0].id < before):
+        listed[newest[0].id] = newest[0]
+    return sorted(listed.values(), key=lambda release: release.id, reverse=True)[:limit]
+
+
+def read_one(journal: Journal, model: str, identity: str) -> Release | None:
+    """A release of a model by its id, under way or ended."""
+    newest = read(journal, model)
+    if newest is not None and newest[0].id == identity:
+        return newest[0]
+    row = journal.get(PAST, f"{model}/{identity}")
+    return None if row is None else msgspec.convert(row.value, Release)
 
 
 def list_models(journal: Journal) -> list[str]:

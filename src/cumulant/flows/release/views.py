@@ -13,7 +13,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.store import board_figure
 from cumulant.ports.notifier import Message
 from cumulant.release.events import MetricReported
-from cumulant.release.wording import format_value, rolled_back_beside
+from cumulant.release.wording import format_value, rolled_back_beside, version_name
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import Rollback
@@ -170,7 +170,7 @@ def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
 
 def sentence(release: Release, returns: Sequence[Rollback] = ()) -> str:
     """`version 2 of late was rolled back in canary 10%: errors became worse: ...`, and what became of it later."""
-    text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
+    text = f"{version_name(release.candidate.version)} of {release.model} {_VERDICTS[release.status]}"
     if release.status not in ("promoted", "pending"):
         text += f" in {release.step.label}"
     reason = release.reason.removeprefix(f"in {release.step.label}, ").removeprefix("paused ")
@@ -213,7 +213,8 @@ def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
     if release.status != "promoted" or not since or since[-1].version == candidate:
         return ""
     rollback = since[-1]
-    return f"; {_name(rollback)} rolled it back to version {rollback.version} at {_moment(rollback)}: {rollback.reason}"
+    target = version_name(rollback.version)
+    return f"; {_name(rollback)} rolled it back to {target} at {_moment(rollback)}: {rollback.reason}"
 
 
 def _ended(release: Release, rollback: Rollback) -> bool:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from cumulant.flows.reports.content import Interval, StepReport
+from cumulant.release.wording import version_name
 
 _LOWER = frozenset(
     {"log_loss", "brier", "calibration_error", "cost", "mae", "rmse", "pinball", "mean_absolute_error", "error_rate"}
@@ -160,6 +161,11 @@ def steps(reports: Sequence[StepReport], seconds: float | None) -> str:
     if done and rest > 0:
         done.append(("between them", rest))
     return ", ".join(f"{name} {duration(spent)}" for name, spent in done)
+
+
+def version(name: str) -> str:
+    """`version 3`, or `server http://...` of an external one."""
+    return version_name(name)
 
 
 def plural(number_of: int, noun: str) -> str:

@@ -12,7 +12,6 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.review.case_index import CaseIndex
 from cumulant.flows.review.service import open_queue
 from cumulant.flows.review.views import CaseLine, case_line
-from cumulant.review import transitions
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -53,22 +52,18 @@ def case_page(
         UsageError: there is no queue.
     """
     queue, now = open_queue(project, clock=clock), (clock or SystemClock()).now()
-    stored = (index or CaseIndex()).cases(project.journal(), queue)
-    current = [transitions.at_deadline(case, queue.policy, now) for case in stored]
-    opened = sorted((case for case in current if case.status == "waiting"), key=lambda case: (case.order, case.id))
-    closed = [case for case in current if case.status != "waiting"]
-    closed.sort(key=lambda case: (case.closed or case.queued, case.id))
-    chosen = opened if status == "waiting" else [case for case in reversed(closed) if case.status == status]
+    lists = (index or CaseIndex()).lists(project.journal(), queue, now)
+    chosen = {"waiting": lists.waiting, "done": lists.done[::-1], "expired": lists.expired[::-1]}[status]
     page, cursor = _cut(chosen, after, limit)
     viewer, blind = principal.id, queue.policy.blind
     return CasePage(
         cases=tuple(case_line(case, viewer=viewer, blind=blind, now=now) for case in page),
         after=cursor,
-        waiting=len(opened),
-        done=sum(case.status == "done" for case in closed),
-        expired=sum(case.status == "expired" for case in closed),
-        escalated=sum(case.escalated for case in opened),
-        unlabelled=sum(case.status == "done" and not case.labelled for case in closed),
+        waiting=len(lists.waiting),
+        done=len(lists.done),
+        expired=len(lists.expired),
+        escalated=lists.escalated,
+        unlabelled=lists.unlabelled,
     )
 
 

@@ -113,11 +113,11 @@ def case_named(project: Project, beginning: str, *, principal: Principal) -> str
 
 
 @verb("review.show", personal=True)
-def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
-    """One case. Raises NotFoundError, UsageError."""
+def show_case(project: Project, case: str, *, principal: Principal, reader: CaseReader | None = None) -> CaseView:
+    """One case; `reader`: what was read of it before. Raises NotFoundError, UsageError."""
     queue = open_queue(project)
     current = transitions.at_deadline(queue.find(case), queue.policy, SystemClock().now())
-    return _view(project, principal, queue, current)
+    return _view(project, principal, queue, current, reader)
 
 
 @verb("review.answer", personal=True)

@@ -39,7 +39,7 @@ from cumulant.statistics.sequential.dependence import Dependence, allowance
 from cumulant.statistics.sequential.student import Risen
 
 COMPARED_WITH: dict[Question, str] = {
-    "refit": "what a recent refit would lose",
+    "refit": "what the model retrained on recent rows would lose",
     "calibration": "what its own scores would lose if they were calibrated anew",
     "skill": "a model with its skill on the reference would lose at this base rate",
 }

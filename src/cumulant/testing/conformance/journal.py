@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -228,8 +228,31 @@ class JournalConformance(Suite):
         assert [row.key for row in journal.rows("step", limit=2)] == ["a/1", "a/2"]
         assert [row.key for row in journal.rows("step", "a/", after="a/1")] == ["a/2", "a/3"]
         assert [row.key for row in journal.rows("step", "a/", after="A", limit=1)] == ["a/1"]
-        assert journal.rows("step", after="c") == []
-        assert journal.rows("step", limit=0) == []
+        assert journal.rows("step", after="c") == journal.rows("step", limit=0) == []
+
+    def test_rows_are_read_in_pages_from_the_last_key(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            for key in ("b", "a/1", "a/2", "a/3", "c", "á"):
+                tx.put("step", key, {})
+            tx.delete("step", "a/2")
+
+        def keys(prefix: str = "", **page: Any) -> str:
+            return " ".join(row.key for row in journal.rows("step", prefix, descending=True, **page))
+
+        assert (keys(), keys(limit=2), keys(after="c", limit=2)) == ("á c b a/3 a/1", "á c", "b a/3")
+        assert (keys("a/"), keys("a/", after="a/3"), keys("a/", after="z", limit=1)) == ("a/3 a/1", "a/1", "a/3")
+        assert keys("a/", after="A") == keys(after="a/1") == keys(limit=0) == ""
+
+    def test_rows_are_counted_and_their_versions_read_without_values(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            for key in ("a/1", "b", "a/2", "a/2"):
+                tx.put("step", key, {})
+            tx.delete("step", "b")
+        assert [(row.key, row.version) for row in journal.row_versions("step")] == [("a/1", 1), ("a/2", 2)]
+        last = journal.row_versions("step", "a/", descending=True, limit=1)
+        assert [row.updated for row in last] == [row.updated for row in journal.rows("step", "a/2")]
+        assert [row.key for row in journal.row_versions("step", after="a/1")] == ["a/2"]
+        assert (journal.count("step"), journal.count("step", "a/1"), journal.count("step", "z")) == (2, 1, 0)
 
     def test_waiting_ends_with_the_next_event(self, journal: Journal) -> None:
         assert not journal.wait(0, 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cumulant.core.errors import NotFoundError
+from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.ports.registry import About, Dataset, ModelVersion, Origin, Registry
 from cumulant.testing.conformance.gaps import Suite
 from cumulant.testing.conformance.objects import content_of
@@ -111,6 +111,13 @@ class RegistryConformance(Suite):
         assert register(registry, servable, example, key="one").version == first.version
         assert register(registry, servable, example, key="two").version == "2"
         assert [version.version for version in registry.versions("flight-late")] == ["2", "1"]
+        assert [version.version for version in registry.versions("flight-late", limit=1)] == ["2"]
+        older = registry.versions("flight-late", before="2", limit=5)
+        assert [(version.version, version.tags) for version in older] == [("1", registry.resolve("flight-late/1").tags)]
+        assert not registry.versions("flight-late", before="1")
+        for text in ("x", "-1", "9" * 30):
+            with pytest.raises(UsageError):
+                registry.versions("flight-late", before=text)
 
     def test_aliases_and_uris(
         self, registry: Registry, first: ModelVersion, servable: Path, example: pd.DataFrame

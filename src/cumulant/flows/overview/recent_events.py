@@ -1,0 +1,75 @@
+"""What the newest events of a project say, in memory: read once, and then brought up to date by the events since."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from cumulant.flows.overview.changes import CHANGE_KINDS, SEARCHED, Change, change_of
+from cumulant.review.events import AnswersLabelled, CaseClosed, CaseMoved, CasesQueued
+from cumulant.review.queue import OPEN
+
+if TYPE_CHECKING:
+    from cumulant.core.events import Event
+    from cumulant.ports.journal import Journal
+
+#: events with which the number of open cases changes
+_OF_CASES = frozenset({CaseMoved.kind, CaseClosed.kind, CasesQueued.kind, AnswersLabelled.kind, "subjects.erased"})
+_KINDS = (*sorted({*CHANGE_KINDS, *_OF_CASES}),)
+
+
+class RecentEvents:
+    """Of one project. Threads may share it."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._changes: list[Change] = []
+        self._candidate: str | None = None
+        self._cases: int | None = None
+
+    def update(self, journal: Journal) -> None:
+        """Read the events since the last call, of at most the newest `SEARCHED`."""
+        with self._lock:
+            head = journal.head().seq
+            if head < self._seq:  # the journal was restored to an earlier moment
+                self._seq, self._changes, self._candidate, self._cases = 0, [], None, None
+            if head > self._seq:
+                self._take(journal.events(after=max(self._seq, head - SEARCHED), kinds=_KINDS))
+                self._changes = [change for change in self._changes if change.seq > head - SEARCHED]
+            if self._cases is None:
+                self._cases = journal.count(OPEN, f"{self._model}/")
+            self._seq = head
+
+    def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.kind in _OF_CASES:
+                self._cases = None
+            elif (change := change_of(event)) is not None:
+                self._changes.append(change)
+            if event.kind == "model.aliased":
+                self._take_alias(event)
+
+    def _take_alias(self, event: Event) -> None:
+        if (event.data.get("model"), event.data.get("alias")) == (self._model, "candidate"):
+            version = event.data.get("version")
+            self._candidate = None if version is None else str(version)
+
+    @property
+    def changes(self) -> list[Change]:
+        """The changes among the newest events, the newest first."""
+        with self._lock:
+            return self._changes[::-1]
+
+    @property
+    def candidate(self) -> str | None:
+        """The version that has the alias `candidate`, as far as the newest events say: a training gave it, a release
+        takes it away.
+        """
+        return self._candidate
+
+    @property
+    def open_cases(self) -> int:
+        return self._cases or 0

@@ -1,0 +1,124 @@
+"""Requests that gateways answered, counted by minute, with the times that the newest of them took."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from cumulant.core.traffic import Exchange
+from cumulant.core.units import to_micros
+
+_MINUTE, _HOUR = 60_000_000, 60
+_SERVER_ERROR = 500
+#: parts of a doubling in which times are counted: a quantile is known to within 5%
+_PARTS = 8
+#: minutes before the newest one of which times are kept
+_TIMED = 60
+
+
+class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):
+    """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these."""
+
+    requests: int = 0
+    errors: int = 0
+    answered: int = 0
+    slow: int = 0
+
+    def add(self, other: RequestCounts) -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.answered += other.answered
+        self.slow += other.slow
+
+
+class RequestHistory(msgspec.Struct, kw_only=True):
+    """The counts of a `RequestMinutes`, to be stored: by minutes since 1970, times by `_bucket`."""
+
+    minutes: dict[int, RequestCounts] = {}
+    times: dict[int, dict[int, int]] = {}
+
+
+class RequestMinutes:
+    """Counts by minute, from the requests that a gateway answered; predictions that no tester forced.
+
+    `within`: an answer that took longer is a slow one.
+    """
+
+    def __init__(self, model: str, *, within: timedelta | None, history: RequestHistory | None = None) -> None:
+        self._model = model
+        self._within = None if within is None else within / timedelta(microseconds=1)
+        known = history or RequestHistory()
+        self._minutes = defaultdict(RequestCounts, known.minutes)
+        self._times = defaultdict(Counter[int], {minute: Counter(times) for minute, times in known.times.items()})
+        self._hours: defaultdict[int, RequestCounts] = defaultdict(RequestCounts)
+        for minute, counts in self._minutes.items():
+            self._hours[minute // _HOUR].add(counts)
+
+    def add(self, exchanges: Iterable[Exchange]) -> None:
+        for exchange in exchanges:
+            if exchange.model != self._model or exchange.forced or not exchange.predicts:
+                continue
+            minute = exchange.time // _MINUTE
+            counts = RequestCounts(requests=1, errors=int(exchange.status >= _SERVER_ERROR))
+            if exchange.served:
+                counts.answered = 1
+                counts.slow = int(self._within is not None and exchange.duration_us > self._within)
+                self._times[minute][_bucket(exchange.duration_us)] += 1
+            self._minutes[minute].add(counts)
+            self._hours[minute // _HOUR].add(counts)
+
+    def forget(self, before: datetime) -> None:
+        """Drop the hours before that of `before`, and times of long before the newest minute."""
+        first = to_micros(before) // _MINUTE // _HOUR
+        for hour in [hour for hour in self._hours if hour < first]:
+            del self._hours[hour]
+            for minute in range(hour * _HOUR, (hour + 1) * _HOUR):
+                self._minutes.pop(minute, None)
+        newest = max(self._times, default=0)
+        for minute in [minute for minute in self._times if minute < newest - _TIMED]:
+            del self._times[minute]
+
+    @property
+    def minutes(self) -> Mapping[int, RequestCounts]:
+        """By minutes since 1970."""
+        return self._minutes
+
+    @property
+    def history(self) -> RequestHistory:
+        return RequestHistory(
+            minutes=dict(self._minutes), times={minute: dict(times) for minute, times in self._times.items()}
+        )
+
+    def within(self, span: timedelta, now: datetime) -> RequestCounts:
+        """Of the whole minutes that begin in the `span` before `now`, or later, by a clock that is ahead."""
+        total, first = RequestCounts(), -(-to_micros(now - span) // _MINUTE)
+        for hour, counts in self._hours.items():
+            begin, end = hour * _HOUR, (hour + 1) * _HOUR
+            if first <= begin:
+                total.add(counts)
+            elif first < end:
+                for minute in range(first, end):
+                    if minute in self._minutes:
+                        total.add(self._minutes[minute])
+        return total
+
+    def quantile(self, share: float, span: timedelta, now: datetime) -> float | None:
+        """Milliseconds within which the `share` of the answers of the last `span` came, to within 5%; None: there were
+        none. Of at most the newest hour.
+        """
+        first, last = -(-to_micros(now - span) // _MINUTE), to_micros(now) // _MINUTE
+        times = sum((self._times[m] for m in range(first, last + 1) if m in self._times), Counter[int]())
+        rank = math.ceil(share * times.total())
+        for bucket in sorted(times):
+            rank -= times[bucket]
+            if rank <= 0:
+                return 2 ** ((bucket + 0.5) / _PARTS) / 1000
+        return None
+
+
+def _bucket(micros: int) -> int:
+    return math.floor(math.log2(max(micros, 1)) * _PARTS)
