@@ -64,6 +64,7 @@ bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serv
 	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/online/run.py
 	@$(BIN)/python bench/serving/run.py
 	@$(BIN)/python bench/monitoring/review.py $(DATA)
+	@$(BIN)/python bench/console/run.py
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

@@ -77,9 +77,11 @@ class CommandOutput:
                     os.dup2(nowhere.fileno(), number)
 
 
-def print_rest(console: Console, count: int, total: int, *, option: str = "--limit N") -> None:
-    """Print `20 of 1,234; --limit N for more` where a list is cut."""
-    if count < total:
+def print_rest(console: Console, count: int, total: int | None, *, option: str = "--limit N") -> None:
+    """Print `20 of 1,234; --limit N for more` where a list is cut. `total`: None where there are more, not counted."""
+    if total is None:
+        console.print(f"the newest {count:,}; {option} for more", style="dim")
+    elif count < total:
         console.print(f"{count:,} of {total:,}; {option} for more", style="dim")
 
 

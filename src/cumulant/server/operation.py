@@ -81,11 +81,11 @@ class ListPage(msgspec.Struct, Generic[Item], frozen=True):
 
 
 class CountedPage(msgspec.Struct, Generic[Item], frozen=True):
-    """A part of a list, as `ListPage`; `total`: how many items there are in all."""
+    """A part of a list, as `ListPage`; `total`: how many items there are in all, null where they are not counted."""
 
     items: list[Item]
     next: str | None
-    total: int
+    total: int | None
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

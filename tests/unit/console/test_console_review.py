@@ -236,3 +236,19 @@ def test_what_was_read_ahead_is_read_again_later(project):
     assert ahead.reader(project) is reader
     now[0] += 100
     assert ahead.reader(project) is not reader
+
+
+def test_the_last_answer_can_be_taken_back_from_the_list(project, client):
+    path, case = begin(client), ""
+    for _ in range(CASES):
+        case = path.partition("?")[0]
+        answered = send_form(client, f"{case}/decide", case, label="yes", seen=seen(client, case))
+        path = answered.headers["location"]
+    assert path.startswith(f"{BASE}?")
+    text = client.get(path).text
+    assert f'action="{case}/undo"' in text
+    assert 'data-key="u"' in text
+    assert send_form(client, f"{case}/undo", path).headers["location"].startswith(case)
+    assert queue(project).open()
+    hostile = client.get(BASE, params={"previous": HOSTILE}).text
+    assert "<script>alert" not in hostile

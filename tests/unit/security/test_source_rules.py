@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cumulant.flows.identities.records import new_secret
 from cumulant.flows.ledger.actions import ACTIONS
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 
 PACKAGE = Path(__file__).parents[3] / "src/cumulant"
 TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}

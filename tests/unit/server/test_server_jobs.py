@@ -129,9 +129,10 @@ def test_a_request_that_begins_slowly_holds_up_no_other(project, monkeypatch):
     """Its process is written to, while jobs are listed, found and cancelled."""
     import threading
 
+    from cumulant.core.system.child_processes import start
     from cumulant.server import jobs as module
 
-    entered, release, start = threading.Event(), threading.Event(), module.start
+    entered, release = threading.Event(), threading.Event()
 
     def slow(*arguments, **options):
         entered.set()

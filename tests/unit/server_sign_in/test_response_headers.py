@@ -10,7 +10,7 @@ from sign_in_support import ADA, LOCAL, InProcess
 
 from cumulant.console.routes import ROUTES
 from cumulant.flows.identities.sign_in_links import create_link
-from cumulant.server.operations import OPERATIONS
+from cumulant.server.operation_list import OPERATIONS
 
 SECURE = "https://console.example.com"
 PAGE = {"accept": "text/html"}

@@ -49,6 +49,8 @@ def list_(
         while page.next is not None and (not last or len(shown) < last):
             page = api.call("runs.list", flow=flow or "", limit=_PAGE, cursor=page.next)
             shown += page.items
+    if page.next is None:
+        total = len(shown)
     shown = shown[:last] if last else shown
 
     def text(console: Console) -> None:
@@ -57,7 +59,7 @@ def list_(
             for record in shown
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
-        if not total:
+        if not rows:
             console.print("nothing has run yet: " + call.line("train"), style="dim")
         print_rest(console, len(shown), total, option="--last N")
 

@@ -25,7 +25,6 @@ from cumulant.flows.reports.svg_elements import Drawing, draw, element
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from cumulant.project.project import Project
 
 _ACTION = "project.overview"
 #: the moment of an overview, which a card does not show
@@ -93,17 +92,17 @@ def one_project(page: PageRequest) -> Response:
 
 def _overviews(page: PageRequest) -> list[ProjectOverview]:
     """Of the projects that the principal may see: others are not listed, and nothing says that they exist."""
-    visible: dict[str, Project] = {}
+    visible: list[str] = []
     unknown: list[ProjectOverview] = []
     for name, project in page.projects.items():
         try:
             if permits(project, page.principal, _ACTION):
-                visible[name] = project
+                visible.append(name)
         except ForbiddenError:
             continue
         except CumulantError as error:  # its policies cannot be read
             unknown.append(unavailable_overview(project, error, datetime.now(UTC)))
-    return [*page.site.overviews.of(visible), *unknown]
+    return [*page.site.overviews.of({name: page.projects[name] for name in visible}), *unknown]
 
 
 def headline(overviews: list[ProjectOverview]) -> str:

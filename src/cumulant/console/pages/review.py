@@ -82,6 +82,7 @@ def queue(page: PageRequest) -> Response:
         newest=page.href("review", status=status) if page.query("after") else "",
         base=page.href("review"),
         answers=page.may(_ANSWER),
+        previous=page.query("previous"),
         personal=sorted(page.project.policies.personal),
     )
 

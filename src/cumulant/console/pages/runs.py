@@ -8,7 +8,7 @@ from msgspec.json import encode
 
 from cumulant.console.charts import csv_response
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
-from cumulant.console.pages.events import Line, timeline
+from cumulant.console.pages.events import Line, line_of, with_gaps
 from cumulant.console.pages.run_search import search_section, trial_table
 from cumulant.console.security import security_headers
 from cumulant.console.texts import plain
@@ -18,7 +18,7 @@ from cumulant.flows.ledger.ledger_records import RunRecord
 from cumulant.flows.ledger.run_views import RunStep, run_detail, run_log, run_page
 from cumulant.flows.reports.svg_elements import Child, Drawing, draw, element
 from cumulant.flows.training.run_trials import run_trials
-from cumulant.server.operations.models import train_
+from cumulant.server.operations.training import train_
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -161,7 +161,9 @@ def _job_of(page: PageRequest, record: RunRecord) -> Job | None:
 
 def _log(page: PageRequest, run: str) -> list[Line]:
     """The newest events of the run, the newest first; empty where the principal may not see events."""
-    return timeline(reversed(run_log(page.project, run, principal=page.principal))) if page.may("events.show") else []
+    if not page.may("events.show"):
+        return []
+    return [line_of(*item) for item in with_gaps(reversed(run_log(page.project, run, principal=page.principal)))]
 
 
 def tone(record: RunRecord) -> str:

@@ -39,7 +39,7 @@ _CHUNK, _NAMED = 500, 6
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     """Runs, newest first. `after`: the cursor of the next page, empty on the last one.
 
-    `total`: how many there are, where they are on one page; else None. `flows`: names of the flows that were read.
+    `total`: how many there are; None where a filter leaves more than a page. `flows`: names of those that were read.
     """
 
     runs: tuple[RunRecord, ...]
@@ -94,6 +94,8 @@ def run_page(
     total = None
     if not after and len(chosen) <= limit:
         total = len(chosen)
+    elif not (flow or status):
+        total = journal.count(RUN)
     return RunPage(
         runs=tuple(page),
         after=page[-1].id if len(chosen) > limit else "",
