@@ -62,8 +62,8 @@ def test_a_person_signs_in_and_a_program_has_a_token(folder, process):
 
     token = run(folder, "token", "create", "test", "--scope", "data.*")["secret"]
     with cumulant.connect(url, token=token) as project:
-        (source,) = project.validate().sources
-        assert source.rows_in == 2
+        (snapshot,) = project.validate().snapshots.values()
+        assert snapshot.rows_in == 2
         with pytest.raises(ForbiddenError):
             project.models()
     kinds = {event["kind"] for event in run(folder, "events", "list")}
