@@ -17,6 +17,7 @@ from cumulant.console.security import security_headers
 from cumulant.core.errors import CumulantError, NotFoundError, did_you_mean
 from cumulant.flows.access.allowed import allowed
 from cumulant.flows.ledger.actions import permits
+from cumulant.server.handler import is_hidden
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -86,11 +87,21 @@ class PageRequest:
         name = self.request.path_params["project"]
         project = self.projects.get(name)
         if project is None:
-            shown = name[:_SHOWN]
-            seen = [each.name for each in allowed(self.principal, "project.overview", self.projects.values())]
-            hint = did_you_mean(shown, seen) or "the overview lists the projects"
-            raise NotFoundError(f'there is no project "{shown}" here', subject=shown, hint=hint)
+            raise self._no_project(name)
         return project
+
+    def _no_project(self, name: str) -> NotFoundError:
+        shown = name[:_SHOWN]
+        seen = [each.name for each in allowed(self.principal, "project.overview", self.projects.values())]
+        hint = did_you_mean(shown, seen) or "the overview lists the projects"
+        return NotFoundError(f'there is no project "{shown}" here', subject=shown, hint=hint)
+
+    def as_seen(self, action: str, error: CumulantError) -> CumulantError:
+        """The error of the page; that of an unknown project where the project is hidden from the principal."""
+        project = self.projects.get(self.request.path_params.get("project", ""))
+        if project is None or not is_hidden(self.request, project, action, error):
+            return error
+        return self._no_project(project.name)
 
     @property
     def memory(self) -> ProjectMemory:

@@ -115,7 +115,7 @@ def _endpoint(route: PageRoute, site: Site) -> Endpoint:
                 page.form = await read_form(request)
             return await run_in_threadpool(route.handler, page)
         except CumulantError as error:
-            return await run_in_threadpool(_error_page, page, error)
+            return await run_in_threadpool(_error_page, page, route.action, error)
         except Exception:  # noqa: BLE001 - the edge: one page's fault must not end the server
             write_fault()
             fault = TerminalError("the console has a fault here, which is in the server's log", hint="try again")
@@ -124,7 +124,9 @@ def _endpoint(route: PageRoute, site: Site) -> Endpoint:
     return endpoint
 
 
-def _error_page(page: PageRequest, error: CumulantError) -> Response:
+def _error_page(page: PageRequest, action: str | None, error: CumulantError) -> Response:
+    if action is not None:
+        error = page.as_seen(action, error)
     response = page.error(error, problem_status(error))
     response.headers.update(problem_headers(error))
     return response
@@ -148,6 +150,7 @@ def _stream(site: Site) -> Endpoint:
         try:
             return await event_stream(page)
         except CumulantError as error:
-            return Response(error.message, problem_status(error), media_type="text/plain")
+            seen = await run_in_threadpool(page.as_seen, "events.show", error)
+            return Response(seen.message, problem_status(seen), media_type="text/plain")
 
     return endpoint

@@ -40,15 +40,19 @@ def project_of(request: Request) -> Project:
 
 
 def as_seen(request: Request, project: Project, action: str, error: CumulantError) -> CumulantError:
-    """The error of a request; for callers who may neither see the project nor do the action that of a name that no
-    project has, so that nobody finds out which there are. A refusal is recorded before, as every one.
+    """The error of a request; that of a name that no project has where the project is hidden from the caller."""
+    return _no_project(project.name) if is_hidden(request, project, action, error) else error
+
+
+def is_hidden(request: Request, project: Project, action: str, error: CumulantError) -> bool:
+    """Whether an error must not tell that there is such a project: the caller may neither see it nor do the action.
+
+    So nobody finds out which projects there are. A refusal is recorded before, as every one.
     """
     if getattr(request.state, "project", "") == project.name or may_see(project, request.state.principal):
-        return error
+        return False
     able = any(permits(project, request.state.principal, action, model=model) for model in (None, ""))
-    if able and not isinstance(error, ForbiddenError):
-        return error
-    return _no_project(project.name)
+    return not able or isinstance(error, ForbiddenError)
 
 
 def may_see(project: Project, principal: Principal) -> bool:

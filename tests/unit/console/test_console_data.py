@@ -114,7 +114,7 @@ def test_an_unknown_source_is_not_found(client, path):
 
 
 def test_who_may_see_data_but_no_refused_rows_gets_a_page_that_says_so(client, project, monkeypatch):
-    monkeypatch.setattr(project, "access", lambda: GrantedAccess([(ADA.id, "data.show")]))
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess([(ADA.id, "data.show"), (ADA.id, "project.overview")]))
     assert client.get(f"{BASE}/visits").status_code == 200
     refused = client.get(f"{BASE}/visits/quarantine")
     assert refused.status_code == 403

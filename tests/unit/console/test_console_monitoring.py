@@ -190,14 +190,14 @@ def test_what_an_alert_is_about_is_silenced_and_the_silence_is_ended(client, wat
 
 
 def test_who_may_not_steer_sees_no_buttons_and_is_refused(watched, monkeypatch):
-    grants = [(ADA.id, "monitor.show"), (ADA.id, "alerts.show")]
+    grants = [(ADA.id, "monitor.show"), (ADA.id, "project.overview"), (ADA.id, "alerts.show")]
     monkeypatch.setattr(watched, "access", lambda: GrantedAccess(grants))
     client = console_client(watched)
     assert "Acknowledge" not in client.get(BASE).text
     path = f"/projects/flight-late/alerts/{alert_of(watched).id}/acknowledge"
     assert send_form(client, path, BASE, reason="x").status_code == 403
     assert alert_of(watched).acknowledged is None
-    monkeypatch.setattr(watched, "access", lambda: GrantedAccess(grants[:1]))
+    monkeypatch.setattr(watched, "access", lambda: GrantedAccess(grants[:2]))
     assert "You may not see alerts" in client.get(BASE).text
 
 

@@ -103,7 +103,7 @@ def test_an_unknown_name_is_escaped_and_cut(client):
 
 
 def test_a_refused_action_is_a_page_with_status_403(project, client, monkeypatch):
-    monkeypatch.setattr(project, "access", GrantedAccess)
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess([(ADA.id, "project.overview")]))
     response = client.get("/projects/flight-late/events")
     assert response.status_code == 403
     assert "user:ada may not do events.show" in response.text

@@ -74,7 +74,7 @@ def test_another_id_begins_now(project, given):
 
 
 def test_a_principal_who_may_not_see_events_gets_no_stream(project, monkeypatch):
-    monkeypatch.setattr(project, "access", GrantedAccess)
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess([(ADA.id, "project.overview")]))
     assert asyncio.run(read_stream(project, wanted="events.show")) == (
         403,
         "user:ada may not do events.show to flight-late",
