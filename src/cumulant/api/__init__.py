@@ -61,6 +61,7 @@ def connect(
     `CUMULANT_API_TOKEN`, else the one that `cumulant login` has saved. `progress` as `open` takes it.
 
     Raises:
+        UsageError: the address is neither HTTPS nor of this machine, so that the token would be read on its way.
         EngineUnavailableError: the server does not answer.
         CredentialsError: it does not know the token.
         NotFoundError: it has no such project.

@@ -39,7 +39,10 @@ def duration(text: str | timedelta) -> timedelta:
         end = match.end()
     if end == 0 or end != len(text):
         raise UsageError(f'"{text}" is not a duration', hint="write a number and a unit: 90s, 15m, 2h, 30d, 4w")
-    return timedelta(seconds=total)
+    try:
+        return timedelta(seconds=total)
+    except OverflowError:
+        raise UsageError(f'"{text[:40]}" is longer than any time', hint="write a number and a unit: 30d") from None
 
 
 def show_duration(span: timedelta) -> str:
@@ -128,12 +131,16 @@ def rate(text: str) -> Rate:
 
 
 def moment(text: str | datetime) -> datetime:
-    """An ISO 8601 date or time, in UTC; without an offset it is taken as UTC."""
+    """An ISO 8601 date or time, in UTC; without an offset it is taken as UTC.
+
+    Raises:
+        UsageError: it is none, or outside of the years 1 to 9999 in UTC.
+    """
     try:
         time = text if isinstance(text, datetime) else datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f'"{text}" is not a time', hint="write 2013-04-01 or 2013-04-01T06:00:00Z") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: seconds between two looks at the files
 SECONDS = 2.0
-_FileState = tuple[str, int, int]
+_FileState = tuple[str, int, int, int]
 
 
 @contextmanager
@@ -56,6 +56,7 @@ class FileWatch:
         project, now = self._project, _states(self._project)
         if now == self._seen:
             return ""
+        # As they were before they are read: what changes meanwhile, or comes with a new section, is read once more.
         self._seen = now
         try:
             overrides = project.file.layers.overrides
@@ -65,12 +66,11 @@ class FileWatch:
             return f"{project.name}: its files have changed and are not taken: {text}"
         except OSError as error:
             return f"{project.name}: its files have changed and cannot be read: {error.strerror}"
-        self._seen = _states(project)
         return f"{project.name}: its files have changed, and were read again"
 
 
 def _states(project: Project) -> list[_FileState]:
-    """Path, time and size of each file that says how the project works: sections, environments, policies."""
+    """Path, inode, time and size of each file that says how the project works: sections, environments, policies."""
     paths = [document.path for document in project.file.layers.documents]
     folder = project.endpoints.access.partition("://")[2]
     if folder:
@@ -81,4 +81,4 @@ def _states(project: Project) -> list[_FileState]:
 def _state(path: Path) -> Iterator[_FileState]:
     with suppress(OSError):
         status = path.stat()
-        yield str(path), status.st_mtime_ns, status.st_size
+        yield str(path), status.st_ino, status.st_mtime_ns, status.st_size

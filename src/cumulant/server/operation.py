@@ -69,7 +69,7 @@ class ApiCall:
             self.principal,
             self.action,
             model=str(model) if of_model else None,
-            personal=operation.personal,
+            personal=operation.personal and not operation.long,  # the response of a long one has no rows
         )
 
 

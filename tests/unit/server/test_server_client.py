@@ -42,7 +42,7 @@ def test_errors_are_of_the_same_class(project, remote, monkeypatch):
     assert caught.value.hint
     with pytest.raises(NotFoundError):
         remote.releases.current()
-    access = GrantedAccess(set())
+    access = GrantedAccess({("user:ada", "project.overview")})  # whoever sees no project gets NotFoundError
     monkeypatch.setattr(type(project), "access", lambda self: access)
     with pytest.raises(ForbiddenError, match=r"user:ada may not do model\.show"):
         remote.models()

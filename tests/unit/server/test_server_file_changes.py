@@ -1,5 +1,6 @@
 """A running server takes what changes in the project file and the policies."""
 
+import os
 import time
 
 import httpx
@@ -80,3 +81,34 @@ def test_policies_of_a_folder_are_read_again(tmp_path):
         assert watch.refresh().endswith("were read again")
         assert "alerts.show" in shown_policies(project)
         assert shown_policies(project) != before
+
+
+def test_a_change_while_the_files_are_read_is_taken_next_time(shop, monkeypatch):
+    """Otherwise a role that is taken away in that moment would stay until the next change."""
+
+    def read_and_change(*arguments, **options):
+        fresh = load(*arguments, **options)
+        monkeypatch.setattr("cumulant.server.file_changes.load", load)
+        write(shop.root, "viewer")
+        return fresh
+
+    watch = FileWatch(shop)
+    write(shop.root, "operator")
+    monkeypatch.setattr("cumulant.server.file_changes.load", read_and_change)
+    assert watch.refresh().endswith("were read again")
+    assert [binding.role for binding in shop.policies.bindings] == ["operator"]
+    assert watch.refresh().endswith("were read again")
+    assert [binding.role for binding in shop.policies.bindings] == ["viewer"]
+    assert watch.refresh() == ""
+
+
+def test_a_file_that_takes_the_place_of_another_one_is_read(shop):
+    """Of the same size and time, as `cp -p` and `mv` leave it."""
+    watch, file = FileWatch(shop), shop.root / "cumulant.yaml"
+    other = shop.root / "other.yaml"
+    other.write_text(file.read_text().replace("viewer", "admin "))
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    assert other.stat().st_size == file.stat().st_size
+    other.replace(file)
+    assert watch.refresh().endswith("were read again")
+    assert [binding.role for binding in shop.policies.bindings] == ["admin"]

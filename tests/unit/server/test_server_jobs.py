@@ -75,12 +75,14 @@ def record(project):
 
     def write(**fields):
         job = Job(
-            id="20260101T000000-000000",
-            operation="data.validate",
-            action="data.validate",
-            principal="user:ada",
-            started=datetime.now(UTC),
-            **fields,
+            **{
+                "id": "20260101T000000-000000",
+                "operation": "data.validate",
+                "action": "data.validate",
+                "principal": "user:ada",
+                "started": datetime.now(UTC),
+            }
+            | fields
         )
         with project.journal().transaction(actor=Actor("test")) as transaction:
             transaction.put(KIND, job.id, msgspec.to_builtins(job))
@@ -115,6 +117,22 @@ def test_a_result_is_shown_to_who_may_do_the_operation(api, record, grant):
     grant(("user:ada", "alerts.show"))
     assert api.get(path).status_code == 404
     assert api.post(f"{path}/cancel", json={}).status_code == 404
+
+
+def test_personal_rows_of_another_callers_job_are_read_with_an_event(project, api, record, grant):
+    path = record(status="succeeded", result=[{"amount": 10}], operation="features.stored", action="features.show_key")
+    grant(*((user, action) for user in ("user:ada", "user:bob") for action in ("runs.show", "features.show_key")))
+
+    def reads():
+        events = project.journal().events(kinds=["access.personal_data_read"])
+        return [(event.actor, event.data["action"]) for event in events]
+
+    for user in ("ada", "bob"):
+        assert api.get("/jobs", headers={"x-user": user}).json()["items"][0]["result"] is None
+        assert api.get(path, headers={"x-user": "ada"}).json()["result"] == [{"amount": 10}]
+    assert reads() == []  # that of ada is one of the operation itself
+    assert api.get(path, headers={"x-user": "bob"}).json()["result"] == [{"amount": 10}]
+    assert reads() == [("user:bob", "features.show_key")]
 
 
 def test_rows_of_old_jobs_are_removed(project, api, record, monkeypatch):

@@ -8,6 +8,7 @@ from test_server_reads import pages
 
 from cumulant.flows.identities.records import TOKENS
 from cumulant.flows.ledger.ledger_records import API_REQUEST
+from cumulant.server.pages import encode_cursor
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_what_was_not_monitored_is_null(http):
     for path in ("/monitor/quality", "/monitor/drift"):
         answered = http.get(path)
         assert (answered.status_code, answered.json()) == (200, None), answered.text
-    assert http.get("/monitor/retraining").json() == {"request": None, "steps": []}
+    assert http.get("/monitor/retraining").json() == {"request": None, "steps": [], "versions": []}
     assert http.get("/monitor/quality", params={"version": "9"}).json() is None
 
 
@@ -133,3 +134,16 @@ def test_reads_of_settings_access_and_reports(http):
     assert http.get("/objectives/rules").status_code == 400  # the project declares no objective
     assert http.get("/releases/waiting").json() == {"candidate": None}
     assert http.get("/stack/detail").json()["status"] is None
+
+
+@pytest.mark.parametrize("place", [[2**62, "w", 1, 1], [-(2**62), "w", 1, 1], [1, "w", 2**63, 1], [1, "w", 1, -1]])
+def test_a_place_beyond_all_predictions_is_no_cursor(http, place):
+    answered = http.get("/predictions", params={"cursor": encode_cursor(tuple(place))})
+    assert (answered.status_code, answered.json()["code"]) == (400, "usage")
+
+
+def test_times_beyond_the_calendar_are_faults_of_the_caller(http):
+    since = http.get("/predictions", params={"since": "0001-01-01T00:00:00+14:00"})
+    token = http.post("/tokens", json={"name": "x", "expires": f"{'9' * 400}d"})
+    for answered in (since, token):
+        assert (answered.status_code, answered.json()["code"]) == (400, "usage")

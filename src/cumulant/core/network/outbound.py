@@ -17,8 +17,23 @@ from cumulant.core.network.hosts import host_name, is_loopback
 VARIABLE = "CUMULANT_OUTBOUND"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: beside link-local ones: AWS by IPv6, Azure, Alibaba
-_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "168.63.129.16", "100.100.100.200")))
+#: beside link-local ones: by IPv6 of AWS, Google and Oracle; Azure, Alibaba, Oracle
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+        ),
+    )
+)
+#: networks of IPv6 that gateways translate to the address of IPv4 in the last 32 bits (RFC 6052), and those of the
+#: deprecated addresses that have it there too (RFC 4291)
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96")))
 
 
 class OutboundRefusedError(Exception):
@@ -114,6 +129,9 @@ def _address(text: str) -> Address | None:
 
 
 def _plain(address: Address) -> Address:
-    """An address of IPv4 that is written as one of IPv6 is that one."""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    """The address of IPv4 where one of IPv6 stands for it or leads to it; else the address itself."""
+    if not isinstance(address, ipaddress.IPv6Address) or address.is_loopback:
+        return address
+    if any(address in network for network in _TRANSLATED):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address

@@ -68,7 +68,7 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.computed:,} of {self.rows:,} rows computed, the others stored"
 
 
-@verb("features.compute")
+@verb("features.compute", personal=True)
 def featurize(
     project: Project, *, principal: Principal, as_of: datetime | None = None, progress: Progress = silent
 ) -> FeatureSet:

@@ -67,7 +67,7 @@ def show_key(
         )
 
 
-@verb("features.forget", of="uri")
+@verb("features.forget", of="uri", personal=True)
 def forget_key(
     project: Project,
     uri: str,

@@ -25,6 +25,7 @@ from cumulant.core.errors import (
     not_found,
 )
 from cumulant.core.events import Event
+from cumulant.core.network.urls import is_secure_url
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job
@@ -48,16 +49,21 @@ class HttpApi:
         """`project` may be left out where the server has one only.
 
         Raises:
+            UsageError: a token may not be sent to that address; or no project is named, and the server has several.
             EngineUnavailableError: the server does not answer.
-            ForbiddenError: it does not know the token.
-            NotFoundError: it has no such project, or several and none is named.
+            CredentialsError: it does not know the token.
         """
+        if token:
+            check_server_url(url)
         try:
             import httpx
         except ModuleNotFoundError:
             raise missing_part("httpx", "console") from None
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
+        # Over plain HTTP a proxy of the environment would read the token on its way to this machine itself.
+        proxies = url.lower().startswith("https:")
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=proxies)
+        self._timeout = timeout
         self.url = url.rstrip("/")
         try:
             self.project = project or self._only_project()
@@ -79,8 +85,8 @@ class HttpApi:
         operation = find_operation(name)
         response = self._send_operation(operation, arguments)
         if not operation.long:
-            return msgspec.json.decode(response.content, type=operation.types.get("return", Any), strict=False)
-        job = msgspec.json.decode(response.content, type=Job)
+            return self._decode(response, operation.types.get("return", Any))
+        job: Job = self._decode(response, Job)
         try:
             ended = self.follow(job.id, progress)
         except KeyboardInterrupt:
@@ -90,7 +96,8 @@ class HttpApi:
 
     def submit(self, name: str, /, **arguments: Any) -> Job:
         """Begin a long operation, and return its job."""
-        return msgspec.json.decode(self._send_operation(find_operation(name), arguments).content, type=Job)
+        job: Job = self._decode(self._send_operation(find_operation(name), arguments), Job)
+        return job
 
     def follow(self, job: str, progress: Progress = silent) -> Job:
         """Wait until a job has succeeded.
@@ -142,7 +149,8 @@ class HttpApi:
         return environments[self.project]
 
     def _projects(self) -> list[dict[str, Any]]:
-        return msgspec.json.decode(self._send("GET", "/v1/projects").content, type=list[dict[str, Any]])
+        projects: list[dict[str, Any]] = self._decode(self._send("GET", "/v1/projects"), list[dict[str, Any]])
+        return projects
 
     def _only_project(self) -> str:
         names = [each["name"] for each in self._projects()]
@@ -154,29 +162,70 @@ class HttpApi:
         return f"/v1/projects/{quote(self.project, safe='')}{path}"
 
     def _send_operation(self, operation: Operation, arguments: Mapping[str, Any]) -> httpx.Response:
-        rest = dict(arguments)
-        names = {name: quote(str(rest.pop(name)), safe="@") for name in operation.parameters}
-        kind = operation.types.get("body")
-        content = None if kind is None else msgspec.json.encode(msgspec.convert(msgspec.to_builtins(rest), kind))
-        query = {name: value for name, value in rest.items() if kind is None and value not in (None, "")}
-        return self._send(operation.method, self._path(operation.path.format(**names)), query, content)
+        """Raises RequestError, before anything is sent, where the arguments do not fit, as the server would."""
+        bound = operation.bind(arguments)
+        names = {name: quote(bound[name], safe="@") for name in operation.parameters}
+        query: dict[str, Any] = {}
+        if "query" in bound:
+            values = msgspec.to_builtins(bound["query"])
+            query = {name: values[name] for name in arguments if values.get(name) not in (None, "")}
+        body = bound.get("body")
+        content = None if body is None else msgspec.json.encode(body)
+        seconds = self._timeout + getattr(body, "within", 0.0)  # for which the operation itself may wait
+        return self._send(operation.method, self._path(operation.path.format(**names)), query, content, seconds=seconds)
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
+        *,
+        seconds: float | None = None,
     ) -> httpx.Response:
         import httpx
 
         headers = {} if method == "GET" else {"idempotency-key": uuid.uuid4().hex}
         if content is not None:
             headers["content-type"] = "application/json"
+        timeout = self._timeout if seconds is None else seconds
 
         def send() -> httpx.Response:
-            response = self._http.request(method, path, params=query, content=content, headers=headers)
+            try:
+                response = self._http.request(
+                    method, path, params=query, content=content, headers=headers, timeout=timeout
+                )
+            except httpx.ReadTimeout:  # the server works on it: once more would double its work
+                hint = "the server may still do it: look before you do it again"
+                raise EngineUnavailableError(
+                    f"the server has not answered within {timeout:g} s", subject=self.url, hint=hint
+                ) from None
             if response.is_error:
                 raise _error_of(response)
             return response
 
         return _repeat(send, httpx.TransportError, self.url)
+
+    def _decode(self, response: httpx.Response, kind: Any) -> Any:
+        """The response as `kind`. Raises EngineUnavailableError: it is none of such a server."""
+        try:
+            return msgspec.json.decode(response.content, type=kind, strict=False)
+        except msgspec.DecodeError:
+            raise EngineUnavailableError(
+                f"what answers is no API of this version of Cumulant (HTTP {response.status_code})",
+                subject=self.url,
+                hint="check the address: it is that of `cumulant api`",
+            ) from None
+
+
+def check_server_url(url: str) -> None:
+    """Raise UsageError where a token may not be sent to a URL: it would be read on its way."""
+    if not is_secure_url(url):
+        raise UsageError(
+            "a token is sent by HTTPS alone, or within this machine",
+            subject=url,
+            hint="write the whole address, such as https://cumulant.example.com",
+        )
 
 
 def _repeat(send: Callable[[], httpx.Response], failure: type[Exception], url: str) -> httpx.Response:

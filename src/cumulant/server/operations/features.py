@@ -87,7 +87,7 @@ class FeatureValues(msgspec.Struct, frozen=True, kw_only=True):
     values: list[dict[str, Any]]
 
 
-@post("/features/values", action="features.compute", long=True)
+@post("/features/values", action="features.compute", long=True, personal=True)
 def values(call: ApiCall, body: ValuesBody) -> FeatureValues:
     """Bring the feature table up to date, and show its first rows."""
     limit, project = check_limit(body.rows), call.project
@@ -138,7 +138,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     newest: tuple[StoredKeyEvent, ...]
 
 
-@post("/features/stored", action="features.show_key", long=True)
+@post("/features/stored", action="features.show_key", long=True, personal=True)
 def stored(call: ApiCall, body: KeyBody) -> list[KeyState]:
     """Show what is stored of a key for the windows and lookups of a model, with the newest events and their moments."""
     states = show_key(
@@ -168,7 +168,7 @@ class ForgottenKey(msgspec.Struct, frozen=True, kw_only=True):
     stored: tuple[KeyState, ...]
 
 
-@post("/features/forget", action="features.forget", long=True)
+@post("/features/forget", action="features.forget", long=True, personal=True)
 def forget(call: ApiCall, body: ForgetBody) -> ForgottenKey:
     """Delete what was posted of a key, and make its stored state again from the data."""
     repaired = forget_key(

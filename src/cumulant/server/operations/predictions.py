@@ -18,6 +18,9 @@ from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
 from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
 from cumulant.serving.prediction_log.storage.log_reader import LogGap, LogPlace
 
+#: above any moment in microseconds, and any number of a request or of its rows
+_MOST = 1 << 53
+
 
 class PredictionQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`model`: only of that model; `since`: only those that were answered since."""
@@ -41,7 +44,7 @@ def _place(cursor: str) -> LogPlace | None:
     match decode_cursor(cursor):
         case None:
             return None
-        case (int(time), str(worker), int(sequence), int(row)):
+        case (int(time), str(worker), int(sequence), int(row)) if all(0 <= n < _MOST for n in (time, sequence, row)):
             return time, worker, sequence, row
         case _:
             raise bad_cursor()

@@ -24,13 +24,13 @@ class SubjectBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     source: str = ""
 
 
-@post("/subjects/find", action="subjects.find", long=True)
+@post("/subjects/find", action="subjects.find", long=True, personal=True)
 def find(call: ApiCall, body: SubjectBody) -> FoundSubject:
     """Find what is stored of a subject."""
     return find_subject(call.project, body.value, principal=call.principal, source=body.source, progress=call.progress)
 
 
-@post("/subjects/erase", action="subjects.erase", long=True)
+@post("/subjects/erase", action="subjects.erase", long=True, personal=True)
 def erase(call: ApiCall, body: SubjectBody) -> Erasure:
     """Erase what is stored of a subject."""
     return erase_subject(call.project, body.value, principal=call.principal, source=body.source, progress=call.progress)

@@ -1,0 +1,117 @@
+"""What the client of the API refuses to send or to believe: tokens in plain text, wrong arguments, other servers."""
+
+import socket
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from api_server import serving
+
+import cumulant
+from cumulant.core.errors import EngineUnavailableError, RequestError, UsageError
+from cumulant.server.client.http_api import HttpApi
+from cumulant.server.client.local_api import LocalApi
+
+
+@pytest.fixture
+def remote(project):
+    with serving({project.name: project}) as url, cumulant.connect(url, token="cml_secret") as remote:
+        yield remote.http
+
+
+@contextmanager
+def answering(response):
+    """The URL of a server that gives each connection these bytes, and then waits; the requests that it got."""
+    requests = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            requests.append(connection.recv(65_536))
+            connections.append(connection)
+            connection.sendall(response)
+
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(20)
+            for connection in connections:
+                connection.close()
+
+
+@pytest.mark.parametrize("url", ["http://models.example.com", "http://10.0.0.1:8700", "models.example.com:8700"])
+@pytest.mark.parametrize("given", ["argument", "variable"])
+def test_no_token_is_sent_in_plain_text(url, given, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a request was sent")
+
+    monkeypatch.setattr(httpx.Client, "request", refuse)
+    if given == "variable":
+        monkeypatch.setenv("CUMULANT_API_TOKEN", "cml_secret")
+    with pytest.raises(UsageError, match="by HTTPS alone"):
+        cumulant.connect(url, token="cml_secret" if given == "argument" else None, project="churn")
+
+
+def test_no_proxy_gets_a_token_in_plain_text(project, monkeypatch):
+    with answering(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n") as (proxy, requests):
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with serving({project.name: project}) as url, cumulant.connect(url, token="cml_secret") as remote:
+            assert remote.stack.status() is None
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("releases.start", {"within": 5_000.0}),
+        ("releases.show", {"release": "latest", "model": "a/b"}),
+        ("labels.list", {"limit": "many"}),
+        ("alerts.silence", {"reason": "x"}),
+    ],
+)
+def test_arguments_that_do_not_fit_are_the_same_error_here_and_there(project, remote, name, arguments):
+    errors = []
+    for api in (LocalApi(project), remote):
+        with pytest.raises(RequestError) as caught:
+            api.call(name, **arguments)
+        errors.append(caught.value.as_dict())
+    assert errors[0] == errors[1]
+
+
+def test_moments_of_a_query_arrive(remote):
+    assert list(remote.pages("predictions.list", since=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))) == []
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 302 Found\r\nlocation: https://sso.example.com/\r\ncontent-length: 0\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"other":true}',
+    ],
+)
+def test_a_server_of_something_else_is_named_as_one(response):
+    with answering(response) as (url, _), pytest.raises(EngineUnavailableError, match="no API of this version"):
+        HttpApi(url).close()
+
+
+def test_a_request_that_the_server_works_on_is_not_sent_again():
+    with answering(b"") as (url, requests):
+        api = HttpApi(url, project="churn", timeout=0.2)
+        with pytest.raises(EngineUnavailableError, match="not answered within"):
+            api.call("project.plan")
+        api.close()
+        assert len(requests) == 1
