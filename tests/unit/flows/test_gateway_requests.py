@@ -146,6 +146,14 @@ def test_the_overview_has_traffic_and_the_budget_also_without_a_release(folder):
     assert overview.sentence == problem.sentence
 
 
+def test_one_bad_request_of_few_is_no_problem_of_the_overview(folder):
+    with load(folder) as project:
+        write(project, *[200] * 10, 503)
+        overview = project_overview(project, principal=project.principal())
+    assert overview.objectives[0].budget_left < 0
+    assert overview.problems == ()
+
+
 def test_the_overview_of_a_project_without_a_gateway_has_no_requests(folder):
     with load(folder) as project:
         overview = project_overview(project, principal=project.principal())

@@ -179,8 +179,8 @@ def retraining_problems(request: RetrainRequest | None) -> list[ModelProblem]:
 
 
 def objective_problems(states: Sequence[ObjectiveState]) -> list[ModelProblem]:
-    """Objectives whose error budget is used too fast, or up."""
-    return [_objective_problem(state) for state in states if state.firing or (state.budget_left or 0.0) < 0]
+    """Objectives whose error budget is used too fast, or up by enough requests to say so."""
+    return [_objective_problem(state) for state in states if state.firing or state.spent]
 
 
 def _objective_problem(state: ObjectiveState) -> ModelProblem:
