@@ -100,6 +100,11 @@ class ObjectiveState(msgspec.Struct, frozen=True, kw_only=True):
         return "page" if "page" in severities else "ticket" if severities else None
 
 
+def show_burn_rate(rate: float) -> str:
+    """`14.4`, and `1,000` where nothing is answered."""
+    return f"{float(f'{rate:.3g}'):,g}"
+
+
 def objective_state(
     objective: Objective, minutes: RequestMinutes, now: datetime, *, since: datetime | None
 ) -> ObjectiveState:

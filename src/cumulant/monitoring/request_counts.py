@@ -16,8 +16,10 @@ _MINUTE, _HOUR = 60_000_000, 60
 _SERVER_ERROR = 500
 #: parts of a doubling in which times are counted: a quantile is known to within 5%
 _PARTS = 8
-#: minutes before the newest one of which times are kept
+#: newest minutes of which times are kept
 _TIMED = 60
+#: minutes by which the clock of a gateway may be ahead; later requests count once that moment comes
+_AHEAD = 60
 
 
 class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):
@@ -72,14 +74,13 @@ class RequestMinutes:
             self._hours[minute // _HOUR].add(counts)
 
     def forget(self, before: datetime) -> None:
-        """Drop the hours before that of `before`, and times of long before the newest minute."""
+        """Drop the hours before that of `before`, and the times of all but the newest minutes."""
         first = to_micros(before) // _MINUTE // _HOUR
         for hour in [hour for hour in self._hours if hour < first]:
             del self._hours[hour]
             for minute in range(hour * _HOUR, (hour + 1) * _HOUR):
                 self._minutes.pop(minute, None)
-        newest = max(self._times, default=0)
-        for minute in [minute for minute in self._times if minute < newest - _TIMED]:
+        for minute in sorted(self._times)[:-_TIMED]:
             del self._times[minute]
 
     @property
@@ -94,14 +95,14 @@ class RequestMinutes:
         )
 
     def within(self, span: timedelta, now: datetime) -> RequestCounts:
-        """Of the whole minutes that begin in the `span` before `now`, or later, by a clock that is ahead."""
-        total, first = RequestCounts(), -(-to_micros(now - span) // _MINUTE)
+        """Of the whole minutes that begin in the `span` before `now`, or a little later, by a clock that is ahead."""
+        total, first, last = RequestCounts(), -(-to_micros(now - span) // _MINUTE), to_micros(now) // _MINUTE + _AHEAD
         for hour, counts in self._hours.items():
             begin, end = hour * _HOUR, (hour + 1) * _HOUR
-            if first <= begin:
+            if first <= begin and end <= last:
                 total.add(counts)
-            elif first < end:
-                for minute in range(first, end):
+            elif first < end and begin <= last:
+                for minute in range(max(first, begin), min(end, last + 1)):
                     if minute in self._minutes:
                         total.add(self._minutes[minute])
         return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cumulant.monitoring.objectives import count_events
+from cumulant.monitoring.objectives import count_events, show_burn_rate
 
 if TYPE_CHECKING:
     from cumulant.monitoring.objectives import ObjectiveState
@@ -38,7 +38,7 @@ def _clauses(state: ObjectiveState, gate: SloGate, arms: Mapping[str, RequestCou
     burning = next((burn for burn in state.burn if burn.firing and burn.severity == "page"), None)
     if burning is not None and burning.long_rate is not None:
         yield (
-            f"the error budget of {state.sli} burns {burning.long_rate:.3g} times as fast as it may"
+            f"the error budget of {state.sli} burns {show_burn_rate(burning.long_rate)} times as fast as it may"
             f" in {burning.long} and still in {burning.short}{_shares(state, arms)}"
         )
     elif gate == "budget" and state.spent:

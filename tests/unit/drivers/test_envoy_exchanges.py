@@ -78,6 +78,21 @@ def test_half_a_line_is_not_read_and_never_continued(tmp_path, opened):
     assert names(read_exchanges(tmp_path, cursor, 10)) == ["b"]
 
 
+@pytest.mark.parametrize("files", [3, 1], ids=["of a later file", "of a longer file"])
+def test_a_cursor_of_a_log_that_was_removed_reads_all_of_the_new_one(tmp_path, opened, files):
+    for number in range(files):
+        writer = opened(tmp_path)
+        writer.write([exchange(f"old {number}"), exchange("old")])
+    _, cursor = read_exchanges(tmp_path, "", 100)
+    for path in tmp_path.glob("*.jsonl"):
+        path.unlink()
+    assert read_exchanges(tmp_path, cursor, 100) == ([], cursor)
+    opened(tmp_path).write([exchange("a")])
+    found, cursor = read_exchanges(tmp_path, cursor, 100)
+    assert [one.request for one in found] == ["a"]
+    assert read_exchanges(tmp_path, cursor, 100) == ([], cursor)
+
+
 def test_a_line_that_is_none_is_passed_over(tmp_path, opened):
     writer = opened(tmp_path)
     with next(tmp_path.glob("*.jsonl")).open("ab") as file:

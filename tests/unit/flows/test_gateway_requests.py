@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -91,6 +92,34 @@ def test_another_bound_of_latency_counts_the_log_again(folder):
         assert show_objectives(project, principal=project.principal()).objectives[1].bad == 2
 
 
+def test_another_bound_of_latency_is_taken_by_a_process_that_goes_on(folder):
+    with load(folder) as project:
+        counts, show = GatewayRequests(), partial(show_objectives, project, principal=project.principal())
+        write(project, 200, 200, took=100_000)
+        assert show(requests=counts).objectives[1].bad == 0
+        (folder / "cumulant.yaml").write_text(
+            "version: 1\nmodel: {name: late}\nserving: {slo: {latency: {within: 50ms}}}\n"
+        )
+        project.adopt(load(folder))
+        assert show(requests=counts).objectives[1].bad == 2
+        assert show().objectives[1].bad == 2
+
+
+def test_what_another_process_counted_before_the_log_was_cut_is_taken_over(folder, monkeypatch):
+    monkeypatch.setattr(gateway_requests, "_LATER", 0.0)
+    with load(folder) as project:
+        idle, busy = GatewayRequests(), GatewayRequests()
+        write(project, 200, 200, ago=600)
+        assert requests(idle, project) == 2
+        write(project, 503, ago=300)
+        assert requests(busy, project) == 3
+        write(project, 200, ago=60)
+        _, cut, _ = sorted((project.state / "gateway" / "exchanges").iterdir())
+        cut.unlink()
+        assert requests(idle, project) == 4
+        assert requests(GatewayRequests(), project) == 4
+
+
 def test_the_file_is_not_written_for_every_look(folder, monkeypatch):
     written = []
     monkeypatch.setattr(gateway_requests, "write_checked", lambda path, _: written.append(path))
@@ -115,6 +144,14 @@ def test_the_overview_has_traffic_and_the_budget_also_without_a_release(folder):
     assert (problem.level, problem.what, problem.cause) == ("critical", "objective", "errors")
     assert problem.sentence.endswith("50 of 200 requests were answered with a server error")
     assert overview.sentence == problem.sentence
+
+
+def test_one_bad_request_of_few_is_no_problem_of_the_overview(folder):
+    with load(folder) as project:
+        write(project, *[200] * 10, 503)
+        overview = project_overview(project, principal=project.principal())
+    assert overview.objectives[0].budget_left < 0
+    assert overview.problems == ()
 
 
 def test_the_overview_of_a_project_without_a_gateway_has_no_requests(folder):

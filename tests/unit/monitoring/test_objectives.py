@@ -53,6 +53,18 @@ def test_nothing_is_said_without_requests():
     assert all(burn.long_rate is None for burn in found.burn)
 
 
+def test_a_clock_that_was_far_ahead_for_a_moment_does_not_page_until_then():
+    counted = minutes(*[exchange(timedelta(days=-9), 503)] * 200, *steady(1000, 0, over=timedelta(hours=1)))
+    found = state(AVAILABLE, counted)
+    assert (found.firing, found.requests, found.bad) == (None, 1000, 0)
+    later = objective_state(AVAILABLE, counted, NOW + timedelta(days=9), since=None)
+    assert (later.firing, later.bad) == ("page", 200)
+    counted.forget(NOW - timedelta(days=30))
+    assert counted.quantile(0.5, timedelta(minutes=15), NOW) == pytest.approx(5, rel=0.05)
+    ahead = minutes(*[exchange(timedelta(minutes=-30), 503)] * 200)
+    assert state(AVAILABLE, ahead).firing == "page"
+
+
 def test_a_fast_burn_pages_and_ends_soon_after_its_cause():
     burning = steady(1000, 50, over=timedelta(hours=1))
     found = state(AVAILABLE, minutes(*burning))

@@ -48,6 +48,10 @@ def test_a_burn_that_pages_holds_and_is_compared_by_arm():
     )
 
 
+def test_the_burn_of_a_model_that_answers_nothing_is_written_out():
+    assert "burns 1,000 times as fast" in find_hold(states((RECENT, 200, 200)), "page")
+
+
 def test_a_spent_budget_holds_unless_only_pages_do():
     spent = states((DAY * 5, 10_000, 11), (RECENT, 500, 0))
     assert find_hold(spent, "budget") == (

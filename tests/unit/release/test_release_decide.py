@@ -330,6 +330,20 @@ def test_an_approval_does_not_promote_what_is_no_longer_shown() -> None:
     assert decide(shown, at=MOMENT).status == "promoted", "it was agreed to"
 
 
+def test_a_missed_objective_ends_no_release_that_waits_for_an_approval_or_has_it() -> None:
+    """However long it waits: the step's longest time is over meanwhile."""
+    spec = policy_with(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
+    shown = msgspec.structs.replace(all_shown(release(spec)), seconds=1e9, slo_hold="the error budget is spent")
+    waiting = decide(msgspec.structs.replace(shown, status="awaiting_approval"), at=MOMENT)
+    assert waiting.status == "awaiting_approval"
+    agreed = decide(approve(waiting, at=MOMENT), at=MOMENT)
+    assert (agreed.status, agreed.step.label) == ("running", "canary 95%")
+    assert "the error budget is spent" in agreed.reason
+    assert decide(msgspec.structs.replace(agreed, slo_hold=""), at=MOMENT).status == "promoted"
+    unagreed = msgspec.structs.replace(shown, status="running")
+    assert decide(unagreed, at=MOMENT).status == "inconclusive"
+
+
 def blocks_of(
     rates: tuple[float, float], units: tuple[int, int], looks: int, *, board: Board, step: int = 0, seed: int = 0
 ) -> Board:

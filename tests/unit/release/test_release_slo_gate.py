@@ -13,7 +13,8 @@ from cumulant.core.errors import ForbiddenError, ObjectiveMissedError, StorageEr
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
-from cumulant.flows.release import actions, store
+from cumulant.flows.observe import gateway_requests
+from cumulant.flows.release import actions, slo_gate, store
 from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.controller_process import build_controller
 from cumulant.flows.release.slo_gate import SloGateReader
@@ -39,13 +40,14 @@ release:
 BURNS = "the error budget of availability burns"
 
 
-def answer(late, clock, count, *, failing=0.0):
-    """Requests of this moment; of the champion's the share `failing` ends with a server error."""
+def answer(late, clock, count, *, failing=0.0, failing_arm=CHAMPION):
+    """Requests of this moment; of all the share `failing` ends with a server error, of `failing_arm` alone."""
     routes = late.gateway().in_force("late")
     weight = routes.weight if routes else 0
     for number in range(count):
         arm = CANDIDATE if number * 100 < weight * count else CHAMPION
-        bad = arm == CHAMPION and number >= count * (1 - failing)
+        chosen = number >= count * (1 - failing) if failing_arm == CHAMPION else number < count * failing
+        bad = arm == failing_arm and chosen
         exchange = Exchange(
             request="r",
             time=to_micros(clock.now()),
@@ -70,11 +72,11 @@ class World:
     def begin(self, **how):
         return start_release(self.late, principal=ADA, outside=self.outside, clock=self.clock, **how)
 
-    def answer(self, count, *, failing=0.0):
-        answer(self.late, self.clock, count, failing=failing)
+    def answer(self, count, **how):
+        answer(self.late, self.clock, count, **how)
 
-    def second(self, *, failing=0.0, count=20):
-        self.answer(count, failing=failing)
+    def second(self, *, count=20, **how):
+        self.answer(count, **how)
         self.now += 1
         self.clock.move(timedelta(seconds=1))
         self.acting.tick()
@@ -131,6 +133,30 @@ def test_a_log_that_cannot_be_read_is_not_taken_for_a_met_objective(world, monke
     with pytest.raises(StorageError):
         world.begin()
     assert store.read(world.late.journal(), "late") is None
+
+
+def test_a_log_of_which_the_objectives_cannot_be_read_holds_a_release_and_no_rollback(world, monkeypatch):
+    """The evidence reads on from its own place: a part that is damaged before it concerns the objectives alone."""
+
+    class Damaged:
+        def exchanges(self, after="", *, limit):
+            raise StorageError("an old part of the log is damaged")
+
+    world.begin()
+    world.seconds(3)
+    with monkeypatch.context() as patched:
+        for module in (slo_gate, gateway_requests):
+            patched.setattr(module, "exchanges_of", lambda _: Damaged())
+        at = world.release.at
+        held = world.seconds(20)
+        assert (held.status, held.at) == ("running", at)
+        assert "cannot be read" in held.slo_hold
+    assert world.second(count=0).slo_hold == ""
+    monkeypatch.setattr(slo_gate, "exchanges_of", lambda _: Damaged())
+    for _ in range(60):
+        if world.second(failing=0.5, failing_arm=CANDIDATE, count=200).over:
+            break
+    assert world.release.status == "rolled_back", world.release.reason
 
 
 def test_a_candidate_that_is_the_fix_is_released_with_a_reason_that_is_recorded(world):

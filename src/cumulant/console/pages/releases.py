@@ -88,7 +88,7 @@ OPERATIONS = (
         "The release goes on to its end, whatever the objectives of the served model are.",
         "release.steer",
         actions.override_objectives,
-        frozenset({"running", "paused"}),
+        frozenset({"running", "paused", "awaiting_approval"}),
         "The objectives no longer hold the release.",
         held_only=True,
     ),

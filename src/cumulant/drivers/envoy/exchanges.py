@@ -71,10 +71,13 @@ class ExchangeWriter:
 def read_exchanges(folder: Path, after: str, limit: int) -> tuple[list[Exchange], str]:
     """At most `limit` exchanges after the cursor `after`, oldest first, and the next cursor.
 
-    Exchanges that were removed before they were read are skipped.
+    Exchanges that were removed before they were read are skipped. A cursor beyond the end of the log is of an earlier
+    one, whose folder was removed or restored: all of this one is read.
     """
     number, _, byte = after.partition(":")
     at, offset = int(number or 0), int(byte or 0)
+    if _is_beyond(folder, at, offset):
+        at, offset = 0, 0
     exchanges: list[Exchange] = []
     while len(exchanges) < limit:
         # Checked before the file is read: once a later file exists, no more is written to this one.
@@ -85,6 +88,16 @@ def read_exchanges(folder: Path, after: str, limit: int) -> tuple[list[Exchange]
             break
         at, offset = later, 0
     return exchanges, f"{at}:{offset}" if at else after
+
+
+def _is_beyond(folder: Path, at: int, offset: int) -> bool:
+    """Whether a place is behind all that the log holds; the files of one log are numbered upwards and never shrink."""
+    newest = max(_numbers(folder), default=None)
+    if newest is None or at != newest:
+        return newest is not None and at > newest
+    with contextlib.suppress(FileNotFoundError):
+        return offset > _path(folder, at).stat().st_size
+    return False
 
 
 def erase_names(folder: Path, chosen: Callable[[Exchange], bool]) -> int:

@@ -53,7 +53,9 @@ class GatewayRequests:
         self._lock = threading.Lock()
         self._minutes: RequestMinutes | None = None
         self._cursor = ""
-        self._unsaved, self._saved_at = 0, 0.0
+        #: the bound of latency by which `_minutes` are counted
+        self._within: timedelta | None = None
+        self._unsaved, self._saved_at, self._read_at = 0, 0.0, 0.0
 
     @contextmanager
     def counted(self, project: Project, now: datetime) -> Iterator[RequestMinutes]:
@@ -69,8 +71,13 @@ class GatewayRequests:
         objectives = project.policies.objectives
         within = next((each.within for each in objectives if each.within is not None), None)
         path = project.state / _FOLDER / _FILE
-        if self._minutes is None:
-            self._minutes = self._load(path, project.name, within)
+        if self._minutes is None or within != self._within:
+            self._minutes, self._cursor = _load(path, project.name, within)
+            self._within, self._unsaved = within, 0
+        elif time.monotonic() - self._read_at > _LATER:  # another process may have read what the log no longer has
+            stored, cursor = _load(path, project.name, within)
+            if max(stored.minutes, default=0) > max(self._minutes.minutes, default=0):
+                self._minutes, self._cursor, self._unsaved = stored, cursor, 0
         source = exchanges_of(project)
         while True:
             exchanges, self._cursor = source.exchanges(self._cursor, limit=_BATCH)
@@ -78,21 +85,11 @@ class GatewayRequests:
             self._unsaved += len(exchanges)
             if len(exchanges) < _BATCH:
                 break
+        self._read_at = time.monotonic()
         self._minutes.forget(now - max((each.window for each in objectives), default=_KEPT))
         if self._unsaved >= _MANY or (self._unsaved and time.monotonic() - self._saved_at > _LATER):
             self._save(path, project.name, within, self._minutes)
         return self._minutes
-
-    def _load(self, path: Path, model: str, within: timedelta | None) -> RequestMinutes:
-        """The stored counts; none where they are missing, damaged or of other settings."""
-        content = read_checked(path)
-        with suppress(msgspec.MsgspecError):
-            if content is not None:
-                stored = msgspec.msgpack.decode(content, type=_StoredCounts)
-                if (stored.format, stored.model, stored.within) == (_FORMAT, model, _micros(within)):
-                    self._cursor = stored.cursor
-                    return RequestMinutes(model, within=within, history=stored.history)
-        return RequestMinutes(model, within=within)
 
     def _save(self, path: Path, model: str, within: timedelta | None, minutes: RequestMinutes) -> None:
         """Nothing on a disk that cannot be written: the next process reads the log again."""
@@ -103,6 +100,17 @@ class GatewayRequests:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_checked(path, msgspec.msgpack.encode(stored))
         self._unsaved, self._saved_at = 0, time.monotonic()
+
+
+def _load(path: Path, model: str, within: timedelta | None) -> tuple[RequestMinutes, str]:
+    """The stored counts and their cursor; none where they are missing, damaged or of other settings."""
+    content = read_checked(path)
+    with suppress(msgspec.MsgspecError):
+        if content is not None:
+            stored = msgspec.msgpack.decode(content, type=_StoredCounts)
+            if (stored.format, stored.model, stored.within) == (_FORMAT, model, _micros(within)):
+                return RequestMinutes(model, within=within, history=stored.history), stored.cursor
+    return RequestMinutes(model, within=within), ""
 
 
 def _micros(span: timedelta | None) -> int | None:

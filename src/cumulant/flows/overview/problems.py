@@ -13,7 +13,7 @@ from cumulant.alerting.alert_state import Alert, AlertsState, Finding, is_silent
 from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.release.views import reason_text
 from cumulant.flows.stack.status import Status
-from cumulant.monitoring.objectives import ObjectiveState
+from cumulant.monitoring.objectives import ObjectiveState, show_burn_rate
 from cumulant.release.state import Release
 from cumulant.release.wording import version_name
 
@@ -179,8 +179,8 @@ def retraining_problems(request: RetrainRequest | None) -> list[ModelProblem]:
 
 
 def objective_problems(states: Sequence[ObjectiveState]) -> list[ModelProblem]:
-    """Objectives whose error budget is used too fast, or up."""
-    return [_objective_problem(state) for state in states if state.firing or (state.budget_left or 0.0) < 0]
+    """Objectives whose error budget is used too fast, or up by enough requests to say so."""
+    return [_objective_problem(state) for state in states if state.firing or state.spent]
 
 
 def _objective_problem(state: ObjectiveState) -> ModelProblem:
@@ -188,7 +188,7 @@ def _objective_problem(state: ObjectiveState) -> ModelProblem:
     firing = [burn for burn in state.burn if burn.firing and burn.long_rate is not None]
     if firing:
         worst = max(firing, key=lambda burn: burn.long_rate or 0.0)
-        speed = f"{worst.long_rate:.3g} times as fast as the objective allows, over {worst.long}"
+        speed = f"{show_burn_rate(worst.long_rate or 0.0)} times as fast as the objective allows, over {worst.long}"
         text = f"the error budget of {subject} is used {speed}"
     else:
         text = f"the error budget of {subject} for {state.window} is used up"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import ObjectiveMissedError
+from cumulant.core.errors import CumulantError, ObjectiveMissedError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.slo import objective_states
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: exchanges that are read at once
 _PAGE = 50_000
+_UNKNOWN = "whether the served model meets its objectives is not known: the gateways' log cannot be read"
 
 
 class SloGateReader:
@@ -53,15 +54,18 @@ class SloGateReader:
     def hold(self, release: Release) -> str:
         """What stops a release under way, as a clause; empty: nothing.
 
-        Raises:
-            StorageError, EngineUnavailableError: the gateways' log cannot be read.
+        A log that cannot be read stops it and raises nothing: the look goes on, which rolls a harmful candidate back.
         """
         if release.policy.slo == "none" or not self._objectives or release.model != self._project.name:
             return ""
-        now = self._clock.now()
-        self._read_arms(release.begun)
+        now, earlier = self._clock.now(), release.slo_hold
+        try:
+            self._read_arms(release.begun)
+            states = self._states(now)
+        except CumulantError:
+            return earlier or _UNKNOWN
         arms = {name: minutes.within(now - release.begun, now) for name, minutes in self._arms.items()}
-        return find_hold(self._states(now), release.policy.slo, earlier=release.slo_hold, arms=arms)
+        return find_hold(states, release.policy.slo, earlier="" if earlier == _UNKNOWN else earlier, arms=arms)
 
     def _states(self, now: datetime) -> list[ObjectiveState]:
         with self._requests.counted(self._project, now) as minutes:
