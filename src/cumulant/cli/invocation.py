@@ -86,7 +86,7 @@ class Invocation:
             from cumulant.server.client.local_api import LocalApi
 
             with self.project() as project:
-                yield LocalApi(project)
+                yield LocalApi(project, self.note)
             return
         from cumulant.project.identity import api_token
         from cumulant.server.client.http_api import HttpApi, check_server_url

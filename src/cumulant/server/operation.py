@@ -37,8 +37,15 @@ _PARAMETER = re.compile(r"{(\w+)}")
 MOST_ITEMS, DEFAULT_ITEMS = 1_000, 50
 
 
+def _discard(sentence: str) -> None:
+    del sentence
+
+
 class ApiCall:
-    """One request for an operation: of which project, by whom. `jobs`: those of the server; none in a job's process."""
+    """One request for an operation: of which project, by whom. `jobs`: those of the server; none in a job's process.
+
+    `note` is told what a result leaves out; a server tells it nobody.
+    """
 
     def __init__(
         self,
@@ -48,9 +55,10 @@ class ApiCall:
         *,
         jobs: Jobs | None = None,
         progress: Progress = silent,
+        note: Callable[[str], None] = _discard,
     ) -> None:
         self.project, self.principal, self.action, self.progress = project, principal, action, progress
-        self.jobs = jobs
+        self.jobs, self.note = jobs, note
 
     def check(self, *, personal: bool = False) -> None:
         """Check the operation's action; for what no flow checks. Raises RefusedError."""

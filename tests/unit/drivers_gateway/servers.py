@@ -31,7 +31,8 @@ class Server:
         self._open: set[socket.socket] = set()
         self._clogged = threading.Event()
         self._waiting: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     @property
     def url(self) -> str:
@@ -58,6 +59,7 @@ class Server:
         """Take no connection any more: whoever connects waits, as to a machine that is gone."""
         self._clogged.set()
         socket.create_connection(self._listener.getsockname()).close()  # ends the accept that waits
+        self._accepting.join()  # one that comes later would take a connection, and leave its place to another
         self._listener.listen(0)
         for _ in range(8):
             waiting = socket.socket()

@@ -59,6 +59,7 @@ def write(folder, day, rows, number=1, life="a"):
                 "",
                 "",
                 "",
+                "",
             ),
             300,
         )

@@ -49,6 +49,7 @@ def write(folder, day, rows, version, *, shadow=False, model="m", lag=timedelta(
                 "",
                 "",
                 "",
+                "",
             ),
             300,
         )

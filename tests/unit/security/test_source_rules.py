@@ -19,7 +19,7 @@ USERS_CODE = ["features/definition/loading.py"]
 UNPICKLING = {"packaging/convert/model_objects.py"}
 #: draws of samples, delays and test data
 RANDOM = {
-    "api/remote/client.py",
+    "server/client/http_api.py",
     "data/rules/prepare_check.py",
     "datasets/payments.py",
     "demo/data_fault.py",
@@ -84,6 +84,7 @@ def test_statements_are_constant_texts():
 PARTS = {
     "drivers/local/journal.py": {"table", "index", "target", "listed", "' AND '.join(conditions)"},
     "drivers/local/online.py": {"_name(generation)", "_name(number)", "into"},
+    "drivers/local/journal_rows.py": {"value", "'DESC' if descending else 'ASC'"},
     "drivers/local/row_hashes.py": {"_EVENT"},
     "drivers/mlflow/database.py": {"column", "table"},
     "drivers/local/sqlite.py": {"name", "value", "self._version"},

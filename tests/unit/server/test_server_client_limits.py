@@ -84,7 +84,7 @@ def test_no_proxy_gets_a_token_in_plain_text(project, monkeypatch):
 )
 def test_arguments_that_do_not_fit_are_the_same_error_here_and_there(project, remote, name, arguments):
     errors = []
-    for api in (LocalApi(project), remote):
+    for api in (LocalApi(project, print), remote):
         with pytest.raises(RequestError) as caught:
             api.call(name, **arguments)
         errors.append(caught.value.as_dict())

@@ -69,7 +69,7 @@ def show(call: ApiCall, release: str, query: ReleaseOfModel) -> ReleaseView:
 def verdict_(call: ApiCall, release: str, query: ReleaseOfModel) -> ReleaseVerdict:
     """Show the verdict for automation, such as the web metric of Argo Rollouts: `value` is 1 once it is promoted."""
     current = _find(call, release, query.model)
-    return verdict(current, list_rollbacks(call.project, current.model, _unread))
+    return verdict(current, list_rollbacks(call.project, current.model, call.note))
 
 
 @get("/releases/{release}/looks", action="release.show")
@@ -209,13 +209,8 @@ def _find(call: ApiCall, release: str, model: str) -> Release:
     return find_release(call.project, release, principal=call.principal, model=model)
 
 
-def _unread(sentence: str) -> None:
-    """Rollbacks that wait on a machine whose desired state cannot be read are shown once they are delivered."""
-    del sentence
-
-
 def _view(call: ApiCall, release: Release) -> ReleaseView:
-    return view(release, list_rollbacks(call.project, release.model, _unread))
+    return view(release, list_rollbacks(call.project, release.model, call.note))
 
 
 OPERATIONS = (
