@@ -64,8 +64,9 @@ def describe(fit: Columns) -> str:
         return "Calibration: the isotonic fit is inside the band of a calibrated model at every point"
     predicted, observed = max(outside, key=lambda point: abs(point[0] - point[1]))
     return (
-        f"Calibration: the isotonic fit leaves the band of a calibrated model at {len(outside)} of"
-        f" {len(fit['predicted'])} points, most where {number(predicted)} is predicted: {number(observed)} happened"
+        f"Calibration: the isotonic fit is outside the band of a calibrated model at {len(outside)} of"
+        f" {len(fit['predicted'])} points, most where {number(predicted)} is predicted: {number(observed)} happened."
+        " The band holds at each point by itself: a calibrated model is outside at about 5% of the points"
     )
 
 

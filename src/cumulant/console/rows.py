@@ -14,6 +14,8 @@ from cumulant.console.rendering import environment
 Item = TypeVar("Item")
 #: rows that are kept, of all projects; about 1 KB each
 _MOST = 4_000
+#: characters of a row that is kept: an event may have much more, and is rendered each time
+_LARGEST = 16_000
 
 
 class RenderedRows:
@@ -59,6 +61,8 @@ class RenderedRows:
             return text
 
     def _keep(self, name: tuple[object, ...], text: str) -> None:
+        if len(text) > _LARGEST:
+            return
         with self._lock:
             self._texts[name] = text
             while len(self._texts) > self._most:

@@ -18,8 +18,9 @@ _SERVER_ERROR = 500
 _PARTS = 8
 #: newest minutes of which times are kept
 _TIMED = 60
-#: minutes by which the clock of a gateway may be ahead; later requests count once that moment comes
-_AHEAD = 60
+#: minutes by which the clock of a gateway may be ahead, as after one was set back by hours; later requests count once
+#: that moment comes
+_AHEAD = 24 * _HOUR
 
 
 class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):

@@ -47,6 +47,13 @@ def test_rows_that_were_used_longest_ago_are_dropped():
     assert seen == ["1", "2", "3", "2"]
 
 
+def test_a_large_row_is_shown_and_not_kept():
+    rows, seen, large = RenderedRows(), [], "1" * 20_000
+    assert large in rows_of(rows, [large], seen=seen)
+    assert rows_of(rows, [large, "1"], seen=seen).count(large) == 2
+    assert seen == [large, large, "1"]
+
+
 def test_a_new_event_is_shown_with_the_rendered_ones(tmp_path):
     with make_project(tmp_path / "late", "late") as project:
         client = console_client(project)

@@ -313,6 +313,14 @@ def test_a_retrained_version_without_a_record_is_listed(client):
     assert ">flight-late/3</a>" in text
 
 
+def test_a_retrained_version_whose_record_cannot_be_read_is_listed(project, client):
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.put("model", "flight-late/3", {"of": "another version"})
+    response = client.get(BASE)
+    assert response.status_code == 200
+    assert ">flight-late/3</a>" in response.text
+
+
 def test_a_retrained_version_is_shown_with_the_verdict_of_its_gate_and_its_release(trained_folder, tmp_path):
     shutil.copytree(trained_folder, tmp_path / "shop")
     with load(tmp_path / "shop", via="http") as project:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.row_cache import RowCache
+from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
 
 ADA = Actor("user:ada")
@@ -43,6 +46,17 @@ def test_a_row_is_read_again_when_it_has_changed():
         transaction.delete("step", "a")
     assert list(cache.rows(journal)) == ["b", "c", "d"]
     assert read.taken() == []
+
+
+def test_a_journal_that_was_restored_is_read_again():
+    clock, read = ManualClock(datetime(2026, 11, 30, tzinfo=UTC)), ReadRows()
+    cache, journal, restored = RowCache("step", read), MemoryJournal(clock=clock), MemoryJournal(clock=clock)
+    put(journal, a=1)
+    assert cache.rows(journal) == {"a": 1}
+    clock.move(timedelta(hours=1))
+    put(restored, a=10)
+    assert restored.get("step", "a").version == journal.get("step", "a").version
+    assert cache.rows(restored) == {"a": 10}
 
 
 def test_pages_have_the_order_of_the_journal():

@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from cumulant.flows.data.validate import validate
+from cumulant.core.events import Actor
+from cumulant.flows.data.validate import NEWEST, REFUSED, validate
 from cumulant.flows.overview.data_problems import data_problems, refused_data, stale_data
 from cumulant.flows.overview.project_overview import project_overview
 from cumulant.ports.access import Principal
@@ -49,3 +50,15 @@ def test_a_source_becomes_stale_as_time_passes(tmp_path):
         overview = project_overview(project, principal=ADA, clock=LaterClock(3))
     assert overview.level == "warning"
     assert overview.sentence.startswith("data of visits are stale: the newest began is 3d1h")
+
+
+def test_a_snapshot_of_another_version_of_the_program_hides_nothing_else(tmp_path):
+    source = "{path: visits.csv, key: visit, event_time: began, table: {fresh: 2d}}"
+    sources = f"data: {{orders: {source}, visits: {source}}}"
+    (tmp_path / "cumulant.yaml").write_text(f"version: 1\nmodel: {{name: late}}\n{sources}\n")
+    with load(tmp_path) as project:
+        with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+            transaction.put(NEWEST, "orders", {"profile": "of another version"})
+            transaction.put(REFUSED, "visits", {"profile": "of another version"})
+        overview = project_overview(project, principal=ADA)
+    assert overview.sentence == "newer data of visits were refused"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from cumulant.ports.journal import Journal, Row
+    from cumulant.ports.journal import Journal, Row, RowVersion
 
 Value = TypeVar("Value")
+_Written = tuple[int, datetime]
 #: rows that are kept of a kind
 _MOST = 1_000
 
@@ -18,13 +20,14 @@ _MOST = 1_000
 class RowCache(Generic[Value]):
     """What `convert` makes of the rows of one kind of one journal; the rows that were used longest ago are dropped.
 
-    Versions are read anew each time, so that a changed row is never shown as it was. Threads may share it.
+    Versions and times of writing are read anew each time, so that a changed row is never shown as it was, nor one of a
+    journal that was restored to an earlier moment, which uses versions again. Threads may share it.
     """
 
     def __init__(self, kind: str, convert: Callable[[Row], Value], *, most: int = _MOST) -> None:
         self._kind, self._convert, self._most = kind, convert, most
         self._lock = threading.Lock()
-        self._values: OrderedDict[str, tuple[int, Value]] = OrderedDict()
+        self._values: OrderedDict[str, tuple[_Written, Value]] = OrderedDict()
 
     def rows(
         self,
@@ -40,15 +43,15 @@ class RowCache(Generic[Value]):
         values: dict[str, Value] = {}
         with self._lock:
             known = {row.key: self._values.get(row.key) for row in listed}
-        stale = {row.key for row in listed if (entry := known[row.key]) is None or entry[0] != row.version}
-        fresh: dict[str, tuple[int, Value]] = {}
+        stale = {row.key for row in listed if (entry := known[row.key]) is None or entry[0] != _written(row)}
+        fresh: dict[str, tuple[_Written, Value]] = {}
         if len(stale) > len(listed) // 2:
             rows = journal.rows(self._kind, prefix, after=after, limit=limit, descending=descending)
-            fresh = {row.key: (row.version, self._convert(row)) for row in rows if row.key in stale}
+            fresh = {row.key: (_written(row), self._convert(row)) for row in rows if row.key in stale}
         else:
             for key in stale:
                 if (current := journal.get(self._kind, key)) is not None:
-                    fresh[key] = (current.version, self._convert(current))
+                    fresh[key] = (_written(current), self._convert(current))
         for row in listed:
             entry = fresh.get(row.key) if row.key in stale else known[row.key]
             if entry is not None:  # else it was deleted meanwhile
@@ -56,7 +59,7 @@ class RowCache(Generic[Value]):
         self._keep(fresh, [row.key for row in listed])
         return values
 
-    def _keep(self, fresh: dict[str, tuple[int, Value]], used: list[str]) -> None:
+    def _keep(self, fresh: dict[str, tuple[_Written, Value]], used: list[str]) -> None:
         with self._lock:
             self._values.update(fresh)
             for key in used:
@@ -64,3 +67,7 @@ class RowCache(Generic[Value]):
                     self._values.move_to_end(key)
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
+
+
+def _written(row: Row | RowVersion) -> _Written:
+    return row.version, row.updated

@@ -176,7 +176,10 @@ def _retrained(journal: Journal, model: str, steps: Sequence[RetrainingStep]) ->
 
 def _gate_result(journal: Journal, version: str, at: datetime) -> RetrainedVersion:
     row = journal.get(MODEL, version)
-    record = None if row is None else msgspec.convert(row.value, ModelRecord)
+    try:
+        record = None if row is None else msgspec.convert(row.value, ModelRecord)
+    except msgspec.ValidationError:  # another version of the program stored it
+        record = None
     if record is None:
         return RetrainedVersion(version=version, at=at)
     verdict = record.judgement.verdict

@@ -57,7 +57,11 @@ def data_problems(project: Project, now: datetime) -> list[ModelProblem]:
 
 
 def _facts(row: Row) -> _SnapshotFacts:
-    return msgspec.convert(row.value, _SnapshotFacts)
+    """What another version of the program stored and this one cannot read is not known; the page shows the rest."""
+    try:
+        return msgspec.convert(row.value, _SnapshotFacts)
+    except msgspec.ValidationError:
+        return _SnapshotFacts()
 
 
 def refused_data(source: str, breaches: Iterable[str], at: datetime) -> ModelProblem:
