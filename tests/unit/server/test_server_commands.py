@@ -104,6 +104,7 @@ WRITES = [
     "release promote --reason now",
     "release abort --reason now",
     "release approve",
+    "release override-slo --reason now",
     "rollback --reason now --within 0",
     "subjects erase 5 --yes",
     "subjects admit 5",
@@ -273,6 +274,7 @@ def test_each_operation_has_a_command_or_is_of_the_api_alone():
         *("jobs.list", "jobs.show", "jobs.cancel"),  # of the server
         *("data.quarantine_cells", "data.history", "monitoring.overview", "monitoring.quality"),  # the console's
         *("monitoring.drift", "monitoring.retraining", "stack.show", "releases.verdict", "review.list", "review.undo"),
+        *("runs.trials", "releases.looks"),
         *("identities.create_token", "monitoring.run", "monitoring.retrain"),  # see REASONS
         "events.verify",
         *("training.train", "training.evaluate", "training.predict"),
