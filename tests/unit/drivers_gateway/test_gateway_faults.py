@@ -364,9 +364,13 @@ def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, ad
 def test_a_failing_candidate_is_ejected_and_rescued(apply: Applied, address: str) -> None:
     with served() as good, served(says(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
         apply(good.url, bad.url, weight=100.0, limits=msgspec.structs.replace(LIMITS, eject_after=3, eject_for=60.0))
-        found = [status(talk(address, post())) for _ in range(6)]
-        assert found == [503] * 3 + [200] * 3
-        assert len(bad.requests) == 3
+        failed = 0
+        while status(talk(address, post())) == 503:  # Envoy's threads learn of it one after the other
+            failed += 1
+            assert failed < 50
+        assert failed >= 3
+        assert [status(talk(address, post())) for _ in range(3)] == [200] * 3
+        assert len(bad.requests) == failed
 
 
 def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
+import msgspec
 import pytest
 from api_server import serving
 
@@ -115,3 +116,23 @@ def test_a_request_that_the_server_works_on_is_not_sent_again():
             api.call("project.plan")
         api.close()
         assert len(requests) == 1
+
+
+def test_an_interrupt_stays_one_where_the_job_cannot_be_cancelled(monkeypatch):
+    monkeypatch.setattr("cumulant.server.client.http_api._DELAY", 0.001)
+    job = {"id": "j", "operation": "data.validate", "action": "data.validate", "principal": "user:ada"}
+    body = msgspec.json.encode(job | {"status": "running", "started": "2026-01-02T00:00:00Z"})
+
+    def interrupt(_step, _share=None):
+        def lose(*_, **__):
+            raise httpx.ConnectError("the server is away")
+
+        monkeypatch.setattr(httpx.Client, "request", lose)
+        raise KeyboardInterrupt
+
+    head = f"HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    with answering(head.encode() + body) as (url, _):
+        api = HttpApi(url, project="churn")
+        with pytest.raises(KeyboardInterrupt):
+            api.call("data.validate", progress=interrupt)
+        api.close()

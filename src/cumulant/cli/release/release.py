@@ -76,7 +76,7 @@ def start(
         bool, typer.Option("--wait", help="Stay until it is over: exit code 0 promoted, 1 anything else.")
     ] = False,
     within: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
+        float, typer.Option(metavar="SECONDS", min=0, max=3600, help="How long to wait for the candidate's server.")
     ] = 60.0,
     override_slo: Annotated[
         str | None,

@@ -37,7 +37,8 @@ def rollback(
         ),
     ] = "",
     within: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for a server that has to be started.")
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=600, help="How long to wait for a server that has to be started."),
     ] = 60.0,
 ) -> None:
     """Send all requests to a version that was served before, also weeks later, and end a release that is under way.

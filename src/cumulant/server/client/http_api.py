@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -90,7 +91,8 @@ class HttpApi:
         try:
             ended = self.follow(job.id, progress)
         except KeyboardInterrupt:
-            self.call("jobs.cancel", job=job.id)
+            with suppress(CumulantError):  # it has ended meanwhile, or the server is away
+                self.call("jobs.cancel", job=job.id)
             raise
         return msgspec.convert(ended.result, operation.types.get("return", Any), strict=False)
 
