@@ -88,16 +88,9 @@ class Invocation:
             with self.project() as project:
                 yield LocalApi(project)
             return
-        from cumulant.core.network.urls import is_secure_url
         from cumulant.project.identity import api_token
         from cumulant.server.client.http_api import HttpApi
 
-        if not is_secure_url(self.server):
-            raise UsageError(
-                "a token is sent by HTTPS alone, or within this machine",
-                subject=self.server,
-                hint="write the whole address: --server https://cumulant.example.com",
-            )
         remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "")
         try:
             yield remote

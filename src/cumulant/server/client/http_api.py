@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from cumulant.core.errors import (
     not_found,
 )
 from cumulant.core.events import Event
+from cumulant.core.network.urls import check_token_url
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job
@@ -48,10 +50,11 @@ class HttpApi:
         """`project` may be left out where the server has one only.
 
         Raises:
-            EngineUnavailableError: the server does not answer.
-            ForbiddenError: it does not know the token.
-            NotFoundError: it has no such project, or several and none is named.
+            UsageError: no token may be sent to the address; or the server has several projects and none is named.
+            EngineUnavailableError: the server does not answer, or is none of Cumulant.
+            CredentialsError: it does not know the token.
         """
+        check_token_url(url)
         try:
             import httpx
         except ModuleNotFoundError:
@@ -127,7 +130,7 @@ class HttpApi:
                 ) as response:
                     if response.is_error:
                         response.read()
-                        raise _error_of(response)
+                        raise _error_of(response, self.url)
                     for event in _events(response.iter_lines()):
                         last = str(event.seq)
                         yield event
@@ -142,7 +145,11 @@ class HttpApi:
         return environments[self.project]
 
     def _projects(self) -> list[dict[str, Any]]:
-        return msgspec.json.decode(self._send("GET", "/v1/projects").content, type=list[dict[str, Any]])
+        response = self._send("GET", "/v1/projects")
+        try:
+            return msgspec.json.decode(response.content, type=list[dict[str, Any]])
+        except msgspec.DecodeError:
+            raise _foreign_answer(response, self.url) from None
 
     def _only_project(self) -> str:
         names = [each["name"] for each in self._projects()]
@@ -173,7 +180,7 @@ class HttpApi:
         def send() -> httpx.Response:
             response = self._http.request(method, path, params=query, content=content, headers=headers)
             if response.is_error:
-                raise _error_of(response)
+                raise _error_of(response, self.url)
             return response
 
         return _repeat(send, httpx.TransportError, self.url)
@@ -192,13 +199,25 @@ def _repeat(send: Callable[[], httpx.Response], failure: type[Exception], url: s
     raise AssertionError
 
 
-def _error_of(response: httpx.Response) -> CumulantError:
-    """The error that a problem document names, of its own class."""
+def _error_of(response: httpx.Response, url: str) -> CumulantError:
+    """The error that a problem document names, of its own class; without one, a proxy or another server answered."""
     try:
         document = msgspec.json.decode(response.content, type=dict[str, Any])
     except msgspec.DecodeError:
-        document = {"detail": f"the server answered {response.status_code}", "retryable": response.status_code >= 500}
-    return error_from(document | {"error": document.get("detail", "")})
+        document = {}
+    if "detail" not in document:
+        return _foreign_answer(response, url)
+    if response.status_code == HTTPStatus.UNAUTHORIZED:  # the server's hint names a header, which no caller writes here
+        document["hint"] = f"`cumulant login --server {url}`, or set CUMULANT_API_TOKEN (`cumulant token create NAME`)"
+    return error_from(document | {"error": document["detail"]})
+
+
+def _foreign_answer(response: httpx.Response, url: str) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        f"the server answers HTTP {response.status_code}, and not as the API does",
+        subject=url,
+        hint="check the address: it is that of `cumulant api`, without a path",
+    )
 
 
 def _events(lines: Iterator[str]) -> Iterator[Event]:
