@@ -61,10 +61,10 @@ def connect(
     `CUMULANT_API_TOKEN`, else the one that `cumulant login` has saved. `progress` as `open` takes it.
 
     Raises:
-        UsageError: the address is neither HTTPS nor of this machine, so that the token would be read on its way.
-        EngineUnavailableError: the server does not answer.
+        UsageError: no token may be sent to the address, which is not HTTPS and not of this machine; or the server has
+            several projects and none is named.
+        EngineUnavailableError: the server does not answer, or is not one of Cumulant.
         CredentialsError: it does not know the token.
-        NotFoundError: it has no such project.
     """
     from cumulant.api.remote.project import RemoteProject
     from cumulant.project.identity import api_token

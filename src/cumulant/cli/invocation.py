@@ -89,9 +89,8 @@ class Invocation:
                 yield LocalApi(project, self.note)
             return
         from cumulant.project.identity import api_token
-        from cumulant.server.client.http_api import HttpApi, check_server_url
+        from cumulant.server.client.http_api import HttpApi
 
-        check_server_url(self.server)
         remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "")
         try:
             yield remote

@@ -8,9 +8,12 @@ from console_support import ADA, console_client, make_project
 from cumulant.alerting.alert_state import Finding
 from cumulant.console.pages.overview import headline, loss_line
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.events import Actor
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.overview.project_overview import project_overview
+from cumulant.flows.registry.models import ModelAliased
 from cumulant.testing.access import GrantedAccess
+from cumulant.training.events import GateDecided
 
 
 @pytest.fixture
@@ -90,3 +93,19 @@ def test_a_line_of_losses_needs_two():
     assert loss_line((0.1,)) is None
     assert str(loss_line((0.1, 0.1, 0.1))).count("polyline") == 1
     assert "0.1 to 0.3" in str(loss_line((0.1, 0.3)))
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_candidate_that_the_gate_refused_is_not_suggested_for_release(projects, passed):
+    journal, word = projects[0].journal(), "better" if passed else "worse"
+
+    def emit(run, *facts):
+        with journal.transaction(actor=Actor("user:ada"), run=run) as transaction:
+            for fact in facts:
+                transaction.emit(fact)
+
+    emit("run-1", ModelAliased(model="alpha", alias="champion", version="1"))
+    gate = GateDecided(passed=passed, word=word, words={}, reason=word)
+    emit("run-2", gate, ModelAliased(model="alpha", alias="candidate", version="2"))
+    overview = project_overview(projects[0], principal=ADA)
+    assert (overview.next is not None and overview.next.command == "cumulant release start") is passed

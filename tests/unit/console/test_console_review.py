@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from console_support import ADA, HOSTILE, console_client, make_project, send_form
 
+from cumulant.console.pages.review import label_choices
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.decisions import PersonalDataRead
 from cumulant.flows.outcomes.labels import import_predictions
@@ -252,3 +253,11 @@ def test_the_last_answer_can_be_taken_back_from_the_list(project, client):
     assert queue(project).open()
     hostile = client.get(BASE, params={"previous": HOSTILE}).text
     assert "<script>alert" not in hostile
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [((0, 1), ["0", "1"]), ((False, True), ["1", "2"]), (("no", "yes"), ["1", "2"]), ((5, 10), ["1", "2"])],
+)
+def test_a_digit_never_chooses_another_digit(labels, keys):
+    assert [choice.key for choice in label_choices(labels)] == keys

@@ -46,7 +46,7 @@ def test_one_day_of_other_volume_is_one_finding(change, what, growth):
     [one] = judged(rows).findings
     assert (one.kind, one.what, one.windows, one.active, day(one.since)) == ("volume", what, 1, False, "2026-03-16")
     assert (one.now, one.since, one.alarmed) == (rows[70], one.until, () if what == "gap" else (10,))
-    assert sentence(one).startswith(f"{rows[70]:,} rows, where the same weekdays before let expect ")
+    assert sentence(one).startswith(f"{rows[70]:,} rows; ")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """The Python client: results of the declared types, errors of the same classes, events over lost connections."""
 
 import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from api_server import serving
 from test_server_reads import emit
 
 import cumulant
-from cumulant.core.errors import EngineUnavailableError, ForbiddenError, NotFoundError, UsageError
+from cumulant.core.errors import CredentialsError, EngineUnavailableError, ForbiddenError, NotFoundError, UsageError
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
@@ -42,10 +44,63 @@ def test_errors_are_of_the_same_class(project, remote, monkeypatch):
     assert caught.value.hint
     with pytest.raises(NotFoundError):
         remote.releases.current()
-    access = GrantedAccess({("user:ada", "project.overview")})  # whoever sees no project gets NotFoundError
+    access = GrantedAccess({("user:ada", "project.overview")})
     monkeypatch.setattr(type(project), "access", lambda self: access)
     with pytest.raises(ForbiddenError, match=r"user:ada may not do model\.show"):
         remote.models()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8700", "shop", "http://cumulant.example.com", "https://u:p@c.example"])
+def test_no_token_is_sent_to_an_address_where_others_can_read_it(address):
+    with pytest.raises(UsageError) as caught:
+        cumulant.connect(address, token="cml_x")
+    assert caught.value.subject == address
+    assert "https://" in caught.value.hint
+
+
+@contextmanager
+def answering(status, body):
+    """A server of something else, which answers every request so."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, b'{"error": "no model"}'), (502, b"<html>"), (200, b"<html>")])
+def test_an_answer_of_another_server_names_its_address(status, body):
+    with answering(status, body) as url, pytest.raises(EngineUnavailableError, match=f"HTTP {status}") as caught:
+        cumulant.connect(url)
+    assert caught.value.subject == url
+    assert "cumulant api" in caught.value.hint
+
+
+def test_a_token_that_is_not_known_leads_to_a_login():
+    body = b'{"code": "credentials", "detail": "no valid token", "hint": "send the header Authorization"}'
+    with answering(401, body) as url, pytest.raises(CredentialsError, match="no valid token") as caught:
+        cumulant.connect(url, token="cml_x")
+    assert f"cumulant login --server {url}" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["nope", "models.nope", "nope.list"])
+def test_an_operation_that_does_not_exist_is_refused(remote, name):
+    with pytest.raises(UsageError, match=f'no operation "{name}"'):
+        remote.http.call(name)
 
 
 def test_a_project_is_named_where_there_are_several(project):

@@ -12,7 +12,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import EngineUnavailableError, RefusedError, UsageError
+from cumulant.core.errors import EngineUnavailableError, RefusedError
 
 app = application("login", "Sign in to a server.", examples=["cumulant login --server https://cumulant.example.com"])
 
@@ -51,11 +51,10 @@ def login(
 
     The token is saved for your user, and expires with a session's longest time.
     """
-    from cumulant.core.network.urls import is_secure_url
+    from cumulant.core.network.urls import check_token_url
     from cumulant.core.system.saved_tokens import save_token
 
-    if not is_secure_url(server):
-        raise UsageError("a token is sent by HTTPS alone, or within this machine", subject=server)
+    check_token_url(server)
     project = {"project": of} if of else {}
     codes = msgspec.json.decode(_post(server, "/v1/sign-in/device", project)[1], type=_Codes)
     call.note(f"open {codes.verification_uri_complete} and confirm the code {codes.user_code}")

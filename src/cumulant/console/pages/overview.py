@@ -124,7 +124,7 @@ def headline(overviews: list[ProjectOverview]) -> str:
     unknown = sum(each.level == "unknown" for each in overviews)
     if unknown:
         return f"nothing is wrong; {unknown} of {total} were not evaluated yet"
-    return f"all {total} models are well" if total > 1 else f"{overviews[0].project} is well"
+    return f"none of {total} models has a problem" if total > 1 else f"no problem in {overviews[0].project}"
 
 
 def _card(page: PageRequest, overview: ProjectOverview) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 from msgspec.json import encode
@@ -109,7 +109,7 @@ def _case_page(page: PageRequest, shown: CaseView, *, status: int) -> Response:
         fields=[(name, plain(value)) for name, value in (shown.request or {}).items()],
         answer=[(name, _rounded(value)) for name, value in (shown.answer or {}).items()],
         reasons=_reasons(shown.explanation),
-        choices=_choices(shown),
+        choices=label_choices(shown.labels),
         target=_target(page),
         neighbours=shown.neighbours,
         neighbour_heads=_neighbour_heads(shown),
@@ -217,9 +217,13 @@ def _conflict(page: PageRequest, error: ConflictError | LeaseHeldError) -> Respo
     )
 
 
-def _choices(shown: CaseView) -> list[Choice]:
-    names = [str(label).lower() if isinstance(label, bool) else str(label) for label in shown.labels]
-    return [Choice(name, str(place) if place <= _DIGITS else "") for place, name in enumerate(names, 1)]
+def label_choices(labels: Sequence[object]) -> list[Choice]:
+    """The labels of a case with their keys: their places, or the labels themselves where these are digits."""
+    names = [str(label).lower() if isinstance(label, bool) else str(label) for label in labels]
+    # The key 1 must not choose the label 0.
+    digits = all(len(name) == 1 and name.isdecimal() for name in names)
+    keys = names if digits else [str(place) if place <= _DIGITS else "" for place in range(1, len(names) + 1)]
+    return [Choice(name, key) for name, key in zip(names, keys, strict=True)]
 
 
 def _target(page: PageRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from cumulant.core.errors import UsageError
 from cumulant.core.network.hosts import is_loopback
 
 
@@ -23,3 +24,16 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     if not host or any(refused) or not url.isascii() or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+def check_token_url(url: str) -> None:
+    """Refuse an address of a server that no token may be sent to. Raises UsageError, which names the fault."""
+    if is_secure_url(url):
+        return
+    if not url.startswith(("http://", "https://")):
+        reason = "the address of a server begins with https:// or http://"
+    elif url.startswith("http://"):
+        reason = "by http:// a token is sent within this machine alone"
+    else:
+        reason = "this is no address of a server: it has a host, and no user, query or fragment"
+    raise UsageError(reason, subject=url, hint="write the whole address, such as https://cumulant.example.com")

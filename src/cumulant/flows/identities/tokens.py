@@ -191,7 +191,8 @@ def expand_scope(scope: Sequence[str]) -> tuple[str, ...]:
     for pattern in scope:
         matches = [name for name in ACTIONS if fnmatchcase(name, pattern)]
         if not matches:
-            raise UsageError(f'"{pattern[:_SHOWN]}" is no action', hint=did_you_mean(pattern, ACTIONS) or "runs.show")
+            hint = did_you_mean(pattern, ACTIONS) or "such as runs.show or model.*; `cumulant access roles` lists them"
+            raise UsageError(f'"{pattern[:_SHOWN]}" is no action', hint=hint)
         actions.update(matches)
     return tuple(sorted(actions))
 

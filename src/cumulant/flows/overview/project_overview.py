@@ -277,4 +277,4 @@ def _progress(release: Release) -> ReleaseProgress:
 
 
 def _calm_sentence(*, evaluated: bool) -> str:
-    return "nothing is wrong that was looked for" if evaluated else "nothing was evaluated yet"
+    return "no problem is known" if evaluated else "nothing was evaluated yet"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 #: events with which the number of open cases changes
 _OF_CASES = frozenset({CaseMoved.kind, CaseClosed.kind, CasesQueued.kind, AnswersLabelled.kind, "subjects.erased"})
-_KINDS = (*sorted({*CHANGE_KINDS, *_OF_CASES}),)
+_GATE = "training.gate_decided"
+_KINDS = (*sorted({*CHANGE_KINDS, *_OF_CASES, _GATE}),)
 
 
 class RecentEvents:
@@ -28,6 +29,8 @@ class RecentEvents:
         self._seq = 0
         self._changes: list[Change] = []
         self._candidate: str | None = None
+        #: the newest run with a gate, where the gate refused its version
+        self._refused: str | None = None
         self._cases: int | None = None
 
     def update(self, journal: Journal) -> None:
@@ -47,6 +50,8 @@ class RecentEvents:
         for event in events:
             if event.kind in _OF_CASES:
                 self._cases = None
+            elif event.kind == _GATE:
+                self._refused = None if event.data.get("passed") else event.run
             elif (change := change_of(event)) is not None:
                 self._changes.append(change)
             if event.kind == "model.aliased":
@@ -55,7 +60,8 @@ class RecentEvents:
     def _take_alias(self, event: Event) -> None:
         if (event.data.get("model"), event.data.get("alias")) == (self._model, "candidate"):
             version = event.data.get("version")
-            self._candidate = None if version is None else str(version)
+            refused = event.run is not None and event.run == self._refused
+            self._candidate = None if version is None or refused else str(version)
 
     @property
     def changes(self) -> list[Change]:
@@ -66,7 +72,7 @@ class RecentEvents:
     @property
     def candidate(self) -> str | None:
         """The version that has the alias `candidate`, as far as the newest events say: a training gave it, a release
-        takes it away.
+        takes it away. None where the gate refused it, since no release without its name begins.
         """
         return self._candidate
 

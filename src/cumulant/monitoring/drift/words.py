@@ -17,7 +17,7 @@ def sentence(finding: DriftFinding, *, examples: bool = True) -> str:
         moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in finding.parts[:2])
         return "; ".join(moved)
     if finding.what in ("few", "many", "gap"):
-        return f"{finding.now or 0:,.0f} rows, where the same weekdays before let expect {finding.before or 0:,.0f}"
+        return f"{finding.now or 0:,.0f} rows; {finding.before or 0:,.0f} expected from the same weekdays before"
     if finding.what == "future":
         return (
             f"{finding.now or 0:,.0f} rows are dated after they were answered by more than serving.clock_skew: left out"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,7 +27,7 @@ from cumulant.core.errors import (
     not_found,
 )
 from cumulant.core.events import Event
-from cumulant.core.network.urls import is_secure_url
+from cumulant.core.network.urls import check_token_url
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job
@@ -50,12 +51,11 @@ class HttpApi:
         """`project` may be left out where the server has one only.
 
         Raises:
-            UsageError: a token may not be sent to that address; or no project is named, and the server has several.
-            EngineUnavailableError: the server does not answer.
+            UsageError: no token may be sent to the address; or the server has several projects and none is named.
+            EngineUnavailableError: the server does not answer, or is none of Cumulant.
             CredentialsError: it does not know the token.
         """
-        if token:
-            check_server_url(url)
+        check_token_url(url)
         try:
             import httpx
         except ModuleNotFoundError:
@@ -136,7 +136,7 @@ class HttpApi:
                 ) as response:
                     if response.is_error:
                         response.read()
-                        raise _error_of(response)
+                        raise _error_of(response, self.url)
                     for event in _events(response.iter_lines()):
                         last = str(event.seq)
                         yield event
@@ -203,7 +203,7 @@ class HttpApi:
                     f"the server has not answered within {timeout:g} s", subject=self.url, hint=hint
                 ) from None
             if response.is_error:
-                raise _error_of(response)
+                raise _error_of(response, self.url)
             return response
 
         return _repeat(send, httpx.TransportError, self.url)
@@ -213,21 +213,7 @@ class HttpApi:
         try:
             return msgspec.json.decode(response.content, type=kind, strict=False)
         except msgspec.DecodeError:
-            raise EngineUnavailableError(
-                f"what answers is no API of this version of Cumulant (HTTP {response.status_code})",
-                subject=self.url,
-                hint="check the address: it is that of `cumulant api`",
-            ) from None
-
-
-def check_server_url(url: str) -> None:
-    """Raise UsageError where a token may not be sent to a URL: it would be read on its way."""
-    if not is_secure_url(url):
-        raise UsageError(
-            "a token is sent by HTTPS alone, or within this machine",
-            subject=url,
-            hint="write the whole address, such as https://cumulant.example.com",
-        )
+            raise _foreign_answer(response, self.url) from None
 
 
 def _repeat(send: Callable[[], httpx.Response], failure: type[Exception], url: str) -> httpx.Response:
@@ -243,13 +229,25 @@ def _repeat(send: Callable[[], httpx.Response], failure: type[Exception], url: s
     raise AssertionError
 
 
-def _error_of(response: httpx.Response) -> CumulantError:
-    """The error that a problem document names, of its own class."""
+def _error_of(response: httpx.Response, url: str) -> CumulantError:
+    """The error that a problem document names, of its own class; without one, a proxy or another server answered."""
     try:
         document = msgspec.json.decode(response.content, type=dict[str, Any])
     except msgspec.DecodeError:
-        document = {"detail": f"the server answered {response.status_code}", "retryable": response.status_code >= 500}
-    return error_from(document | {"error": document.get("detail", "")})
+        document = {}
+    if "detail" not in document:
+        return _foreign_answer(response, url)
+    if response.status_code == HTTPStatus.UNAUTHORIZED:  # the server's hint names a header, which no caller writes here
+        document["hint"] = f"`cumulant login --server {url}`, or set CUMULANT_API_TOKEN (`cumulant token create NAME`)"
+    return error_from(document | {"error": document["detail"]})
+
+
+def _foreign_answer(response: httpx.Response, url: str) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        f"the server answers HTTP {response.status_code}, and not as the API of this version does",
+        subject=url,
+        hint="check the address: it is that of `cumulant api`, without a path",
+    )
 
 
 def _events(lines: Iterator[str]) -> Iterator[Event]:
