@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -198,7 +199,7 @@ def test_every_chart_of_a_version_is_saved_as_an_image_of_its_size(chromium, ser
         width, height = png_size(content)
         assert width == round(box[0] * SCALE)
         assert box[1] * SCALE < height <= (box[1] + 120) * SCALE  # with its title and legend
-        assert expected.value.suggested_filename.endswith(".png")
+        assert re.fullmatch(r"[\w.-]+-models-[\w.-]+\.png", expected.value.suggested_filename)
     tab.check()
     colours = _colours(tab, content)
     assert len(colours) > 3  # more than a ground

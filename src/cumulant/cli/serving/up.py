@@ -123,9 +123,10 @@ def up(
                 advertise=advertise,
                 progress=progress,
             )
+    sign_in = f"{call.line('session link')} prints a link to sign in to the console" if console else ""
     try:
         notes = {"notes": started.notes} if started.notes else {}
-        call.answer(document(started.status) | notes, lambda console: _show(console, started, detach))
+        call.answer(document(started.status) | notes, lambda shown: _show(shown, started, detach, sign_in))
         if not detach:
             _stay(call, started.process, state)
     except BaseException:
@@ -157,13 +158,15 @@ def _restart(call: Invocation) -> None:
     call.answer(document(done.status) | {"notes": done.notes}, text)
 
 
-def _show(console: Console, started: StartedStack, detached: bool) -> None:
+def _show(console: Console, started: StartedStack, detached: bool, sign_in: str) -> None:
     from cumulant.cli.serving.stack_table import table
 
     for note in started.notes:
         console.print(note, soft_wrap=True)
     if detached or not console.is_terminal:
         console.print(table(started.status))
+    if sign_in:
+        console.print(sign_in, style="dim", soft_wrap=True)
     console.print("`cumulant down` ends it" if detached else "stop with Ctrl-C", style="dim")
     console.file.flush()
 

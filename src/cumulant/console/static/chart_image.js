@@ -100,7 +100,8 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await chartImage(button.closest("figure")));
-  link.download = `${button.dataset.png}.png`;
+  const place = decodeURIComponent(location.pathname).split("/").filter(Boolean).slice(1);
+  link.download = `${[...place, button.dataset.png].join("-").replace(/[^\p{L}\d.]+/gu, "-")}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 });
