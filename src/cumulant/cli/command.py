@@ -57,7 +57,7 @@ _OF_MACHINE = "Refused: the command works on the project's machine."
 def _server_option(*, takes: bool, of_project: bool) -> inspect.Parameter:
     """`--server`, which every command knows, so that one that works on the machine alone says what to do instead.
 
-    Commands without a project leave the variable out of account.
+    Commands without a project ignore the variable.
     """
     note = typer.Option(
         "--server",

@@ -63,7 +63,7 @@ def check_server(command_path: str, environment: str, *, takes: bool) -> None:
         raise UsageError(
             f"`cumulant {name}` does not take --server: {reason}",
             subject="--server",
-            hint=f"{instead}; where {SERVER} is set, --server '' leaves it out of account",
+            hint=f"{instead}; where {SERVER} is set, --server '' ignores it",
         )
     if environment != "local":
         raise UsageError(

@@ -234,7 +234,7 @@ def _target(page: PageRequest) -> str:
 
 def _neighbour_heads(shown: CaseView) -> list[tuple[str, str]]:
     names = list(shown.neighbours[0].row) if shown.neighbours else []
-    return [("how far", "num"), ("label", ""), *((name, "") for name in names)]
+    return [("distance", "num"), ("label", ""), *((name, "") for name in names)]
 
 
 def _rounded(content: object) -> str:

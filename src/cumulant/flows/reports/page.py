@@ -236,7 +236,7 @@ def gate_text(gate: GateReport) -> str:
     if not gate.passed:
         return "The gate refused."
     if len(gate.rules) == 1:
-        return f"The gate's one rule holds, against {gate.reference}."
+        return f"The gate's only rule holds, against {gate.reference}."
     return f"The gate's {len(gate.rules)} rules hold, against {gate.reference}."
 
 
