@@ -144,11 +144,11 @@ class Jobs:
         return begun[0]
 
     def list_all(self, journal: Journal) -> list[Job]:
-        return [self._as_now(msgspec.convert(row.value, Job)) for row in journal.rows(KIND)]
+        return [self._as_now(journal, msgspec.convert(row.value, Job)) for row in journal.rows(KIND)]
 
     def find(self, journal: Journal, identity: str) -> Job | None:
         row = journal.get(KIND, identity)
-        return None if row is None else self._as_now(msgspec.convert(row.value, Job))
+        return None if row is None else self._as_now(journal, msgspec.convert(row.value, Job))
 
     def cancel(self, journal: Journal, job: Job, *, by: str) -> None:
         """Ask a running job to end; its finished steps are kept. `by`: whose event that is, before it is done.
@@ -180,15 +180,18 @@ class Jobs:
             except subprocess.TimeoutExpired:
                 each.process.kill()
 
-    def _as_now(self, job: Job) -> Job:
+    def _as_now(self, journal: Journal, job: Job) -> Job:
         """A job with what this server knows of it; one whose process is gone is `lost`."""
         if job.status != "running":
             return job
         running = self._running.get(job.id)
         if running is not None:
             return msgspec.structs.replace(job, step=running.step, share=running.share)
-        gone = job.process is not None and is_gone(job.process)
-        return msgspec.structs.replace(job, status="lost") if gone else job
+        if job.process is None or not is_gone(job.process):
+            return job
+        row = journal.get(KIND, job.id)  # it may have ended since it was read
+        job = job if row is None else msgspec.convert(row.value, Job)
+        return msgspec.structs.replace(job, status="lost") if job.status == "running" else job
 
     def _run(
         self, request: JobRequest, journal: Journal, begun: list[Job | BaseException], ready: threading.Event

@@ -236,7 +236,7 @@ def test_a_training_is_resumed_and_another_one_cancelled_by_real_jobs(tmp_path):
         sent = client.post(f"{page}/resume", data={"csrf": csrf_of(client.get(page))}, headers=SAME_ORIGIN)
         assert sent.status_code == 303
         (job,) = jobs.list_all(project.journal())
-        assert (job.operation, job.principal) == ("models.train", ADA.id)
+        assert (job.operation, job.principal) == ("training.train", ADA.id)
         # The run of a job is known by its process.
         put_run(project, id="run8", process=job.process)
         page = "/projects/shop/runs/run8"

@@ -106,6 +106,25 @@ def test_a_job_whose_process_is_gone_is_lost(api, record):
     assert api.post(f"{path}/cancel", json={}).status_code == 409
 
 
+def test_a_job_that_ends_while_it_is_read_is_not_lost(api, record, project, monkeypatch):
+    gone = msgspec.structs.replace(this_process(), pid=2**22 - 1, born="1")
+    name = record(status="running", process=gone).removeprefix("/jobs/")
+    journal = project.journal()
+    stale = journal.get(KIND, name)
+    record(status="succeeded", process=gone)
+
+    class Earlier:
+        """A journal whose row was read before the job ended."""
+
+        def __init__(self):
+            self._rows = [stale]
+
+        def get(self, kind, key):
+            return self._rows.pop() if self._rows else journal.get(kind, key)
+
+    assert Jobs().find(Earlier(), name).status == "succeeded"
+
+
 def test_a_result_is_shown_to_who_may_do_the_operation(api, record, grant):
     path = record(status="succeeded", result={"rows": 3})
     grant(("user:ada", "data.validate"), ("user:bob", "runs.show"), ("user:eve", "data.validate"))

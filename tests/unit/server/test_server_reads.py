@@ -1,5 +1,6 @@
 """Reads of the API: pages, filters, entity tags, and problems in place of results."""
 
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -169,6 +170,14 @@ def _references(value):
 def test_operations_have_names_of_their_own():
     assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
     assert len({(operation.method, operation.path) for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_a_path_stands_before_one_that_takes_any_word_in_its_place():
+    """Of several that match, the first is found; so `Allow` names the methods of the path that was meant."""
+    for place, operation in enumerate(OPERATIONS):
+        pattern = re.compile(re.sub(r"{\w+}", "[^/]+", operation.path))
+        hidden = [later.path for later in OPERATIONS[place + 1 :] if pattern.fullmatch(later.path)]
+        assert {path for path in hidden if path != operation.path} == set(), operation.path
 
 
 @given(st.lists(st.integers(-50, 50), unique=True), st.integers(1, 7), st.booleans())

@@ -89,4 +89,4 @@ def ingest(call: ApiCall, body: IngestBody) -> Intake:
     return ingest_labels(call.project, [], principal=call.principal)
 
 
-OPERATIONS = (list_, report, show, ingest)
+OPERATIONS = (list_, report, ingest, show)
