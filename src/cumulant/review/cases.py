@@ -116,6 +116,17 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class FillResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a draw; `draw` is None where it was too early for one. `added` are cases that are new."""
+
+    draw: Draw | None
+    added: int
+    remaining: int
+    waiting: int
+    overdue: int
+    sentence: str
+
+
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """How far the log has been drawn from, and what remains of the budget."""
 

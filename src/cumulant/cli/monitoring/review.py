@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.review.service import AnsweredCase
+    from cumulant.review.cases import FillResult
     from cumulant.server.client.caller import OperationCaller
-    from cumulant.server.operations.review import FilledQueue
 
 app = application(
     "review",
@@ -327,7 +327,7 @@ def _id(api: OperationCaller, beginning: str) -> str:
     return str(api.call("review.named", beginning=beginning).case)
 
 
-def _print_filled(console: Console, filled: FilledQueue) -> None:
+def _print_filled(console: Console, filled: FillResult) -> None:
     console.print(filled.sentence)
     for note in () if filled.draw is None else filled.draw.notes:
         console.print(note, style="yellow")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import polars as pl
 
@@ -31,7 +30,7 @@ from cumulant.outcomes.join.log_rows import scan_log
 from cumulant.outcomes.labels.label_snapshot import UsableLabels, same_frame, window_parts
 from cumulant.outcomes.prediction_refs import request_ref
 from cumulant.review import reasons
-from cumulant.review.cases import Draw, QueueState, ReviewCase, case_id
+from cumulant.review.cases import Draw, FillResult, QueueState, ReviewCase, case_id
 from cumulant.review.policy import ReviewPolicy
 from cumulant.review.reasons import ReviewReference
 from cumulant.review.sampling import CandidateRow, RowSelector, SelectedRows, combine_scores, draw_number
@@ -46,17 +45,6 @@ if TYPE_CHECKING:
 
 #: a row is in the log some seconds after its answer: what is younger is left to the next draw
 _LAG = timedelta(seconds=30)
-
-
-class FillResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a draw; `draw` is None where it was too early for one. `added` are cases that are new."""
-
-    draw: Draw | None
-    added: int
-    remaining: int
-    waiting: int
-    overdue: int
-    sentence: str
 
 
 @verb("review.fill")

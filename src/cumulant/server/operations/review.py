@@ -7,7 +7,6 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.core.structs import struct_from
 from cumulant.flows.review.case_pages import ListStatus, case_page
 from cumulant.flows.review.service import (
     AnsweredCase,
@@ -25,7 +24,7 @@ from cumulant.flows.review.service import (
     undo,
 )
 from cumulant.flows.review.views import CaseLine, CaseView
-from cumulant.review.cases import Draw
+from cumulant.review.cases import FillResult
 from cumulant.review.report import ReviewSummary
 from cumulant.server.operation import ApiCall, ListPage, PageQuery, get, post
 from cumulant.server.pages import check_limit
@@ -184,19 +183,8 @@ class FillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     since: datetime | None = None
 
 
-class FilledQueue(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a draw; `draw` is null where it was too early for one. `added`: cases that are new."""
-
-    draw: Draw | None
-    added: int
-    remaining: int
-    waiting: int
-    overdue: int
-    sentence: str
-
-
 @post("/review/fill", action="review.fill", long=True)
-def fill_(call: ApiCall, body: FillBody) -> FilledQueue:
+def fill_(call: ApiCall, body: FillBody) -> FillResult:
     """Queue cases from the predictions since the last draw, and make labels of decisions."""
     from cumulant.flows.review.fill_queue import fill  # loads tables, which commands that read do not need
 
@@ -204,7 +192,7 @@ def fill_(call: ApiCall, body: FillBody) -> FilledQueue:
         call.project, principal=call.principal, since=body.since, at_once=body.at_once, progress=call.progress
     )
     ingest_decisions(call.project, principal=call.principal)
-    return struct_from(FilledQueue, filled)
+    return filled
 
 
 OPERATIONS = (list_, queue, named, report_, show, next_, decide_, skip_, escalate_, undo_, note_, assign_, fill_)
