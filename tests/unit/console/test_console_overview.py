@@ -86,7 +86,7 @@ def test_the_headline_names_a_single_project(projects):
     one = [project_overview(projects[0], principal=ADA)]
     assert headline(one) == "nothing is wrong; 1 of 1 were not evaluated yet"
     harm(projects[0], one[0].at)
-    assert headline([project_overview(projects[0], principal=ADA)]) == "alpha is in a critical state"
+    assert headline([project_overview(projects[0], principal=ADA)]) == "project alpha is in a critical state"
 
 
 def test_a_line_of_losses_needs_two():

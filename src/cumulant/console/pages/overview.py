@@ -106,7 +106,7 @@ def _overviews(page: PageRequest) -> list[ProjectOverview]:
 
 
 def headline(overviews: list[ProjectOverview]) -> str:
-    """`1 of 3 models is in a critical state: fraud`; of one project `fraud is in a critical state`; not of none."""
+    """`1 of 3 models is in a critical state: fraud`; of one `project fraud is in a critical state`; not of none."""
     total = len(overviews)
     if not total:
         return "there is no project here that you may see"
@@ -117,7 +117,7 @@ def headline(overviews: list[ProjectOverview]) -> str:
     ):
         count = sum(each.level == level for each in overviews)
         if count and total == 1:
-            return f"{overviews[0].project} {words[0]}"
+            return f"project {overviews[0].project} {words[0]}"
         if count:
             named = f": {overviews[0].project}" if count == 1 else ""
             return f"{count} of {total} models {words[count > 1]}{named}"
