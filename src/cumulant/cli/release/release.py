@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.release.controller.external_servers import ExternalServers
-    from cumulant.flows.release.views import ReleaseView
     from cumulant.release.state import Release
 
 app = application(
@@ -166,17 +165,13 @@ def watch(call: Invocation, name: Name = "") -> None:
 )
 def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     """Keep the weights as they are. Failures and proven harm still roll the candidate back."""
-    with call.api() as api:
-        release = api.call("releases.pause", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.pause", reason=reason, name=name)
 
 
 @command(app, operations=("releases.resume",), action="release.steer", examples=["cumulant release resume"])
 def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     """Resume a paused release."""
-    with call.api() as api:
-        release = api.call("releases.resume", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.resume", reason=reason, name=name)
 
 
 @command(
@@ -193,9 +188,7 @@ def promote(
 ) -> None:
     """Send everything to the candidate now, whatever the evidence. A declared approval is needed all the same."""
     _check_reason(reason)
-    with call.api() as api:
-        release = api.call("releases.promote", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.promote", reason=reason, name=name)
 
 
 @command(
@@ -212,9 +205,7 @@ def abort(
 ) -> None:
     """Send everything back to the champion and end the release."""
     _check_reason(reason)
-    with call.api() as api:
-        release = api.call("releases.abort", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.abort", reason=reason, name=name)
 
 
 @command(
@@ -231,9 +222,7 @@ def override_slo(
 ) -> None:
     """Let the release go on to its end whatever the objectives of the served model are. Harm still rolls it back."""
     _check_reason(reason)
-    with call.api() as api:
-        release = api.call("releases.override_slo", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.override_slo", reason=reason, name=name)
 
 
 @command(
@@ -244,9 +233,7 @@ def override_slo(
 )
 def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     """Agree to what the release waits for, as a member of a group that `release.approval` names."""
-    with call.api() as api:
-        release = api.call("releases.approve", reason=reason, model=name)
-    _print_release(call, release)
+    _steer(call, "releases.approve", reason=reason, name=name)
 
 
 @command(
@@ -375,7 +362,10 @@ def _plain(value: object) -> dict[str, object]:
     return fields
 
 
-def _print_release(call: Invocation, release: ReleaseView) -> None:
+def _steer(call: Invocation, operation: str, *, reason: str, name: str) -> None:
+    """Do the operation to the release under way, and print what it is then."""
+    with call.api() as api:
+        release = api.call(operation, reason=reason, model=name)
     call.answer(release, lambda console: console.print(clean(release.sentence), soft_wrap=True))
 
 
