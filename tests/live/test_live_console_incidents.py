@@ -34,7 +34,8 @@ from cumulant.features import source
 
 row = source("visits").columns("channel", "pages")
 """
-NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+#: a midnight, so that the windows of a day are the same at every hour
+NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 COUNT = 700
 NAMES = ["--map", "id=id,time=at,prediction=said,score=p", "--version", "1"]
 
@@ -56,7 +57,7 @@ def visits(until, *, low=0, high=31, count=COUNT):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A trained project, whose newest visit was a moment ago."""
+    """A trained project, whose newest visit was last midnight."""
     folder = tmp_path_factory.mktemp("incidents") / "shop"
     folder.mkdir()
     (folder / "cumulant.yaml").write_text(PROJECT)
@@ -115,8 +116,11 @@ def test_data_that_break_their_contract(delivered, overview):
 
 
 def test_drift(folder, overview):
-    rows = visits(NOW, low=20).drop("bought").rename({"visit": "id", "began": "at"})
-    rows.with_columns(said=True, p=0.7).write_csv(folder / "answers.csv")
+    rows = visits(NOW, low=12).drop("bought").rename({"visit": "id", "began": "at"})
+    rows.select("channel", "pages").write_ndjson(folder / "rows.jsonl")
+    run(folder, "predict", str(folder / "rows.jsonl"), "--model", "shop/1", "--out", str(folder / "said.jsonl"))
+    said = pl.read_ndjson(folder / "said.jsonl").select(said="prediction", p="probability")
+    pl.concat([rows, said], how="horizontal").write_csv(folder / "answers.csv")
     run(folder, "labels", "import-predictions", str(folder / "answers.csv"), *NAMES)
     run(folder, "monitor", "run", codes=(1,))
     text = overview()
