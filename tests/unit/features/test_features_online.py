@@ -309,9 +309,9 @@ def test_many_rows_are_read_as_one_after_the_other(data: st.DataObject, count: i
         right = [reader.read(row) for row in rows]
     except RequestError:
         with pytest.raises(RequestError):
-            reader.read_all(rows)
+            reader.read_all(rows).all()
     else:
-        found = reader.read_all(rows)
+        found = reader.read_all(rows).all()
         assert [*map(repr, found)] == [*map(repr, right)]
 
 
@@ -320,7 +320,7 @@ def test_both_times_of_a_repeated_hour_are_read_in_many_rows() -> None:
     rows = [{"t": at.replace(fold=number % 2)} for number in range(12)]
     reader = RequestReader([field for field in FIELDS if field.name == "t"])
     first, second = (datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1e6 for hour in (0, 1))
-    assert [row["t"] for row in reader.read_all(rows)] == [first, second] * 6
+    assert [row["t"] for row in reader.read_all(rows).all()] == [first, second] * 6
 
 
 @pytest.mark.parametrize(

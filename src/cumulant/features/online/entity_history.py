@@ -19,7 +19,7 @@ from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.sums import PrefixSums
 from cumulant.features.offline.kernel.timeline import Flags
 from cumulant.features.offline.kernel.whole import exact_sum
-from cumulant.features.offline.row_identity import NO_IDENTITY
+from cumulant.features.offline.row_identity import NO_IDENTITY, find_identity
 from cumulant.features.online.scalars import finite, whole
 from cumulant.features.online.state import Events, Slot
 from cumulant.features.online.tiles import Tile
@@ -27,6 +27,8 @@ from cumulant.features.online.tiles import Tile
 _LONG = 512
 #: values that are kept as a list, which takes several times their stored size
 _SHARED = 64
+#: bytes of identities that are searched from their begin
+_SCANNED = 1 << 14
 #: a power of two by which a sum is made smaller where it is too large, so that its mean is a float
 _LOWERED = 2.0**64
 #: where the largest value is above this and below 1 / this, squares of deviations are in the range of floats
@@ -172,7 +174,7 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
     size: int
     tiles: StoredTiles = _NO_TILES
     _values: tuple[ValueHistory, ...] | None = None
-    #: made for the second search: an entity that is often read is kept decoded
+    #: made for the second search in many: an entity that is often read is kept decoded
     _identity_set: frozenset[int] | None = None
     _searched: bool = False
 
@@ -207,15 +209,14 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
 
     def holds(self, identity: int) -> bool:
         """Whether the row with this key is here."""
+        identities = self.events.identities
+        if identities is None:
+            return False
         if self._identity_set is None:
-            if self.events.identities is None:
-                return False
-            identities = memoryview(self.events.identities).cast("q")
-            if not self._searched:
+            if len(identities) <= _SCANNED or not self._searched:
                 self._searched = True
-                few = len(identities) <= _SHARED
-                return identity in identities if few else bool((np.frombuffer(identities, np.int64) == identity).any())
-            self._identity_set = frozenset(identities)
+                return find_identity(identities, identity) >= 0
+            self._identity_set = frozenset(memoryview(identities).cast("q"))
         return identity in self._identity_set
 
 

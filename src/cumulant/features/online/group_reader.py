@@ -6,12 +6,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from cumulant.core.expr import Column
 from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.offline.groups import Measure, MeasureGroup, reach_us
-from cumulant.features.offline.row_identity import NO_IDENTITY, row_identity
+from cumulant.features.offline.row_identity import NO_IDENTITY, row_identities, row_identity
 from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
 from cumulant.features.online.python_compiler import compile_node
+from cumulant.features.online.requests import RequestRows
 from cumulant.features.online.scalars import finite
 from cumulant.features.online.state import entity_key
 
@@ -75,10 +77,13 @@ class GroupReader:
         #: one after the other, those that aggregate the same values share them; those without a limit come first
         self.measures = sorted(measures, key=lambda each: (-1 if each.reach is None else each.reach, each.slot))
 
-    def key(self, row: Inside) -> bytes | None:
-        """The entity's key in the store; None where a column of it is null."""
-        values = [row[column] for column in self.group.by]
-        return None if None in values else entity_key(self.group.number, values)
+    def keys(self, rows: RequestRows, moments: Sequence[int | None]) -> list[bytes | None]:
+        """The key in the store of each row's entity; None where a column of it, or the moment, is null."""
+        by = zip(*[rows.column(column) for column in self.group.by], strict=True)
+        return [
+            None if at is None or None in values else entity_key(self.group.number, values)
+            for values, at in zip(by, moments, strict=True)
+        ]
 
     def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> OwnRow:
         """The row itself as an event, which does not enter where that is after `at` or the history holds it."""
@@ -93,21 +98,24 @@ class GroupReader:
             return _NO_ROW
         return OwnRow(enters, [own(row, {}) for own in self._own], identity)
 
-    def own_rows(self, rows: Sequence[Inside], moments: Sequence[int]) -> OwnEvents | None:
+    def own_rows(self, rows: RequestRows, moments: Sequence[int]) -> OwnEvents | None:
         """Many rows as events, as `own_event`, whatever the histories hold; None where no row enters."""
         if self._event_time is None:
             return None
         delay = self.group.entry.delay_us
-        times = [row[self._event_time] for row in rows]
         enters = [
             NEVER if time is None or time + delay > at else time + delay
-            for time, at in zip(times, moments, strict=True)
+            for time, at in zip(rows.column(self._event_time), moments, strict=True)
         ]
         if min(enters, default=NEVER) == NEVER:
             return None
-        keys = zip(*([row[column] for row in rows] for column in self._key), strict=True)
-        identities = [row_identity(key) for key in keys] if self._key else [NO_IDENTITY] * len(rows)
-        return OwnEvents(enters, [[own(row, {}) for row in rows] for own in self._own], identities)
+        keys = [rows.column(column) for column in self._key]
+        identities = row_identities(keys) if keys else [NO_IDENTITY] * len(enters)
+        values = [
+            rows.column(node.name) if isinstance(node, Column) else [own(row, {}) for row in rows.all()]
+            for node, own in zip(self.group.values, self._own, strict=True)
+        ]
+        return OwnEvents(enters, values, identities)
 
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""

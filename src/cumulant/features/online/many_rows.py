@@ -18,18 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.core.plan import Aggregation, Window
-from cumulant.features.offline.kernel.ranges import Numbers, gather
+from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.timeline import Bisection, Flags, Ints
 from cumulant.features.offline.kernel.values import Ranges, RangeValues
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.entity_history import EntityHistory, unpacked
-from cumulant.features.online.group_reader import NEVER, GroupMeasure, GroupReader, Inside, OwnEvents, Past, value_of
+from cumulant.features.online.group_reader import NEVER, GroupMeasure, GroupReader, OwnEvents, Past, value_of
+from cumulant.features.online.requests import RequestRows
 from cumulant.features.online.state import Slot, typecode
 
 Reaches = tuple[int | None, ...]
 Slots = tuple[int, ...]
 #: up to so many values of a column have standard deviations by the formula for few
-_FEW = 1 << 16
+_FEW = 1 << 18
 #: up to so many values are aggregated at once: with more, columns take no less together than one after the other
 _TOGETHER = 1 << 16
 #: columns whose values are so many powers of two apart are summed one after the other (`PrefixSums`)
@@ -114,19 +115,18 @@ class ManyRows:
         self,
         group: GroupReader,
         measures: BatchedMeasures,
-        rows: Sequence[Inside],
+        rows: RequestRows,
         moments: Sequence[int],
         histories: Sequence[EntityHistory | None],
     ) -> None:
         self._group, self._measures, self._histories = group, measures, histories
-        #: each entity once: a request may have many rows of one
-        self._entities = list({id(history): history for history in histories if history is not None}.values())
+        #: each entity once, by its number: a request may have many rows of one
+        numbers = {history: at for at, history in enumerate(dict.fromkeys(filter(None, histories)))}
+        self._entities = list(numbers)
         times = [entity.events.times for entity in self._entities]
         self._sizes = [len(each) // 8 for each in times]
         self._bounds: Ints = np.cumsum([0, *self._sizes], dtype=np.int64)
-        self._keys: Ints = np.repeat(np.arange(len(times)), self._sizes)
-        number = {id(entity): at for at, entity in enumerate(self._entities)}
-        of_row = np.array([-1 if history is None else number[id(history)] for history in histories], dtype=np.int64)
+        of_row = np.array([-1 if history is None else numbers[history] for history in histories], dtype=np.int64)
         self._starts: Ints = self._bounds[of_row]
         self._starts[of_row < 0] = 0
         self._ends: Ints = np.where(of_row < 0, 0, self._bounds[of_row + 1])
@@ -138,7 +138,7 @@ class ManyRows:
         if self._own is not None:
             self._enters = np.array(self._own.enters, dtype=np.int64)
             entering = self._enters != NEVER
-            entering &= ~self._already_stored(self._own, entering)
+            entering &= ~self._already_stored(self._own)
             if entering.any():
                 self._entering = entering
         reaches = dict.fromkeys(each.reach for each in group.measures)
@@ -263,13 +263,17 @@ class ManyRows:
             columns = self._batch_columns(batch, slots)
             self._values[slots, batch.reaches] = RangeValues(
                 columns,
-                np.concatenate([self._keys + at * len(self._entities) for at in range(len(slots))]),
+                self._keys(len(slots)),
                 valid=columns.valid,
                 own_valid=columns.own_valid,
                 is_float=batch.is_float,
                 few=self._count(batch.reaches, slots) < _FEW,
             )
         return self._values[slots, batch.reaches]
+
+    def _keys(self, slots: int) -> Ints:
+        """The number of each event's entity, in the events of so many slots."""
+        return np.repeat(np.arange(slots * len(self._entities)), self._sizes * slots)
 
     def _batch_columns(self, batch: MeasureBatch, slots: Slots) -> _Columns:
         if (slots, batch.reaches) not in self._columns:
@@ -292,21 +296,10 @@ class ManyRows:
         joins: Flags = np.tile(exists, times).ravel()
         return np.tile(numbers, times).ravel(), joins
 
-    def _already_stored(self, own: OwnEvents, entering: Flags) -> Flags:
-        """Which of the entering rows are stored events of their entities."""
-        identities = np.array(own.identities, dtype=np.int64)
-        is_stored = np.zeros(len(entering), dtype=np.bool_)
-        at = np.flatnonzero(entering & (identities != NO_IDENTITY) & (self._ends > self._starts))
-        stored = [entity.events.identities for entity in self._entities]
-        if int((self._ends - self._starts)[at].sum()) >= _FEW or None in stored:
-            histories = [self._histories[row] for row in at.tolist()]
-            rows = zip(histories, identities[at].tolist(), strict=True)
-            is_stored[at] = [history is not None and history.holds(identity) for history, identity in rows]
-        elif len(at):
-            numbers = np.frombuffer(b"".join(each for each in stored if each is not None), dtype=np.int64)
-            events = gather(numbers, self._starts[at], self._ends[at], own=None, with_own=None)
-            is_stored[at] = np.logical_or.reduceat(events.numbers == identities[at][events.owner], events.begins)
-        return is_stored
+    def _already_stored(self, own: OwnEvents) -> Flags:
+        """Which rows are stored events of their entities."""
+        rows = zip(self._histories, own.identities, strict=True)
+        return np.array([history is not None and history.holds(identity) for history, identity in rows], np.bool_)
 
 
 def batch_measures(group: GroupReader) -> BatchedMeasures:

@@ -21,7 +21,7 @@ from cumulant.features.online.entity_history import EntityHistory
 from cumulant.features.online.group_reader import GroupReader, Inside
 from cumulant.features.online.many_rows import ManyRows, batch_measures, rows_to_batch
 from cumulant.features.online.python_compiler import Evaluate, compile_node
-from cumulant.features.online.requests import RequestReader, python_converter
+from cumulant.features.online.requests import RequestReader, RequestRows, python_converter
 from cumulant.features.online.state import TableState
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TILES, TileRule
@@ -52,11 +52,11 @@ class _RowMeasures(NamedTuple):
 
 
 class FeatureRequest(NamedTuple):
-    """Rows in their inside form, their prediction moments, and for each row the key of its entity in each group, None
-    where it has none.
+    """Rows in their inside form, their prediction moments, and for each group the key of each row's entity, None where
+    it has none.
     """
 
-    rows: list[Inside]
+    rows: RequestRows
     moments: list[int | None]
     keys: list[list[bytes | None]]
 
@@ -126,7 +126,7 @@ class OnlineFeatures:
         """
         request = self.request(rows)
         if self._cache is None:
-            return self._vectors(request, [_RowMeasures({}, None, None) for _ in request.rows])
+            return self._vectors(request, [_RowMeasures({}, None, None) for _ in rows])
         return self.vectors_of(request, StoredEntities(*self._cache.fetch(_entities(request))))
 
     def request(self, rows: Sequence[Mapping[str, object]]) -> FeatureRequest:
@@ -140,13 +140,9 @@ class OnlineFeatures:
             return FeatureRequest(inside, [], [])
         predict_at = self._plan.predict_at
         assert predict_at is not None, "a plan with windows has a prediction time"
-        times = [row[predict_at.column] for row in inside]
+        times = inside.column(predict_at.column)
         moments = [None if time is None else time + predict_at.offset_us for time in times]
-        keys = [
-            [group.key(row) if at is not None else None for group in self._groups]
-            for row, at in zip(inside, moments, strict=True)
-        ]
-        return FeatureRequest(inside, moments, keys)
+        return FeatureRequest(inside, moments, [group.keys(inside, moments) for group in self._groups])
 
     async def read_entities(self, request: FeatureRequest) -> StoredEntities:
         """The entities of a request, read in one round trip, and a second one where tiles are not cached.
@@ -177,13 +173,13 @@ class OnlineFeatures:
             for at in request.moments:
                 if at is not None and at < since:
                     raise self._too_early(at, since)
-        if len(request.rows) < self._together_from:
+        if len(request.moments) < self._together_from:
             return self._vectors(request, self._measured(request, entities.histories))
         return self._many_vectors(request, entities.histories)
 
     def _vectors(self, request: FeatureRequest, measured: Sequence[_RowMeasures]) -> Vectors:
         columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}
-        for row, (features, _, _) in zip(request.rows, measured, strict=True):
+        for row, (features, _, _) in zip(request.rows.all(), measured, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
             for name, convert in self._outputs:
@@ -195,25 +191,27 @@ class OnlineFeatures:
 
     def _many_vectors(self, request: FeatureRequest, histories: Mapping[bytes, EntityHistory]) -> Vectors:
         """As `_vectors`, column by column."""
-        size = len(request.rows)
+        size = len(request.moments)
         features: dict[str, list[Any]] = {}
         newest: list[int | None] = [None] * size
         late: list[int | None] = [None] * size
-        for number, (group, measures) in enumerate(zip(self._groups, self._batched, strict=True)):
-            keys = [of_row[number] for of_row in request.keys]
-            there = [at for at, key in enumerate(keys) if key is not None]
+        for group, measures, keys in zip(self._groups, self._batched, request.keys, strict=True):
+            there = range(size) if None not in keys else [at for at, key in enumerate(keys) if key is not None]
+            whole = len(there) == size
             entities = [histories.get(key) for key in keys if key is not None]
             moments = [moment for at in there if (moment := request.moments[at]) is not None]
-            rows = ManyRows(group, measures, [request.rows[at] for at in there], moments, entities)
+            rows = ManyRows(group, measures, request.rows if whole else request.rows.take(there), moments, entities)
             for name, values in rows.columns().items():
-                features[name] = values if len(there) == size else _scattered(values, there, size)
+                features[name] = values if whole else _scattered(values, there, size)
             for at, used in zip(there, rows.newest(), strict=True):
                 newest[at] = _latest(newest[at], used)
             for at, moment, history in zip(there, moments, entities, strict=True):
-                if history is not None and (since := history.since) is not None and moment < since:
+                if history is None or history.events.since_us is None:
+                    continue
+                if (since := history.since) is not None and moment < since:
                     late[at] = _latest(late[at], since)
         if self._expressions:
-            self._evaluate(request.rows, features)
+            self._evaluate(request.rows.all(), features)
         columns = {
             name: features[name]
             if convert is None
@@ -269,7 +267,7 @@ class OnlineFeatures:
 
     def _measured(self, request: FeatureRequest, histories: Mapping[bytes, EntityHistory]) -> list[_RowMeasures]:
         results = []
-        for row, at, row_keys in zip(*request, strict=True):
+        for row, at, *row_keys in zip(request.rows.all(), request.moments, *request.keys, strict=True):
             features: Inside = {}
             newest: int | None = None
             late: int | None = None
@@ -296,7 +294,7 @@ class OnlineFeatures:
 
 def _entities(request: FeatureRequest) -> set[bytes]:
     """The keys of all entities of a request."""
-    return {key for row_keys in request.keys for key in row_keys if key is not None}
+    return {key for of_group in request.keys for key in of_group if key is not None}
 
 
 def _latest(moment: int | None, other: int | None) -> int | None:

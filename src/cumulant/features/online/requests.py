@@ -21,6 +21,28 @@ _MANY = 8
 _UNCHANGED: Mapping[str, type] = {"bool": bool, "float": float, "str": str, "bytes": bytes}
 
 
+class RequestRows:
+    """Rows of a request in their inside form, kept by row or by column."""
+
+    def __init__(self, rows: list[dict[str, Any]] | None, columns: Mapping[str, list[Any]] | None = None) -> None:
+        self._rows, self._columns = rows, columns
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a field."""
+        return [row[name] for row in self._rows or ()] if self._columns is None else self._columns[name]
+
+    def all(self) -> list[dict[str, Any]]:
+        """The rows."""
+        if self._rows is None:
+            self._rows = _rows_of(self._columns or {})
+        return self._rows
+
+    def take(self, places: Sequence[int]) -> RequestRows:
+        """The rows at these places."""
+        rows = self.all()
+        return RequestRows([rows[at] for at in places])
+
+
 class RequestReader:
     """Reads the plan's request fields from a row; other entries of the row are left alone.
 
@@ -56,11 +78,14 @@ class RequestReader:
                     raise _type_error(name, value, reader) from None
         return values
 
-    def read_all(self, rows: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def read_all(self, rows: Sequence[Mapping[str, object]]) -> RequestRows:
         """As `read` of each row; faster where a field has values of one type, or few different times."""
         if len(rows) < _MANY or not self._fields:
-            return [self.read(row) for row in rows]
-        columns = []
+            return RequestRows([self.read(row) for row in rows])
+        return RequestRows(None, self._read_columns(rows))
+
+    def _read_columns(self, rows: Sequence[Mapping[str, object]]) -> dict[str, list[Any]]:
+        columns = {}
         for name, reader, unchanged, is_time in self._fields:
             column: list[Any] = [row.get(name) for row in rows]
             if is_time and all(type(value) is datetime and value.tzinfo is UTC for value in column):
@@ -71,10 +96,14 @@ class RequestReader:
                 moments = {key: self.read({name: key[0]})[name] for key in dict.fromkeys(keys)}
                 column = [moments[key] for key in keys]
             elif not _are_inside(column, unchanged or (int if reader is _int else None)):
-                return [self.read(row) for row in rows]
-            columns.append(column)
-        names = [name for name, *_ in self._fields]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+                read = [self.read(row) for row in rows]
+                return {name: [row[name] for row in read] for name, *_ in self._fields}
+            columns[name] = column
+        return columns
+
+
+def _rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _are_inside(values: Sequence[Any], kind: type | None) -> bool:

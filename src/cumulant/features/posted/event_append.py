@@ -9,8 +9,9 @@ import struct
 from typing import Any
 
 from cumulant.features.offline.groups import MeasureGroup
+from cumulant.features.offline.row_identity import find_identity
 from cumulant.features.online.state import Events, Slot, typecode
-from cumulant.features.posted.event_columns import GroupEvent, find_identity, number_of
+from cumulant.features.posted.event_columns import GroupEvent, number_of
 from cumulant.features.posted.event_expiry import expiry_of
 
 _WIDTH = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -10,10 +9,8 @@ from typing import Any, NamedTuple
 
 from cumulant.core.plan import DType
 from cumulant.features.offline.groups import MeasureGroup
-from cumulant.features.offline.row_identity import NO_IDENTITY
+from cumulant.features.offline.row_identity import find_identity
 from cumulant.features.online.state import Events, Slot, typecode
-
-_pack_int = struct.Struct("=q").pack
 
 
 class GroupEvent(NamedTuple):
@@ -157,17 +154,6 @@ class EventColumns:
             return bisect_right(self.identities, event.identity, start, end)
         ranks = list(zip(dated[start:end], self.identities[start:end], strict=True))
         return start + bisect_right(ranks, (event.event_time, event.identity))
-
-
-def find_identity(identities: bytes, identity: int) -> int:
-    """The position of a row's key among identities, which are int64 bytes, or -1; that of no key is never there."""
-    if identity == NO_IDENTITY:
-        return -1
-    wanted = _pack_int(identity)
-    at = identities.find(wanted)
-    while at >= 0 and at % 8:
-        at = identities.find(wanted, at + 1)
-    return at // 8 if at >= 0 else -1
 
 
 def number_of(value: Any, code: str) -> float:

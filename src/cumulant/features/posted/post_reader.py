@@ -100,7 +100,7 @@ class PostReader:
         """Those that have their key."""
         names = self._keys[source]
         posted = []
-        for row, read in zip(rows, self._readers[source].read_all(rows), strict=True):
+        for row, read in zip(rows, self._readers[source].read_all(rows).all(), strict=True):
             key = [read[name] for name in names]
             if not key or None in key:
                 continue

@@ -14,12 +14,10 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
 class Gathered:
-    """The values of ranges that are not empty, one range after the other: `lengths` of them from `begins` on. `owner`
-    is the range of each value.
-    """
+    """The values of ranges that are not empty, one range after the other: `lengths` of them from `begins` on."""
 
-    def __init__(self, numbers: Numbers, begins: Ints, lengths: Ints, owner: Ints) -> None:
-        self.numbers, self.begins, self.lengths, self.owner = numbers, begins, lengths, owner
+    def __init__(self, numbers: Numbers, begins: Ints, lengths: Ints) -> None:
+        self.numbers, self.begins, self.lengths = numbers, begins, lengths
 
     @cached_property
     def smallest(self) -> Numbers:
@@ -40,13 +38,14 @@ def gather(values: Numbers, lo: Ints, hi: Ints, *, own: Numbers | None, with_own
     lengths = hi - lo if with_own is None else hi - lo + with_own
     ends = np.cumsum(lengths)
     begins = ends - lengths
-    owner = np.repeat(np.arange(len(lo)), lengths)
-    numbers: npt.NDArray[Any] = np.zeros_like(values, shape=len(owner))
+    positions: Ints = np.repeat(lo - begins, lengths)
+    positions += np.arange(len(positions))
+    numbers: npt.NDArray[Any] = np.zeros_like(values, shape=len(positions))
     if len(values):
-        values.take(np.arange(len(owner)) + (lo - begins)[owner], out=numbers, mode="clip")
+        values.take(positions, out=numbers, mode="clip")
     if with_own is not None and own is not None:
         numbers[ends[with_own] - 1] = own[with_own]
-    return Gathered(numbers, begins, lengths, owner)
+    return Gathered(numbers, begins, lengths)
 
 
 def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:

@@ -62,11 +62,13 @@ def gathered_deviations(values: Gathered) -> Floats:
     exponents = None
     if magnitudes.max() > _SQUARABLE[1] or (magnitudes + (magnitudes == 0.0)).min() < _SQUARABLE[0]:
         exponents = np.frexp(magnitudes)[1]  # powers of two, by which a division loses nothing
-        numbers = np.ldexp(numbers, -exponents[values.owner])
-    off = numbers - (np.add.reduceat(numbers, values.begins) / lengths)[values.owner]
-    off -= (np.add.reduceat(off, values.begins) / lengths)[values.owner]
-    with np.errstate(invalid="ignore"):
-        result: Floats = np.sqrt(np.add.reduceat(off * off, values.begins) / (lengths - 1))
+        numbers = np.ldexp(numbers, np.repeat(-exponents, lengths))
+    off = numbers - np.repeat(np.add.reduceat(numbers, values.begins) / lengths, lengths)
+    rest = np.add.reduceat(off, values.begins)  # of the rounded mean
+    off *= off
+    squares = np.add.reduceat(off, values.begins) - rest * rest / lengths
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = np.sqrt(np.maximum(squares, 0.0) / (lengths - 1))
     result[smallest == largest] = 0.0
     result[lengths < 2] = np.nan
     if exponents is None:
