@@ -27,7 +27,11 @@ class OnlineKeys:
         return self._prefix + b"table/" + table.encode()
 
     def row(self, generation: bytes, key: bytes) -> bytes:
-        return b"%srows/%s/%s" % (self._prefix, generation, key)
+        return self.rows(generation) + key
+
+    def rows(self, generation: bytes) -> bytes:
+        """How the keys of all rows of a generation begin."""
+        return b"%srows/%s/" % (self._prefix, generation)
 
     def index(self, generation: bytes) -> bytes:
         """Holds the keys of a generation, so that it is deleted without a scan of the whole store."""

@@ -131,10 +131,13 @@ class ValkeyOnline:
         pointer = self._keys.pointer(table)
         for _ in range(100):
             generation = self._generations.get(table)
-            rows = [] if generation is None else [self._keys.row(generation, key) for key in keys]
+            prefix = b"" if generation is None else self._keys.rows(generation)
+            rows = [] if generation is None else [prefix + key for key in keys]
             blobs: list[bytes | None]
             current, *blobs = yield [b"MGET", pointer, *rows]
-            absent = [key for key, value in zip([pointer, *rows], [current, *blobs], strict=True) if value is None]
+            absent = [pointer] if current is None else []
+            if None in blobs:
+                absent += [key for key, value in zip(rows, blobs, strict=True) if value is None]
             if current is not None and current != generation:
                 self._generations[table] = current
                 continue

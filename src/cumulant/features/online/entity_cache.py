@@ -164,8 +164,23 @@ class EntityCache:
         """Keep entities as they were read after the state; the places of missing tiles."""
         assert self._state is not None
         sequence, missing = self._state.sequence, list[bytes]()
+        kept, checked = self._kept, self._checked
         for key, blob in zip(keys, blobs[1 : 1 + len(keys)], strict=True):
-            missing += self._keep(key, blob, sequence, known)
+            old = kept.get(key)
+            if blob is None:
+                history = None
+            elif old is not None and len(blob) == old.size and blob.endswith(old.events.version):
+                history = old  # a blob ends with the number of the change that wrote it
+            else:
+                opened = self._open(key, blob, known, old)
+                if isinstance(opened, list):
+                    missing += opened
+                    continue
+                history = opened
+            if history is not old or key not in kept:
+                self._bytes += _size(key, history) - (_size(key, old) if key in kept else 0)
+                kept[key] = history
+            checked[key] = sequence
         return missing
 
     def _take(self, wanted: Sequence[bytes]) -> Entities:
@@ -192,25 +207,6 @@ class EntityCache:
             self._bytes = 0
         self._state, self._blob = state, blob
         return True
-
-    def _keep(self, key: bytes, blob: bytes | None, sequence: int, known: KnownTiles) -> Sequence[bytes]:
-        """Keep an entity as it was read; where tiles are missing, their places."""
-        was_kept, old = key in self._kept, self._kept.get(key)
-        if blob is None:
-            unchanged = was_kept and old is None
-        else:  # a blob ends with the number of the change that wrote it
-            unchanged = old is not None and len(blob) == old.size and blob.endswith(old.version)
-        if unchanged:
-            self._checked[key] = sequence
-            return ()
-        history = None if blob is None else self._open(key, blob, known, old)
-        if isinstance(history, list):
-            return history
-        if was_kept:
-            self._bytes -= _size(key, old)
-        self._kept[key], self._checked[key] = history, sequence
-        self._bytes += _size(key, history)
-        return ()
 
     def _open(
         self, key: bytes, blob: bytes, known: KnownTiles, before: EntityHistory | None

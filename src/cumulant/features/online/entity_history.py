@@ -181,15 +181,11 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
     @property
     def whole_size(self) -> int:
         """Of all that is stored."""
-        return self.size + sum(self.tiles.sizes)
+        return self.size + sum(self.tiles.sizes) if self.tiles.sizes else self.size
 
     @property
     def since(self) -> int | None:
         return self.events.since
-
-    @property
-    def version(self) -> bytes:
-        return self.events.version
 
     @property
     def times(self) -> memoryview[int]:

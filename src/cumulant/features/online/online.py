@@ -203,8 +203,8 @@ class OnlineFeatures:
             rows = ManyRows(group, measures, request.rows if whole else request.rows.take(there), moments, entities)
             for name, values in rows.columns().items():
                 features[name] = values if whole else _scattered(values, there, size)
-            for at, used in zip(there, rows.newest(), strict=True):
-                newest[at] = _latest(newest[at], used)
+            used = rows.newest() if whole else _scattered(rows.newest(), there, size)
+            newest = used if newest.count(None) == size else list(map(_latest, newest, used))
             for at, moment, history in zip(there, moments, entities, strict=True):
                 if history is None or history.events.since_us is None:
                     continue
