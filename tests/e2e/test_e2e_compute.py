@@ -26,7 +26,7 @@ from cumulant.flows.review.review_reference import reference_of
 from cumulant.flows.serving.serve import materialize
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
-from cumulant.training.events import TrialFinished
+from cumulant.training.events import FoldFinished, TrialFinished
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,12 @@ def test_the_same_events_in_the_same_order_and_of_the_same_run(both):
     events = {}
     for name, (folder, result, *_) in both.items():
         with opened(folder) as project:
-            mine = [event for event in project.journal().events() if event.run == result.run]
+            # How many folds are reported depends on how long they take.
+            mine = [
+                event
+                for event in project.journal().events()
+                if event.run == result.run and event.kind != FoldFinished.kind
+            ]
             assert {event.actor for event in mine} == {project.principal().id}
             place = {event.id: number for number, event in enumerate(mine)}
             events[name] = [

@@ -23,6 +23,18 @@ class TrialFinished(Fact, frozen=True, kw_only=True):
     params: dict[str, Parameter] = msgspec.field(default_factory=dict)
 
 
+class FoldFinished(Fact, frozen=True, kw_only=True):
+    """A fold of a trial under way was judged, and others follow: the `scores` so far, of `folds`, after `seconds`."""
+
+    kind: ClassVar[str] = "training.fold_finished"
+    number: int
+    trainer: str
+    scores: tuple[float, ...]
+    folds: int
+    seconds: float
+    params: dict[str, Parameter] = msgspec.field(default_factory=dict)
+
+
 class SearchFinished(Fact, frozen=True, kw_only=True):
     """The search ended: what was chosen, on how many rows and folds, and how it scored out of fold."""
 

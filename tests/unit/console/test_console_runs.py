@@ -16,9 +16,10 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.ledger_records import RUN, STEP, RunRecord, StepRecord, StepUse
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.training.run_trials import run_trials
+from cumulant.flows.training.search_step import FoldReports
 from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
-from cumulant.training.events import TrialFinished
+from cumulant.training.events import FoldFinished, TrialFinished
 
 BASE = "/projects/flight-late/runs"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -129,6 +130,10 @@ def finish(project, run, *trials):
             transaction.emit(trial)
 
 
+def fold(number, *scores):
+    return FoldFinished(number=number, trainer=HOSTILE, scores=scores, folds=3, seconds=1.5)
+
+
 def trial(number, score, **params):
     return TrialFinished(
         number=number,
@@ -146,10 +151,10 @@ def test_the_trials_of_a_run_under_way_are_shown_with_the_scores_of_their_folds(
     assert 'id="search"' not in client.get(f"{BASE}/run9").text
     finish(project, "run9", trial(0, 0.5, depth=3, rate=0.001), trial(1, 0.4, depth=9, rate=0.9, **{HOSTILE: HOSTILE}))
     text = client.get(f"{BASE}/run9").text
-    assert "2 trials finished so far" in text
+    assert "2 trials have ended" in text
     assert "the search goes on" in text
     assert "Parameters and score of 2 trials" in text
-    assert "0.49</td>" in text
+    assert "0.4900</td>" in text
     assert "training.trial_finished" in text  # the log
     assert HOSTILE not in text
     assert client.get(f"{BASE}/run9?trainer=other").status_code == 404
@@ -158,12 +163,45 @@ def test_the_trials_of_a_run_under_way_are_shown_with_the_scores_of_their_folds(
     assert [row[3] for row in rows] == ["0.5", "0.4"]
 
 
+def test_folds_of_a_trial_under_way_are_shown_until_it_ends(project, client):
+    put_run(project)
+    finish(project, "run9", fold(0, 0.625), fold(0, 0.625, 0.75), fold(1, 0.375))
+    text = client.get(f"{BASE}/run9").text
+    assert "0 trials have ended, 2 are running" in text
+    assert 'running <span class="soft">2 of 3 folds</span>' in text
+    assert "0.7500</td>" in text
+    assert "0.3750</td>" in text
+    assert ">fold 3</th>" in text
+    finish(project, "run9", trial(0, 0.5))
+    text = client.get(f"{BASE}/run9").text
+    assert "1 trial has ended, 1 is running" in text
+    assert "2 of 3 folds" not in text
+    put_run(project, status="failed")
+    text = client.get(f"{BASE}/run9").text
+    assert 'unfinished <span class="soft">1 of 3 folds</span>' in text
+    assert "1 trial has ended, 1 did not end" in text
+
+
+def test_slow_folds_are_all_reported_and_quick_ones_once_a_second():
+    now, sent = [0.0], []
+    reports = FoldReports(sent.append, clock=lambda: now[0])
+    for place in range(1000):  # a hundred a second
+        now[0] = place / 100
+        reports(fold(place, 0.5))
+    assert len(sent) == 14  # five at once, and nine in the seconds after
+    sent.clear()
+    for place in range(20):
+        now[0] += 1
+        reports(fold(place, 0.5))
+    assert len(sent) == 20
+
+
 def test_a_trial_that_was_done_again_counts_once_and_one_without_a_score_is_listed(project, client):
     put_run(project)
     finish(project, "run9", trial(0, 0.5), trial(0, 0.5), trial(1, None))
     assert [each.number for each in run_trials(project, "run9", principal=ADA).trials] == [0, 1]
     text = client.get(f"{BASE}/run9").text
-    assert "2 trials finished so far" in text
+    assert "2 trials have ended" in text
     assert "Trials in order" not in text  # one score is no course
 
 
@@ -178,6 +216,9 @@ def test_the_search_of_a_finished_run_is_that_of_its_record(trained):
     assert found.metric == "log_loss"
     assert {each.trainer for each in found.trials} == {"naive", "linear"}
     assert all(len(each.scores) == 2 for each in found.trials)
+    folds = trained.journal().events(kinds=(FoldFinished.kind,))
+    firsts = sorted((event.data["number"], event.data["scores"]) for event in folds)
+    assert firsts == [(each.number, [each.scores[0]]) for each in found.trials]
     text = console_client(trained).get("/projects/shop/runs/latest").text
     assert "Trials in order" in text
     assert f"the best is number {found.best}" in text

@@ -12,9 +12,10 @@ from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search.blend import Candidates, blend
 from cumulant.training.search.choices import ModelChoice, untuned
+from cumulant.training.search.cross_validation import prepare_folds
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.refit import refit
-from cumulant.training.search.search import made_folds, search
+from cumulant.training.search.search import search
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
@@ -155,7 +156,7 @@ def noise_worlds(count, *, clusters, shared):
         frame = pl.DataFrame({"x": generator.normal(size=600)})
         rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"), groups=pl.Series(group))
         spec = TrainingPolicy(target="y")
-        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        folds, _, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
         own = generator.normal(size=600) * (1 - shared) + generator.normal(size=clusters)[group] * shared
         first = 0.5 * truth + 0.5 * own
         second = first + 0.3 * generator.normal(size=clusters)[group] + 0.3 * generator.normal(size=600)
@@ -193,7 +194,7 @@ def long_search_worlds(count, *, own, other):
         frame = pl.DataFrame({"x": generator.normal(size=800)})
         rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"))
         spec = TrainingPolicy(target="y")
-        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        folds, _, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
         error = 0.5 * generator.normal(size=800)
         noises, scales = own * generator.normal(size=(100, 800)), 1 + 0.05 * generator.normal(size=100)
         first = [(scale * (truth + error) + noise)[folds.places] for scale, noise in zip(scales, noises, strict=True)]
@@ -240,7 +241,7 @@ def test_a_long_search_gains_no_weight_by_its_length():
         frame = pl.DataFrame({"x": generator.normal(size=80)})
         rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"))
         spec = TrainingPolicy(target="y")
-        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        folds, _, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
         answers = [(truth + 0.5 * error)[folds.places] for error in generator.normal(size=(101, 80))]
         tried = searched_blend({"lightgbm": (answers[:100], 1), "linear": (answers[100:], 1)}, folds, rows)
         weights.append({member.name: weight for member, weight in zip(tried.members, tried.weights, strict=True)})
@@ -250,7 +251,7 @@ def test_a_long_search_gains_no_weight_by_its_length():
 def test_a_model_of_the_users_takes_no_part_and_a_constant_none():
     rows = mixed("amount", rows=600)
     spec = spec_of("amount")
-    folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    folds, _, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
     truth = rows.target[folds.places]
     generator = np.random.default_rng(0)
     good = [truth + generator.normal(size=len(truth)) for _ in range(2)]

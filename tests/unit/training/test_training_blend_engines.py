@@ -20,10 +20,11 @@ from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import TrainingSummary
 from cumulant.training.search.budget import SearchBudget, longest
 from cumulant.training.search.choices import ModelChoice
+from cumulant.training.search.cross_validation import prepare_folds
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, refit, trials_of
-from cumulant.training.search.search import _Study, made_folds, search
+from cumulant.training.search.search import _Study, search
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
@@ -103,7 +104,7 @@ def test_the_first_members_leave_time_for_the_later_ones(blended):
     rows, spec, found = blended
     spec = msgspec.structs.replace(spec, ensemble=3)
     names = ["xgboost", "lightgbm"]
-    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    folds, matrix, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
     parts = {one.trainer: one for one in found.summary.parts}
     kept = msgspec.structs.replace(found.summary.blend, members=tuple(parts[name] for name in names))
     choices = [choice_of(parts[name], found.trials) for name in names]

@@ -16,8 +16,9 @@ from cumulant.core.units import duration
 from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings
+from cumulant.training.search.cross_validation import prepare_folds
 from cumulant.training.search.refit import refit
-from cumulant.training.search.search import made_folds, search
+from cumulant.training.search.search import search
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.spec import SEARCHED
 from cumulant.training.splits import split
@@ -65,7 +66,7 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, ro
 def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, target, table, rows_of):
     rows = train_rows(rows_of, table, target)
     spec = TrainingPolicy(target=target, time=None, folds=2, trainers=[name])
-    folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    folds, _, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
     trainer, (train, validate) = make_trainer(name, Path()), folds.sample(0)
     params = (
         HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]  # type: ignore[attr-defined]

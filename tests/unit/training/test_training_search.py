@@ -42,13 +42,23 @@ def parts_of(rows_of, table, target, *, timed=True):
 @pytest.mark.parametrize("timed", [True, False])
 def test_every_task_goes_the_same_way_and_beats_naive(target, metric, timed, table, rows_of):
     parts = parts_of(rows_of, table, target, timed=timed)
-    told, said = [], []
+    told, said, folds = [], [], []
     found = search(
-        parts.train, small(target), on_trial=told.append, progress=lambda text, share=None: said.append(text)
+        parts.train,
+        small(target),
+        on_trial=told.append,
+        on_fold=folds.append,
+        progress=lambda text, share=None: said.append(text),
     )
     assert found.summary.metric == metric
     assert [record.trainer for record in found.trials] == ["naive", "linear", *["lightgbm"] * 4]
     assert told == list(found.trials)
+    # each fold of each trial, in order, but for the one with which the trial ends
+    assert [(fold.number, fold.scores, fold.folds) for fold in folds] == [
+        (record.number, record.scores[:count], len(found.summary.folds))
+        for record in found.trials
+        for count in range(1, len(record.scores))
+    ]
     assert said[:3] == ["trying naive", "trying linear", "trying lightgbm"]
     assert said[3].startswith(f"lightgbm: trial 1 of 4, best {metric.replace('_', ' ')} ")
     assert said[-1].startswith("final fit")

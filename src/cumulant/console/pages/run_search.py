@@ -11,8 +11,8 @@ from cumulant.console.parallel_coordinates import TrialLine, changing_parameters
 from cumulant.core.errors import not_found
 from cumulant.flows.reports import report_charts
 from cumulant.flows.reports.content import TrialReport
-from cumulant.flows.reports.wording import higher_is_better
-from cumulant.flows.training.run_trials import RunTrial, RunTrials, run_trials
+from cumulant.flows.reports.wording import higher_is_better, plural
+from cumulant.flows.training.run_trials import RUNNING, UNFINISHED, RunTrial, RunTrials, run_trials
 
 if TYPE_CHECKING:
     from cumulant.console.page_request import PageRequest
@@ -22,9 +22,10 @@ _FOLDS = 10
 
 
 class SearchSection(NamedTuple):
-    """The trials of a run: charts, links to the trainers whose parameters are drawn, and the newest trials by fold."""
+    """The trials of a run, how many there are in words, charts, links to trainers to draw, and the newest trials."""
 
     search: RunTrials
+    counts: str
     charts: list[Chart]
     trainers: list[tuple[str, str, bool]]
     folds: list[tuple[str, str]]
@@ -42,9 +43,10 @@ def search_section(page: PageRequest, run: str) -> SearchSection | None:
     if chosen and chosen not in counts:
         raise not_found("trainer with parameters", chosen[:80], counts)
     charts = [chart for chart in (_history(search, link), _parameters(search, chosen, link)) if chart is not None]
-    folds = max((len(trial.scores) for trial in search.trials), default=0)
+    folds = _folds(search)
     return SearchSection(
         search,
+        _count_text(search),
         charts,
         [(name, f"{page.href('runs', run, trainer=name)}#search", name == chosen) for name in counts],
         [(f"fold {number + 1}", "num") for number in range(min(folds, _FOLDS))],
@@ -54,7 +56,7 @@ def search_section(page: PageRequest, run: str) -> SearchSection | None:
 
 def trial_table(search: RunTrials) -> tuple[list[tuple[str, str]], list[list[Cell]]]:
     """Heads and rows of all trials: the score, that of each fold, and every parameter."""
-    folds = max((len(trial.scores) for trial in search.trials), default=0)
+    folds = _folds(search)
     names = list(dict.fromkeys(name for trial in search.trials for name in trial.params))
     numbers = [search.metric or "score", "time, s", *(f"fold {number + 1}" for number in range(folds)), *names]
     heads = [*_HEADS, *((name, "num") for name in numbers)]
@@ -64,6 +66,24 @@ def trial_table(search: RunTrials) -> tuple[list[tuple[str, str]], list[list[Cel
         values = [_cell(trial.params.get(name)) for name in names]
         rows.append([trial.number, trial.trainer, trial.state, trial.score, round(trial.seconds, 2), *scores, *values])
     return heads, rows
+
+
+def _count_text(search: RunTrials) -> str:
+    """`12 trials`; of a search that goes on `12 trials have ended, 2 are running`."""
+    if search.done:
+        return plural(len(search.trials), "trial")
+    counts = Counter(trial.state for trial in search.trials)
+    running, unfinished = counts[RUNNING], counts[UNFINISHED]
+    ended = len(search.trials) - running - unfinished
+    parts = [f"{plural(ended, 'trial')} {'has' if ended == 1 else 'have'} ended"]
+    parts += [f"{running} {'is' if running == 1 else 'are'} running"] if running else []
+    parts += [f"{unfinished} did not end"] if unfinished else []
+    return ", ".join(parts)
+
+
+def _folds(search: RunTrials) -> int:
+    """How many folds the trials have."""
+    return max((max(len(trial.scores), trial.folds) for trial in search.trials), default=0)
 
 
 def _cell(value: object) -> Cell:

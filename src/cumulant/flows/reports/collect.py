@@ -114,7 +114,7 @@ def events(recorded: Iterable[Event]) -> tuple[EventReport, ...]:
     return tuple(
         struct_from(EventReport, event, text=event_text(event.data))
         for event in recorded
-        if event.kind not in ("step.started", "training.trial_finished")
+        if event.kind not in ("step.started", "training.fold_finished", "training.trial_finished")
     )
 
 

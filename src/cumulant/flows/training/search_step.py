@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
-    from cumulant.training.events import SearchFinished, TrialFinished
+    from cumulant.training.events import FoldFinished, SearchFinished, TrialFinished
     from cumulant.training.model import FittedModel
     from cumulant.training.search.search import SearchResult
     from cumulant.training.search.trial_journal import CopiedFolder
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 
 _LEAST_QUICK_ROWS = 5000
+#: folds of trials that are reported however quick they were
+_BURST = 5
 #: the folder, and the first part of the objects' keys, of the trials of searches
 SEARCH = "search"
 
@@ -126,6 +130,7 @@ def _search(
         champion=champion,
         progress=context.progress,
         on_trial=lambda trial: context.emit(_trial_event(trial)),
+        on_fold=FoldReports(context.emit),
     )
     context.emit(_search_event(search_result))
     fitted = Fitted(
@@ -264,6 +269,26 @@ def _time_range(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
     if rows.at is None or not len(rows):
         return None, None
     return from_micros(int(rows.at.min())), from_micros(int(rows.at.max()))
+
+
+class FoldReports:
+    """Emits the folds of trials under way: each at once while they take a second or more, and of quicker ones at most
+    one a second and `_BURST` besides. What is left out is in the next one of its trial, or where the trial ends.
+    """
+
+    def __init__(self, emit: Callable[[FoldFinished], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
+        self._emit, self._clock, self._lock = emit, clock, threading.Lock()
+        self._allowed, self._at = float(_BURST), clock()
+
+    def __call__(self, fold: FoldFinished) -> None:
+        with self._lock:
+            now = self._clock()
+            self._allowed, self._at = min(_BURST, self._allowed + now - self._at), now
+            if self._allowed < 1:
+                return
+            self._allowed -= 1
+            self._emit(fold)
 
 
 def _trial_event(trial: TrialRecord) -> TrialFinished:

@@ -42,7 +42,7 @@ def show(call: ApiCall, run: str) -> RunDetail:
 
 @get("/runs/{run}/trials", action="runs.show")
 def trials(call: ApiCall, run: str) -> RunTrials:
-    """Show the trials of a run's search, with the scores of their folds; until it is done, those that have finished."""
+    """Show the trials of a run's search, with the scores of their folds; until it is done, those reported so far."""
     return run_trials(call.project, run, principal=call.principal) or RunTrials(trials=(), done=False)
 
 

@@ -19,13 +19,15 @@ from cumulant.core.servable import Input
 from cumulant.statistics import Metric, Rows
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic, TrafficRows
+from cumulant.training.events import FoldFinished
 from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.payload import Floats
-from cumulant.training.policy import ThresholdPolicy
+from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
 from cumulant.training.records import FoldSummary, State, TrialRecord
 from cumulant.training.search.sampling import SEARCH_ROWS, judged, learned, sampling_weight, unjudged
 from cumulant.training.splits import Fold
-from cumulant.training.trainers.target_means import TargetMeans
+from cumulant.training.splits import folds as make_folds
+from cumulant.training.trainers.target_means import TargetMeans, inputs_of, means_notes
 from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample, ValidationResult
 
 #: all rows count as this many times those of a fold at most: what four folds leave out, and no more was measured
@@ -185,12 +187,13 @@ class CrossValidation:
         give_up: GiveUp | None = None,
         seconds_left: Callable[[], float] | None = None,
         must_finish: bool = False,
+        on_fold: Callable[[FoldFinished], None] | None = None,
     ) -> Outcome:
         """Judge `params`, `tuned` or not as `TrialRecord` says. When the time is over the trial is cut, unless it
         `must_finish`: then the time left is shared out among the folds, and each ends with the rounds it has.
 
         Folds run beside each other, but are looked at in their order, so that the record does not depend on how
-        many cores there are.
+        many cores there are. `on_fold` is called in that order too, but for the last: the trial then ends.
         """
         begin, state, done = time.monotonic(), "complete", list[_Done]()
         with _Race(self, trainer, params, seconds_left or self.problem.seconds_left, share_out=must_finish) as race:
@@ -203,6 +206,17 @@ class CrossValidation:
                 if hopeless and len(done) < len(self._train):
                     state = "pruned"
                     break
+                if on_fold is not None and len(done) < len(self._train):
+                    on_fold(
+                        FoldFinished(
+                            number=number,
+                            trainer=trainer.name,
+                            scores=tuple(each.score for each in done),
+                            folds=len(self._train),
+                            seconds=round(time.monotonic() - begin, 3),
+                            params=dict(params),
+                        )
+                    )
         record = TrialRecord(
             number=number,
             trainer=trainer.name,
@@ -268,6 +282,35 @@ class CrossValidation:
             for fold, (own, validate) in enumerate(zip(self.judged_by, self._validate, strict=True))
             if fold != without
         )
+
+
+def prepare_folds(
+    rows: TrainingSet, spec: TrainingPolicy, followed: Metric, *, means_of: frozenset[str] | None = None
+) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
+    """The folds that every trial is judged on, all rows encoded, and notes on the folds.
+
+    means_of: the texts that get means of the target; None: the rows decide.
+
+    Raises:
+        DataError: too few rows for folds.
+    """
+    inputs, means = inputs_of(rows, spec, means=means_of)
+    matrix = encode(rows.features, inputs)
+    problem = Problem(
+        task=rows.task,
+        classes=rows.classes,
+        inputs=means.inputs(inputs),
+        metric=followed.name,
+        seed=spec.seed,
+        threads=max(1, spec.cores // spec.jobs),
+    )
+    folds, notes = make_folds(rows, spec.folds, seed=spec.seed)
+    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, ThresholdPolicy) else None
+    return (
+        CrossValidation(rows, matrix, folds, problem, followed, inputs=inputs, means=means, counted=counted),
+        matrix,
+        (*notes, *means_notes(rows, inputs, spec)),
+    )
 
 
 def _encoded(traffic: TrafficRows | None, inputs: Sequence[Input]) -> Matrix | None:

@@ -16,9 +16,9 @@ from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.choices import ModelChoice
+from cumulant.training.search.cross_validation import prepare_folds
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, trials_of
-from cumulant.training.search.search import made_folds
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.target_means import with_means
@@ -55,7 +55,7 @@ def fit_all(
         for part in parts
     ]
     tested = with_means(model.card.inputs)
-    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
+    folds, matrix, _ = prepare_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
     boosters = {part.trainer: [_more(booster, summary, rows) for booster in part.boosters] for part in parts}
     finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget.of(None), fits={})
     with one_thread_a_product(), quiet():

@@ -24,9 +24,8 @@ from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.choices import BlendChoice, ModelChoice
-from cumulant.training.search.cross_validation import CrossValidation
+from cumulant.training.search.cross_validation import CrossValidation, prepare_folds
 from cumulant.training.search.final_model import Finisher
-from cumulant.training.search.search import made_folds
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.trainer import Searched, Trainer
@@ -53,7 +52,7 @@ def refit(
     parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
     trainers = [make_trainer(part.trainer, root or Path()) for part in parts]
     chosen = [trials_of(part.chosen, part.boosters, trials) for part in parts]
-    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    folds, matrix, _ = prepare_folds(rows, spec, searched_metric(spec, rows))
     with one_thread_a_product(), quiet():
         choices = [_choice(*pair, folds, progress=progress) for pair in zip(trainers, chosen, strict=True)]
         progress(f"final fit of {summary.trainer}", 0.95)

@@ -17,27 +17,24 @@ import numpy as np
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import release_free_memory
-from cumulant.statistics import Metric
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.events import FoldFinished
 from cumulant.training.model import FittedModel
-from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.widened import Widened
-from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
 from cumulant.training.search.blend import Candidates, blend, blendable
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
 from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking, untuned
-from cumulant.training.search.cross_validation import CrossValidation, Outcome
+from cumulant.training.search.cross_validation import Outcome, prepare_folds
 from cumulant.training.search.final_model import Finisher, final_rounds
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.search.trial_journal import CopiedFolder, TrialJournal
 from cumulant.training.spec import BUILT_IN, Parameter
-from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import lightgbm_trainer
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
-from cumulant.training.trainers.target_means import inputs_of, means_notes
-from cumulant.training.trainers.trainer import Problem, Searched, Trainer
+from cumulant.training.trainers.trainer import Searched, Trainer
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 
@@ -62,12 +59,14 @@ def search(
     champion: Mapping[str, Parameter] | None = None,
     progress: Progress = silent,
     on_trial: Callable[[TrialRecord], None] | None = None,
+    on_fold: Callable[[FoldFinished], None] | None = None,
 ) -> SearchResult:
     """Find, fit, calibrate and decide on `rows` (test rows are set aside before: `split`).
 
     root: where a user's trainer files are. scratch: a folder of this search alone; a search killed there resumes when
     it is called again, and with `jobs: 1` and no time limit reached it ends as if undisturbed.
     champion: parameters of the present model, tried first. on_trial: called for each trial finished in this call.
+    on_fold: called when a fold of a trial ends and others follow, in the thread of that trial: of `jobs` at once.
 
     Raises:
         UsageError: a metric or trainer that does not exist or does not fit the task.
@@ -78,42 +77,22 @@ def search(
     with ExitStack() as stack:
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         own = root or Path()
-        study = _Study(rows, spec, root=own, folder=folder, champion=champion, progress=progress, on_trial=on_trial)
+        study = _Study(
+            rows,
+            spec,
+            root=own,
+            folder=folder,
+            champion=champion,
+            progress=progress,
+            on_trial=on_trial,
+            on_fold=on_fold,
+        )
         del rows  # its features are encoded, and trainers need the memory
         release_free_memory()
         stack.enter_context(study.journal)
         stack.enter_context(one_thread_a_product())
         stack.enter_context(quiet())
         return study.run()
-
-
-def made_folds(
-    rows: TrainingSet, spec: TrainingPolicy, followed: Metric, *, means_of: frozenset[str] | None = None
-) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
-    """The folds that every trial is judged on, all rows encoded, and notes on the folds.
-
-    means_of: the texts that get means of the target; None: the rows decide.
-
-    Raises:
-        DataError: too few rows for folds.
-    """
-    inputs, means = inputs_of(rows, spec, means=means_of)
-    matrix = encode(rows.features, inputs)
-    problem = Problem(
-        task=rows.task,
-        classes=rows.classes,
-        inputs=means.inputs(inputs),
-        metric=followed.name,
-        seed=spec.seed,
-        threads=max(1, spec.cores // spec.jobs),
-    )
-    folds, notes = make_folds(rows, spec.folds, seed=spec.seed)
-    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, ThresholdPolicy) else None
-    return (
-        CrossValidation(rows, matrix, folds, problem, followed, inputs=inputs, means=means, counted=counted),
-        matrix,
-        (*notes, *means_notes(rows, inputs, spec)),
-    )
 
 
 class _Study:
@@ -129,14 +108,15 @@ class _Study:
         champion: Mapping[str, Parameter] | None,
         progress: Progress,
         on_trial: Callable[[TrialRecord], None] | None,
+        on_fold: Callable[[FoldFinished], None] | None = None,
     ) -> None:
         self.budget = SearchBudget.of(spec.time)
         self.spec, self.champion = spec, champion
-        self.progress, self.on_trial = progress, on_trial
+        self.progress, self.on_trial, self.on_fold = progress, on_trial, on_fold
         self.metric = searched_metric(spec, rows)
         # the baseline is always there to be beaten
         self.trainers = {name: make_trainer(name, root) for name in dict.fromkeys(["naive", *spec.trainers])}
-        self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
+        self.folds, self.matrix, self.notes = prepare_folds(rows, spec, self.metric)
         self.rows = rows.without_columns()
         self.problem = self.folds.problem
         self.warnings = duplicates.across(self.folds, self.folds.inputs, timed=rows.at is not None)
@@ -187,7 +167,12 @@ class _Study:
         # the baseline and a user's own trainer are always tried on every fold
         must = trainer.name == "naive" or trainer.name not in BUILT_IN
         outcome = self.folds.run(
-            trainer, params, number=number, seconds_left=self.budget.left_for_baselines, must_finish=must
+            trainer,
+            params,
+            number=number,
+            seconds_left=self.budget.left_for_baselines,
+            must_finish=must,
+            on_fold=self.on_fold,
         )
         self._finished(outcome)
 
@@ -237,6 +222,7 @@ class _Study:
                 [record.seconds for record in finished if record.state == "complete"], self.spec.trials - number
             ),
             must_finish=not any(record.state == "complete" for record in finished),
+            on_fold=self.on_fold,
         )
 
     def _finished(self, outcome: Outcome) -> None:
