@@ -43,6 +43,7 @@ from cumulant.server.openapi import document
 from cumulant.server.operation import ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import problem, problem_of
+from cumulant.server.redaction import redaction_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
 from cumulant.serving.telemetry.access_log import write_fault
@@ -252,7 +253,7 @@ async def _openapi(request: Request) -> Response:
 async def _on_known_error(request: Request, error: CumulantError) -> Response:
     projects: Mapping[str, Project] = request.app.state.projects
     for project in projects.values():  # an error may hold the secret of a URL
-        error = error.reworded(project.vault.redact)
+        error = error.reworded(redaction_of(project))
     return error_response(error)
 
 

@@ -19,6 +19,7 @@ from cumulant.server.handler import encode
 from cumulant.server.jobs import JobMessage, JobRequest
 from cumulant.server.operation import ApiCall
 from cumulant.server.operation_list import OPERATIONS
+from cumulant.server.redaction import redaction_of
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def _run(request: JobRequest, report: Any) -> JobMessage:
         try:
             return JobMessage(ended=True, result=msgspec.Raw(encode(operation.run(call, **arguments))))
         except CumulantError as error:
-            return JobMessage(ended=True, error=error.reworded(project.vault.redact).as_dict())
+            return JobMessage(ended=True, error=error.reworded(redaction_of(project)).as_dict())
         except BaseException as error:  # noqa: BLE001 - the edge of a process
             if is_interrupt(error):
                 return JobMessage(ended=True, error={"code": "interrupted", "error": "cancelled", "retryable": True})

@@ -8,6 +8,7 @@ from test_server_reads import pages
 
 from cumulant.flows.identities.records import TOKENS
 from cumulant.flows.ledger.ledger_records import API_REQUEST
+from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import encode_cursor
 
 
@@ -123,15 +124,20 @@ def test_sessions_are_listed_and_revoked(http):
     assert http.post("/sessions/revoke", json={"session": "3fa2"}).status_code == 404
 
 
-def test_reads_of_settings_access_and_reports(http):
+def test_reads_of_settings_access_and_reports(shop, http):
     settings = {row["path"]: row for row in http.get("/settings").json()}
     assert settings["training.target"]["value"] == "bought"
+    assert settings["environment.journal"]["value"] == "sqlite://.cumulant/journal.db", "not where its machine has it"
     decision = http.get("/access/check", params={"subject": "ada", "action": "runs.show"}).json()
     assert (decision["principal"], decision["allowed"]) == ("user:ada", True)
     assert len(http.get("/access/explanation", params={"subject": "ada", "group": ["a", "b"]}).json()) > 50
     assert http.get("/access/policies").status_code == 400  # the driver has none
     assert http.get("/runs/latest/report").status_code == 200
-    assert http.get("/objectives/rules").status_code == 400  # the project declares no objective
+    undeclared = http.get("/objectives/rules").json()
+    assert (undeclared["code"], undeclared["subject"]) == ("usage", "cumulant.yaml")
+    reads = [each.path for each in OPERATIONS if not each.writes and not each.parameters]
+    texts = {place: http.get(place).text for place in (*reads, "/runs/latest", "/runs/latest/report")}
+    assert [place for place, text in texts.items() if str(shop.root) in text] == []
     assert http.get("/releases/waiting").json() == {"candidate": None}
     assert http.get("/stack/detail").json()["status"] is None
 

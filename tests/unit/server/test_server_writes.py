@@ -7,9 +7,12 @@ import httpx
 import msgspec
 import pytest
 
+from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.ledger.ledger_records import API_REQUEST as KIND
+from cumulant.flows.ledger.ledger_records import RUN
+from cumulant.flows.training.train import train
 from cumulant.server.idempotency import RecordedRequest
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
@@ -83,6 +86,16 @@ def test_a_project_of_others_is_as_one_that_there_is_not(project, api, monkeypat
             k: v for k, v in none.headers.items() if k not in unlike
         }
     assert {event.kind for event in project.journal().events()} == {"access.refused"}
+
+
+@pytest.mark.parametrize("trials", [0, -5])
+def test_a_training_without_trials_begins_nowhere(project, api, trials):
+    """Its record could not be read again, nor any page that reads records."""
+    refused = api.post("/models/train", json={"trials": trials})
+    assert (refused.status_code, refused.json()["code"]) == (400, "request")
+    with pytest.raises(UsageError, match="needs a trial"):
+        train(project, principal=project.principal(), trials=trials)
+    assert list(project.journal().rows(RUN)) == []
 
 
 def test_the_principal_is_who_the_request_is_of(project, api):

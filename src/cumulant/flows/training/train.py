@@ -112,13 +112,15 @@ def train(
     Raises:
         ProjectFileError: a setting that no training could use.
         UsageError: the project has no target, cannot be trained as declared, or its rows do not fit in memory; `time`
-            is no duration, or 0.
+            is no duration, or 0; `trials` is less than 1.
         ContractBreachError: a source breaks its contract.
         ParityError: the packaged model answers otherwise than the trained one.
     """
     begun = clock.monotonic()
     if time is not None and not duration(time):
         raise UsageError(f"a training needs time: {time}", subject="time", hint="give 90s or 10m")
+    if trials is not None and trials < 1:  # a record of a version with fewer could not be read again
+        raise UsageError(f"a training needs a trial: {trials}", subject="trials", hint="give 1 or more")
     settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
     if history is not None:
         spans = msgspec.structs.asdict(history).items()

@@ -10,6 +10,7 @@ from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.maintenance.schedule import TickResult, tick
 from cumulant.flows.maintenance.unneeded_files import Removed
 from cumulant.server.operation import ApiCall, post
+from cumulant.server.redaction import redaction_of
 
 
 class CleanBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +41,7 @@ def tick_(call: ApiCall, body: TickBody) -> TickReport:
     """Do once whatever is due."""
     del body
     ticked, error = tick(call.project, principal=call.principal, progress=call.progress)
-    known = None if error is None else error.reworded(call.project.vault.redact).as_dict()
+    known = None if error is None else error.reworded(redaction_of(call.project)).as_dict()
     return TickReport(jobs=ticked, error=known)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from cumulant.flows.project.planning import TrainingPlan, plan
 from cumulant.server.operation import ApiCall, get
+from cumulant.server.redaction import redaction_of
 
 
 @get("/plan", action="project.plan")
@@ -26,10 +27,15 @@ class ResolvedSetting(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/settings", action="project.plan")
 def settings(call: ApiCall) -> list[ResolvedSetting]:
-    """Show every setting with its value and origin."""
+    """Show every setting with its value and origin; files are named from the project's folder."""
     call.check()
-    rows = call.project.file.resolved(call.project.endpoints)
-    return [ResolvedSetting(path=row.path, value=row.value, origin=str(row.origin)) for row in rows]
+    redact = redaction_of(call.project)
+    return [
+        ResolvedSetting(
+            path=row.path, value=redact(row.value) if isinstance(row.value, str) else row.value, origin=str(row.origin)
+        )
+        for row in call.project.file.resolved(call.project.endpoints)
+    ]
 
 
 OPERATIONS = (plan_, settings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from cumulant.core.structs import struct_from
 from cumulant.flows.registry.lineage import Reproduction, reproduce
@@ -24,7 +25,7 @@ class TrainBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     quick: bool = False
     as_of: datetime | None = None
-    trials: int | None = None
+    trials: Annotated[int, Meta(ge=1)] | None = None
     time: str | None = None
     promote: bool = True
 

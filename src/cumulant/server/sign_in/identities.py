@@ -13,6 +13,7 @@ from cumulant.flows.identities.records import principal_of, secret_hash
 from cumulant.flows.identities.sessions import Sessions
 from cumulant.flows.identities.tokens import USE_INTERVAL, USES, find_token, lookup_token
 from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
+from cumulant.server.redaction import redaction_of
 from cumulant.server.sign_in.cookies import Cookies
 from cumulant.server.sign_in.form_answers import FormError
 
@@ -100,7 +101,7 @@ class Identities:
     def redacted(self, error: CumulantError) -> CumulantError:
         """The error without secrets of the projects, which the URL of an engine may hold."""
         for project in self.projects.values():
-            error = error.reworded(project.vault.redact)
+            error = error.reworded(redaction_of(project))
         return error
 
     def project_of(self, form: Mapping[str, str]) -> Project:
