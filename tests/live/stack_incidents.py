@@ -67,6 +67,30 @@ def _desire(running: Stack, changes: Callable[[DesiredState], dict[str, object]]
     )
 
 
+def add_durable_version(running: Stack) -> str:
+    """A version that answers as the champion, and only once its prediction log has the answer; its name."""
+    folder, version = running.folder / "models" / "5", "5"
+    serving_graphs.scale(folder, name=MODEL, version=version)
+    (port,) = free_ports(1)
+    line = (sys.executable, "-m", "cumulant.serving", str(folder), "--behind-gateway", "--log-write", "durable")
+    line += ("--log", str(running.folder / "durable"))
+    served = ServedVersion(version=version, command=line, port=port)
+    _desire(running, lambda desired: {"versions": desired.versions | {version: served}})
+    return version
+
+
+@contextmanager
+def objectives(running: Stack, text: str) -> Iterator[None]:
+    """The project declares objectives while the block lasts."""
+    file = running.folder / "cumulant.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("serving: {", f"serving: {{slo: {text}, "))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
 @contextmanager
 def uneven_traffic(running: Stack) -> Iterator[None]:
     """Callers of the champion's arm go away, as behind a client that keeps the answers of one version."""
@@ -91,6 +115,18 @@ def uneven_traffic(running: Stack) -> Iterator[None]:
 def _arm(client: httpx.Client, key: str) -> str:
     headers = {"content-type": "application/json", KEY_HEADER: key}
     return client.post(_PATH, content=BODY, headers=headers).headers.get(ARM_HEADER, "")
+
+
+@contextmanager
+def hanging_log(pid: int) -> Iterator[None]:
+    """The process that writes the server's prediction log stands still, as on a disk that hangs."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (log,) = (int(child) for child in children if b"prediction_log" in Path(f"/proc/{child}/cmdline").read_bytes())
+    os.kill(log, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(log, signal.SIGCONT)
 
 
 @contextmanager

@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from cumulant.alerting.alert_state import Finding
 from cumulant.core.errors import EngineUnavailableError, TerminalError
 from cumulant.drivers.webhook.alertmanager import Alertmanager
 from cumulant.flows.alerting.alerts import deliver, observe, try_receivers
+from cumulant.flows.observe.programs import FOLDER, find_programs, observing_processes
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock
@@ -185,3 +189,65 @@ def test_what_it_says_of_a_sample_and_of_rubbish(server, late):
     server.kill()
     with pytest.raises(EngineUnavailableError):
         Alertmanager(f"alertmanager://127.0.0.1:{server.port}").send(SAMPLE, seconds=10)
+
+
+class Counters(ThreadingHTTPServer):
+    """What a gateway's Envoy counts, as far as the test says; scraped under the names that the rules read."""
+
+    requests, errors, scrapes = 0, 0, 0
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Page)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            counters, labels = self.server, 'envoy_virtual_cluster="late"'
+            text = (
+                f"envoy_vhost_vcluster_upstream_rq_completed{{{labels}}} {counters.requests}\n"
+                f'envoy_vhost_vcluster_upstream_rq_xx{{{labels},envoy_response_code_class="5"}} {counters.errors}\n'
+            )
+            self.send_response(200)
+            self.send_header("content-type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(text.encode())
+            counters.scrapes += 1
+
+        def log_message(self, *_):
+            pass
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None or find_programs().alertmanager is None,
+    reason="prometheus or Alertmanager is not installed",
+)
+def test_rules_of_objectives_fire_and_resolve_in_it_through_prometheus(tmp_path, people):
+    """With the commands, configuration and rules of `cumulant up --observe`; only the counters are the test's."""
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\nserving: {slo: {}}\n")
+    with load(tmp_path) as project, Counters() as gateway, ExitStack() as ending:
+        ending.callback(gateway.shutdown)
+        folder = project.state / FOLDER
+        folder.mkdir(parents=True)
+        (folder / "alertmanager.yml").write_text(SETTINGS.format(port=people.port))  # a user's own stays
+        processes = observing_processes(project, find_programs(), interval="1s")
+        assert [process.name for process in processes] == ["prometheus", "alertmanager"]
+        (folder / "gateway.json").write_text(json.dumps([{"targets": [f"127.0.0.1:{gateway.server_port}"]}]))
+        for process in processes:
+            running = subprocess.Popen(process.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ending.callback(running.wait)
+            ending.callback(running.kill)
+
+        def told():
+            """(status, severity, model) of the alerts that Alertmanager sent to people."""
+            return {
+                (alert["status"], alert["labels"]["severity"], alert["labels"]["model"], alert["labels"]["alertname"])
+                for _, _, document in list(people.posts)
+                for alert in document["alerts"]
+            }
+
+        wait_for(lambda: gateway.scrapes > 2)
+        gateway.requests, gateway.errors = 1_000, 500
+        wait_for(lambda: ("firing", "critical", "late", "CumulantAvailabilityBurn") in told())
+        assert not [status for status, *_ in told() if status == "resolved"]
+        gateway.requests += 10_000_000  # so that even the budget of 30 days burns slowly
+        wait_for(lambda: ("resolved", "critical", "late", "CumulantAvailabilityBurn") in told())

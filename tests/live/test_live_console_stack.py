@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "console"))
 from console_browser import NO_BROWSER, browser
 from console_stack import console, sign_in
 from e2e_stack import STEPS, free_ports, stack, until
-from stack_incidents import full_queue, slowed, uneven_traffic
+from stack_incidents import add_durable_version, full_queue, hanging_log, objectives, slowed, uneven_traffic
 
 from cumulant.flows.release.actions import abort, pause
 from cumulant.ports.access import Principal
@@ -384,3 +384,22 @@ def test_the_overview_names_a_mismatch_of_the_sample_ratio(person, running):
         until(lambda: running.release.over)
     running.over()
     overview_names(person("ada"), f"version {release.candidate.version} was not promoted: the arms did not get")
+
+
+def test_the_overview_names_a_champion_that_becomes_slow_and_then_errs(person, running):
+    """Without a release: the objectives show it, with the promotion before it and the rollback."""
+    tab, version = person("ada"), add_durable_version(running)
+    with running.load(60), objectives(running, "{latency: {objective: 99.9%, within: 100ms}}"):
+        running.begin(version, steps=STEPS[4:])
+        running.to("canary 95%")
+        running.onward()
+        assert running.over().status == "promoted"
+        server = running.ready(f"server-{version}").pid
+        with slowed(server):
+            overview_names(tab, "took longer than 100ms; the objective of latency allows 0.1%")
+        with hanging_log(server):
+            until(lambda: "were answered with a server error; the objective" in shown(tab), why=lambda: shown(tab))
+        text = shown(tab)
+    assert "read why in the log of the server" in text
+    assert re.search(rf"last change before it: version {version} (was promoted|became the champion)", text), text
+    assert "roll back" in text

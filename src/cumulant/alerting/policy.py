@@ -18,6 +18,7 @@ BUILT_IN: Mapping[str, Level] = {
     "data_fault": "critical",
     "feed": "critical",
     "loss": "critical",
+    "objective": "warning",
     "concept": "warning",
     "prior": "warning",
     "outcome": "warning",
@@ -27,6 +28,8 @@ BUILT_IN: Mapping[str, Level] = {
     "volume": "warning",
     "covariate": "info",
 }
+#: rules that resolve sooner than others: the windows of an objective have smoothed it already
+RESOLVE_AFTER: Mapping[str, str] = {"objective": "5m"}
 #: of undeclared rules
 OTHERS: Level = "warning"
 

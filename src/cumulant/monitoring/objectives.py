@@ -6,12 +6,13 @@ objective's window. An alert needs a fast burn in a long window and in a short o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
-from cumulant.core.units import show_duration
+from cumulant.core.units import from_micros, show_duration
 from cumulant.monitoring.request_counts import RequestCounts, RequestMinutes
 
 Severity = Literal["page", "ticket"]
@@ -52,12 +53,38 @@ class BurnRate(msgspec.Struct, frozen=True, kw_only=True):
         return self.share * (window / self.long)
 
 
+#: where the project declares none: only its page counts, as nobody agreed on a budget
+UNDECLARED = Objective(sli="availability", target=0.99, window=timedelta(days=30), fewest=100)
+#: by objective, what many bad requests are likely to mean
+CAUSES: Mapping[SliName, str] = {"availability": "errors", "latency": "latency"}
+
+#: what is said of an episode's end
+RECENT = timedelta(minutes=5)
+#: bad requests that the newest would have if the episode went on: none of so many is no chance, of Poisson 1 in 148
+_EXPECTED = 5
+
 BURN_RATES = (
     BurnRate(long=timedelta(hours=1), short=timedelta(minutes=5), share=0.02, severity="page"),
     BurnRate(long=timedelta(hours=6), short=timedelta(minutes=30), share=0.05, severity="page"),
     BurnRate(long=timedelta(days=1), short=timedelta(hours=2), share=0.1, severity="ticket"),
     BurnRate(long=timedelta(days=3), short=timedelta(hours=6), share=0.1, severity="ticket"),
 )
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """Bad requests that come faster than what fires allows: since the minute of `begun`, in which `requests` came.
+
+    `unanswered`: requests that no server answered, so that the gateway did. `recent`: of `RECENT`. `subsided`: of those
+    too few are bad to be of the episode, whose alert lasts until its windows are over.
+    """
+
+    begun: datetime
+    requests: int
+    bad: int
+    unanswered: int
+    recent: int
+    recent_bad: int
+    subsided: bool
 
 
 class BurnState(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +119,18 @@ class ObjectiveState(msgspec.Struct, frozen=True, kw_only=True):
     spent: bool
     since: datetime | None
     burn: tuple[BurnState, ...]
+    episode: Episode | None = None
 
     @property
     def firing(self) -> Severity | None:
         """The most urgent alert that fires."""
         severities = {state.severity for state in self.burn if state.firing}
         return "page" if "page" in severities else "ticket" if severities else None
+
+    @property
+    def fastest(self) -> BurnState | None:
+        """Of the burn rates that alert the fastest; None: none does."""
+        return _fastest(self.burn)
 
 
 def show_burn_rate(rate: float) -> str:
@@ -111,6 +144,7 @@ def objective_state(
     """The state by the counts of the past window."""
     requests, bad = count_events(objective.sli, minutes.within(objective.window, now))
     share = bad / requests if requests else None
+    burn = tuple(_burn_state(objective, rate, minutes, now) for rate in BURN_RATES)
     return ObjectiveState(
         sli=objective.sli,
         target=objective.target,
@@ -122,8 +156,42 @@ def objective_state(
         budget_left=None if share is None else 1 - share / objective.budget,
         spent=_is_spent(objective, requests, bad),
         since=since,
-        burn=tuple(_burn_state(objective, rate, minutes, now) for rate in BURN_RATES),
+        burn=burn,
+        episode=_episode(objective, _fastest(burn), minutes, now),
     )
+
+
+def _fastest(burn: Sequence[BurnState]) -> BurnState | None:
+    return max((state for state in burn if state.firing), key=lambda state: state.long_rate or 0.0, default=None)
+
+
+def _episode(objective: Objective, firing: BurnState | None, minutes: RequestMinutes, now: datetime) -> Episode | None:
+    """By the cumulative sum of bad requests above the share that alerts: the change began where the sum of all minutes
+    from there to now is greatest (Page 1954).
+    """
+    if firing is None:
+        return None
+    allowed = firing.limit * objective.budget
+    recent, recent_bad = count_events(objective.sli, minutes.within(RECENT, now))
+    excess, greatest, counted = 0.0, 0.0, RequestCounts()
+    episode: Episode | None = None
+    for minute, counts in minutes.latest(BURN_RATES[-1].long, now):
+        requests, bad = count_events(objective.sli, counts)
+        counted.add(counts)
+        excess += bad - allowed * requests
+        if excess > greatest:
+            greatest = excess
+            requests, bad = count_events(objective.sli, counted)
+            episode = Episode(
+                begun=from_micros(minute * 60_000_000),
+                requests=requests,
+                bad=bad,
+                unanswered=counted.requests - counted.answered,
+                recent=recent,
+                recent_bad=recent_bad,
+                subsided=recent_bad <= allowed * recent and recent * bad / requests >= _EXPECTED,
+            )
+    return episode
 
 
 def _is_spent(objective: Objective, requests: int, bad: int) -> bool:

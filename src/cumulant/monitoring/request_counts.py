@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -107,6 +107,13 @@ class RequestMinutes:
                     if minute in self._minutes:
                         total.add(self._minutes[minute])
         return total
+
+    def latest(self, span: timedelta, now: datetime) -> Iterator[tuple[int, RequestCounts]]:
+        """The minutes that `within` counts, the newest first."""
+        first, last = -(-to_micros(now - span) // _MINUTE), to_micros(now) // _MINUTE + _AHEAD
+        for minute in sorted(self._minutes, reverse=True):
+            if first <= minute <= last:
+                yield minute, self._minutes[minute]
 
     def quantile(self, share: float, span: timedelta, now: datetime) -> float | None:
         """Milliseconds within which the `share` of the answers of the last `span` came, to within 5%; None: there were

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
-from cumulant.alerting.policy import BUILT_IN, OTHERS, Policy, Rule
+from cumulant.alerting.policy import BUILT_IN, OTHERS, RESOLVE_AFTER, Policy, Rule
 from cumulant.core.errors import UsageError
 from cumulant.core.units import Rate, duration, rate, share
 from cumulant.monitoring.policy import (
@@ -120,7 +120,7 @@ def _alert_rule(spec: AlertsSpec, name: str) -> Rule:
     return Rule(
         level=None if level == "off" else level,
         pending_for=duration(own.for_ or "0s").total_seconds(),
-        resolve_after=duration(own.resolve_after or spec.resolve_after).total_seconds(),
+        resolve_after=duration(own.resolve_after or RESOLVE_AFTER.get(name, spec.resolve_after)).total_seconds(),
     )
 
 

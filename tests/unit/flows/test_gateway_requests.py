@@ -142,7 +142,7 @@ def test_the_overview_has_traffic_and_the_budget_also_without_a_release(folder):
     assert [(each.sli, each.firing) for each in overview.objectives] == [("availability", "page"), ("latency", None)]
     problem = overview.problems[0]
     assert (problem.level, problem.what, problem.cause) == ("critical", "objective", "errors")
-    assert problem.sentence.endswith("50 of 200 requests were answered with a server error")
+    assert problem.sentence.startswith("50 of 200 requests (25%) were answered with a server error")
     assert overview.sentence == problem.sentence
 
 

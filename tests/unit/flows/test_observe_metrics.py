@@ -21,8 +21,9 @@ from cumulant.flows.observe.families import FAMILIES, MOST_FEATURES
 from cumulant.flows.observe.model_metrics import verdict_word
 from cumulant.flows.observe.project_metrics import CachedExposition, project_exposition
 from cumulant.flows.release import store
-from cumulant.flows.stack.identity import Home
-from cumulant.flows.stack.status import ChildStatus, Status, write_status
+from cumulant.flows.stack.desired_state import ServedVersion, change_desired_state
+from cumulant.flows.stack.identity import Home, home_of
+from cumulant.flows.stack.status import ChildStatus, Status, read_status, write_status
 from cumulant.monitoring.retrain_rule import RetrainState
 from cumulant.ports.compute import StepCall
 from cumulant.ports.step_queue import QUEUED_STEP, QueuedStep
@@ -200,6 +201,39 @@ def test_what_the_metrics_say(project):
     assert not any("late/6" in key for key in found)
     [receiver] = project.receivers()
     assert found["cumulant_messages_waiting", receiver.name] == 0
+
+
+def test_servers_that_answer_cost_what_the_environment_says(project, tmp_path):
+    served = [ServedVersion(version=version, command=("x",), port=port) for version, port in (("6", 1), ("7", 2))]
+    change_desired_state(
+        project.state,
+        "late",
+        lambda desired: msgspec.structs.replace(desired, versions={each.version: each for each in served}),
+    )
+    fill(project)
+    children = tuple(
+        ChildStatus(
+            name=f"server-{each.version}",
+            kind="server",
+            version=each.version,
+            state="ready",
+            ready=each.version == "7",
+            restarts=0,
+            not_ready_since=None,
+            since=NOW,
+            url=each.endpoint,
+        )
+        for each in served
+    )
+    status = read_status(project.state)
+    write_status(project.state, msgspec.structs.replace(status, children=children, home=home_of(project.state)))
+    assert not any(key[0] == "cumulant_serving_cost_per_hour" for key in samples(project))
+    (tmp_path / "cumulant.yaml").write_text(
+        f"{FILE}environments: {{local: {{price: {{server: 0.34, currency: EUR}}}}}}\n"
+    )
+    with load(tmp_path) as priced:
+        costs = {key: value for key, value in samples(priced).items() if key[0] == "cumulant_serving_cost_per_hour"}
+    assert costs == {("cumulant_serving_cost_per_hour", "late", "7", "EUR"): 0.34}
 
 
 def test_a_project_without_anything_has_metrics(project):

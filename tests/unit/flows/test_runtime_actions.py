@@ -34,6 +34,7 @@ PARTS = {
     "ledger.decisions.record_allowed": "a part of the check",
     "ledger.decisions.record_refused": "a part of the check",
     "ledger.run_context.open_run": "only verbs open runs, see below",
+    "observe.objective_alerts.evaluate_objectives": "a job of the tick and of the controller; its verb is alerts.observe",
     "outcomes.labels.emit_facts": "a part of flows that ingest labels",
     "outcomes.labels.join_intake": "the end of ingest_labels and join_labels",
     "release.start.candidate.admit_candidate": "a part of start_release",

@@ -211,6 +211,13 @@ def _run_review(project: Project) -> str:
     return fill(project, principal=_scheduler(project)).sentence
 
 
+def _run_objectives(project: Project) -> str:
+    """Alerts on the objectives of the served model, by the log of the gateways."""
+    from cumulant.flows.observe.objective_alerts import evaluate_objectives
+
+    return evaluate_objectives(project, principal=_scheduler(project))
+
+
 def _run_refusals(project: Project) -> str:
     """Events of the requests that prediction servers refused."""
     count = ingest_refusals(project)
@@ -242,6 +249,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="monitoring", every=timedelta(minutes=10), run=_run_monitoring),
     ScheduledJob(name="retraining", every=timedelta(), run=_run_retraining),
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
+    ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     CHECKPOINTS,
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),

@@ -81,6 +81,12 @@ FAMILIES = {
     "cumulant_retraining_open": _gauge("1 while a requested training is under way, else 0.", "model"),
     "cumulant_process_ready": _gauge("1 where a process of `cumulant up` answers, else 0.", "process", "kind"),
     "cumulant_process_restarts": _gauge("Its restarts in the last minute.", "process", "kind"),
+    "cumulant_serving_cost_per_hour": _gauge(
+        "What the servers that answer cost in an hour, by `price` of the environment; without it there is none.",
+        "model",
+        "version",
+        "currency",
+    ),
     "cumulant_log_waiting_parts": _gauge("Parts of the prediction log that wait for their upload."),
     "cumulant_log_lag_seconds": _gauge("Age of the oldest of them; 0 where none waits."),
     "cumulant_events_total": Family("counter", "Events of the chain.", _PROJECT),

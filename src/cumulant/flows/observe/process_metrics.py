@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import IntegrityError
 from cumulant.core.prometheus import Series
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.serving.predictions import log_in
 from cumulant.flows.serving.serve import SPOOL
 from cumulant.flows.stack.status import read_status
@@ -26,6 +28,18 @@ def process_series(project: Project, now: datetime) -> Iterator[Series]:
             yield Series("cumulant_process_ready", labels, float(child.ready))
             yield Series("cumulant_process_restarts", labels, child.restarts)
     yield from _upload_series(project, now)
+
+
+def cost_series(project: Project) -> Iterator[Series]:
+    """Of each version, where the environment declares what a server costs; of all machines with `deploy: hosts://`."""
+    price = project.file.environment.price
+    if price is None:
+        return
+    with suppress(IntegrityError):  # `ps` reports it
+        running = Counter(server.version for server in deployment_of(project).present(project.name) if server.ready)
+        for version, servers in sorted(running.items()):
+            labels = (project.name, version, price.currency)
+            yield Series("cumulant_serving_cost_per_hour", labels, servers * price.server)
 
 
 def _upload_series(project: Project, now: datetime) -> Iterator[Series]:

@@ -20,7 +20,7 @@ from cumulant.flows.observe.alert_metrics import alert_series
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.flows.observe.families import FAMILIES
 from cumulant.flows.observe.model_metrics import drift_series, label_series, release_series
-from cumulant.flows.observe.process_metrics import process_series
+from cumulant.flows.observe.process_metrics import cost_series, process_series
 from cumulant.flows.observe.queue_metrics import job_series, review_series, step_series
 from cumulant.release.state import Release
 
@@ -55,6 +55,7 @@ def project_series(project: Project, now: datetime) -> Iterator[Series]:
         job_series(journal, now),
         step_series(journal),
         process_series(project, now),
+        cost_series(project),
         [Series("cumulant_events_total", (), journal.head().seq)],
     )
     names = (project.name, project.environment)

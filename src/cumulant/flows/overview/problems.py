@@ -13,7 +13,6 @@ from cumulant.alerting.alert_state import Alert, AlertsState, Finding, is_silent
 from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.release.views import reason_text
 from cumulant.flows.stack.status import Status
-from cumulant.monitoring.objectives import ObjectiveState, show_burn_rate
 from cumulant.release.state import Release
 from cumulant.release.wording import version_name
 
@@ -41,12 +40,6 @@ _DRIFT_WORDS = {
     "prior": "drift of the answers",
     "data_fault": "data fault",
     "volume": "number of rows",
-}
-
-#: by objective: what it is about, what a bad request is, and the likely cause of many
-_OBJECTIVES: dict[str, tuple[str, str, str]] = {
-    "availability": ("availability", "were answered with a server error", "errors"),
-    "latency": ("latency", "took too long", "latency"),
 }
 
 
@@ -176,30 +169,6 @@ def retraining_problems(request: RetrainRequest | None) -> list[ModelProblem]:
             next=NextStep(label="see the run", target="runs", command="cumulant runs list --flow train"),
         )
     ]
-
-
-def objective_problems(states: Sequence[ObjectiveState]) -> list[ModelProblem]:
-    """Objectives whose error budget is used too fast, or up by enough requests to say so."""
-    return [_objective_problem(state) for state in states if state.firing or state.spent]
-
-
-def _objective_problem(state: ObjectiveState) -> ModelProblem:
-    subject, bad, cause = _OBJECTIVES[state.sli]
-    firing = [burn for burn in state.burn if burn.firing and burn.long_rate is not None]
-    if firing:
-        worst = max(firing, key=lambda burn: burn.long_rate or 0.0)
-        speed = f"{show_burn_rate(worst.long_rate or 0.0)} times as fast as the objective allows, over {worst.long}"
-        text = f"the error budget of {subject} is used {speed}"
-    else:
-        text = f"the error budget of {subject} for {state.window} is used up"
-    return ModelProblem(
-        level="critical" if state.firing == "page" else "warning",
-        what="objective",
-        subject=state.sli,
-        sentence=f"{text}: {state.bad:,} of {state.requests:,} requests {bad}",
-        cause=cause,
-        next=NextStep(label="see the objectives", target="command", command="cumulant slo show", subject=state.sli),
-    )
 
 
 def stack_problems(status: Status | None) -> list[ModelProblem]:

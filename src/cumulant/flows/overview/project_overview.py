@@ -28,13 +28,18 @@ from cumulant.flows.overview.figures import (
     request_figure,
     traffic_figures,
 )
+from cumulant.flows.overview.objective_problems import (
+    RESOLUTION,
+    objective_problems,
+    undeclared_problems,
+    without_objectives,
+)
 from cumulant.flows.overview.problems import (
     LEVELS,
     Level,
     ModelProblem,
     NextStep,
     alert_problems,
-    objective_problems,
     release_problems,
     retraining_problems,
     stack_problems,
@@ -140,7 +145,7 @@ def read_overview(
     memory = memory or OverviewMemory(name)
     events = memory.events
     events.update(journal)
-    requests, objectives = _requests(project, memory, now)
+    requests, objectives, errors = _requests(project, memory, now)
     state, request = read_state(journal, name)[0], read_request(journal, name)[0]
     alerts, _ = read_alerts(journal)
     stored = store.read(journal, name)
@@ -152,9 +157,10 @@ def read_overview(
             *stack_problems(status),
             *fault,
             *damage,
-            *alert_problems(alerts, now),
+            *alert_problems(alerts if requests is None else without_objectives(alerts), now),
             *data_problems(project, now),
-            *objective_problems(objectives),
+            *objective_problems(objectives, alerts, now),
+            *errors,
             *release_problems(release, now),
             *retraining_problems(request),
         ]
@@ -165,7 +171,7 @@ def read_overview(
     champion = champion or aliased_version(changes) or (None if state is None else state.version)
     worst, before = problems[0] if problems else None, None
     if worst is not None:
-        before = last_before(changes, worst.since, worst.noticed)
+        before = last_before(changes, *_moments(worst))
         worst = with_rollback(worst, promoted=before is not None and before.promotion, model=name)
         problems[0] = worst
     drift = journal.get(COMPARED, name)
@@ -226,15 +232,24 @@ def worst_project_first(overviews: Iterable[ProjectOverview]) -> list[ProjectOve
     return sorted(overviews, key=lambda each: (LEVELS.index(each.level), -each.alerts, each.project))
 
 
+def _moments(problem: ModelProblem) -> tuple[datetime | None, datetime | None]:
+    """When a problem may have begun at the latest, by the clock of the data and by that of the machine."""
+    if problem.what in ("objective", "errors") and problem.since is not None:
+        return problem.since + RESOLUTION, None
+    return problem.since, problem.noticed
+
+
 def _requests(
     project: Project, memory: OverviewMemory, now: datetime
-) -> tuple[RequestFigure | None, list[ObjectiveState]]:
+) -> tuple[RequestFigure | None, list[ObjectiveState], list[ModelProblem]]:
     """Requests at the gateways; nothing where their log cannot be read, which the stack's processes report."""
     try:
         with memory.requests.counted(project, now) as minutes:
-            return request_figure(minutes, now), objective_states(project.policies.objectives, minutes, now)
+            declared = project.policies.objectives
+            states, errors = objective_states(declared, minutes, now), undeclared_problems(declared, minutes, now)
+            return request_figure(minutes, now), states, errors
     except CumulantError:
-        return None, []
+        return None, [], []
 
 
 def _stack(project: Project) -> tuple[Status | None, list[ModelProblem]]:

@@ -24,6 +24,7 @@ from cumulant.flows.ledger.actions import OWN_MODEL, check
 from cumulant.flows.ledger.ending import run_until_ended
 from cumulant.flows.ledger.refusals import record_refusals
 from cumulant.flows.maintenance.refill import refill_in_background
+from cumulant.flows.observe.objective_alerts import watch_objectives
 from cumulant.flows.observe.project_metrics import CachedExposition
 from cumulant.flows.release.controller.metrics_server import serve_metrics
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
@@ -58,6 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 deliver_in_background(project, LogLines(sys.stderr.write)),
                 refill_in_background(project, LogLines(sys.stderr.write)),
                 sign_in_background(project, report),
+                watch_objectives(project, LogLines(sys.stderr.write)),
                 record_refusals(project, LogLines(sys.stderr.write), servers=True),
                 serve_metrics(project.state / FOLDER, CachedExposition([project]), allow=_anonymous(project)) as url,
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),

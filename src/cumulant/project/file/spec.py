@@ -88,6 +88,15 @@ def _overrides(section: str) -> Meta:
     return Meta(description=f"Keys of `{section}` that differ in this environment.", extra={"overrides": section})
 
 
+class PriceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What serving costs, for metrics; nothing is decided by it."""
+
+    server: Annotated[
+        float, Meta(ge=0, description="Of one server of a version for an hour, with its share of the machine.")
+    ]
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="By ISO 4217, such as `EUR`.")] = "USD"
+
+
 class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
 
@@ -196,6 +205,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             description="The private key that signs checkpoints, of Ed25519 in PEM: `${secret:NAME}`. Default: a file"
             " in the state folder, made on first use."
         ),
+    ] = None
+    price: Annotated[
+        PriceSpec | None,
+        Meta(description="What a running server costs: a metric of the cost of each version. Default: none is known."),
     ] = None
     model: Annotated[dict[str, Any], _overrides("model")] = {}
     data: Annotated[dict[str, Any], _overrides("data")] = {}
