@@ -231,7 +231,7 @@ def _requests(
 ) -> tuple[RequestFigure | None, list[ObjectiveState]]:
     """Requests at the gateways; nothing where their log cannot be read, which the stack's processes report."""
     try:
-        with memory.requests.counted(project, now) as minutes:
+        with memory.requests.counted(project) as minutes:
             return request_figure(minutes, now), objective_states(project.policies.objectives, minutes, now)
     except CumulantError:
         return None, []
