@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 from cumulant.flows.data.source_views import source_caches
 from cumulant.flows.ledger.run_views import run_cache
-from cumulant.flows.overview.project_overview import OverviewMemory
 from cumulant.flows.release.store import past_cache
 from cumulant.flows.review.case_index import CaseIndex
 from cumulant.flows.review.read_ahead import ReadAhead
@@ -20,13 +19,12 @@ if TYPE_CHECKING:
 class ProjectMemory:
     """Of one project: each part is brought up to date by the flow that it is given to."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self) -> None:
         self.cases = CaseIndex()
         self.ahead = ReadAhead()
         self.releases = past_cache()
         self.sources = source_caches()
         self.runs = run_cache()
-        self.overview = OverviewMemory(project.name)
 
 
 class Memories:
@@ -40,5 +38,5 @@ class Memories:
         with self._lock:
             memory = self._memories.get(project)
             if memory is None:
-                memory = self._memories[project] = ProjectMemory(project)
+                memory = self._memories[project] = ProjectMemory()
             return memory

@@ -11,7 +11,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from cumulant.console import rendering
 from cumulant.console.assets import Asset
 from cumulant.console.memory import Memories, ProjectMemory
-from cumulant.console.overviews import Overviews
 from cumulant.console.rows import RenderedRows
 from cumulant.console.security import security_headers
 from cumulant.core.errors import CumulantError, NotFoundError, did_you_mean
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.server.jobs import Jobs
+    from cumulant.server.overviews import Overviews
 
 THEMES = ("light", "dark")
 _SHOWN = 80
@@ -74,6 +74,7 @@ class PageRequest:
         self.nonce, self.csrf, self.form = nonce, csrf, form or {}
         self.projects: Mapping[str, Project] = request.app.state.projects
         self.jobs: Jobs = request.app.state.jobs
+        self.overviews: Overviews = request.app.state.overviews
 
     @property
     def principal(self) -> Principal:
@@ -203,7 +204,6 @@ class Site(NamedTuple):
     notices: Mapping[str, str]
     memories: Memories
     rows: RenderedRows
-    overviews: Overviews
 
 
 class Nav(NamedTuple):

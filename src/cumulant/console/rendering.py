@@ -21,6 +21,12 @@ def render(template: str, **values: object) -> str:
     return printable(environment().get_template(template).render(**values))
 
 
+def compile_templates() -> None:
+    """Compile all templates, which the first page of each would else wait for."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+
+
 @cache
 def environment() -> Environment:
     templates = make_environment(__package__)

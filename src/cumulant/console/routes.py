@@ -11,7 +11,6 @@ from starlette.routing import BaseRoute, Match, Route
 
 from cumulant.console.assets import Asset, load_assets
 from cumulant.console.memory import Memories
-from cumulant.console.overviews import Overviews
 from cumulant.console.page_request import PageRequest, PageRoute, Site
 from cumulant.console.pages import data, events, lineage, models, monitoring, overview, releases, review, runs
 from cumulant.console.rows import RenderedRows
@@ -59,14 +58,12 @@ def console_routes(routes: Sequence[PageRoute] = ROUTES) -> list[BaseRoute]:
     for route in routes:
         _check(route)
     assets = load_assets()
-    memories = Memories()
     site = Site(
         assets,
         _navigation(routes),
         {name: text for route in routes for name, text in route.notices.items()},
-        memories,
+        Memories(),
         RenderedRows(),
-        Overviews(memories),
     )
     pages = [Route(route.path, _endpoint(route, site), methods=[route.method]) for route in routes]
     stream = Route("/projects/{project}/stream", _stream(site), methods=["GET"])

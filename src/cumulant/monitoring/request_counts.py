@@ -77,11 +77,21 @@ class RequestMinutes:
     def forget(self, before: datetime) -> None:
         """Drop the hours before that of `before`, and the times of all but the newest minutes."""
         first = to_micros(before) // _MINUTE // _HOUR
-        for hour in [hour for hour in self._hours if hour < first]:
+        self._drop([hour for hour in self._hours if hour < first])
+
+    def keep(self, hours: int) -> None:
+        """Drop all but the newest `hours` that have requests, and the times of all but the newest minutes.
+
+        What is dropped depends on no clock, which may be wrong for a moment.
+        """
+        self._drop(sorted(self._hours)[:-hours])
+
+    def _drop(self, hours: Iterable[int]) -> None:
+        for hour in hours:
             del self._hours[hour]
             for minute in range(hour * _HOUR, (hour + 1) * _HOUR):
                 self._minutes.pop(minute, None)
-        for minute in sorted(self._times)[:-_TIMED]:
+        for minute in list(self._times)[:-_TIMED]:  # in the order of reading: a gateway's clock may have been ahead
             del self._times[minute]
 
     @property

@@ -106,9 +106,17 @@ class Journal(Protocol):
         ...
 
     def events(
-        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        kinds: Sequence[str] = (),
+        run: str | None = None,
     ) -> Iterator[Event]:
-        """Events with `seq` above `after`, in order."""
+        """Events with `seq` above `after` and below `before`, in order. A kind that ends with `.` stands for all kinds
+        that begin so.
+        """
         ...
 
     def head(self) -> ChainHead:

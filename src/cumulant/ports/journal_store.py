@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -94,6 +94,17 @@ def events_of(page: Page, *, after: int, limit: int | None) -> Iterator[Event]:
     """The events above number `after`, at most `limit`. Raises as `read_event`."""
     for seq, _, _, envelope in _in_pages(page, after=after, limit=limit):
         yield read_event(seq, envelope)
+
+
+def fits_kind(kind: str, pattern: str) -> bool:
+    """Whether a kind is `pattern`, or begins so where that ends with `.`."""
+    return kind.startswith(pattern) if pattern.endswith(".") else kind == pattern
+
+
+def divide_kinds(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The exact kinds, and the beginnings of others, each of which ends with `.`."""
+    exact = [pattern for pattern in patterns if not pattern.endswith(".")]
+    return exact, [pattern for pattern in patterns if pattern.endswith(".")]
 
 
 def misfiled_events(page: Page, scope: Scope) -> Iterator[int]:

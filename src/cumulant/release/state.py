@@ -138,6 +138,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: PairedEvaluation | None = None
     #: of the gateway's log: everything before it is counted
     cursor: str = ""
+    #: of the gateway's log: its end when the release began; empty: the release is of a version that did not store it
+    start_cursor: str = ""
     limits: Limits = Limits()
 
     @property

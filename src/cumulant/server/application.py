@@ -42,6 +42,7 @@ from cumulant.server.jobs import Jobs
 from cumulant.server.openapi import document
 from cumulant.server.operation import ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
+from cumulant.server.overviews import Overviews
 from cumulant.server.problem import problem, problem_of
 from cumulant.server.redaction import redaction_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
@@ -124,6 +125,7 @@ def create_application(
     application.state.jobs = jobs
     application.state.feeds = EventFeeds()
     application.state.requests = ApiRequestCounter()
+    application.state.overviews = Overviews()
     application.add_middleware(note_route)
     application.add_middleware(authenticate)
     application.add_middleware(application.state.requests.middleware)
@@ -154,7 +156,9 @@ def _endpoint(operation: Operation) -> Endpoint:
             raise await run_in_threadpool(as_seen, request, project, operation.action, error) from error
 
     async def answer_of(request: Request, project: Project) -> Response:
-        call = ApiCall(project, request.state.principal, operation.action, jobs=request.app.state.jobs)
+        state = request.app.state
+        memory = state.overviews.memory(project)
+        call = ApiCall(project, request.state.principal, operation.action, jobs=state.jobs, memory=memory)
         arguments = await arguments_of(request, operation)
         if not operation.writes:
             return read_response(request, await run_operation(call, operation, arguments))

@@ -24,6 +24,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.ledger.actions import check, find_action, permits
 
 if TYPE_CHECKING:
+    from cumulant.flows.overview.project_overview import OverviewMemory
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.server.jobs import Jobs
@@ -43,6 +44,7 @@ def _discard(sentence: str) -> None:
 
 class ApiCall:
     """One request for an operation: of which project, by whom. `jobs`: those of the server; none in a job's process.
+    `memory`: what the server remembers of the project.
 
     `note` is told what a result leaves out; a server tells it nobody.
     """
@@ -54,11 +56,12 @@ class ApiCall:
         action: str,
         *,
         jobs: Jobs | None = None,
+        memory: OverviewMemory | None = None,
         progress: Progress = silent,
         note: Callable[[str], None] = _discard,
     ) -> None:
         self.project, self.principal, self.action, self.progress = project, principal, action, progress
-        self.jobs, self.note = jobs, note
+        self.jobs, self.memory, self.note = jobs, memory, note
 
     def check(self, *, personal: bool = False) -> None:
         """Check the operation's action; for what no flow checks. Raises RefusedError."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from cumulant.project.project import Project
+    from cumulant.server.overviews import Overviews
 
 
 def serve(
@@ -33,22 +34,29 @@ def serve(
     authenticate: Middleware,
     pages: Sequence[BaseRoute] = (),
     announce: Callable[[], None] = lambda: None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answer on a bound socket until SIGTERM or SIGINT; running requests are finished, and jobs are cancelled."""
+    """Answer on a bound socket until SIGTERM or SIGINT; running requests are finished, and jobs are cancelled.
+
+    `prepare` is done by a thread, beside the first requests.
+    """
     jobs = Jobs()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         announce()
+        overviews.warm(projects.values(), prepare)
         yield
 
     application = create_application(projects, authenticate=authenticate, pages=pages, jobs=jobs, lifespan=lifespan)
+    overviews: Overviews = application.state.overviews
     prepare_all_decoding()
     with ExitStack() as stack:
         for project in projects.values():
             stack.enter_context(record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")))
         stack.enter_context(follow_files(projects.values(), lambda text: sys.stderr.write(f"{text}\n")))
         stack.callback(jobs.close)
+        stack.callback(overviews.close)
         stack.enter_context(restore_signals())
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained
             signal.signal(number, lambda *_: None)

@@ -12,7 +12,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.scope import Scope
 from cumulant.ports.journal import ChainHead, Row, RowVersion
-from cumulant.ports.journal_store import next_event, row_changed
+from cumulant.ports.journal_store import fits_kind, next_event, row_changed
 
 _Rows = dict[tuple[str, str], Row]
 _Versions = dict[tuple[str, str], int]
@@ -81,12 +81,18 @@ class MemoryJournal:
         return len(_select(self._rows, kind, prefix, None, None))
 
     def events(
-        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        kinds: Sequence[str] = (),
+        run: str | None = None,
     ) -> Iterator[Event]:
         events = [
             event
-            for event in self._events[after:]
-            if (not kinds or event.kind in kinds) and (run is None or event.run == run)
+            for event in self._events[after : None if before is None else max(0, before - 1)]
+            if (not kinds or any(fits_kind(event.kind, kind) for kind in kinds)) and (run is None or event.run == run)
         ]
         return iter(events if limit is None else events[:limit])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import threading
 
-from console_support import HOSTILE, console_client, make_project
+from console_support import ADA, HOSTILE, console_client, make_project
 
-from cumulant.console.memory import Memories
-from cumulant.console.overviews import Overviews
 from cumulant.console.rows import RenderedRows
 from cumulant.core.events import Actor
 from cumulant.flows.registry.models import ModelAliased
+from cumulant.server.overviews import Overviews
+from cumulant.testing.access import GrantedAccess
 
 
 def rows_of(rows, items, base="/b", seen=None):
@@ -21,6 +21,11 @@ def rows_of(rows, items, base="/b", seen=None):
         return {"version": Version(item)}
 
     return rows.render("version", items, key=str, values=values, base=base, run_base="/r")
+
+
+def emit(project, fact):
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.emit(fact)
 
 
 class Version:
@@ -58,8 +63,7 @@ def test_a_new_event_is_shown_with_the_rendered_ones(tmp_path):
     with make_project(tmp_path / "late", "late") as project:
         client = console_client(project)
         for version in ("1", "2"):
-            with project.journal().transaction(actor=Actor("user:ada")) as transaction:
-                transaction.emit(ModelAliased(model="late", alias="champion", version=version))
+            emit(project, ModelAliased(model="late", alias="champion", version=version))
             text = client.get("/projects/late/events").text
         assert re.findall(r'id="event-(\d+)"', text) == ["2", "1"]
 
@@ -67,14 +71,36 @@ def test_a_new_event_is_shown_with_the_rendered_ones(tmp_path):
 def test_few_projects_are_read_for_each_page_and_many_by_a_thread(tmp_path):
     with make_project(tmp_path / "a", "a") as first, make_project(tmp_path / "b", "b") as second:
         projects, now = {"a": first, "b": second}, [100.0]
-        few, many = (Overviews(Memories(), steady=lambda: now[0], few=few) for few in (2, 1))
+        few, many = (Overviews(steady=lambda: now[0], few=few) for few in (2, 1))
         assert [each.project for each in few.of(projects)] == ["a", "b"]
         old = many.of(projects)
         assert all(each is known for each, known in zip(many.of(projects), old, strict=True))
-        assert few.of(projects)[0] is not few.of(projects)[0]
+        emit(first, ModelAliased(model="a", alias="champion", version="7"))
+        assert few.of(projects)[0].champion == "7"
         now[0] += 31  # older than a page may show
-        assert many.of(projects)[0] is not old[0]
+        assert many.of(projects)[0].champion == "7"
+        assert [many.memory(each) is many.memory(first) for each in projects.values()] == [True, False]
         now[0] += 1_000  # nobody looks any more
         worker = next(thread for thread in threading.enumerate() if thread.name == "overviews")
         worker.join(60)
         assert not worker.is_alive()
+
+
+def test_a_list_of_many_projects_checks_what_it_shows(tmp_path, monkeypatch):
+    with make_project(tmp_path / "a", "a") as first, make_project(tmp_path / "b", "b") as second:
+        projects, now = {"a": first, "b": second}, [100.0]
+        overviews = Overviews(steady=lambda: now[0], few=1)
+
+        def shown(place):
+            listed = overviews.page(ADA, projects, place)
+            return [each.project for each in listed.overviews[place]], sum(listed.levels.values())
+
+        assert shown(slice(0, 2)) == (["a", "b"], 2)
+        now[0] += 1
+        monkeypatch.setattr(second, "access", GrantedAccess)
+        assert shown(slice(0, 1)) == (["a"], 2)  # remembered for seconds: how many there are
+        assert shown(slice(0, 2)) == (["a"], 1)
+        monkeypatch.undo()
+        now[0] += 5
+        assert shown(slice(0, 2)) == (["a", "b"], 2)
+        overviews.close()

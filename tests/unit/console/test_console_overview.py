@@ -83,10 +83,11 @@ def test_the_list_has_pages(projects, monkeypatch):
 
 
 def test_the_headline_names_a_single_project(projects):
-    one = [project_overview(projects[0], principal=ADA)]
-    assert headline(one) == "nothing is wrong; 1 of 1 were not evaluated yet"
-    harm(projects[0], one[0].at)
-    assert headline([project_overview(projects[0], principal=ADA)]) == "project alpha is in a critical state"
+    calm = project_overview(projects[0], principal=ADA)
+    assert headline(calm, {calm.level: 1}) == "nothing is wrong; 1 of 1 were not evaluated yet"
+    harm(projects[0], calm.at)
+    worst = project_overview(projects[0], principal=ADA)
+    assert headline(worst, {worst.level: 1}) == "project alpha is in a critical state"
 
 
 def test_a_line_of_losses_needs_two():

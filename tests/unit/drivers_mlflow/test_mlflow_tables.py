@@ -213,3 +213,15 @@ def test_a_file_is_attached_only_among_the_files_of_the_run(registry, tmp_path):
     assert list((tmp_path / "outside").iterdir()) == []
     registry.attach(run_id, tmp_path / "page.html", "one/../two")
     assert (artifacts / "two" / "page.html").read_text() == "a page"
+
+
+def test_a_page_that_is_remembered_is_read_again_when_anybody_wrote(url, by_client):
+    registry = MlflowRegistry(url)
+    first = registry.versions("late", limit=3)
+    first[0].tags["mine"] = "x"
+    assert registry.versions("late", limit=3) == by_client.versions("late", limit=3)
+    by_client.tag("late", "10", {"later": "1"})
+    assert registry.versions("late", limit=3)[0].tags["later"] == "1"
+    by_client.tag("late", "10", {"later": None})
+    assert registry.versions("late", limit=3) == by_client.versions("late", limit=3)
+    assert list(registry.models()) == list(registry.models()) == ["Zeta", "bare", "late"]

@@ -16,7 +16,6 @@ from cumulant.flows.observe.slo import show_objectives
 from cumulant.flows.overview.project_overview import project_overview
 from cumulant.project.file.loading import load
 
-NOW = datetime.now(UTC)
 SLO = "serving: {slo: {latency: {within: 250ms}}}\n"
 
 
@@ -37,7 +36,7 @@ def write(project, *statuses, ago=60.0, took=10_000):
 
 
 def requests(counts, project, span=timedelta(hours=1)):
-    with counts.counted(project, NOW) as minutes:
+    with counts.counted(project) as minutes:
         return minutes.within(span, datetime.now(UTC)).requests
 
 
@@ -118,6 +117,29 @@ def test_what_another_process_counted_before_the_log_was_cut_is_taken_over(folde
         cut.unlink()
         assert requests(idle, project) == 4
         assert requests(GatewayRequests(), project) == 4
+
+
+def test_a_clock_that_jumps_ahead_and_back_forgets_no_counts(folder):
+    """Whether that of a reader jumps or that of the gateway: what is dropped depends on the number of hours alone."""
+    with load(folder) as project:
+        counts = GatewayRequests()
+        write(project, 200, 503)
+        for ahead in range(70):  # minutes of a gateway's clock that is a year ahead
+            write(project, 200, ago=-86_400 * 365 - 60 * ahead)
+            requests(counts, project)  # before the writer drops its oldest files
+        view = show_objectives(project, principal=project.principal(), clock=LaterClock(), requests=counts)
+        assert [each.requests for each in view.objectives] == [70, 70]
+        assert requests(counts, project) == 2
+        for ago in range(60):
+            write(project, 200, ago=60.0 * ago)
+            requests(counts, project)
+        with counts.counted(project) as minutes:
+            assert minutes.quantile(0.5, timedelta(hours=1), datetime.now(UTC)) is not None
+
+
+class LaterClock:
+    def now(self):
+        return datetime.now(UTC) + timedelta(days=365, hours=2)
 
 
 def test_the_file_is_not_written_for_every_look(folder, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import timedelta
 
+import msgspec
 import pytest
 from release_servers import project, served, serving
 from releases import MOMENT
@@ -174,7 +175,9 @@ def test_a_candidate_that_is_the_fix_is_released_with_a_reason_that_is_recorded(
 
 
 @pytest.mark.parametrize("world", ["page"], indirect=True)
-def test_a_release_does_not_go_on_while_the_champion_burns_the_budget(world):
+def test_a_release_does_not_go_on_while_the_champion_burns_the_budget(world, monkeypatch):
+    world.answer(1000)
+    world.clock.move(timedelta(hours=2))
     world.begin()
     world.seconds(3)
     held = world.seconds(60, failing=0.3)
@@ -182,6 +185,22 @@ def test_a_release_does_not_go_on_while_the_champion_burns_the_budget(world):
     assert BURNS in held.reason
     assert "candidate 0 of" in held.reason
     assert any(BURNS in text for text in view(held).lacks)
+    # A controller that is started now counts the release's requests from its beginning, each once.
+    read = []
+
+    class Observed:
+        def exchanges(self, after="", *, limit):
+            page, cursor = world.late.gateway().exchanges(after, limit=limit)
+            read.extend(exchange.time for exchange in page)
+            return page, cursor
+
+    monkeypatch.setattr(slo_gate, "exchanges_of", lambda _: Observed())
+    later, whole = (SloGateReader(world.late, clock=world.clock) for _ in range(2))
+    assert later.hold(held) == later.hold(held)
+    assert (min(read), len(read)) == (read[0], 63 * 20)
+    assert read[0] >= to_micros(held.begun)
+    assert later.hold(held) == whole.hold(msgspec.structs.replace(held, start_cursor=""))
+    assert len(read) == 63 * 20 + 1000 + 63 * 20
     world.clock.move(timedelta(minutes=31))
     cleared = world.seconds(20)
     assert cleared.slo_hold == ""

@@ -99,6 +99,7 @@ def serve_projects(
         MissingPartError: the extra `console` is not installed.
     """
     try:
+        from cumulant.console.rendering import compile_templates
         from cumulant.console.routes import console_routes
         from cumulant.server.serve import serve
         from cumulant.server.sign_in.sign_in import SignIn
@@ -127,6 +128,7 @@ def serve_projects(
         authenticate=sign_in.middleware,
         pages=[*sign_in.routes(), *console_routes()],
         announce=announce,
+        prepare=compile_templates,
     )
 
 

@@ -11,14 +11,10 @@ import msgspec
 from msgspec.json import encode
 
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
-from cumulant.core.errors import CumulantError, ForbiddenError
-from cumulant.flows.ledger.actions import permits
-from cumulant.flows.overview.problems import NextStep
+from cumulant.flows.overview.problems import Level, NextStep
 from cumulant.flows.overview.project_overview import (
     ProjectOverview,
     project_overview,
-    unavailable_overview,
-    worst_project_first,
 )
 from cumulant.flows.reports.svg_elements import Drawing, draw, element
 
@@ -31,6 +27,12 @@ _ACTION = "project.overview"
 _ANY = datetime(1970, 1, 1, tzinfo=UTC)
 #: cards of a page
 _CARDS = 50
+#: of levels with a problem, the worst first, for one model and for several
+_WORDS: Mapping[Level, tuple[str, str]] = {
+    "critical": ("is in a critical state", "are in a critical state"),
+    "warning": ("needs a look today", "need a look today"),
+    "notice": ("waits for somebody or is being released", "wait for somebody or are being released"),
+}
 #: by target of a next step, the page below the project
 _PAGES: Mapping[str, str] = {
     "alerts": "monitoring",
@@ -55,9 +57,10 @@ class Card(NamedTuple):
 
 def all_projects(page: PageRequest) -> Response:
     """Every project that the principal may see, the worst first."""
-    overviews = worst_project_first(_overviews(page))
     first = _place(page.query("page"))
-    shown = overviews[first * _CARDS : (first + 1) * _CARDS]
+    place = slice(first * _CARDS, (first + 1) * _CARDS)
+    overviews, levels, *_ = page.overviews.page(page.principal, page.projects, place)
+    shown = overviews[place]
     more = f"/?page={first + 2}" if len(overviews) > (first + 1) * _CARDS else ""
     fewer = "" if not first else "/" if first == 1 else f"/?page={first}"
     return page.page(
@@ -70,7 +73,7 @@ def all_projects(page: PageRequest) -> Response:
             key=lambda card: (encode(msgspec.structs.replace(card.overview, at=_ANY)), card.next_href),
             values=lambda card: {"card": card},
         ),
-        headline=headline(overviews) if overviews else "",
+        headline=headline(overviews[0], levels) if overviews else "",
         level=overviews[0].level if overviews else "unknown",
         more=more,
         fewer=fewer,
@@ -79,7 +82,7 @@ def all_projects(page: PageRequest) -> Response:
 
 def one_project(page: PageRequest) -> Response:
     """One project, with everything that is wrong with it."""
-    overview = project_overview(page.project, principal=page.principal, memory=page.memory.overview)
+    overview = project_overview(page.project, principal=page.principal, memory=page.overviews.memory(page.project))
     return page.page(
         "project.html.jinja",
         title=overview.project,
@@ -90,41 +93,22 @@ def one_project(page: PageRequest) -> Response:
     )
 
 
-def _overviews(page: PageRequest) -> list[ProjectOverview]:
-    """Of the projects that the principal may see: others are not listed, and nothing says that they exist."""
-    visible: list[str] = []
-    unknown: list[ProjectOverview] = []
-    for name, project in page.projects.items():
-        try:
-            if permits(project, page.principal, _ACTION):
-                visible.append(name)
-        except ForbiddenError:
-            continue
-        except CumulantError as error:  # its policies cannot be read
-            unknown.append(unavailable_overview(project, error, datetime.now(UTC)))
-    return [*page.site.overviews.of({name: page.projects[name] for name in visible}), *unknown]
-
-
-def headline(overviews: list[ProjectOverview]) -> str:
-    """`1 of 3 models is in a critical state: fraud`; of one `project fraud is in a critical state`; not of none."""
-    total = len(overviews)
-    if not total:
-        return "there is no project here that you may see"
-    for level, words in (
-        ("critical", ("is in a critical state", "are in a critical state")),
-        ("warning", ("needs a look today", "need a look today")),
-        ("notice", ("waits for somebody or is being released", "wait for somebody or are being released")),
-    ):
-        count = sum(each.level == level for each in overviews)
+def headline(worst: ProjectOverview, levels: Mapping[Level, int]) -> str:
+    """`1 of 3 models is in a critical state: fraud`; of one `project fraud is in a critical state`. `worst`: the first
+    of the list, `levels`: how many are of each.
+    """
+    total = sum(levels.values())
+    for level, words in _WORDS.items():
+        count = levels.get(level, 0)
         if count and total == 1:
-            return f"project {overviews[0].project} {words[0]}"
+            return f"project {worst.project} {words[0]}"
         if count:
-            named = f": {overviews[0].project}" if count == 1 else ""
+            named = f": {worst.project}" if count == 1 else ""
             return f"{count} of {total} models {words[count > 1]}{named}"
-    unknown = sum(each.level == "unknown" for each in overviews)
+    unknown = levels.get("unknown", 0)
     if unknown:
         return f"nothing is wrong; {unknown} of {total} were not evaluated yet"
-    return f"none of {total} models has a problem" if total > 1 else f"no problem in {overviews[0].project}"
+    return f"none of {total} models has a problem" if total > 1 else f"no problem in {worst.project}"
 
 
 def _card(page: PageRequest, overview: ProjectOverview) -> Card:

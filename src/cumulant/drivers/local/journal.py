@@ -145,9 +145,15 @@ class SqliteJournal:
             return journal_rows.count(connection, self._key, kind, prefix)
 
     def events(
-        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        kinds: Sequence[str] = (),
+        run: str | None = None,
     ) -> Iterator[Event]:
-        return events_of(partial(self._page, kinds, run), after=after, limit=limit)
+        return events_of(partial(self._page, kinds, run, before), after=after, limit=limit)
 
     def head(self) -> ChainHead:
         with self._database.read() as connection:
@@ -172,7 +178,7 @@ class SqliteJournal:
             yield hashes
 
     def misfiled(self) -> Iterator[int]:
-        return misfiled_events(partial(self._page, (), None), self._scope)
+        return misfiled_events(partial(self._page, (), None, None), self._scope)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         if self._adopt is None:
@@ -185,9 +191,11 @@ class SqliteJournal:
             )
         _upgrade(connection, scope=msgspec.structs.replace(self._scope, environment=self._adopt))
 
-    def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
+    def _page(
+        self, kinds: Sequence[str], run: str | None, before: int | None, after: int, limit: int
+    ) -> list[tuple[Any, ...]]:
         with self._database.read() as connection:
-            return _events(connection, self._key, after=after, limit=limit, kinds=kinds, run=run)
+            return journal_rows.events(connection, self._key, (after, before), limit=limit, kinds=kinds, run=run)
 
     def _hash_at(self, seq: int) -> str | None:
         with self._database.read() as connection:
@@ -344,23 +352,6 @@ class SqliteTransaction:
             (self._key, kind, key),
         ).fetchone()
         return (row[0], bool(row[1])) if row else (0, False)
-
-
-def _events(
-    connection: sqlite3.Connection, scope: str, *, after: int, limit: int, kinds: Sequence[str], run: str | None
-) -> list[tuple[Any, ...]]:
-    conditions: list[str] = ["scope = ?", "seq > ?"]
-    values: list[object] = [scope, after]
-    if run is not None:
-        conditions.append("run = ?")
-        values.append(run)
-    if kinds:
-        conditions.append(f"kind IN ({', '.join('?' * len(kinds))})")
-        values.extend(kinds)
-    return connection.execute(
-        f"SELECT seq, kind, run, envelope FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
-        (*values, limit),
-    ).fetchall()
 
 
 def _head(connection: sqlite3.Connection, scope: str) -> ChainHead:

@@ -1,14 +1,14 @@
-"""Queries of the state rows of a journal in SQLite."""
+"""Queries of the state rows and events of a journal in SQLite."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from cumulant.core.units import from_micros
 from cumulant.ports.journal import Row, RowVersion
-from cumulant.ports.journal_store import after_prefix, decode_value, key_range
+from cumulant.ports.journal_store import after_prefix, decode_value, divide_kinds, key_range
 
 
 def get(connection: sqlite3.Connection, scope: str, kind: str, key: str) -> Row | None:
@@ -64,6 +64,38 @@ def versions(
 ) -> list[RowVersion]:
     listed = _select(connection, "", place, limit=limit, descending=descending)
     return [RowVersion(key, version, from_micros(updated)) for key, version, updated in listed]
+
+
+def events(
+    connection: sqlite3.Connection,
+    scope: str,
+    between: tuple[int, int | None],
+    *,
+    limit: int,
+    kinds: Sequence[str],
+    run: str | None,
+) -> list[tuple[Any, ...]]:
+    """Events with a number above the first of `between` and below the second: (number, kind, run, envelope)."""
+    conditions: list[str] = ["scope = ?", "seq > ?"]
+    values: list[object] = [scope, between[0]]
+    if between[1] is not None:
+        conditions.append("seq < ?")
+        values.append(between[1])
+    if run is not None:
+        conditions.append("run = ?")
+        values.append(run)
+    exact, prefixes = divide_kinds(kinds)
+    if prefixes:  # the events of a group are in order only without the index by kind, which `+` keeps away
+        alternatives = [*["+kind = ?"] * len(exact), *["substr(kind, 1, length(?)) = ?"] * len(prefixes)]
+        conditions.append(f"({' OR '.join(alternatives)})")
+        values.extend((*exact, *(text for prefix in prefixes for text in (prefix, prefix))))
+    elif exact:
+        conditions.append(f"kind IN ({', '.join('?' * len(exact))})")
+        values.extend(exact)
+    return connection.execute(
+        f"SELECT seq, kind, run, envelope FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+        (*values, limit),
+    ).fetchall()
 
 
 def _row(kind: str, columns: tuple[str, bytes, int, int]) -> Row:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -39,6 +39,8 @@ _COLUMNS = (
     "SELECT column_name::text FROM information_schema.columns"
     " WHERE table_schema = current_schema() AND table_name = 'registered_models'"
 )
+#: pages of versions that a connection remembers
+_RESULTS = 16
 #: the bits of an SQLite error code of its kind
 _PRIMARY = 0xFF
 
@@ -56,11 +58,29 @@ class VersionPage(NamedTuple):
 ALL_VERSIONS = VersionPage()
 
 
+class _Memory:
+    """What reads of a connection gave, as long as nobody writes to the file."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._results: dict[object, object] = {}
+
+    def read(self, query: Query, read: Callable[[Query], Result | None], key: object) -> Result | None:
+        """`read(query)`, or what it gave under this key; within a transaction."""
+        [(version,)] = query("PRAGMA data_version", ())  # SQLite changes it when another connection has written
+        if version != self._version or len(self._results) >= _RESULTS:
+            self._version, self._results = version, {}
+        if key not in self._results:
+            self._results[key] = read(query)
+        return cast("Result | None", self._results[key])
+
+
 class _Connection(NamedTuple):
     """A connection that no other thread uses, with the process and the number of the file that it was opened for."""
 
     opened: sqlite3.Connection
     file: tuple[int, int]
+    memory: _Memory
 
 
 class Tables(msgspec.Struct, frozen=True):
@@ -73,10 +93,17 @@ class Tables(msgspec.Struct, frozen=True):
     idle: deque[_Connection] = msgspec.field(default_factory=deque)
 
     def models(self) -> list[str] | None:
-        return self._read(_in_default_workspace(_models)) if self.database.exists() else []
+        if not self.database.exists():
+            return []
+        names = self._read(_in_default_workspace(_models), key=_models)
+        return None if names is None else names.copy()
 
     def versions(self, name: str, page: VersionPage = ALL_VERSIONS) -> list[ModelVersion] | None:
-        return self._read(_in_default_workspace(partial(_versions, name, page))) if self.database.exists() else []
+        if not self.database.exists():
+            return []
+        key = None if page.limit is None else (name, page)
+        listed = self._read(_in_default_workspace(partial(_versions, name, page)), key=key)
+        return None if listed is None else [msgspec.structs.replace(each, tags=dict(each.tags)) for each in listed]
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""
@@ -91,14 +118,17 @@ class Tables(msgspec.Struct, frozen=True):
         """The folder of a run's files, where they lie in the file system; it may not be there yet."""
         return _folder(self._read(partial(_artifacts, run_id)))
 
-    def _read(self, read: Callable[[Query], Result | None]) -> Result | None:
-        """The result of `read` on one state of the file; None if the file cannot be read this way."""
+    def _read(self, read: Callable[[Query], Result | None], *, key: object = None) -> Result | None:
+        """The result of `read` on one state of the file; None if the file cannot be read this way. `key`: it may be
+        remembered under this, and nobody changes it.
+        """
         try:
             connection = self._acquire()
             opened = connection.opened
             try:
                 opened.execute("BEGIN")
-                result = read(lambda text, values: opened.execute(text, tuple(values)).fetchall())
+                query: Query = lambda text, values: opened.execute(text, tuple(values)).fetchall()  # noqa: E731
+                result = read(query) if key is None else connection.memory.read(query, read, key)
                 opened.execute("COMMIT")
             except BaseException:
                 opened.close()
@@ -123,7 +153,7 @@ class Tables(msgspec.Struct, frozen=True):
             return connection
         address = f"{self.database.as_uri()}?mode=ro"
         opened = sqlite3.connect(address, self.wait, isolation_level=None, uri=True, check_same_thread=False)
-        return _Connection(opened, file)
+        return _Connection(opened, file, _Memory())
 
 
 class PostgresTables(msgspec.Struct, frozen=True):

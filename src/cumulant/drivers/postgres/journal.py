@@ -19,6 +19,7 @@ from cumulant.core.scope import Scope
 from cumulant.core.units import from_micros, to_micros
 from cumulant.drivers.postgres import row_hashes
 from cumulant.drivers.postgres.database import PostgresDatabase
+from cumulant.drivers.postgres.event_rows import EventChoice, read_events
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import lock_number
 from cumulant.drivers.postgres.open_transaction import OpenTransaction
@@ -47,10 +48,6 @@ _LIMIT = " LIMIT %(limit)s"
 _ROWS = f"SELECT key, value, version, updated{_SELECTED} ORDER BY key{_LIMIT}"
 _LAST_ROWS = f"SELECT key, value, version, updated{_SELECTED} ORDER BY key DESC{_LIMIT}"
 _COUNT = f"SELECT count(*){_SELECTED}"
-_EVENTS = (
-    "SELECT seq, kind, run, envelope FROM events WHERE scope = %(scope)s AND seq > %(after)s"
-    "{kinds}{run} ORDER BY seq LIMIT %(limit)s"
-)
 _PUT = (
     "INSERT INTO state VALUES (%(scope)s, %(kind)s, %(key)s, 1, %(updated)s, %(value)s)"
     " ON CONFLICT (scope, kind, key) DO UPDATE"
@@ -138,9 +135,15 @@ class PostgresJournal:
         return int(rows[0][0])
 
     def events(
-        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        kinds: Sequence[str] = (),
+        run: str | None = None,
     ) -> Iterator[Event]:
-        return events_of(partial(self._page, kinds, run), after=after, limit=limit)
+        return events_of(partial(self._page, EventChoice(kinds, run, before)), after=after, limit=limit)
 
     def head(self) -> ChainHead:
         return self._database.read(lambda connection: _head(connection, self._key))
@@ -214,7 +217,7 @@ class PostgresJournal:
         return None
 
     def misfiled(self) -> Iterator[int]:
-        return misfiled_events(partial(self._page, (), None), self._scope)
+        return misfiled_events(partial(self._page, EventChoice()), self._scope)
 
     @contextmanager
     def row_hashes(self) -> Iterator[RowHashes | None]:
@@ -230,12 +233,8 @@ class PostgresJournal:
     def close(self) -> None:
         self._database.close()
 
-    def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
-        query = _EVENTS.format(
-            kinds=" AND kind = ANY(%(kinds)s)" if kinds else "", run=" AND run = %(run)s" if run is not None else ""
-        )
-        values = {"scope": self._key, "after": after, "limit": limit, "kinds": list(kinds), "run": run}
-        return self._database.read(lambda connection: connection.execute(query, values).fetchall())
+    def _page(self, choice: EventChoice, after: int, limit: int) -> list[tuple[Any, ...]]:
+        return self._database.read(lambda connection: read_events(connection, self._key, choice, after, limit))
 
 
 class PostgresTransaction:

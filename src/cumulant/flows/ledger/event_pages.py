@@ -89,18 +89,12 @@ def _chunks(journal: Journal, query: EventFilter, end: int, first: int) -> Itera
 
     The newest chunk has `first` events, so that a page without filters reads no other; each next one is twice as long.
     """
-    exact = tuple(kind for kind in query.kinds if kind[-1:] not in ".*")
-    kinds = exact if len(exact) == len(query.kinds) else ()
+    kinds = tuple(kind.removesuffix("*") if kind.endswith(".*") else kind for kind in query.kinds)
+    if any(kind[-1:] == "*" for kind in kinds):  # the beginning of a word, which a journal does not look up
+        kinds = ()
     while end > 1:
         begin = max(1, end - min(first, _CHUNK))
-        read = journal.events(
-            after=begin - 1, limit=None if kinds or query.run else end - begin, kinds=kinds, run=query.run or None
-        )
-        chunk = []
-        for event in read:
-            if event.seq >= end:
-                break
-            chunk.append(event)
+        chunk = list(journal.events(after=begin - 1, before=end, kinds=kinds, run=query.run or None))
         yield begin, chunk[::-1]
         end, first = begin, 2 * first
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from cumulant.ports.journal import Journal, Row, RowVersion
+    from cumulant.ports.journal import ChainHead, Journal, Row, RowVersion
 
 Value = TypeVar("Value")
 _Written = tuple[int, datetime]
@@ -28,6 +28,16 @@ class RowCache(Generic[Value]):
         self._kind, self._convert, self._most = kind, convert, most
         self._lock = threading.Lock()
         self._values: OrderedDict[str, tuple[_Written, Value]] = OrderedDict()
+        self._count: tuple[tuple[ChainHead, list[RowVersion]], int] | None = None
+
+    def count(self, journal: Journal) -> int:
+        """How many rows there are, counted again where there is a new event or another last row: of rows that are
+        written and removed with events, or are the last one.
+        """
+        now, known = (journal.head(), journal.row_versions(self._kind, limit=1, descending=True)), self._count
+        if known is None or known[0] != now:
+            known = self._count = (now, journal.count(self._kind))
+        return known[1]
 
     def rows(
         self,

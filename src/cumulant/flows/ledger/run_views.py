@@ -84,7 +84,8 @@ def run_page(
     remembers of runs.
     """
     journal, chosen, flows = project.journal(), list[RunRecord](), set[str]()
-    for run in _newest_first(journal, after or None, limit + 1, cache or run_cache()):
+    cache = cache or run_cache()
+    for run in _newest_first(journal, after or None, limit + 1, cache):
         flows.add(run.flow)
         if flow in ("", run.flow) and status in ("", run.status):
             chosen.append(run)
@@ -95,7 +96,7 @@ def run_page(
     if not after and len(chosen) <= limit:
         total = len(chosen)
     elif not (flow or status):
-        total = journal.count(RUN)
+        total = cache.count(journal)
     return RunPage(
         runs=tuple(page),
         after=page[-1].id if len(chosen) > limit else "",

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _BATCH = 50_000
 #: what is kept where no objective names a longer window
 _KEPT = timedelta(days=30)
+#: windows of hours with requests that are kept: an hour of a clock that was wrong drops one that is still needed only
+#: after as many
+_WINDOWS = 2
 #: exchanges since the file was written, and seconds, from which on it is written again
 _MANY, _LATER = 5_000, 60.0
 _FOLDER, _FILE = "observe", "gateway_requests.msgpack"
@@ -58,16 +61,16 @@ class GatewayRequests:
         self._unsaved, self._saved_at, self._read_at = 0, 0.0, 0.0
 
     @contextmanager
-    def counted(self, project: Project, now: datetime) -> Iterator[RequestMinutes]:
+    def counted(self, project: Project) -> Iterator[RequestMinutes]:
         """The counts with all that the log has now; nobody changes them while the block lasts.
 
         Raises:
             StorageError, EngineUnavailableError: the log cannot be read.
         """
         with self._lock:
-            yield self._update(project, now)
+            yield self._update(project)
 
-    def _update(self, project: Project, now: datetime) -> RequestMinutes:
+    def _update(self, project: Project) -> RequestMinutes:
         objectives = project.policies.objectives
         within = next((each.within for each in objectives if each.within is not None), None)
         path = project.state / _FOLDER / _FILE
@@ -86,7 +89,7 @@ class GatewayRequests:
             if len(exchanges) < _BATCH:
                 break
         self._read_at = time.monotonic()
-        self._minutes.forget(now - max((each.window for each in objectives), default=_KEPT))
+        self._minutes.keep(_WINDOWS * max((each.window for each in objectives), default=_KEPT) // timedelta(hours=1))
         if self._unsaved >= _MANY or (self._unsaved and time.monotonic() - self._saved_at > _LATER):
             self._save(path, project.name, within, self._minutes)
         return self._minutes

@@ -48,7 +48,7 @@ def show_objectives(
         StorageError, EngineUnavailableError: the gateways' log cannot be read.
     """
     declared, now = declared_objectives(project), (clock or SystemClock()).now()
-    with (requests or GatewayRequests()).counted(project, now) as minutes:
+    with (requests or GatewayRequests()).counted(project) as minutes:
         states = objective_states(declared, minutes, now)
     hold = find_hold(states, project.policies.release.slo)
     return SloView(model=project.name, at=now, objectives=states, hold=hold)

@@ -244,7 +244,7 @@ def _requests(
 ) -> tuple[RequestFigure | None, list[ObjectiveState], list[ModelProblem]]:
     """Requests at the gateways; nothing where their log cannot be read, which the stack's processes report."""
     try:
-        with memory.requests.counted(project, now) as minutes:
+        with memory.requests.counted(project) as minutes:
             declared = project.policies.objectives
             states, errors = objective_states(declared, minutes, now), undeclared_problems(declared, minutes, now)
             return request_figure(minutes, now), states, errors

@@ -36,10 +36,9 @@ class SloGateReader:
     def __init__(self, project: Project, *, clock: Clock | None = None) -> None:
         self._project, self._clock = project, clock or SystemClock()
         self._objectives = project.policies.objectives
-        within = next((each.within for each in self._objectives if each.within is not None), None)
         self._requests = GatewayRequests()
-        self._arms = {arm: RequestMinutes(project.name, within=within) for arm in (CHAMPION, CANDIDATE)}
-        self._cursor = ""
+        self._release, self._cursor = "", ""
+        self._arms: dict[str, RequestMinutes] = {}
 
     def hold_start(self, policy: ReleasePolicy) -> str:
         """What stops a release that would begin now, as a clause; empty: nothing.
@@ -60,7 +59,7 @@ class SloGateReader:
             return ""
         now, earlier = self._clock.now(), release.slo_hold
         try:
-            self._read_arms(release.begun)
+            self._read_arms(release)
             states = self._states(now)
         except CumulantError:
             return earlier or _UNKNOWN
@@ -68,16 +67,23 @@ class SloGateReader:
         return find_hold(states, release.policy.slo, earlier="" if earlier == _UNKNOWN else earlier, arms=arms)
 
     def _states(self, now: datetime) -> list[ObjectiveState]:
-        with self._requests.counted(self._project, now) as minutes:
+        with self._requests.counted(self._project) as minutes:
             return objective_states(self._objectives, minutes, now)
 
-    def _read_arms(self, since: datetime) -> None:
+    def _read_arms(self, release: Release) -> None:
+        """Count the requests since the release began, from where the log ended then: each once, also by a process that
+        is started during the release.
+        """
+        if release.id != self._release:
+            within = next((each.within for each in self._objectives if each.within is not None), None)
+            self._arms = {arm: RequestMinutes(self._project.name, within=within) for arm in (CHAMPION, CANDIDATE)}
+            self._release, self._cursor = release.id, release.start_cursor
         source = exchanges_of(self._project)
         while True:
             page, self._cursor = source.exchanges(self._cursor, limit=_PAGE)
             for arm, minutes in self._arms.items():
                 minutes.add(exchange for exchange in page if exchange.assigned == arm)
-                minutes.forget(since)
+                minutes.forget(release.begun)
             if len(page) < _PAGE:
                 return
 

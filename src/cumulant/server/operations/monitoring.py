@@ -24,7 +24,7 @@ from cumulant.server.pages import check_limit
 @get("/overview", action="project.overview")
 def overview(call: ApiCall) -> ProjectOverview:
     """Show how the project's model does: what is wrong, since when, what was changed before it, and its figures."""
-    return project_overview(call.project, principal=call.principal)
+    return project_overview(call.project, principal=call.principal, memory=call.memory)
 
 
 class QualityQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

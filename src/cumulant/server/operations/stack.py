@@ -52,7 +52,8 @@ def detail(call: ApiCall) -> StackDetail:
 @get("/objectives", action="stack.show")
 def objectives(call: ApiCall) -> SloView:
     """Show the service level objectives with their budgets and burn rates."""
-    return show_objectives(call.project, principal=call.principal)
+    requests = None if call.memory is None else call.memory.requests
+    return show_objectives(call.project, principal=call.principal, requests=requests)
 
 
 class RulesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

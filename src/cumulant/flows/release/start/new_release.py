@@ -194,4 +194,4 @@ def _with_history(project: Project, release: Release) -> Release:
         seconds=release.policy.look,
         quantile=metrics(release.policy)["latency"].quantile,
     )
-    return with_history(msgspec.structs.replace(release, cursor=cursor), history)
+    return with_history(msgspec.structs.replace(release, cursor=cursor, start_cursor=cursor), history)
