@@ -47,6 +47,7 @@ PANELS: dict[str, dict[str, HelpEntry]] = {
         "ps": HelpEntry("serving.ps", "The processes that serve, with their state"),
         "down": HelpEntry("serving.down", "Stop them all; requests under way are finished"),
         "api": HelpEntry("project.api", "The HTTP API of projects, and their console"),
+        "jobs": HelpEntry("project.jobs", "Long operations of a server: list, follow, cancel"),
         "replay": HelpEntry("serving.replay", "A past period again, as requests and labels, many times faster"),
         "alerts": HelpEntry("monitoring.alerts", "Alerts, their receivers, and the delivery of messages"),
         "monitor": HelpEntry("monitoring.monitor", "Drift of a model's rows, and whether it matters"),

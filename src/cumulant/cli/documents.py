@@ -11,6 +11,7 @@ from cumulant.flows.reports.content import GateReport, Interval, ReportData, Ste
 
 if TYPE_CHECKING:
     from cumulant.flows.features.feature_table import FeatureSet
+    from cumulant.server.operations.training import TrainedRows
 
 
 class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +125,7 @@ def training_figures(report: ReportData) -> TrainingFigures:
 
 
 def train_document(
-    report: ReportData, features: FeatureSet, *, reused: tuple[str, ...], seconds: float
+    report: ReportData, features: FeatureSet | TrainedRows, *, reused: tuple[str, ...], seconds: float
 ) -> TrainDocument:
     """The document of a training that reached its end."""
     assert report.gate is not None

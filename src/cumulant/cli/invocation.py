@@ -91,7 +91,7 @@ class Invocation:
         from cumulant.project.identity import api_token
         from cumulant.server.client.http_api import HttpApi
 
-        remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "")
+        remote = HttpApi(self.server, token=api_token(self.server), project=self.given or "", note=self.note)
         try:
             yield remote
         finally:

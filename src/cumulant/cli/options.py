@@ -16,3 +16,9 @@ Model = Annotated[
         help="NAME@ALIAS, NAME/VERSION or NAME; models:/ may stand before it. Default: the newest of this project.",
     ),
 ]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach", help="With --server: submit, and return; `cumulant jobs follow` shows the rest. Ctrl-C cancels."
+    ),
+]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cumulant.core.progress import Progress, silent
+from cumulant.core.progress import Progress, begins_step, silent
 from cumulant.flows.reports.terminal import clean
 from cumulant.flows.reports.wording import duration as seconds
 
@@ -98,11 +98,6 @@ class Steps:
             yield _line((_spinner(moment), "cyan"), text, f"  {seconds(moment - self._since)}", width)
             if self._share is not None:
                 yield _bar(self._share, max(4, min(BAR, width - 10)))
-
-
-def begins_step(text: str, share: float | None) -> bool:
-    """Whether a progress text is the name of a step. Waiting for another process is part of the step that waits."""
-    return share is None and not text.startswith("waiting for ")
 
 
 def _spinner(moment: float) -> str:

@@ -13,3 +13,8 @@ class Progress(Protocol):
 
 def silent(text: str, share: float | None = None) -> None:
     """Progress that is not reported."""
+
+
+def begins_step(text: str, share: float | None) -> bool:
+    """Whether a progress text is the name of a step. Waiting for another process is part of the step that waits."""
+    return share is None and not text.startswith("waiting for ")

@@ -20,6 +20,7 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ConflictError, OverloadedError
 from cumulant.core.events import Actor, Fact
+from cumulant.core.progress import begins_step
 from cumulant.core.system.child_processes import start
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
 from cumulant.ports.access import Principal
@@ -33,6 +34,8 @@ KIND = "api_job"
 MOST = 4
 #: how long the row of a job is kept, and how many older ones are removed with each write
 KEPT, _REMOVED = timedelta(days=30), 20
+#: names of a job's steps that are remembered while it runs
+_STEPS = 50
 JobStatus = Literal["running", "succeeded", "failed", "cancelled", "lost"]
 
 
@@ -64,7 +67,8 @@ class JobEnded(Fact, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A long operation under way or ended; `lost`: its server ended, so that its end is not known.
 
-    `step` and `share` (0 to 1, where known): what it does now, as far as this server knows.
+    `step` and `share` (0 to 1, where known): what it does now, as far as this server knows; `steps`: the names of the
+    newest ones that it has begun.
     """
 
     id: str
@@ -76,6 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     step: str = ""
     share: float | None = None
+    steps: tuple[str, ...] = ()
     result: Any = None
     error: dict[str, Any] | None = None
     process: Process | None = None
@@ -106,6 +111,7 @@ class _Running:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process, self.step, self.cancelled = process, "", False
         self.share: float | None = None
+        self.steps: tuple[str, ...] = ()
 
 
 class Jobs:
@@ -186,7 +192,7 @@ class Jobs:
             return job
         running = self._running.get(job.id)
         if running is not None:
-            return msgspec.structs.replace(job, step=running.step, share=running.share)
+            return msgspec.structs.replace(job, step=running.step, share=running.share, steps=running.steps)
         if job.process is None or not is_gone(job.process):
             return job
         row = journal.get(KIND, job.id)  # it may have ended since it was read
@@ -272,7 +278,13 @@ class Jobs:
         elif error is not None:
             status = "failed"
         ended = msgspec.structs.replace(
-            job, status=status, ended=self._clock.now(), result=result, error=error, step=running.step
+            job,
+            status=status,
+            ended=self._clock.now(),
+            result=result,
+            error=error,
+            step=running.step,
+            steps=running.steps,
         )
         try:
             write_job(journal, ended, JobEnded(job=job.id, operation=job.operation, status=status))
@@ -294,6 +306,8 @@ def _follow(running: _Running, stream: IO[bytes]) -> JobMessage | None:
                 last = message
             else:
                 running.step, running.share = message.step, message.share
+                if begins_step(message.step, message.share) and message.step not in running.steps:
+                    running.steps = (*running.steps, message.step)[-_STEPS:]
     return last
 
 

@@ -64,6 +64,7 @@ READS = [
     "access explain ada --group risk",
     "token list",
     "session list",
+    "jobs list",
     # errors are the same, too
     "alerts show NONE",
     "runs show NONE",
@@ -75,11 +76,17 @@ READS = [
     "access policies",
     "session revoke",
     "token revoke none",
+    "jobs show NONE",
+    "jobs follow NONE",
+    "jobs cancel NONE",
+    "release watch",
+    "events follow --after 0 --for 0 --kind snapshot.accepted",
 ]
 #: command lines that write, run on a copy of the project each
 WRITES = [
     "data validate",
-    "data validate --force",
+    "train --quick",
+    "evaluate",
     "models tag shop/1 reviewed=yes",
     "models alias shop/1 candidate --reason tested",
     "models alias shop candidate --remove",
@@ -187,7 +194,7 @@ def case_of(folder):
 
 
 def document(out):
-    return json.loads(out) if out else None
+    return [json.loads(line) for line in out.splitlines()] if out.startswith('{"') else json.loads(out) if out else None
 
 
 def same(value):
@@ -239,6 +246,22 @@ def test_writes_are_the_same_at_the_project_and_at_its_server(shop, copies, call
     assert remote[:2] == local[:2], (local[2], remote[2])
 
 
+@pytest.mark.live
+def test_work_is_submitted_and_followed(shop, api, call):
+    line = ("evaluate", "shop/99", "--json")
+    remote = {"server": ("--server", api.url), "local": ("--project", str(shop))}
+    submitted = call(*line, "--detach", *remote["server"], token=api.token)
+    job = document(submitted[1])
+    assert (submitted[0], job["operation"]) == (0, "training.evaluate")
+    followed = call("jobs", "follow", job["id"], "--json", *remote["server"], token=api.token)
+    local = call(*line, *remote["local"])
+    assert (followed[0], document(followed[1])["error"]["error"]) == (local[0], document(local[1])["error"]["error"])
+    listed = document(call("jobs", "list", "--json", *remote["local"])[1])
+    assert [each["status"] for each in listed if each["id"] == job["id"]] == ["failed"]
+    code, _, err = call(*line[:2], "--detach", *remote["local"])
+    assert (code, "--server URL" in err) == (2, True), err
+
+
 def commands():
     """Each command with its parser."""
     for name in COMMANDS:
@@ -265,19 +288,18 @@ def test_each_command_has_an_operation_or_a_reason():
         words = line.split()
         assert words[0] in with_operations or " ".join(words[:2]) in with_operations, line
     tried = {" ".join(line.split()[:2]) for line in (*READS, *WRITES)} | {line.split()[0] for line in (*READS, *WRITES)}
-    assert with_operations.keys() - tried == {"report", "session revoke", "token revoke"} - tried
+    assert with_operations.keys() - tried == {"report", "token create"}
 
 
 def test_each_operation_has_a_command_or_is_of_the_api_alone():
     used = {name for _, command in commands() for name in operations_of(command)}
     alone = {
-        *("jobs.list", "jobs.show", "jobs.cancel"),  # of the server
         *("data.quarantine_cells", "data.history", "monitoring.overview", "monitoring.quality"),  # the console's
         *("monitoring.drift", "monitoring.retraining", "stack.show", "releases.verdict", "review.list", "review.undo"),
         *("releases.looks", "runs.trials"),  # the console's
-        *("identities.create_token", "monitoring.run", "monitoring.retrain"),  # see REASONS
+        *("monitoring.run", "monitoring.retrain"),  # see REASONS
         "events.verify",
-        *("training.train", "training.evaluate", "training.predict"),
+        "training.predict",
     }
     assert {operation.name for operation in OPERATIONS} - used == alone
 
@@ -294,7 +316,6 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
     }
     needed = {
         "backup": ["x"],
-        "token create": ["x"],
         "labels import-predictions": ["x", "--map", "id=id"],
         "review export": ["x"],
         "review import": ["x"],
@@ -331,7 +352,8 @@ def test_options_that_need_the_project_are_refused_with_a_server(call, tmp_path)
     (tmp_path / "log").mkdir()
     code, _, err = call("predictions", "list", "--log", str(tmp_path / "log"), "--server", "http://127.0.0.1:1")
     assert (code, "--log" in err) == (2, True), err
-    for line in ("labels ingest x.csv", "review decide --from x.csv", "release start --wait"):
+    outside = "release start --champion-url http://127.0.0.1:1 --candidate-url http://127.0.0.1:2 --model x"
+    for line in ("labels ingest x.csv", "review decide --from x.csv", outside):
         code, _, err = call(*line.split(), "--server", "http://127.0.0.1:1", "--project", "shop")
         assert (code, "machine" in err) == (2, True), (line, err)
 

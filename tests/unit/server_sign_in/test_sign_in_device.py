@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -61,6 +62,33 @@ def test_a_command_line_acts_as_who_confirmed_it(serve):
     event = list(server.home.journal().events())[-1]
     assert (event.kind, event.actor) == ("identities.token_created", "user:ada")
     assert event.reason == "sign-in of a command line at 10.0.0.5"
+
+
+def test_a_command_line_has_the_token_that_its_user_confirmed(serve, monkeypatch):
+    server = serve()
+    form = {"project": "shop", "token_name": "nightly", "scope": "runs.* model.show", "expires": "30d"}
+    codes = begin(server, **form)
+    browser = server.signed_in()
+    page = browser.get("/device", params={"user_code": codes["user_code"]}).text
+    assert "an API token &quot;nightly&quot; of user:ada, good for runs.*, model.show, for 30 days" in page
+    assert "has the token nightly" in confirm(browser, codes).text
+    answer = collect(server, codes["device_code"]).json()
+    assert (answer["expires_in"], answer["token"]["name"], answer["token"]["owner"]) == (
+        30 * 86_400,
+        "nightly",
+        "user:ada",
+    )
+    assert "model.show" in answer["token"]["scope"]
+    assert "model.train" not in answer["token"]["scope"]
+    event = list(server.home.journal().events())[-1]
+    assert (event.kind, event.actor, event.data["name"]) == ("identities.token_created", "user:ada", "nightly")
+    for wrong in ({"scope": "no.such"}, {"token_name": "<b>"}, {"expires": "9999d"}, {"service": "ci", "scope": ""}):
+        assert begin(server, **form | wrong) == {"error": "invalid_scope"}
+    assert begin(server, **form | {"expires": "soon"}) == {"error": "invalid_request"}
+    refused = begin(server, **form)
+    monkeypatch.setattr(server.home, "access", lambda: GrantedAccess({("user:ada", "identities.token_create")}))
+    assert confirm(browser, refused).status_code == 403, "within what its user may do"
+    assert collect(server, refused["device_code"]).json() == {"error": "authorization_pending"}
 
 
 def test_the_code_that_users_see_gets_no_token(serve):
@@ -169,27 +197,37 @@ def listening(application):
             thread.join(30)
 
 
+def confirmed(browser, url, *words):
+    """The document of a command line whose code is confirmed in the browser."""
+    line = [sys.executable, "-m", "cumulant.cli", *words, "--server", url, "--json"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        shown = process.stderr.readline()
+        address = re.search(r"http://\S+", shown)
+        assert address is not None, shown
+        page = browser.get(address[0])
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
+        assert fields["user_code"] in shown
+        assert browser.post("/device", headers={"origin": url}, data=fields).status_code == 200
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return out
+
+
 def test_the_command_signs_in(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     server = serve()
     with listening(server.application) as url, httpx.Client(base_url=url) as browser:
         browser.get("/login", params={"code": create_link(server.home, principal=ADA, clock=server.clock)})
-        line = [sys.executable, "-m", "cumulant.cli", "login", "--server", url, "--json"]
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            shown = process.stderr.readline()
-            address = re.search(r"http://\S+", shown)
-            assert address is not None, shown
-            page = browser.get(address[0])
-            fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
-            assert fields["user_code"] in shown
-            assert browser.post("/device", headers={"origin": url}, data=fields).status_code == 200
-            out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
+        out = confirmed(browser, url, "login")
         token = saved_token(url, {"XDG_CONFIG_HOME": str(tmp_path / "config")})
         assert token.startswith("cml_")
         assert token not in out
-        assert httpx.get(f"{url}/v1", headers={"authorization": f"Bearer {token}"}).json()["principal"] == "user:ada"
+        new = json.loads(confirmed(browser, url, "token", "create", "laptop", "--scope", "runs.show"))
+        assert (new["token"]["name"], new["token"]["scope"]) == ("laptop", ["runs.show"])
+        for secret in (token, new["secret"]):
+            headers = {"authorization": f"Bearer {secret}"}
+            assert httpx.get(f"{url}/v1", headers=headers).json()["principal"] == "user:ada"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -47,8 +46,6 @@ OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
 
 #: most events of one page
 _PAGE = 1_000
-#: seconds of one wait for an event
-_WAIT = 60.0
 
 
 @command(
@@ -92,7 +89,10 @@ def list_(
 
 
 @command(
-    app, action="events.show", examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"]
+    app,
+    operations=("events.list",),
+    action="events.show",
+    examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"],
 )
 def follow(
     call: Invocation,
@@ -103,25 +103,19 @@ def follow(
         float | None, typer.Option("--for", metavar="SECONDS", help="End after this long; default: until interrupted.")
     ] = None,
 ) -> None:
-    """Show events as they happen. With --json: one document a line, for as long as it follows."""
+    """Show events as they happen. With --json: one document a line, for as long as it follows.
+
+    With --server a lost connection is opened again, and continues after the last event.
+    """
     console = call.output.console()
-    until = None if seconds is None else time.monotonic() + seconds
-    with call.project() as project:
-        journal = project.journal()
-        seq = journal.head().seq if after is None else after
-        while True:
-            for event in journal.events(after=seq):
-                seq = event.seq
-                if (kind and event.kind not in kind) or (run and event.run != run):
-                    continue
-                if call.json:
-                    call.output.document(event, compact=True)
-                else:
-                    _print(console, event)
-            remaining = _WAIT if until is None else until - time.monotonic()
-            if remaining <= 0:
-                return
-            journal.wait(seq, min(remaining, _WAIT))
+    with call.api() as api:
+        for event in api.events(after=after, kinds=tuple(kind or ()), seconds=seconds):
+            if run and event.run != run:
+                continue
+            if call.json:
+                call.output.document(event, compact=True)
+            else:
+                _print(console, event)
 
 
 @command(

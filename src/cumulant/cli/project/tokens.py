@@ -9,11 +9,12 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.identities.tokens import TokenView
+    from cumulant.flows.identities.tokens import NewToken, TokenView
 
 app = application(
     "token",
@@ -24,11 +25,13 @@ app = application(
 
 @command(
     app,
+    operations=("identities.create_token",),
     action="identities.token_create",
     examples=[
         "cumulant token create laptop",
         "cumulant token create nightly --scope model.train --scope 'runs.*' --expires 30d",
         "cumulant token create deploy --service ci --scope release.start --json",
+        "cumulant token create laptop --server https://cumulant.example.com",
     ],
 )
 def create(
@@ -47,19 +50,15 @@ def create(
     ] = "",
     expires: Annotated[str, typer.Option(metavar="DURATION", help="How long it lives, at most 366d.")] = "90d",
 ) -> None:
-    """Create an API token and print it, once: only its hash is stored."""
-    from cumulant.core.units import duration
-    from cumulant.flows.identities.tokens import create_token
+    """Create an API token and print it, once: only its hash is stored.
 
-    with call.project() as project:
-        new = create_token(
-            project,
-            name,
-            principal=project.principal(),
-            scope=scope or (),
-            service=service,
-            expires=duration(expires),
-        )
+    With --server you confirm it in a browser, where you are signed in: a token cannot create tokens.
+    """
+    if call.server:
+        new = _confirmed(call, name, scope or [], service, expires)
+    else:
+        with call.api() as api:
+            new = api.call("identities.create_token", name=name, scope=scope or [], service=service, expires=expires)
     call.answer(new, lambda console: console.print(new.secret, soft_wrap=True, markup=False, highlight=False))
     if not call.json:
         until = f"{new.token.expires:%Y-%m-%d %H:%M} UTC"
@@ -97,6 +96,22 @@ def revoke(
     call.answer(
         revoked, lambda console: console.print(f"{revoked.id}: {revoked.name} of {revoked.principal} is revoked")
     )
+
+
+def _confirmed(call: Invocation, name: str, scope: list[str], service: str, expires: str) -> NewToken:
+    """A token of a server, whose user confirms it there."""
+    from cumulant.core.units import duration
+    from cumulant.flows.identities.tokens import NewToken, TokenRequest, check_token_request
+    from cumulant.server.client.device_flow import device_token
+
+    request = TokenRequest(name=name, scope=tuple(scope), service=service, expires=duration(expires))
+    check_token_request(request)
+    form = {"token_name": name, "scope": " ".join(scope), "service": service, "expires": expires}
+    answer = device_token(call.server, form | ({"project": call.given} if call.given else {}), call.note)
+    if answer.token is None or answer.token.name != name:
+        text = "the server signs in command lines, and creates no tokens for them"
+        raise EngineUnavailableError(text, subject=call.server, hint="it is of an earlier version: update it")
+    return NewToken(secret=answer.access_token, token=answer.token)
 
 
 def _print(console: Console, tokens: list[TokenView]) -> None:

@@ -14,9 +14,9 @@ from cumulant.cli.release.release_simulate import declare as declare_simulate
 from cumulant.cli.release.release_watch import follow
 from cumulant.core.errors import UsageError
 from cumulant.core.units import share
-from cumulant.flows.release.release_queries import current_release
 from cumulant.flows.release.views import view
 from cumulant.flows.reports.terminal import clean, table, warn
+from cumulant.server.client.local_api import LocalApi
 from cumulant.server.model_uri import LATEST
 from cumulant.server.operations.releases import StartedRelease
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.release.controller.external_servers import ExternalServers
-    from cumulant.release.state import Release
+    from cumulant.flows.release.views import ReleaseView
+    from cumulant.server.client.caller import OperationCaller
 
 app = application(
     "release",
@@ -89,41 +90,34 @@ def start(
     if override_slo is not None:
         _check_reason(override_slo, "--override-slo")
     outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
-    if outside is None and not wait:
-        with call.api() as api, call.progress("release start") as progress:
-            started = api.call(
-                "releases.start", model=model, within=within, override_slo=override_slo or "", progress=progress
-            )
-        call.answer(started, lambda console: _show_begun(console, started))
-        return
-    from cumulant.flows.release.start.start import start_release
+    if outside is None:
+        with call.api() as api:
+            with call.progress("release start") as progress:
+                started = api.call(
+                    "releases.start", model=model, within=within, override_slo=override_slo or "", progress=progress
+                )
+            last = _show_started(call, api, started, wait=wait)
+    else:
+        from cumulant.flows.release.start.start import start_release
 
-    with call.project() as project:
-        with call.progress("release start") as progress:
-            begun = start_release(
-                project,
-                model,
-                principal=project.principal(),
-                outside=outside,
-                model=name,
-                override_slo=override_slo or "",
-                progress=progress,
-                ready_within=within,
-            )
-        shown = StartedRelease(
-            release=None if begun.release is None else view(begun.release),
-            waits_for=begun.waits_for,
-            notes=tuple(begun.notes),
-        )
-        if not wait or begun.release is None:
-            call.answer(shown, lambda console: _show_begun(console, shown))
-            if wait:  # it has not begun, so nothing was promoted
-                raise typer.Exit(1)
-            return
-        if not call.json:
-            _show_begun(call.output.console(), shown)
-        last = follow(call, project, begun.release.model, begun.release.id, last_only=True)
-    _finish(call, last)
+        with call.project() as project:
+            with call.progress("release start") as progress:
+                begun = start_release(
+                    project,
+                    principal=project.principal(),
+                    outside=outside,
+                    model=name,
+                    override_slo=override_slo or "",
+                    progress=progress,
+                    ready_within=within,
+                )
+            release = None if begun.release is None else view(begun.release)
+            started = StartedRelease(release=release, waits_for=begun.waits_for, notes=tuple(begun.notes))
+            last = _show_started(call, LocalApi(project, call.note), started, wait=wait)
+    if last is not None:
+        _finish(call, last)
+    elif wait:  # it has not begun, so nothing was promoted
+        raise typer.Exit(1)
 
 
 @command(
@@ -144,15 +138,20 @@ def status(call: Invocation, name: Name = "") -> None:
     call.answer({**_plain(status_view), "waiting": waits}, text)
 
 
-@command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
+@command(
+    app,
+    operations=("releases.show",),
+    action="release.show",
+    examples=["cumulant release watch", "cumulant release watch --json"],
+)
 def watch(call: Invocation, name: Name = "") -> None:
     """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C ends this command only.
 
-    With --json: one document a line, at each change.
+    With --json: one document a line, at each change. With --server it goes on after a lost connection.
     """
-    with call.project() as project:
-        release = current_release(project, principal=project.principal(), model=name)
-        last = follow(call, project, release.model, release.id)
+    with call.api() as api:
+        release = api.call("releases.show", release=LATEST, model=name)
+        last = follow(call, api, name, release.id)
     if last.status != "promoted":
         raise typer.Exit(1)
 
@@ -369,10 +368,18 @@ def _steer(call: Invocation, operation: str, *, reason: str, name: str) -> None:
     call.answer(release, lambda console: console.print(clean(release.sentence), soft_wrap=True))
 
 
-def _finish(call: Invocation, last: Release) -> None:
-    if call.json:
-        from cumulant.flows.release.views import view
+def _show_started(call: Invocation, api: OperationCaller, started: StartedRelease, *, wait: bool) -> ReleaseView | None:
+    """Print what has begun; with `wait` follow it, and return its end."""
+    if not wait or started.release is None:
+        call.answer(started, lambda console: _show_begun(console, started))
+        return None
+    if not call.json:
+        _show_begun(call.output.console(), started)
+    return follow(call, api, started.release.model, started.release.id, last_only=True)
 
-        call.output.document(view(last))
+
+def _finish(call: Invocation, last: ReleaseView) -> None:
+    if call.json:
+        call.output.document(last)
     if last.status != "promoted":
         raise typer.Exit(1)

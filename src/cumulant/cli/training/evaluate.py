@@ -8,9 +8,12 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.options import AsOf, Model
+from cumulant.cli.options import AsOf, Detach, Model
+from cumulant.cli.project.jobs import show_submitted
 from cumulant.core.units import moment
 from cumulant.flows.reports.terminal import heading, pairs
+from cumulant.server.client.caller import report_content
+from cumulant.server.model_uri import split_uri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +23,7 @@ app = application("evaluate", "Score a registered model.")
 
 @command(
     app,
+    operations=("training.evaluate", "runs.report"),
     action="model.evaluate",
     examples=[
         "cumulant evaluate",
@@ -27,25 +31,20 @@ app = application("evaluate", "Score a registered model.")
         "cumulant evaluate churn/3 --json",
     ],
 )
-def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
+def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None, *, detach: Detach = False) -> None:
     """Score a registered model on the test rows of today's data and evaluate the gate.
 
     Exit code 1 where the gate refuses.
     """
-    from cumulant.flows.reports.report import content
-    from cumulant.flows.training.evaluate import evaluate as flow
-
-    with call.project() as project:
-        who = project.principal()
+    with call.api() as api:
+        name, version = split_uri(model or api.project)
+        arguments = {"model": name, "version": version, "as_of": None if as_of is None else moment(as_of)}
+        if detach:
+            show_submitted(call, api.submit("training.evaluate", **arguments))
+            return
         with call.progress("evaluate") as progress:
-            result = flow(
-                project,
-                model or project.name,
-                principal=who,
-                as_of=None if as_of is None else moment(as_of),
-                progress=progress,
-            )
-        page = content(project, result.run, principal=who)
+            result = api.call("training.evaluate", **arguments, progress=progress)
+        page = report_content(api, result.run)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.summary import show_gate, show_metrics

@@ -8,26 +8,32 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.options import AsOf
+from cumulant.cli.options import AsOf, Detach
+from cumulant.cli.project.jobs import show_submitted
 from cumulant.core.units import moment
-from cumulant.flows.reports.content import ReportData
 from cumulant.flows.reports.model_content import with_notes
 from cumulant.flows.reports.wording import duration as spent
 from cumulant.flows.reports.wording import steps as step_times
+from cumulant.server.client.caller import report_content
 
 if TYPE_CHECKING:
-    from cumulant.flows.training.train import TrainResult
+    from rich.console import Console
+
+    from cumulant.flows.reports.content import ReportData
+    from cumulant.server.operations.training import TrainedVersion
 
 app = application("train", "Train a model version.")
 
 
 @command(
     app,
+    operations=("training.train", "runs.report"),
     action="model.train",
     examples=[
         "cumulant train --quick",
         "cumulant train --as-of 2013-04-01",
         "cumulant train --trials 50 --time 10m --json",
+        "cumulant train --server https://cumulant.example.com --detach",
     ],
 )
 def train(
@@ -44,6 +50,7 @@ def train(
             " registration come on top. The time of each step is shown at the end.",
         ),
     ] = None,
+    detach: Detach = False,
 ) -> None:
     """Bring data and features up to date, search, evaluate, package, register.
 
@@ -51,37 +58,29 @@ def train(
     Exit code 1 where the gate refuses: the version is registered all the same, without the alias `champion`.
     Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
-    from cumulant.flows.reports.report import content
-    from cumulant.flows.training.train import train as flow
-
-    with call.project() as project:
-        who = project.principal()
-        with call.progress(f"train {project.name}") as progress:
-            result = flow(
-                project,
-                principal=who,
-                quick=quick,
-                as_of=None if as_of is None else moment(as_of),
-                trials=trials,
-                time=time,
-                progress=progress,
-            )
-        page = with_notes(content(project, result.run, principal=who), result.notes)
+    arguments = {
+        "quick": quick,
+        "as_of": None if as_of is None else moment(as_of),
+        "trials": trials,
+        "time": time,
+    }
+    with call.api() as api:
+        if detach:
+            show_submitted(call, api.submit("training.train", **arguments))
+            return
+        with call.progress(f"train {api.project}") as progress:
+            result = api.call("training.train", **arguments, progress=progress)
+        page = with_notes(report_content(api, result.run), result.notes)
     finish(call, page, result)
 
 
-def finish(call: Invocation, page: object, result: TrainResult) -> None:
+def finish(call: Invocation, page: ReportData, result: TrainedVersion) -> None:
     """Show a finished training and end with the gate's exit code."""
     from cumulant.cli.documents import train_document  # loads numpy
 
-    assert isinstance(page, ReportData)
-
-    def text(console: object) -> None:
-        from rich.console import Console
-
+    def text(console: Console) -> None:
         from cumulant.flows.reports.summary import show_training
 
-        assert isinstance(console, Console)
         show_training(console, page)
         reused, computed = len(result.reused), result.features.computed_of
         text_ = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""

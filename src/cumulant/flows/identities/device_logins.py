@@ -13,7 +13,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import NotFoundError, OverloadedError, RefusedError
 from cumulant.core.events import Actor
 from cumulant.flows.identities.records import BY_TOKEN, ApiToken, new_secret, read_record, row_value, secret_hash
-from cumulant.flows.identities.tokens import NewToken, add_token
+from cumulant.flows.identities.tokens import NewToken, TokenRequest, add_token, check_token_request, permitted_token
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class DeviceLogin(msgspec.Struct, frozen=True, kw_only=True):
     principal: str = ""
     groups: tuple[str, ...] = ()
     tenant: str = "default"
+    #: a token that it asks for in place of a sign-in, and once it is confirmed, as it will be
+    request: TokenRequest | None = None
+    token: ApiToken | None = None
 
 
 class DeviceCodes(msgspec.Struct, frozen=True):
@@ -52,12 +55,17 @@ class DeviceCodes(msgspec.Struct, frozen=True):
     user_code: str
 
 
-def begin_device_login(journal: Journal, client: str, now: datetime) -> DeviceCodes:
-    """Codes for a command line.
+def begin_device_login(
+    journal: Journal, client: str, now: datetime, request: TokenRequest | None = None
+) -> DeviceCodes:
+    """Codes for a command line, which asks to act as its user; with `request` for a token of its user instead.
 
     Raises:
+        UsageError: no such token can be.
         OverloadedError: too many wait, of this client's address or at all.
     """
+    if request is not None:
+        check_token_request(request)
     letters = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
     codes = DeviceCodes(new_secret(), f"{letters[:4]}-{letters[4:]}")
     logins = _logins(journal)
@@ -65,7 +73,7 @@ def begin_device_login(journal: Journal, client: str, now: datetime) -> DeviceCo
     waiting = [_address_of(login.client) for key, login in logins.items() if key not in outdated]
     if len(waiting) >= _MOST_WAITING or waiting.count(_address_of(client)) >= _MOST_OF_ADDRESS:
         raise OverloadedError("too many command lines wait for their sign-in", retry_after=60)
-    record = DeviceLogin(user_code=codes.user_code, client=client, expires=now + LIFE)
+    record = DeviceLogin(user_code=codes.user_code, client=client, expires=now + LIFE, request=request)
     with journal.transaction(actor=Actor("service:sign-in")) as transaction:
         transaction.put(DEVICES, secret_hash(codes.device_code), row_value(record), expect=0)
         for key in outdated:
@@ -90,10 +98,17 @@ def find_device_login(
 def confirm_device_login(
     project: Project, user_code: str, *, principal: Principal, clock: Clock | None = None
 ) -> DeviceLogin:
-    """Let the command line that waits with this code act as `principal`. Raises as `find_device_login`."""
-    journal = project.journal()
-    key, login = _waiting(journal, user_code, principal, (clock or SystemClock()).now())
-    confirmed = msgspec.structs.replace(login, principal=principal.id, groups=principal.groups, tenant=principal.tenant)
+    """Let the command line that waits with this code act as `principal`, or have the token that it asks for.
+
+    Raises:
+        NotFoundError, RefusedError: as `find_device_login`; the principal may not create that token.
+    """
+    journal, now = project.journal(), (clock or SystemClock()).now()
+    key, login = _waiting(journal, user_code, principal, now)
+    token = None if login.request is None else permitted_token(project, login.request, principal, now)
+    confirmed = msgspec.structs.replace(
+        login, principal=principal.id, groups=principal.groups, tenant=principal.tenant, token=token
+    )
     with journal.transaction(actor=Actor(principal.id)) as transaction:
         if read_record(transaction.get(DEVICES, key), DeviceLogin) != login:
             raise _unknown(user_code)
@@ -113,6 +128,8 @@ def finish_device_login(journal: Journal, device_code: str, life: timedelta, now
         if transaction.get(DEVICES, key) is None:
             return "expired"  # another request was first
         transaction.delete(DEVICES, key)
+    if login.token is not None:
+        return add_token(journal, login.token, reason=f"for a command line at {login.client}")
     record = ApiToken(
         name=_TOKEN_NAME,
         principal=login.principal,

@@ -68,6 +68,15 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     token: TokenView
 
 
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that somebody asks for; the fields are those of `create_token`."""
+
+    name: str
+    scope: tuple[str, ...] = ()
+    service: str = ""
+    expires: timedelta = DEFAULT_LIFE
+
+
 @verb("identities.token_create")
 def create_token(
     project: Project,
@@ -89,31 +98,44 @@ def create_token(
         UsageError: a name, the scope or the time cannot be used.
         RefusedError: the principal may not do what is in the scope, or itself acts by a token.
     """
+    request = TokenRequest(name=name, scope=tuple(scope), service=service, expires=expires)
+    return add_token(project.journal(), permitted_token(project, request, principal, (clock or SystemClock()).now()))
+
+
+def check_token_request(request: TokenRequest) -> tuple[str, ...]:
+    """The actions that a token is asked for. Raises UsageError: a name, the scope or the time cannot be used."""
+    if request.expires <= timedelta(0):
+        raise UsageError("a token that has expired is good for nothing", subject="expires", hint="--expires 90d")
+    if request.expires > LONGEST_LIFE:
+        raise UsageError(f"a token lives for at most {LONGEST_LIFE.days} days", hint="--expires 90d")
+    for name in (request.name, request.service or request.name):
+        if not _NAME.fullmatch(name):
+            hint = "write letters, digits, - _ and .: ci-nightly"
+            raise UsageError("that is no name", subject=name[:_SHOWN], hint=hint)
+    actions = expand_scope(request.scope)
+    if request.service and not actions:
+        raise UsageError("the token of a service account needs a scope", hint="--scope runs.show --scope 'data.*'")
+    return actions
+
+
+def permitted_token(project: Project, request: TokenRequest, principal: Principal, now: datetime) -> ApiToken:
+    """The token as it will be stored, which the principal may create. Raises as `create_token`."""
     if BY_TOKEN in principal.claims:
         raise RefusedError("a token cannot create tokens", subject=principal.id, hint="sign in to the console")
-    if expires <= timedelta(0):
-        raise UsageError("a token that has expired is good for nothing", subject="expires", hint="--expires 90d")
-    if expires > LONGEST_LIFE:
-        raise UsageError(f"a token lives for at most {LONGEST_LIFE.days} days", hint="--expires 90d")
-    actions = expand_scope(scope)
-    if service:
+    actions = check_token_request(request)
+    if request.service:
         check(project, principal, MANAGE)
-        if not actions:
-            raise UsageError("the token of a service account needs a scope", hint="--scope runs.show --scope 'data.*'")
     for action in actions:
         _check_right(project, principal, action)
-    return add_token(
-        project.journal(),
-        ApiToken(
-            name=_checked_name(name),
-            principal=f"service:{_checked_name(service)}" if service else principal.id,
-            owner=principal.id,
-            groups=() if service else principal.groups,
-            tenant=principal.tenant,
-            scope=actions or None,
-            created=(now := (clock or SystemClock()).now()),
-            expires=now + expires,
-        ),
+    return ApiToken(
+        name=request.name,
+        principal=f"service:{request.service}" if request.service else principal.id,
+        owner=principal.id,
+        groups=() if request.service else principal.groups,
+        tenant=principal.tenant,
+        scope=actions or None,
+        created=now,
+        expires=now + request.expires,
     )
 
 
@@ -226,12 +248,6 @@ def _check_right(project: Project, principal: Principal, action: str) -> None:
     except ForbiddenError as error:
         text = f"{error.message}, and a token's scope is limited to what its creator may do"
         raise ForbiddenError(text, subject=error.subject, hint=error.hint) from None
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise UsageError("that is no name", subject=name[:_SHOWN], hint="write letters, digits, - _ and .: ci-nightly")
-    return name
 
 
 def _records(journal: Journal) -> list[tuple[str, ApiToken]]:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,7 +21,6 @@ import msgspec
 from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
-    StepCancelledError,
     UsageError,
     error_from,
     missing_part,
@@ -29,7 +29,8 @@ from cumulant.core.errors import (
 from cumulant.core.events import Event
 from cumulant.core.network.urls import check_token_url
 from cumulant.core.progress import Progress, silent
-from cumulant.server.client.caller import all_items
+from cumulant.server.client.caller import all_items, follow_job
+from cumulant.server.client.event_follower import EventFollower
 from cumulant.server.jobs import Job
 from cumulant.server.operation import Operation
 from cumulant.server.operations import find_operation
@@ -39,16 +40,27 @@ if TYPE_CHECKING:
 
 #: times that a request is sent where nothing answers; seconds before the first repetition, which double
 _TRIES, _DELAY = 4, 0.2
-_JOB_SECONDS = 0.5
-#: seconds without a byte of a stream, whose server sends a comment more often, until it is opened again
-_SILENCE = 60.0
+#: events of one page
+_MOST_EVENTS = 1_000
+
+
+def _discard(sentence: str) -> None:
+    del sentence
 
 
 class HttpApi:
     """Operations of one project on a server."""
 
-    def __init__(self, url: str, *, token: str = "", project: str = "", timeout: float = 60.0) -> None:
-        """`project` may be left out where the server has one only.
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        project: str = "",
+        timeout: float = 60.0,
+        note: Callable[[str], None] = _discard,
+    ) -> None:
+        """`project` may be left out where the server has one only; `note` is told when a stream of events is lost.
 
         Raises:
             UsageError: no token may be sent to the address; or the server has several projects and none is named.
@@ -64,7 +76,7 @@ class HttpApi:
         # Over plain HTTP a proxy of the environment would read the token on its way to this machine itself.
         proxies = url.lower().startswith("https:")
         self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=proxies)
-        self._timeout = timeout
+        self._timeout, self._note = timeout, note
         self.url = url.rstrip("/")
         try:
             self.project = project or self._only_project()
@@ -93,55 +105,43 @@ class HttpApi:
         except KeyboardInterrupt:
             with suppress(CumulantError):  # it has ended meanwhile, or the server is away
                 self.call("jobs.cancel", job=job.id)
+                self._note(f"job {job.id} is cancelled")
             raise
         return msgspec.convert(ended.result, operation.types.get("return", Any), strict=False)
 
     def submit(self, name: str, /, **arguments: Any) -> Job:
-        """Begin a long operation, and return its job."""
+        """Begin a long operation, and return its job: it goes on whether anybody follows it or not."""
         job: Job = self._decode(self._send_operation(find_operation(name), arguments), Job)
         return job
 
     def follow(self, job: str, progress: Progress = silent) -> Job:
-        """Wait until a job has succeeded.
-
-        Raises:
-            CumulantError: its error. StepCancelledError: it was cancelled, or its server ended.
-        """
-        while True:
-            current: Job = self.call("jobs.show", job=job)
-            progress(current.step, current.share)
-            if current.status == "succeeded":
-                return current
-            if current.status in ("cancelled", "lost"):
-                raise StepCancelledError(f"job {job} is {current.status}", subject=job)
-            if current.status == "failed":
-                raise error_from(current.error or {})
-            time.sleep(_JOB_SECONDS)
+        """Wait until a job has succeeded. Raises as `follow_job`."""
+        return follow_job(self, job, progress)
 
     def pages(self, name: str, /, **arguments: Any) -> Iterator[Any]:
         """All items of a list, page by page."""
         return all_items(self, name, arguments)
 
-    def events(self, *, after: int | None = None, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
-        """Events as they happen, for ever, each once; a lost connection is opened again where it ended."""
-        import httpx
-
-        query: dict[str, Any] = {"kind": list(kinds)} | ({} if after is None else {"after": after})
-        last, timeout = "", httpx.Timeout(30.0, read=_SILENCE)
-        while True:
-            headers = {"last-event-id": last} if last else {}
-            try:
-                with self._http.stream(
-                    "GET", self._path("/events/stream"), params=query, headers=headers, timeout=timeout
-                ) as response:
-                    if response.is_error:
-                        response.read()
-                        raise _error_of(response, self.url)
-                    for event in _events(response.iter_lines()):
-                        last = str(event.seq)
-                        yield event
-            except httpx.TransportError:
-                time.sleep(1.0)
+    def events(
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None
+    ) -> Iterator[Event]:
+        """Events as they happen, for ever or for so long, each once; a lost connection goes on where it ended."""
+        head = self._head() if after is None or seconds is not None else 0
+        first = head if after is None else after
+        follower = EventFollower(
+            self._http,
+            self._path("/events/stream"),
+            error_of=lambda response: _error_of(response, self.url),
+            note=self._note,
+        )
+        if seconds is None:
+            yield from follower.follow(first, kinds, None)
+            return
+        until = time.monotonic() + seconds
+        # What has happened before is no matter of time: all of it, as in the project itself.
+        past = takewhile(lambda event: event.seq > first, self.pages("events.list", kind=kinds, limit=_MOST_EVENTS))
+        yield from [event for event in past if event.seq <= head][::-1]
+        yield from follower.follow(max(first, head), kinds, until)
 
     def environment(self) -> str:
         """The environment that the server has the project in. Raises NotFoundError."""
@@ -149,6 +149,10 @@ class HttpApi:
         if self.project not in environments:
             raise not_found("project", self.project, environments)
         return environments[self.project]
+
+    def _head(self) -> int:
+        newest: Event | None = next(self.pages("events.list", limit=1), None)
+        return 0 if newest is None else newest.seq
 
     def _projects(self) -> list[dict[str, Any]]:
         projects: list[dict[str, Any]] = self._decode(self._send("GET", "/v1/projects"), list[dict[str, Any]])
@@ -248,9 +252,3 @@ def _foreign_answer(response: httpx.Response, url: str) -> EngineUnavailableErro
         subject=url,
         hint="check the address: it is that of `cumulant api`, without a path",
     )
-
-
-def _events(lines: Iterator[str]) -> Iterator[Event]:
-    for line in lines:
-        if line.startswith("data: "):
-            yield msgspec.json.decode(line.removeprefix("data: ").encode(), type=Event)

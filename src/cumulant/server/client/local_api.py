@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items
+from cumulant.server.jobs import Job, Jobs
 from cumulant.server.operation import ApiCall
 from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
+    from cumulant.core.events import Event
     from cumulant.project.project import Project
+
+#: seconds of one wait for the journal
+_WAIT = 5.0
 
 
 class LocalApi:
@@ -24,8 +31,37 @@ class LocalApi:
     def call(self, name: str, /, *, progress: Progress = silent, **arguments: Any) -> Any:
         """The result of the operation `name`. Raises CumulantError: that of the operation."""
         operation = find_operation(name)
-        call = ApiCall(self._loaded, self._loaded.principal(), operation.action, progress=progress, note=self._note)
+        call = ApiCall(
+            self._loaded,
+            self._loaded.principal(),
+            operation.action,
+            jobs=Jobs() if name.startswith("jobs.") else None,
+            progress=progress,
+            note=self._note,
+        )
         return operation.run(call, **operation.bind(arguments))
+
+    def submit(self, name: str, /, **arguments: Any) -> Job:
+        del arguments
+        raise UsageError(
+            "without a server the command does its work itself", subject=name, hint="name the server: --server URL"
+        )
 
     def pages(self, name: str, /, **arguments: Any) -> Iterator[Any]:
         return all_items(self, name, arguments)
+
+    def events(
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None
+    ) -> Iterator[Event]:
+        journal = self._loaded.journal()
+        until = None if seconds is None else time.monotonic() + seconds
+        seq = journal.head().seq if after is None else after
+        while True:
+            for event in journal.events(after=seq):
+                seq = event.seq
+                if not kinds or event.kind in kinds:
+                    yield event
+            remaining = _WAIT if until is None else until - time.monotonic()
+            if remaining <= 0:
+                return
+            journal.wait(seq, min(remaining, _WAIT))

@@ -30,15 +30,28 @@ class TrainBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     promote: bool = True
 
 
+class TrainedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of the feature table, of which the run computed `rows_computed`; `computed_of`: that in words."""
+
+    rows: int
+    rows_computed: int
+    computed_of: str | None
+
+
 class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered version. `verdict`: of the gate; `next`: commands that bring it to callers."""
+    """A registered version. `verdict`: of the gate; `next`: commands that bring it to callers; `reused`: steps that
+    were done before; `time`: the most that search and final fits might take.
+    """
 
     run: str
     model: ModelVersion
+    features: TrainedRows
     verdict: Verdict
     promoted: bool
+    time: str | None
     notes: tuple[str, ...]
     next: tuple[str, ...]
+    reused: tuple[str, ...]
     seconds: float
 
 
@@ -55,7 +68,7 @@ def train_(call: ApiCall, body: TrainBody) -> TrainedVersion:
         promote=body.promote,
         progress=call.progress,
     )
-    return struct_from(TrainedVersion, trained)
+    return struct_from(TrainedVersion, trained, features=struct_from(TrainedRows, trained.features))
 
 
 class EvaluateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

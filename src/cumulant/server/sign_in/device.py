@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from cumulant.core.errors import CumulantError, OverloadedError, RefusedError
+from cumulant.core.errors import CumulantError, OverloadedError, RefusedError, UsageError
+from cumulant.core.units import duration
 from cumulant.flows.identities.device_logins import (
     LIFE,
     DeviceCodes,
@@ -19,6 +20,7 @@ from cumulant.flows.identities.device_logins import (
     find_device_login,
     finish_device_login,
 )
+from cumulant.flows.identities.tokens import TokenRequest
 from cumulant.server.sign_in.answers import page, page_of
 from cumulant.server.sign_in.cross_site import FIELD
 from cumulant.server.sign_in.form_answers import FormError, json_response, read_oauth_form, token_response
@@ -55,14 +57,19 @@ class DevicePages:
         """Answer a command line with its codes."""
         identities = self._identities
         try:
-            project = identities.project_of(await read_oauth_form(request))
+            form = await read_oauth_form(request)
+            project, token_request = identities.project_of(form), _token_request(form)
         except FormError as error:
             return error.response()
         client = request.client.host if request.client is not None else "an unknown address"
         try:
-            codes = await run_in_threadpool(begin_device_login, project.journal(), client, identities.clock.now())
+            codes = await run_in_threadpool(
+                begin_device_login, project.journal(), client, identities.clock.now(), token_request
+            )
         except OverloadedError:
             return FormError("temporarily_unavailable", 503).response()
+        except UsageError:  # the command line has checked it too, and explains it
+            return FormError("invalid_scope").response()
         return json_response(self._described(request, project, codes))
 
     async def finish(self, request: Request) -> Response:
@@ -79,7 +86,7 @@ class DevicePages:
         new = await run_in_threadpool(finish_device_login, project.journal(), code, life, identities.clock.now())
         if isinstance(new, str):
             return FormError("authorization_pending" if new == "pending" else "expired_token").response()
-        return token_response(new.secret, new.token.expires - new.token.created)
+        return token_response(new.secret, new.token.expires - new.token.created, new.token)
 
     async def show(self, request: Request) -> Response:
         """The page that shows who asks, with a button."""
@@ -98,20 +105,21 @@ class DevicePages:
         try:
             form = await read_oauth_form(request)
             project = self._identities.project_of(form)
-            await run_in_threadpool(self._confirm, project, request, form.get("user_code", ""))
+            login = await run_in_threadpool(self._confirm, project, request, form.get("user_code", ""))
         except FormError:
             return page(_TITLE, "This is no form of this page.", status=400)
         except CumulantError as error:
             return self._fault_page(error)
-        return page(_TITLE, "The command line is signed in. You can close this page.")
+        what = "is signed in" if login.request is None else f"has the token {login.request.name}"
+        return page(_TITLE, f"The command line {what}. You can close this page.")
 
     def _find(self, project: Project, request: Request, code: str) -> DeviceLogin:
         clock = self._identities.clock
         return find_device_login(project, code, principal=request.state.principal, clock=clock)
 
-    def _confirm(self, project: Project, request: Request, code: str) -> None:
+    def _confirm(self, project: Project, request: Request, code: str) -> DeviceLogin:
         clock = self._identities.clock
-        confirm_device_login(project, code, principal=request.state.principal, clock=clock)
+        return confirm_device_login(project, code, principal=request.state.principal, clock=clock)
 
     def _described(self, request: Request, project: Project, codes: DeviceCodes) -> dict[str, object]:
         place = f"{self._identities.policy.url or str(request.base_url).rstrip('/')}{_PAGE}"
@@ -128,7 +136,7 @@ class DevicePages:
     def _question(self, request: Request, project: Project, login: DeviceLogin) -> Response:
         user = request.state.principal.id
         texts = (
-            f"A command line at {login.client} asks to act as {user} in the project {project.name}.",
+            f"A command line at {login.client} asks {_asks_for(login, user)} in the project {project.name}.",
             f"It shows the code {login.user_code}.",
             "Confirm only if you started it yourself, just now, and it shows this code.",
         )
@@ -145,3 +153,26 @@ class DevicePages:
     def _fault_page(self, error: CumulantError) -> Response:
         text = self._identities.redacted(error).full_text
         return page(_TITLE, text, status=403 if isinstance(error, RefusedError) else 404)
+
+
+def _token_request(form: dict[str, str]) -> TokenRequest | None:
+    """The token that a command line asks for; None where it signs in. Raises FormError."""
+    if "token_name" not in form:
+        return None
+    try:
+        life = duration(form.get("expires", "90d"))
+    except UsageError:
+        raise FormError("invalid_request") from None
+    scope = tuple(form.get("scope", "").split())
+    return TokenRequest(name=form["token_name"], scope=scope, service=form.get("service", ""), expires=life)
+
+
+def _asks_for(login: DeviceLogin, user: str) -> str:
+    """What a confirmation gives, in words."""
+    request = login.request
+    if request is None:
+        return f"to act as {user}"
+    who = f"the service account {request.service}" if request.service else user
+    scope = ", ".join(request.scope) if request.scope else f"whatever {who} may do"
+    life = f"{request.expires.total_seconds() / 86_400:.3g} days"
+    return f'for an API token "{request.name}" of {who}, good for {scope}, for {life},'

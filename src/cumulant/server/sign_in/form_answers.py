@@ -15,6 +15,8 @@ from cumulant.server.problem import problem_status
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from cumulant.flows.identities.tokens import TokenView
+
 _NOT_KEPT = {"cache-control": "no-store"}
 
 
@@ -37,15 +39,15 @@ async def read_oauth_form(request: Request) -> dict[str, str]:
         raise FormError("invalid_request", 413 if problem_status(error) == 413 else 400) from None
 
 
-def token_response(secret: str, life: timedelta) -> Response:
-    """An API token, as the specifications answer with one."""
-    content = {
+def token_response(secret: str, life: timedelta, token: TokenView | None = None) -> Response:
+    """An API token, as the specifications answer with one; `token` describes it."""
+    content: dict[str, object] = {
         "access_token": secret,
         "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
         "token_type": "Bearer",
         "expires_in": int(life.total_seconds()),
     }
-    return json_response(content)
+    return json_response(content if token is None else content | {"token": token})
 
 
 def json_response(content: object, status: int = 200) -> Response:
