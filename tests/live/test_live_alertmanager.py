@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -202,7 +203,7 @@ class Counters(ThreadingHTTPServer):
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):
-            counters, labels = self.server, 'envoy_virtual_cluster="late"'
+            counters, labels = cast("Counters", self.server), 'envoy_virtual_cluster="late"'
             text = (
                 f"envoy_vhost_vcluster_upstream_rq_completed{{{labels}}} {counters.requests}\n"
                 f'envoy_vhost_vcluster_upstream_rq_xx{{{labels},envoy_response_code_class="5"}} {counters.errors}\n'

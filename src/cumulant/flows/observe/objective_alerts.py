@@ -61,7 +61,7 @@ def evaluate_objectives(
     scope = (project.name, OBJECTIVE)
     findings: list[Finding] = []
     if declared:
-        with (requests or GatewayRequests()).counted(project, now) as minutes:
+        with (requests or GatewayRequests()).counted(project) as minutes:
             findings = list(objective_findings(project.name, objective_states(declared, minutes, now)))
     if findings or any(alert.finding.scope == scope for alert in read(project.journal())[0].alerts.values()):
         observe(project, findings, principal=principal, examined=[scope], clock=clock)
