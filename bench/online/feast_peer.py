@@ -22,13 +22,17 @@ Rates = dict[int, tuple[float, int]]
 ENTITIES, WRITTEN = 10_000, 512
 
 
+async def warm_up(read: Callable[[Any], Awaitable[None]], requests: Sequence[Any]) -> None:
+    """Send 50 requests that are not measured."""
+    for request in requests[:50]:
+        await read(request)
+
+
 async def measure(read: Callable[[Any], Awaitable[None]], requests: Sequence[Any], rate: float) -> list[float]:
     """Seconds from when each request was due until it was answered, infinite without an answer; none waits for another
     one to be sent. A thread sends them: timers of an event loop are a millisecond late.
     """
     seconds: list[float] = []
-    for request in requests[:50]:
-        await read(request)
     loop, running, begun = asyncio.get_running_loop(), set[asyncio.Task[None]](), time.perf_counter()
 
     async def one(request: Any, due: float) -> None:
@@ -158,6 +162,7 @@ def run_store(name: str, folder: str, online: dict[str, Any], rates: Rates) -> N
             try:
                 while not log.read_text().split():
                     time.sleep(0.1)
+                asyncio.run(warm_up(read, requests))
                 before, clock = int(log.read_text().split()[-1]), Clock()
                 seconds = asyncio.run(measure(read, requests, rate))
                 spent, writes = clock.read(), int(log.read_text().split()[-1]) - before

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from feast_peer import Clock, Rates, measure, report
+from feast_peer import Clock, Rates, measure, report, warm_up
 
 from cumulant.core.plan import FeaturePlan, Field, Source
 from cumulant.features.definition.definitions import source
@@ -169,18 +169,26 @@ def run_store(name: str, url: str, *, rates: dict[str, Rates], writes: float, en
     for what, of_entities in rates.items():
         for asked, (rate, count) in of_entities.items():
             with writing(url, writes, entities) as written, loaded_objects_frozen():  # as a server does
-                todo, before, clock = requests(count, asked, entities), written(), Clock()
-                with asyncio.Runner(loop_factory=new_loop) as runner:
-                    seconds = runner.run(read_all(store, readers[what], todo, rate))
-                report(f"{name}, {what}", asked, seconds, clock.read(), written() - before)
+                todo, read = requests(count, asked, entities), readers[what]
+                with asyncio.Runner(loop_factory=new_loop) as runner, closing_in(runner, store):
+                    runner.run(warm_up(read, todo))
+                    before, clock = written(), Clock()
+                    seconds = runner.run(measure(read, todo, rate))
+                    report(f"{name}, {what}", asked, seconds, clock.read(), written() - before)
 
 
-async def read_all(store: OnlineStore, read: Any, todo: list[list[dict[str, Any]]], rate: float) -> list[float]:
-    try:
-        return await measure(read, todo, rate)
-    finally:
+@contextmanager
+def closing_in(runner: asyncio.Runner, store: OnlineStore) -> Iterator[None]:
+    """Close the store's connections while the event loop that they belong to still runs."""
+
+    async def close() -> None:
         store.close()
         await asyncio.sleep(0)
+
+    try:
+        yield
+    finally:
+        runner.run(close())
 
 
 @contextmanager

@@ -237,6 +237,21 @@ def test_an_update_after_its_lock_ended_is_done_again(server, url):
     assert store.get("one", [b"n"]) == [b"11"]
 
 
+def test_an_update_whose_connection_ends_while_it_reads_is_done_again(server, url):
+    store, calls = ValkeyOnline(url), []
+
+    def add(cells):
+        calls.append(cells.get("one", [b"n"]))
+        if len(calls) == 1:
+            server.ask(b"CLIENT", b"KILL", b"TYPE", b"normal", b"SKIPME", b"yes")
+        cells.put("one", [(b"n", b"%d" % len(cells.get("one", [b"n", b"m"])))])
+
+    store.put("one", [(b"n", b"1")])
+    store.update(add)
+    assert calls == [[b"1"], [b"1"]]
+    assert store.get("one", [b"n"]) == [b"2"]
+
+
 # Faults ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from typing import Any
 
+from valkey.exceptions import TimeoutError as PeerTimeoutError
 from valkey.exceptions import ValkeyError, WatchError
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
@@ -187,11 +188,22 @@ class _Cells:
         if time.monotonic() - self._renewed > _RENEWED:
             self._renewed = time.monotonic()
             self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))
-        stored = self._transactions.read(self._client, table, keys)
+        stored = self._read(table, keys)
         with_rows = {key for key, blob in zip(keys, stored, strict=True) if blob is not None}
         self._indexed.setdefault(table, set()).update(with_rows)
         written = self._written.get(table)
         return stored if not written else [written.get(key, blob) for key, blob in zip(keys, stored, strict=True)]
+
+    def _read(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """By the connection that watches: another one would be taken from the pool, and looked at, for each read."""
+        try:
+            return self._transactions.read(self._pipeline, table, keys)
+        except WatchError as error:
+            # The client library raises it where the connection ended, in place of that error.
+            raise error.__context__ or error from None
+        except PeerTimeoutError:
+            self._pipeline.watching = False  # ended with the connection: no reply to UNWATCH is waited for
+            raise
 
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         self._written.setdefault(table, {}).update(rows)

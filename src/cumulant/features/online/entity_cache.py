@@ -164,9 +164,9 @@ class EntityCache:
         """Keep entities as they were read after the state; the places of missing tiles."""
         assert self._state is not None
         sequence, missing = self._state.sequence, list[bytes]()
-        kept, checked = self._kept, self._checked
+        histories, checked = self._kept, self._checked
         for key, blob in zip(keys, blobs[1 : 1 + len(keys)], strict=True):
-            old = kept.get(key)
+            old = histories.get(key)
             if blob is None:
                 history = None
             elif old is not None and len(blob) == old.size and blob.endswith(old.events.version):
@@ -177,9 +177,9 @@ class EntityCache:
                     missing += opened
                     continue
                 history = opened
-            if history is not old or key not in kept:
-                self._bytes += _size(key, history) - (_size(key, old) if key in kept else 0)
-                kept[key] = history
+            if history is not old or key not in histories:
+                self._bytes += _size(key, history) - (_size(key, old) if key in histories else 0)
+                histories[key] = history
             checked[key] = sequence
         return missing
 

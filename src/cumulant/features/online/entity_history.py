@@ -25,10 +25,8 @@ from cumulant.features.online.state import Events, Slot
 from cumulant.features.online.tiles import Tile
 
 _LONG = 512
-#: values that are kept as a list, which takes several times their stored size
+#: values that are kept as a list, which takes several times their stored size; fewer are searched one by one
 _SHARED = 64
-#: bytes of identities that are searched from their begin
-_SCANNED = 1 << 14
 #: a power of two by which a sum is made smaller where it is too large, so that its mean is a float
 _LOWERED = 2.0**64
 #: where the largest value is above this and below 1 / this, squares of deviations are in the range of floats
@@ -209,7 +207,7 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
         if identities is None:
             return False
         if self._identity_set is None:
-            if len(identities) <= _SCANNED or not self._searched:
+            if len(identities) <= 8 * _SHARED or not self._searched:
                 self._searched = True
                 return find_identity(identities, identity) >= 0
             self._identity_set = frozenset(memoryview(identities).cast("q"))

@@ -12,7 +12,7 @@ from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.row_identity import find_identity
 from cumulant.features.online.state import Events, Slot, typecode
 from cumulant.features.posted.event_columns import GroupEvent, number_of
-from cumulant.features.posted.event_expiry import expiry_of
+from cumulant.features.posted.event_expiry import expiry_of, latest_expiry
 
 _WIDTH = 8
 _pack_int, _unpack_int = struct.Struct("=q").pack, struct.Struct("=q").unpack_from
@@ -42,9 +42,11 @@ class EventAppender:
             return None
         first = _unpack_int(times)[0] if times else event.time
         # As if all were known by now: then more would expire, never less.
-        for moment in expiry_of(table_since, events.kept, last, event.first_moment):
-            if moment is not None and first <= moment - self._span_us:
-                return None
+        latest = latest_expiry(table_since, last)
+        if latest is not None and first <= latest - self._span_us:
+            for moment in expiry_of(table_since, events.kept, last, event.first_moment):
+                if moment is not None and first <= moment - self._span_us:
+                    return None
         slots = zip(self._codes, events.slots, event.values, strict=True)
         return Events(
             times + _pack_int(event.time),

@@ -34,3 +34,10 @@ def expiry_of(table_since: int | None, dropped: int | None, second: int | None, 
     floor = max((moment for moment in (table_since, retained) if moment is not None), default=None)
     since = None if limit is None or newest is None else min(newest - LATE_US, limit)
     return Expiry(floor, since if since is not None and (floor is None or since > floor) else None)
+
+
+def latest_expiry(table_since: int | None, second: int | None) -> int | None:
+    """The latest moment that `expiry_of` can give for this table and second newest event; None: it gives none."""
+    if second is None:
+        return table_since
+    return second - LATE_US if table_since is None else max(table_since, second - LATE_US)

@@ -64,13 +64,14 @@ class GroupWriter:
 
     def event_of(self, values: Inside) -> tuple[bytes, GroupEvent] | None:
         """As `event`, of the values of a row; what is not there is null."""
-        row = self._empty | values
+        row = values if self._empty.keys() <= values.keys() else self._empty | values
         by = [row[column] for column in self.group.by]
         enters = self._enters(row)
         if enters is None or None in by:
             return None
         identity = row_identity([row[column] for column in self.key])
-        read = [value(row, {}) for value in self._values]
+        none: Inside = {}
+        read = [value(row, none) for value in self._values]
         first = self._first_moment(row)
         assert first is not None, "a row that enters has an event time"
         return entity_key(self.group.number, by), GroupEvent(enters, row[self._event_time], identity, first, read)
