@@ -28,6 +28,7 @@ HEADS = (
     "candidate samples",
     "champion",
     "candidate",
+    "difference",
     "difference, low",
     "difference, high",
     "evidence of harm, share of what is needed",
@@ -78,6 +79,7 @@ def look_rows(history: LookHistory, metric: MetricHistory) -> list[tuple[Cell, .
             look.candidate_samples,
             _rounded(look.champion),
             _rounded(look.candidate),
+            _rounded(look.difference),
             _rounded(look.low),
             _rounded(look.high),
             _rounded(_harm_share(metric, look)),
@@ -101,7 +103,9 @@ def look_charts(history: LookHistory, metric: MetricHistory, kind: Axis, link: s
 def difference_range(metric: MetricHistory) -> tuple[float, float]:
     """The ends of the upright axis: what is drawn, within ten times the newest interval about its middle."""
     drawn = [value for look in metric.looks for value in (look.low, look.high) if value is not None]
-    low, high = min([*drawn, 0.0, metric.margin]), max([*drawn, 0.0, metric.margin])
+    low, high = min([*drawn, 0.0, metric.boundary]), max([*drawn, 0.0, metric.boundary])
+    if metric.two_sided:
+        low = min(low, -metric.margin)
     newest = next(
         (interval for look in reversed(metric.looks) if (interval := _known_interval(look)) is not None), None
     )
@@ -114,8 +118,7 @@ def difference_range(metric: MetricHistory) -> tuple[float, float]:
 
 def _known_interval(look: MetricLook) -> tuple[float, float] | None:
     """The interval of a look; where one end is not known, as far beyond the measured difference as the other end."""
-    measured = None if look.champion is None or look.candidate is None else look.candidate - look.champion
-    low, high = look.low, look.high
+    measured, low, high = look.difference, look.low, look.high
     if measured is not None and low is None and high is not None:
         low = 2 * measured - high
     elif measured is not None and high is None and low is not None:
@@ -125,18 +128,21 @@ def _known_interval(look: MetricLook) -> tuple[float, float] | None:
 
 def _confidence_sequence(series: _Series) -> Chart:
     history, metric, axis = series
-    scale = 100.0 if metric.unit == "%" else 1.0
+    scale = 100.0 if _unit(metric) == "%" else 1.0
     low, high = (end * scale for end in difference_range(metric))
     frame = Frame(series.across, (low, high), width=_WIDTH, height=_HEIGHT)
-    margin = metric.margin * scale
-    unit = "percentage points" if metric.unit == "%" else metric.unit
+    boundary = metric.boundary * scale
+    fine_from = -boundary if metric.two_sided else low
+    what = "slow requests" if metric.slow_share else "difference"
     parts: list[Child] = [
-        _zone(frame, margin, high, "zone harm"),
-        _zone(frame, low, margin, "zone fine"),
-        frame.axes(axis.name, f"difference, {unit}" if unit else "difference"),
+        _zone(frame, boundary, high, "zone harm"),
+        _zone(frame, fine_from, boundary, "zone fine"),
+        _zone(frame, low, fine_from, "zone harm"),
+        frame.axes(axis.name, f"{what}, percentage points" if scale > 1 else what),
         _level(frame, 0.0, "zero"),
-        _level(frame, margin, "limit"),
-        *_zone_names(frame, margin),
+        _level(frame, boundary, "limit"),
+        _level(frame, fine_from, "limit") if metric.two_sided else None,
+        *_zone_names(frame, boundary),
         *_step_marks(frame, series),
     ]
     for looks in _steps(metric.looks):
@@ -144,24 +150,20 @@ def _confidence_sequence(series: _Series) -> Chart:
     last = metric.looks[-1]
     text = (
         f"Confidence sequence of {metric.metric}, candidate less champion, over {len(metric.looks)} looks: "
-        f"now {_interval_text(metric, last)}, margin {format_value(metric.margin, metric.unit)}, {_verdict(last)}"
-    )
-    note = (
-        f"{100 * (1 - history.alpha):g}% intervals, valid at every look; each step begins afresh. The zones begin at"
-        " the margin; what decides is the evidence below."
+        f"now {_interval_text(metric, last)}, margin {_margin_text(metric)}, {_verdict(last)}"
     )
     legend = [
         ("model", "measured difference"),
         ("span-band", "confidence sequence"),
-        ("zone-harm", "beyond the margin: rollback"),
-        ("zone-fine", "within the margin: promotion"),
+        ("zone-harm", "slower than accepted: rollback" if metric.slow_share else "beyond the margin: rollback"),
+        ("zone-fine", "as fast as accepted: promotion" if metric.slow_share else "within the margin: promotion"),
     ]
     return Chart(
-        f"Confidence sequence of {metric.metric}",
+        f"Confidence sequence of {metric.metric}" + (": share of slow requests" if metric.slow_share else ""),
         draw(text, *parts, width=_WIDTH, height=_HEIGHT),
         numbered(*HEADS),
         [],
-        note=note,
+        note=_interval_note(history, metric),
         legend=legend,
     )
 
@@ -196,7 +198,7 @@ def _evidence(series: _Series) -> Chart:
         draw(text, *parts, width=_WIDTH, height=_HEIGHT * 0.8),
         numbered(*HEADS),
         [],
-        note="Logarithms of e-values over their bars. Shaded: proven.",
+        note=f"Logarithms of e-values over their bars. Shaded: proven. {decision_rule(metric)}",
         legend=[("alarm-line", "harm: rolls back"), ("model", "no harm: promotes"), ("zone-decided", "proven")],
     )
 
@@ -277,11 +279,7 @@ def _band(frame: Frame, looks: Sequence[MetricLook], axis: LookAxis, scale: floa
 
 
 def _differences(frame: Frame, looks: Sequence[MetricLook], axis: LookAxis, scale: float) -> Markup:
-    points = [
-        (look, _clipped(frame, (look.candidate - look.champion) * scale))
-        for look in looks
-        if look.candidate is not None and look.champion is not None
-    ]
+    points = [(look, _clipped(frame, look.difference * scale)) for look in looks if look.difference is not None]
     line = frame.line([(axis.place(look), y) for look, y in points], "model")
     ends = [
         frame.dot(axis.place(look), y, 3.5, "dot", f"{look.at:%Y-%m-%d %H:%M:%S} UTC: {number(y)}, {_verdict(look)}")
@@ -317,10 +315,55 @@ def _interval_text(metric: MetricHistory, look: MetricLook) -> str:
         if end is None and place == 0
         else "above the axis"
         if end is None
-        else format_value(end, metric.unit)
+        else format_value(end, _unit(metric))
         for place, end in enumerate((look.low, look.high))
     )
     return f"{low} to {high}"
+
+
+def _unit(metric: MetricHistory) -> str:
+    """The unit of differences."""
+    return "%" if metric.slow_share else metric.unit
+
+
+def _margin_text(metric: MetricHistory) -> str:
+    """The margin of latency is a part of the champion's."""
+    return f"{100 * metric.margin:g}%" if _unit(metric) == "%" else format_value(metric.margin, metric.unit)
+
+
+def _interval_note(history: LookHistory, metric: MetricHistory) -> str:
+    span = "of the whole release" if metric.pooled else "each step begins afresh"
+    text = f"{100 * (1 - history.alpha):g}% intervals, valid at every look; {span}. "
+    if metric.slow_share:
+        text += (
+            "A request is slow beyond the champion's quantile, one of the candidate beyond that and its margin of"
+            f" {_margin_text(metric)}: the zones meet at equal shares of slow requests. "
+        )
+    return f"{text}An interval shows the size; the evidence below decides."
+
+
+#: when proven harm rolls back, by kind of test
+_ROLLBACK = {
+    "failures": (
+        "the evidence of harm reaches 100%, and the harm is larger than what is accepted: the margin, or twice the"
+        " champion's rate where that is less"
+    ),
+    "latency": "the evidence that more requests are slow reaches 100%",
+    "pairs": "the evidence of a difference beyond the margin reaches 100%",
+    "own": "the evidence of harm reaches 100% and the measured difference is beyond the margin",
+}
+
+
+def decision_rule(metric: MetricHistory) -> str:
+    """What the release does about this metric, in sentences."""
+    if metric.kind is None:
+        return ""
+    text = f"Rollback: {_ROLLBACK[metric.kind]}; proven harm stays proven. "
+    text += "No step advances while the measured difference is beyond the margin"
+    if not metric.required:
+        return f"{text}. Promotion does not wait for this metric's evidence of no harm."
+    steps = "the shadow step (until its longest time) and the last step" if metric.kind == "pairs" else "the last step"
+    return f"{text}, and {steps} {'need' if metric.kind == 'pairs' else 'needs'} 100% of the evidence of no harm."
 
 
 def _step_name(history: LookHistory, step: int) -> str:

@@ -10,12 +10,15 @@ from datetime import datetime
 
 import msgspec
 
+from cumulant.release.policy import Kind
+
 
 class MetricLook(msgspec.Struct, frozen=True, kw_only=True):
     """One metric at one look. `harm` and `fine` are logarithms of e-values, as in `Board`.
 
-    `seconds`: active seconds since the release began; `low` and `high`: the interval of the difference, where the
-    metric has one; `harmful` and `acceptable`: the verdicts that the decision of the look read.
+    `seconds`: active seconds since the release began; `low` and `high`: the interval of the difference, and
+    `difference` the measured one, of what the metric's test compares (`MetricHistory.boundary`); `harmful` and
+    `acceptable`: the verdicts that the decision of the look read.
     """
 
     at: datetime
@@ -26,6 +29,7 @@ class MetricLook(msgspec.Struct, frozen=True, kw_only=True):
     candidate_samples: int
     champion: float | None
     candidate: float | None
+    difference: float | None = None
     low: float | None
     high: float | None
     harm: float
@@ -35,7 +39,11 @@ class MetricLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """The looks of one metric that decides, the oldest first, with its bars and its margin (`Board`)."""
+    """The looks of one metric that decides, the oldest first, with its bars and its margin (`Board`).
+
+    `two_sided`: a change in either direction beyond the margin is one for the worse. `kind`: of its test; None: it was
+    not recorded.
+    """
 
     metric: str
     unit: str
@@ -43,7 +51,24 @@ class MetricHistory(msgspec.Struct, frozen=True, kw_only=True):
     required: bool
     harm_bar: float | None
     fine_bar: float
+    two_sided: bool = False
+    kind: Kind | None = None
     looks: tuple[MetricLook, ...] = ()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether evidence goes on over the steps; else each step begins afresh."""
+        return self.kind in ("pairs", "own")
+
+    @property
+    def slow_share(self) -> bool:
+        """Whether differences are those of shares of slow requests: latency is tested by them, not by times."""
+        return self.unit == "ms"
+
+    @property
+    def boundary(self) -> float:
+        """The difference from which up a look shows harm. The margin of latency is in what counts as slow."""
+        return 0.0 if self.slow_share else self.margin
 
 
 class LookHistory(msgspec.Struct, frozen=True, kw_only=True):

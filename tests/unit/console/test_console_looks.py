@@ -5,16 +5,20 @@ import io
 import re
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from console_support import ADA, HOSTILE
-from releases import MOMENT, World, played, release, remembered
+from releases import MOMENT, World, played, policy_with, release, remembered
 
-from cumulant.console.look_charts import HEADS, difference_range, look_charts
+from cumulant.console.look_charts import HEADS, decision_rule, difference_range, look_charts
 from cumulant.core.events import Actor
 from cumulant.flows.release import store
 from cumulant.flows.release.release_queries import release_looks
+from cumulant.release.decide import start
 from cumulant.release.evidence.accumulate import count_look
+from cumulant.release.evidence.look_recording import add_look
 from cumulant.release.look_history import LookHistory, MetricHistory, MetricLook
+from cumulant.release.spec import MetricSpec
 
 PAGE = "/projects/flight-late/releases/r1"
 
@@ -51,7 +55,8 @@ def test_the_looks_of_the_chosen_metric_are_drawn_over_time_or_samples(project, 
     assert "Evidence on errors" in text
     assert "active time of the release" in text
     other = client.get(f"{PAGE}?metric=latency&x=samples").text
-    assert "Confidence sequence of latency" not in other  # its test has no interval
+    assert "Confidence sequence of latency: share of slow requests" in other
+    assert "slow requests, percentage points" in other  # what its test compares
     assert "Evidence on latency" in other
     assert "samples of the candidate" in other
     assert client.get(f"{PAGE}?metric={quote(HOSTILE)}").status_code == 404
@@ -66,7 +71,8 @@ def test_the_looks_of_a_metric_are_a_file(project, client, canary):
     assert len(rows) == 1 + len(history.metrics["errors"].looks)
     last = history.metrics["errors"].looks[-1]
     assert rows[-1][2:5] == ["canary 10%", str(last.champion_samples), str(last.candidate_samples)]
-    assert float(rows[-1][7]) == pytest.approx(last.low, rel=1e-5)
+    assert float(rows[-1][7]) == pytest.approx(last.candidate - last.champion, rel=1e-5)
+    assert float(rows[-1][8]) == pytest.approx(last.low, rel=1e-5)
     assert client.get(f"{PAGE}/looks/quality2.csv").status_code == 404
 
 
@@ -87,6 +93,7 @@ def metric_history(*looks, margin=0.005):
                 candidate_samples=100,
                 champion=0.01,
                 candidate=0.01,
+                difference=0.0,
                 low=low,
                 high=high,
                 harm=1.0,
@@ -113,6 +120,48 @@ def test_the_axis_is_clipped_at_ten_times_the_newest_interval(looks, low, high):
     ends = difference_range(metric_history(*looks))
     air = (high - low) * 0.05
     assert ends == pytest.approx((low - air, high + air))
+
+
+def test_the_interval_of_latency_is_that_of_the_shares_of_slow_requests(canary):
+    now, world, history = canary, World(seed=2, took={"candidate": 4.5}), None
+    for _ in range(45):
+        now, _ = count_look(now, world.look(now))
+        history = add_look(history, now, at=MOMENT)
+    latency = history.metrics["latency"]
+    last = latency.looks[-1]
+    assert latency.boundary == 0.0
+    assert last.low < last.difference < last.high < 0  # fewer slow requests, not milliseconds
+    rule = decision_rule(latency)
+    assert "Rollback: the evidence that more requests are slow reaches 100%" in rule
+    assert "the last step needs 100%" in rule
+    assert "Rollback" not in decision_rule(msgspec.structs.replace(latency, kind=None))  # recorded by an older version
+
+
+def test_the_interval_of_pairs_is_that_of_their_test_at_other_differences():
+    declared = {"quality": MetricSpec(margin=0.02), "prediction": MetricSpec(margin=0.05)}
+    now, history = start(remembered(release(policy_with(block="10s", metrics=declared)))), None
+    world = World(seed=2)
+    for _ in range(60):
+        now, _ = count_look(now, world.look(now))
+        history = add_look(history, now, at=MOMENT)
+    quality, prediction = history.metrics["quality"], history.metrics["prediction"]
+    for metric in (quality, prediction):
+        first, last = metric.looks[0], metric.looks[-1]
+        assert (first.low, first.high) == (None, None)
+        assert last.low <= last.difference <= last.high < metric.margin
+        sequence, evidence = look_charts(history, metric, "time", "/file.csv")
+        assert "of the whole release" in sequence.note
+        assert "a difference beyond the margin reaches 100%" in evidence.note
+
+
+def test_a_change_in_either_direction_is_harm_where_a_metric_is_two_sided():
+    metric = metric_history((-0.004, 0.006))
+    for two_sided, zones in ((False, 1), (True, 2)):
+        shown = msgspec.structs.replace(metric, two_sided=two_sided)
+        history = LookHistory(release="r1", steps=("canary 10%",), alpha=0.05, metrics={"errors": shown})
+        drawing = str(look_charts(history, shown, "time", "/file.csv")[0].drawing)
+        assert drawing.count("zone harm") == zones
+        assert drawing.count("zone fine") == 1
 
 
 def test_what_is_beyond_the_axis_is_drawn_at_its_edge():

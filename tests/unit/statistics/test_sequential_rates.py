@@ -176,6 +176,16 @@ def test_intervals_cover_at_all_looks_and_narrow():
     assert np.isfinite(state.ratio_interval()[1]).all()
 
 
+def test_a_difference_between_two_points_of_the_grid_still_has_an_interval():
+    state = Rates.start(SMALL)
+    for _ in range(50):
+        state = added(state, (100_000, 100_000), 5_000, 1_900)
+    low, high = state.difference_interval()
+    assert -0.05 < low < -0.031 < high < -0.02
+    low, high = state.ratio_interval()
+    assert 0.2 < low < 0.38 < high < 0.5
+
+
 def test_no_data_says_nothing():
     empty = Rates.start(SMALL)
     idle = added(empty, (0, 0), 0, 0)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
+from cumulant.statistics.sequential.mean_bounds import BettingBounds, BlockBounds
 from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.power import paired_blocks
 from cumulant.statistics.sequential.symmetric import PairedBlocks, Symmetric, bet_sizes
@@ -19,6 +20,53 @@ BAR = math.log(20)
 #: zero, or a value whose square is no subnormal number, which the product written out would divide by
 VALUE = st.floats(-3, 3).map(lambda value: value if abs(value) > 1e-150 else 0.0)
 SIZE = st.floats(0, 50, allow_subnormal=False)
+
+
+def test_bounds_are_the_test_of_the_margin_at_the_margin_and_contain_the_mean():
+    rng, margin, alpha, misses, widths = np.random.default_rng(3), 0.01, 0.1, 0, []
+    for mean in np.tile([-0.004, 0.0, 0.006, 0.013], 10):
+        test, bounds = PairedBlocks.start(margin=margin, edge=margin), BlockBounds.start(margin)
+        missed = False
+        for block in rng.normal(mean, 0.01, 60):
+            pairs = int(rng.integers(50, 90))
+            test, bounds = test.add(block, pairs, weight=0.7), bounds.add(block, pairs, weight=0.7)
+            low, high = bounds.interval(alpha)
+            missed |= not low <= mean <= high
+        at = list(bounds.edges).index(margin)
+        assert bounds.above.log_evidence()[at] == pytest.approx(float(test.log_harm()))
+        assert bounds.below.log_evidence()[at] == pytest.approx(float(test.log_not_worse()))
+        again = BlockBounds.from_json(json.loads(json.dumps(bounds.to_json())))
+        assert again.interval(alpha) == (low, high)
+        misses += missed
+        widths.append(high - low)
+    assert lower_bound(misses, len(widths)) <= alpha
+    assert np.median(widths) <= 2 * margin
+
+
+def test_bounds_of_bounded_values_are_the_test_of_the_margin_at_the_margin_and_contain_the_mean():
+    rng, margin, alpha, misses, widths = np.random.default_rng(4), 0.1, 0.1, 0, []
+    for mean in np.tile([-0.03, 0.0, 0.06], 10):
+        values, bounds = np.clip(rng.normal(mean, 0.3, 150), -2, 2), BettingBounds.start(margin, 2.0)
+        test = Paired.start(margin=margin, scale=2.0).add(values)
+        missed = False
+        for value in values:
+            bounds = bounds.add(float(value))
+            low, high = bounds.interval(alpha)
+            missed |= not low <= mean <= high
+        assert bounds.below[list(bounds.edges).index(margin)] == pytest.approx(test.better.capital)
+        assert bounds.above[list(bounds.edges).index(0.0)] == pytest.approx(test.worse.capital)
+        misses += missed
+        widths.append(high - low)
+    assert lower_bound(misses, len(widths)) <= alpha
+    assert np.median(widths) <= 3 * margin
+
+
+def test_nothing_is_known_before_the_first_block_and_a_margin_is_required():
+    assert BlockBounds.start(0.1).interval(0.05) == (-math.inf, math.inf)
+    assert BettingBounds.start(0.1, 1.0).interval(0.05) == (-math.inf, math.inf)
+    assert np.abs(BettingBounds.start(0.1, 1.0).edges).max() < 1
+    with pytest.raises(ValueError, match="margin"):
+        BlockBounds.start(0)
 
 
 def lower_bound(hits, of):

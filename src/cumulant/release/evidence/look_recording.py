@@ -8,7 +8,9 @@ from datetime import datetime
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.evidence.metric_state import with_interval
+from cumulant.release.evidence.metric_state import slow_share_interval, with_interval
+from cumulant.release.evidence.metrics import ReleaseMetric
+from cumulant.release.evidence.metrics import metrics as release_metrics
 from cumulant.release.look_history import LookHistory, MetricHistory, MetricLook
 from cumulant.release.state import Board, Release
 
@@ -24,18 +26,18 @@ def add_look(history: LookHistory | None, counted: Release, *, at: datetime) -> 
     if history is None or history.release != counted.id:
         steps = tuple(step.label for step in counted.steps)
         history = LookHistory(release=counted.id, steps=steps, alpha=counted.policy.alpha)
-    metrics = dict(history.metrics)
+    metrics, named = dict(history.metrics), release_metrics(counted.policy)
     for name, board in counted.boards.items():
         if board.margin is None or not sum(board.samples.values()):
             continue
-        before = metrics.get(name) or _without_looks(board, board.margin)
+        before = metrics.get(name) or _without_looks(board, board.margin, named[name])
         if not before.looks or _is_new(before.looks[-1], board, counted.at):
             looks = _thinned((*before.looks, _look(board, counted, at)))
             metrics[name] = msgspec.structs.replace(before, looks=looks)
     return history if metrics == history.metrics else msgspec.structs.replace(history, metrics=metrics)
 
 
-def _without_looks(board: Board, margin: float) -> MetricHistory:
+def _without_looks(board: Board, margin: float, metric: ReleaseMetric) -> MetricHistory:
     return MetricHistory(
         metric=board.metric,
         unit=board.unit,
@@ -43,6 +45,8 @@ def _without_looks(board: Board, margin: float) -> MetricHistory:
         required=board.required,
         harm_bar=board.harm_bar,
         fine_bar=board.fine_bar,
+        two_sided=metric.two_sided,
+        kind=metric.kind,
     )
 
 
@@ -52,6 +56,11 @@ def _is_new(last: MetricLook, board: Board, step: int) -> bool:
 
 def _look(board: Board, release: Release, at: datetime) -> MetricLook:
     board = with_interval(board)
+    difference, low, high = slow_share_interval(board)
+    if board.unit != "ms":
+        low, high = board.low, board.high
+        if board.champion is not None and board.candidate is not None:
+            difference = board.candidate - board.champion
     verdict = board.verdict
     return MetricLook(
         at=at,
@@ -61,8 +70,9 @@ def _look(board: Board, release: Release, at: datetime) -> MetricLook:
         candidate_samples=board.samples.get(CANDIDATE, 0),
         champion=board.champion,
         candidate=board.candidate,
-        low=board.low,
-        high=board.high,
+        difference=difference,
+        low=low,
+        high=high,
         harm=board.most_harm,
         fine=board.combined_fine,
         harmful=verdict.harmful,

@@ -15,6 +15,7 @@ from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
 from cumulant.statistics.sequential.arrays import Floats, unpack
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
+from cumulant.statistics.sequential.mean_bounds import BettingBounds, BlockBounds
 from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 from cumulant.statistics.sequential.stages import stages
@@ -78,6 +79,8 @@ class _Paired(msgspec.Struct, frozen=True, kw_only=True):
     step_reverse: dict[str, object] = {}
     step_count: int = 0
     step_differences: float = 0.0
+    #: the same tests at other differences than the margin, which bound the difference of the whole release
+    bounds: dict[str, object] = {}
     #: of the means of blocks
     dependence: dict[str, object] = {}
     count: int = 0
@@ -283,11 +286,16 @@ def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float,
     if metric.kind == "own":  # it is bounded and may be anything else
         own = Paired.from_json(state.test) if state.test else None
         own = own or Paired.start(margin=margin, scale=metric.scale)
-        own = own.add([min(max(mean, -metric.scale), metric.scale)])
-        closed = msgspec.structs.replace(closed, test=own.to_json())
+        value = min(max(mean, -metric.scale), metric.scale)
+        own = own.add([value])
+        within = BettingBounds.from_json(state.bounds) if state.bounds else BettingBounds.start(margin, metric.scale)
+        closed = msgspec.structs.replace(closed, test=own.to_json(), bounds=within.add(value).to_json())
         return closed, float(own.log_harm()), float(own.log_not_worse())
     tests = {name: _paired(getattr(state, name), margin) for name in ("test", "step_test")}
     tests = {name: test.add(mean, state.pairs, weight=weight) for name, test in tests.items()}
+    bounds = BlockBounds.from_json(state.bounds) if state.bounds else BlockBounds.start(margin)
+    bounds = bounds.add(mean, state.pairs, weight=weight)
+    closed = msgspec.structs.replace(closed, bounds=bounds.to_json())
     signs = {name: float(test.log_harm()) for name, test in tests.items()}
     fine = float(tests["test"].log_not_worse())
     if metric.two_sided:
@@ -309,15 +317,49 @@ def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
 
 
 def with_interval(board: Board) -> Board:
-    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing."""
-    if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
-        return board
+    """The board with the interval of its difference, valid at every look; it decides nothing.
+
+    Of rates it is that of this step, of pairs that of the whole release. Of latency, whose test compares shares of slow
+    requests and no times, there is none (`slow_share_interval`).
+    """
+    alpha = math.exp(-board.fine_bar)
     try:
-        test = Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
-        low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
+        if board.unit == "%" and "step" in board.state:
+            low, high = _rate_interval(board, alpha)
+        elif board.state.get("bounds"):
+            stored = cast("Mapping[str, object]", board.state["bounds"])
+            kind = BettingBounds if "scale" in stored else BlockBounds
+            low, high = (end if math.isfinite(end) else None for end in kind.from_json(stored).interval(alpha))
+        else:
+            return board
     except UNREADABLE:
         return board
-    return msgspec.structs.replace(board, low=_finite(low), high=_finite(high))
+    return msgspec.structs.replace(board, low=low, high=high)
+
+
+def slow_share_interval(board: Board) -> tuple[float | None, float | None, float | None]:
+    """Of latency, in this step: how much larger the candidate's share of slow requests is, and its interval.
+
+    A request is slow beyond the champion's quantile, one of the candidate beyond that and its margin: what is above 0
+    is harm, what is below is none.
+    """
+    if board.unit != "ms" or not board.state:
+        return None, None, None
+    try:
+        state = msgspec.convert(board.state, _Rated)
+        (n, x, m, y) = state.counts[-1] if state.in_step else (0.0, 0.0, 0.0, 0.0)
+        low, high = _rate_interval(board, math.exp(-board.fine_bar))
+    except UNREADABLE:
+        return None, None, None
+    return (y / m - x / n if n and m else None), low, high
+
+
+def _rate_interval(board: Board, alpha: float) -> tuple[float | None, float | None]:
+    if not board.state.get("test"):
+        return board.low, board.high
+    test = Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
+    low, high = (float(end) for end in test.difference_interval(alpha))
+    return _finite(low), _finite(high)
 
 
 def _in_step(state: _Rated, step: int) -> _Rated:

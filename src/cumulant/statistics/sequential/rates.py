@@ -295,11 +295,16 @@ class Rates:
         return np.exp(self.candidate - top), top
 
     def _not_rejected(self, curves: Sequence[Floats], alpha: float) -> npt.NDArray[np.bool_]:
-        """[curves, batch]: which are not rejected at `alpha`, against alternatives on both sides."""
+        """[curves, batch]: which are not rejected at `alpha`, against alternatives on both sides.
+
+        Where all are, since the rates lie between two of them, it is the one with the least evidence against it.
+        """
         sides = [self.design.rates * s for r in self.design.ratios for s in (r, 1 / r)]
         against = self._mixture([self.design.rates, *sides])
         bound = math.log(1 / check_alpha(alpha))
-        return np.stack([against - self._along(curve).max(-1) < bound for curve in curves])
+        evidence = np.stack([against - self._along(curve).max(-1) for curve in curves])
+        not_rejected: npt.NDArray[np.bool_] = (evidence < bound) | (evidence == evidence.min(0))
+        return not_rejected
 
 
 def known_levels() -> Floats:
@@ -354,5 +359,4 @@ def _ends(not_rejected: npt.NDArray[np.bool_], tried: Floats, open_ends: tuple[f
     padded = np.concatenate([[open_ends[0]], tried, [open_ends[1]]])
     first = not_rejected.argmax(0)
     last = len(tried) - 1 - not_rejected[::-1].argmax(0)
-    some = not_rejected.any(0)
-    return np.where(some, padded[first], math.nan), np.where(some, padded[last + 2], math.nan)
+    return padded[first], padded[last + 2]
