@@ -56,8 +56,8 @@ KNOWN = {
 }
 
 
-#: operations that start jobs are sent in one of so many rounds of the roles: jobs take most of the processor
-LONG_EACH = 4
+#: whose requests start jobs: these take most of the processor
+JOB_ROLES = ("developer", "operator")
 
 
 @contextmanager
@@ -113,8 +113,7 @@ class Turns:
         return sum(self.statuses.values())
 
     def send(self, turn: int) -> None:
-        around, number = divmod(turn, len(ROLES) + 1)
-        role = ("none", *ROLES)[number]
+        role = ("none", *ROLES)[turn % (len(ROLES) + 1)]
         outcome = send_requests(
             self._folder / f"turn-{turn}",
             self._url,
@@ -123,7 +122,7 @@ class Turns:
             spare=token_of(self._shop, "spare"),
             hidden=self._hidden,
             values=KNOWN,
-            long=around % LONG_EACH == 0,
+            long=role in JOB_ROLES,
             options=(
                 *("--max-time", str(self._seconds), "--seed", str(self._seed + turn)),
                 *("--warnings", "off", "--generation-database", "none"),

@@ -33,6 +33,18 @@ if [ ! -x "$engines/bin/oauth2-mock-server" ] && command -v npm >/dev/null 2>&1;
   npm install --silent --prefix "$engines/provider" --no-save --no-package-lock --no-audit --no-fund oauth2-mock-server@9.3.0
   ln -sf ../provider/node_modules/.bin/oauth2-mock-server "$engines/bin/oauth2-mock-server"
 fi
+# A second one comes from Maven, and needs Java 17; without it the test of sign-in by it skips.
+if [ ! -x "$engines/bin/mock-oauth2-server" ] && command -v mvn >/dev/null 2>&1; then
+  if mvn -q -B -f tools/mock-oauth2-server/pom.xml org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+    -DoutputDirectory="$PWD/$engines/mock-oauth2-server"; then
+    printf '%s\n' '#!/bin/sh' \
+      'exec java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$(dirname "$(readlink -f "$0")")/../mock-oauth2-server/*" no.nav.security.mock.oauth2.StandaloneMockOAuth2ServerKt' \
+      >"$engines/bin/mock-oauth2-server"
+    chmod +x "$engines/bin/mock-oauth2-server"
+  else
+    echo "Maven cannot fetch mock-oauth2-server: the test of sign-in by a second provider skips" >&2
+  fi
+fi
 # What tests pages for accessibility comes from npm; without it these tests of the console skip.
 if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1

@@ -423,8 +423,10 @@ def test_tls(traffic, opening, arms, signed, tmp_path, mutual):
         assert [exchange.status for exchange in Reader(traffic).until(1)] == [200]
 
 
-def test_old_versions_of_tls_are_refused(traffic, opening, arms, signed, tmp_path):
-    """Of the versions that this machine's OpenSSL still speaks if it is asked to, the gateway takes 1.2 and 1.3."""
+def test_old_versions_and_ciphers_of_tls_are_refused(traffic, opening, arms, signed, tmp_path):
+    """Of the versions that this machine's OpenSSL still speaks if it is asked to, the gateway takes 1.2 and 1.3, and of the ciphers of 1.2
+    those that are recommended.
+    """
     ca, leaf, key = signed
     tls = Certificates(certificate=leaf, private_key=key, authority=None)
     traffic.apply(routes_of(arms[0].url))
@@ -440,6 +442,36 @@ def test_old_versions_of_tls_are_refused(traffic, opening, arms, signed, tmp_pat
                 continue
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 secure(opening, context)
+        known = [each["name"] for each in ciphers(ca, "ALL:@SECLEVEL=0").get_ciphers() if each["protocol"] != "TLSv1.3"]
+        accepted = {name for name in known if agrees(opening, ciphers(ca, f"{name}:@SECLEVEL=0"))}
+        assert len(known) > 20
+        assert accepted == RECOMMENDED_CIPHERS
+
+
+#: of RFC 9325, for the certificate of the test: forward secrecy, and encryption that authenticates
+RECOMMENDED_CIPHERS = {
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+}
+
+
+def ciphers(ca, names):
+    """What speaks TLS 1.2 with these ciphers alone."""
+    context = ssl.create_default_context(cafile=ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(names)
+    return context
+
+
+def agrees(opening, context):
+    host, _, port = opening.http.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=30) as plain:
+            context.wrap_socket(plain, server_hostname=host).close()
+    except (ssl.SSLError, ConnectionError):
+        return False
+    return True
 
 
 VERSIONS = {

@@ -68,7 +68,7 @@ def send_requests(folder, url, project, token, *, spare, hidden, values, long=Tr
         "COUNTS": str(folder / "counts.json"),
     }
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=900, check=False, env=environment, cwd=folder
+        command, capture_output=True, text=True, timeout=3_600, check=False, env=environment, cwd=folder
     )
     counts = json.loads((folder / "counts.json").read_text())
     faults = "" if done.returncode == 0 else done.stdout + done.stderr

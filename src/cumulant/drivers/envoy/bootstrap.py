@@ -44,6 +44,14 @@ _RETRY_LATER = {429, 502, 503}
 #: an invalid response counts as a missing one: the server may have acted, and the caller gets the same error
 _REPLACED_STATUS = {502: 503}
 
+#: what RFC 9325 recommends for TLS 1.2, in the gateway's order of preference; TLS 1.3 has no others
+TLS_1_2_CIPHERS = (
+    "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
+    "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+)
+
 #: headers that only the gateway sets, and Envoy's own, by which a caller could change deadlines and retries
 UNTRUSTED = (
     ARM_HEADER,
@@ -225,7 +233,11 @@ def _listener(name: str, address: str, manager: dict[str, Any], tls: Certificate
 
 def _tls_socket(tls: Certificates) -> dict[str, Any]:
     files = {"certificate_chain": {"filename": tls.certificate}, "private_key": {"filename": tls.private_key}}
-    common: dict[str, Any] = {"tls_certificates": [files], "alpn_protocols": ["h2", "http/1.1"]}
+    common: dict[str, Any] = {
+        "tls_certificates": [files],
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": list(TLS_1_2_CIPHERS)},
+    }
     if tls.authority:
         common["validation_context"] = {"trusted_ca": {"filename": tls.authority}}
     return extension(
