@@ -68,7 +68,8 @@ def demo(
     """Create the flights project in `folder` (or continue it), train, serve, send a request, report; then the year.
 
     With `keep` the server runs on after the return, and its process id is in the result; an error or an interrupt ends
-    it. Without `released` the demo ends with the first model. `env`: environment of the project file in `folder`, where there is one.
+    it. Without `released` the demo ends with the first model. `env`: environment of the project file in `folder`, where
+    there is one.
 
     Raises:
         MissingPartError: releases are wanted, and no gateway is installed.
