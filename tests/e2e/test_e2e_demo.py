@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
 import polars as pl
 import pytest
+from e2e_stack import until
 from e2e_support import opened, run, start
 
 from cumulant.flows.release import release_queries
@@ -174,6 +179,38 @@ def test_run_again_it_finds_what_was_done(told):
         assert second[part] == first[part]
     assert "search" in second["reused"]
     assert second["seconds"] < first["seconds"] / 2
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_ctrl_c_ends_the_server_and_the_console_that_were_kept(told, late):
+    """With the console up, exit code 0; while the year is read, as an interrupted command."""
+    line = [sys.executable, "-m", "cumulant.cli", "demo", "--keep", "--console", "127.0.0.1:0", "--dir", str(told[0])]
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    try:
+        if late:
+            assert any("sign in once" in text for text in process.stdout)
+        else:
+            until(lambda: servers_of(told[0]), seconds=300)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+        process.communicate(timeout=300)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == (0 if late else 130)
+    assert servers_of(told[0]) == []
+
+
+def servers_of(folder):
+    """The prediction servers that run for the folder, also ones that no status names."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = path.read_bytes()
+            if b"cumulant.serving" in line and str(folder).encode() in line:
+                found.append(line)
+    return found
 
 
 def test_nothing_is_left_running(told):

@@ -19,7 +19,6 @@ import e2e_shop
 import httpx
 import msgspec
 import pytest
-from e2e_stack import free_ports
 from e2e_support import opened, run, start
 
 from cumulant.flows.ledger.processes import is_gone
@@ -227,10 +226,8 @@ def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
 
 
 def test_nothing_outlives_a_killed_supervisor_and_up_begins_again(shop):
-    (port,) = free_ports(1)
-    run(shop, "up", "--detach", "--console", f"127.0.0.1:{port}")
-    ready(shop, "console")
-    assert httpx.get(f"http://127.0.0.1:{port}/v1/health/live").json() == {"live": True}
+    run(shop, "up", "--detach", "--console", "127.0.0.1:0")
+    assert httpx.get(f"{ready(shop, 'console').url}/v1/health/live").json() == {"live": True}
     here = processes(shop)
     os.kill(here[-1].pid, signal.SIGKILL)
     until(all_gone(here))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import cumulant
 from cumulant.core.errors import StepFailedError
 from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system.child_processes import end_child
 from cumulant.demo.project import FEED, has_year, locked, make_folder, mark_ended, stored_year
 from cumulant.demo.releases import train_candidates
 from cumulant.demo.report import Year
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from cumulant.api.views import TrainingView
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
+#: seconds that its server has to end in: it answers for 10 s what it has accepted
+LONGEST_DRAIN = 15.0
 
 
 class DemoRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +67,9 @@ def demo(
 ) -> DemoResult:
     """Create the flights project in `folder` (or continue it), train, serve, send a request, report; then the year.
 
-    With `keep` the server runs on after the return; its process id is in the result. Without `released` the demo ends
-    with the first model. `env`: environment of the project file in `folder`, where there is one.
+    With `keep` the server runs on after the return, and its process id is in the result; an error or an interrupt ends
+    it. Without `released` the demo ends with the first model. `env`: environment of the project file in `folder`, where
+    there is one.
 
     Raises:
         MissingPartError: releases are wanted, and no gateway is installed.
@@ -74,6 +79,7 @@ def demo(
     with (
         locked(folder, env),
         as_in_spring(folder / "data", FEED, fixed=has_year(folder)),
+        ExitStack() as incomplete,
         cumulant.open(folder, env=env, progress=progress) as project,
     ):
         if released:
@@ -82,11 +88,13 @@ def demo(
         champion = f"{trained.model.name}/{trained.model.version}"
         with project.serve(champion, port=port, as_of=AS_OF, keep=keep) as server:
             progress("request")
+            if keep:  # nobody knows of it until there is a result
+                incomplete.callback(end_child, server.pid, LONGEST_DRAIN)
             request = send_request(project, trained, server.url)
         report = folder / "report.html"
         project.report(trained.run, out=report)
         rest_of_year = _year(project, champion, progress) if released else Year()
-        return DemoResult(
+        result = DemoResult(
             folder=str(folder),
             train=trained.value,
             request=request,
@@ -99,6 +107,8 @@ def demo(
             tracking_uri=project.tracking_uri,
             seconds=round(time.monotonic() - begun, 1),
         )
+        incomplete.pop_all()
+        return result
 
 
 def _year(project: cumulant.Project, champion: str, progress: Progress) -> Year:

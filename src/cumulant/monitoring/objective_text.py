@@ -45,4 +45,4 @@ def objective_advice(state: ObjectiveState) -> str:
         )
     if state.episode is not None and 2 * state.episode.unanswered > state.episode.bad:
         return "see which process does not answer: `cumulant ps`"
-    return "read why in the log of the server: `.cumulant/stack/server-VERSION.log` of its machine"
+    return "read why in the log of the server: `.cumulant/stack/logs/server-VERSION.log` of its machine"

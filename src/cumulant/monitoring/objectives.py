@@ -72,13 +72,15 @@ BURN_RATES = (
 
 
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
-    """Bad requests that come faster than what fires allows: since the minute of `begun`, in which `requests` came.
+    """Bad requests that come faster than what fires allows: since the minute of `begun`, in which `requests` came;
+    the newest bad one in the minute of `last`.
 
     `unanswered`: requests that no server answered, so that the gateway did. `recent`: of `RECENT`. `subsided`: of those
     too few are bad to be of the episode, whose alert lasts until its windows are over.
     """
 
     begun: datetime
+    last: datetime
     requests: int
     bad: int
     unanswered: int
@@ -175,15 +177,19 @@ def _episode(objective: Objective, firing: BurnState | None, minutes: RequestMin
     recent, recent_bad = count_events(objective.sli, minutes.within(RECENT, now))
     excess, greatest, counted = 0.0, 0.0, RequestCounts()
     episode: Episode | None = None
+    last: datetime | None = None
     for minute, counts in minutes.latest(BURN_RATES[-1].long, now):
         requests, bad = count_events(objective.sli, counts)
         counted.add(counts)
         excess += bad - allowed * requests
+        last = last or (from_micros(minute * 60_000_000) if bad else None)
         if excess > greatest:
             greatest = excess
             requests, bad = count_events(objective.sli, counted)
+            begun = from_micros(minute * 60_000_000)
             episode = Episode(
-                begun=from_micros(minute * 60_000_000),
+                begun=begun,
+                last=last or begun,
                 requests=requests,
                 bad=bad,
                 unanswered=counted.requests - counted.answered,

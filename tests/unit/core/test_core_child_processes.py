@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from cumulant.core.system.child_processes import RestartDelay, kill_group, start, stop, wait_or_kill
+from cumulant.core.system.child_processes import RestartDelay, end_child, kill_group, start, stop, wait_or_kill
 from cumulant.flows.ledger.processes import is_gone, process_of
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -105,3 +106,13 @@ time.sleep(600)
     parent.kill()
     parent.communicate()
     assert _ends(child)
+
+
+@pytest.mark.parametrize(("line", "patience"), [(SLEEP, 60.0), (DEAF, 0.2)])
+def test_a_child_that_is_known_by_its_number_is_ended_and_reaped(line, patience):
+    process = _started(line)
+    end_child(process.pid, patience)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    end_child(process.pid, patience)  # nothing is there any more
+    process.wait()

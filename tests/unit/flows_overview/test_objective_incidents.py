@@ -15,6 +15,7 @@ from cumulant.flows.alerting.store import read
 from cumulant.flows.data.validate import REFUSED
 from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.objective_alerts import evaluate_objectives, watch_objectives
+from cumulant.flows.overview.problems import ModelProblem, worst_first
 from cumulant.flows.overview.project_overview import project_overview
 from cumulant.flows.registry.models import ModelAliased
 from cumulant.ports.access import Principal
@@ -156,6 +157,19 @@ def test_of_two_incidents_the_worse_one_comes_first_and_the_other_is_shown(incid
     assert {first.what, second.what} == {"objective"}
     assert {first.subject, second.subject} == {"availability", "latency"}
     assert [(problem.what, problem.subject) for problem in others] == [("data", "visits")]
+
+
+def test_processes_that_do_not_work_come_before_errors_that_were_before(incident):
+    incident.minutes(30)
+    incident.minutes(4, bad=100, status=503, served="")
+    incident.clock.move(timedelta(minutes=3))
+    errors = incident.overview().problems[0]
+    assert errors.sentence.endswith("; the last one 3 minutes ago")
+    begun = incident.clock.now()
+    ended = ModelProblem(
+        level="critical", what="stack", subject="stack", sentence="ended", since=begun, noticed=begun, next=errors.next
+    )
+    assert worst_first([errors, ended]) == [ended, errors]
 
 
 def test_an_acknowledged_incident_weighs_less_while_it_lasts(incident):

@@ -10,6 +10,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.flows.reports.terminal import table
+from cumulant.monitoring.objective_text import objective_sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,6 +83,10 @@ def _print(console: Console, view: SloView) -> None:
     console.print(table(("objective", "target", "good", "requests", "budget left", "alert"), rows))
     burns = [(state.sli, *_burn_row(burn)) for state in view.objectives for burn in state.burn]
     console.print(table(("objective", "windows", "burn rates", "alert above", "requests", ""), burns))
+    for state in view.objectives:
+        if state.episode is not None:
+            since = f"since {state.episode.begun:%Y-%m-%d %H:%M} UTC: {objective_sentence(state)}"
+            console.print(since, style="yellow", soft_wrap=True)
     if view.hold:
         console.print(f"no release begins now: {view.hold}", style="yellow", soft_wrap=True)
     for state in view.objectives[:1]:

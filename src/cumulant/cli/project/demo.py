@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +38,8 @@ def demo(
         bool,
         typer.Option(
             "--keep",
-            help="Leave the server running at the end, and the console, until Ctrl-C; with --json the server alone.",
+            help="Leave the server and the console running until Ctrl-C, which ends both (exit code 0); with --json the"
+            " server alone, which runs on.",
         ),
     ] = False,
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of the project.")] = FOLDER,
@@ -86,13 +84,14 @@ def _serve_console(call: Invocation, folder: Path, address: tuple[str, int], ser
     """
     from cumulant.cli.project.api import load_served, serve_projects
     from cumulant.core.network.hosts import is_loopback
+    from cumulant.core.system.child_processes import end_child
+    from cumulant.demo.demo import LONGEST_DRAIN
 
     try:
         with load_served(call, folder) as project, _listener(*address) as listener:
             serve_projects(call, {project.name: project}, listener, local=is_loopback(address[0]))
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(server, signal.SIGTERM)
+        end_child(server, LONGEST_DRAIN)
 
 
 def _listener(host: str, port: int) -> socket:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
@@ -14,6 +15,8 @@ from typing import IO
 #: seconds before the next start after so many short lives in a row
 _DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SET_DEATH_SIGNAL = 1
+#: seconds between two looks at whether a child has ended
+_PAUSE = 0.02
 
 
 class RestartDelay:
@@ -87,6 +90,19 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> bool:
         process.wait()
         return False
     return True
+
+
+def end_child(pid: int, patience: float) -> None:
+    """Ask a child of this process to end, and kill it after `patience` seconds; nothing happens if it is gone."""
+    deadline = time.monotonic() + patience
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGTERM)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return
+            time.sleep(_PAUSE)
 
 
 def kill_group(pid: int) -> None:

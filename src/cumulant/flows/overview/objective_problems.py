@@ -27,7 +27,7 @@ def undeclared_problems(declared: Sequence[Objective], minutes: RequestMinutes, 
     if declared:
         return []
     states = objective_states([UNDECLARED], minutes, now)
-    return [_problem(state, declared=False, known=False) for state in states if state.firing == "page"]
+    return [_problem(state, now, declared=False, known=False) for state in states if state.firing == "page"]
 
 
 def objective_problems(states: Sequence[ObjectiveState], alerts: AlertsState, at: datetime) -> list[ModelProblem]:
@@ -40,7 +40,9 @@ def objective_problems(states: Sequence[ObjectiveState], alerts: AlertsState, at
         for alert in alerts.firing
         if alert.finding.rule == OBJECTIVE and (alert.acknowledged is not None or is_silent(alerts, alert, at))
     }
-    return [_problem(state, declared=True, known=state.sli in known) for state in states if state.firing or state.spent]
+    return [
+        _problem(state, at, declared=True, known=state.sli in known) for state in states if state.firing or state.spent
+    ]
 
 
 def without_objectives(alerts: AlertsState) -> AlertsState:
@@ -49,7 +51,15 @@ def without_objectives(alerts: AlertsState) -> AlertsState:
     return msgspec.structs.replace(alerts, alerts=others)
 
 
-def _problem(state: ObjectiveState, *, declared: bool, known: bool) -> ModelProblem:
+def _age_of_last(state: ObjectiveState, now: datetime) -> str:
+    """How long ago the newest bad request came, where that is no longer now."""
+    if state.episode is None or state.episode.subsided:
+        return ""
+    minutes = (now - state.episode.last) // timedelta(minutes=1)
+    return f"; the last one {minutes} minutes ago" if minutes > 1 else ""
+
+
+def _problem(state: ObjectiveState, now: datetime, *, declared: bool, known: bool) -> ModelProblem:
     episode = state.episode
     begun = None if episode is None else episode.begun
     is_critical = state.firing == "page" and not (episode is not None and episode.subsided)
@@ -60,7 +70,7 @@ def _problem(state: ObjectiveState, *, declared: bool, known: bool) -> ModelProb
         level="critical" if is_critical else "warning",
         what="objective" if declared else "errors",
         subject=state.sli,
-        sentence=objective_sentence(state, declared=declared),
+        sentence=objective_sentence(state, declared=declared) + _age_of_last(state, now),
         since=begun,
         noticed=begun,
         cause=CAUSES[state.sli],

@@ -73,14 +73,17 @@ class ModelProblem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worst_first(problems: Iterable[ModelProblem]) -> list[ModelProblem]:
-    """By level; what somebody knows of comes after what nobody does, and the longer known before the newer."""
+    """By level; what somebody knows of comes after what nobody does, others after those of processes, from which they
+    may follow, and the newer after the longer known.
+    """
     return sorted(problems, key=_urgency)
 
 
-def _urgency(problem: ModelProblem) -> tuple[int, bool, float, str, str]:
+def _urgency(problem: ModelProblem) -> tuple[int, bool, bool, float, str, str]:
     begun = problem.noticed or problem.since
     moment = begun.timestamp() if begun is not None else float("inf")
-    return LEVELS.index(problem.level), problem.known, moment, problem.what, problem.subject
+    level, is_process = LEVELS.index(problem.level), problem.what == "stack"
+    return level, problem.known, not is_process, moment, problem.what, problem.subject
 
 
 def alert_problems(state: AlertsState, at: datetime) -> list[ModelProblem]:

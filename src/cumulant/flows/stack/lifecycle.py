@@ -44,7 +44,7 @@ from cumulant.flows.stack.stack_processes import (
 )
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.flows.traffic.clients import traffic_of
-from cumulant.serving.sockets import bind, split_address
+from cumulant.serving.sockets import address_of, bind, split_address
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -102,11 +102,10 @@ def up(
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the desired state is damaged.
     """
-    options = host_options(project, roles, advertise, insecure=insecure, observe=observe, console=console)
     if console:
         check_console()
-        host, port = split_address(console)
-        bind(host, port, insecure=True, option="--console").close()
+        console = _free_address(console)
+    options = host_options(project, roles, advertise, insecure=insecure, observe=observe, console=console)
     if observe:
         find_programs()
     running = find_supervisor(project.state)
@@ -125,6 +124,17 @@ def up(
         # Also where nothing comes up: the status, the only source of it, is gone. Last: a busy journal must not
         # delay the start.
         report_killed(project, before)
+
+
+def _free_address(console: str) -> str:
+    """The address with its port, a free one for 0: the console keeps it when it is started again.
+
+    Raises:
+        PortInUseError: something else listens there.
+    """
+    host, port = split_address(console)
+    with bind(host, port, insecure=True, option="--console") as listener:
+        return address_of(host, listener.getsockname()[1])
 
 
 def _bring_up(
