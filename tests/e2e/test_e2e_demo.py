@@ -177,8 +177,7 @@ def test_run_again_it_finds_what_was_done(told):
     _, first, second = told
     for part in ("release", "monitoring", "review"):
         assert second[part] == first[part]
-    assert "search" in second["reused"]
-    assert second["seconds"] < first["seconds"] / 2
+    assert ("search" in first["reused"], "search" in second["reused"]) == (False, True)
 
 
 @pytest.mark.parametrize("late", [True, False])

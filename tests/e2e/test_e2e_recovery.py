@@ -29,25 +29,22 @@ from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
 pytestmark = pytest.mark.slow
 
 TRAIN = ("train", "--trials", "3")
-PROJECTS, KILLS = 4, 5
+PROJECTS, KILLS = 2, 5
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A training that nothing disturbs: what it left, and the seconds that it took."""
+    """What a training that nothing disturbs left."""
     folder = e2e_shop.make(tmp_path_factory.mktemp("undisturbed"))
-    begun = time.monotonic()
     run(folder, *TRAIN)
-    seconds = time.monotonic() - begun
     with opened(folder) as project:
         check_whole(project)
         assert set(finishes(project).values()) == {1}
-        return outcome(project), seconds
+        return outcome(project)
 
 
 @pytest.mark.parametrize("seed", range(PROJECTS))
 def test_killed_at_random_moments_the_end_is_the_same(tmp_path, undisturbed, seed):
-    expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     chance, killed = random.Random(seed), 0
     for _ in range(KILLS):
@@ -67,15 +64,14 @@ def test_killed_at_random_moments_the_end_is_the_same(tmp_path, undisturbed, see
     run(folder, *TRAIN)
     with opened(folder) as project:
         check_whole(project)
-        assert outcome(project) == expected
+        assert outcome(project) == undisturbed
         assert set(finishes(project).values()) == {1}
 
 
 def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
-    expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with opened(folder) as project:
-        for number, delay in enumerate((0.0, 0.2, 0.5, 0.8, 1.2, 1.8, 2.5)):
+        for number, delay in enumerate((0.0, 0.4, 1.0, 2.0)):
             process = start(folder, *TRAIN)
             wait_for(process, lambda n=number: attempts(project, "register") > n)
             time.sleep(delay)
@@ -84,14 +80,13 @@ def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
     run(folder, *TRAIN)
     with opened(folder) as project:
         check_whole(project)
-        assert outcome(project) == expected
+        assert outcome(project) == undisturbed
         logged = mlflow_runs(project)
-        assert len(logged) == 1 + len(expected["trials"])
+        assert len(logged) == 1 + len(undisturbed["trials"])
         assert {one.info.status for one in logged} == {"FINISHED"}
 
 
 def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed, monkeypatch):
-    expected, _ = undisturbed
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # it keeps no tables of another project
     folder = e2e_shop.make(tmp_path / "shop")
     draft, database = (folder / ".cumulant" / name for name in (".mlflow.db.new", "mlflow.db"))
@@ -107,13 +102,12 @@ def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed
     assert not draft.exists()
     with opened(folder) as project:
         check_whole(project)
-        assert outcome(project) == expected
+        assert outcome(project) == undisturbed
 
 
-def test_ten_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
-    expected, _ = undisturbed
+def test_processes_beside_each_other_on_one_project_do_each_step_once(tmp_path, undisturbed):
     folder = e2e_shop.make(tmp_path / "shop")
-    processes = [start(folder, *TRAIN) for _ in range(10)]
+    processes = [start(folder, *TRAIN) for _ in range(4)]
     documents = []
     for process in processes:
         out, err = process.communicate(timeout=400)
@@ -122,15 +116,14 @@ def test_ten_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
     assert {document["model"]["uri"] for document in documents} == {"models:/returns/1"}
     with opened(folder) as project:
         check_whole(project)
-        assert outcome(project) == expected
+        assert outcome(project) == undisturbed
         found = finishes(project)
         assert set(found.values()) == {1}
         assert len(found) == sum(7 - len(document["reused"]) for document in documents)
-        assert len(mlflow_runs(project)) == 1 + len(expected["trials"])
+        assert len(mlflow_runs(project)) == 1 + len(undisturbed["trials"])
 
 
 def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
-    expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with opened(folder) as project:
         process = start(folder, *TRAIN)
@@ -158,13 +151,12 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
     assert {"data orders", "data prices", "features"} <= set(document["reused"])
     with opened(folder) as project:
         check_whole(project)
-        assert outcome(project) == expected
+        assert outcome(project) == undisturbed
         # A trial that was done is not done again.
-        assert trials_finished(project) == len(expected["trials"])
+        assert trials_finished(project) == len(undisturbed["trials"])
 
 
 def test_a_full_disk_ends_the_training_and_loses_nothing(tmp_path, undisturbed):
-    expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with mounted(folder / ".cumulant", "size=24m") as state:
         for free in (0, 200, 400, 550):
@@ -178,12 +170,11 @@ def test_a_full_disk_ends_the_training_and_loses_nothing(tmp_path, undisturbed):
         run(folder, *TRAIN)
         with opened(folder) as project:
             check_whole(project)
-            assert outcome(project) == expected
+            assert outcome(project) == undisturbed
             assert set(finishes(project).values()) == {1}
 
 
 def test_a_read_only_place_is_refused_and_nothing_changes(tmp_path, undisturbed):
-    expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with mounted(folder / ".cumulant", "size=24m") as state:
         remount(state, "ro")
@@ -198,7 +189,7 @@ def test_a_read_only_place_is_refused_and_nothing_changes(tmp_path, undisturbed)
         assert len(run(folder, *TRAIN)["reused"]) == 7
         with opened(folder) as project:
             check_whole(project)
-            assert outcome(project) == expected
+            assert outcome(project) == undisturbed
 
 
 def only_read(folder: Path, elsewhere: Path) -> None:

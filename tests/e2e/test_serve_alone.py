@@ -31,7 +31,8 @@ def run(*command, **options):
 def python(tmp_path_factory):
     """An environment with what `cumulant[serve]` needs, and nothing else."""
     home = tmp_path_factory.mktemp("alone")
-    run(sys.executable, "-m", "venv", str(home / "venv"))
+    # Without a pip of its own, and without compiled modules: both take longer than what is tested here.
+    run(sys.executable, "-m", "venv", "--without-pip", str(home / "venv"))
     found = home / "venv" / "bin" / "python"
     wheels = home / "wheels"
     run(
@@ -50,7 +51,8 @@ def python(tmp_path_factory):
     if shutil.which("uv"):
         install = ["uv", "pip", "install", "--quiet", "--python", str(found)]
     else:
-        install = [str(found), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [sys.executable, "-m", "pip", "--python", str(found), "install", "--quiet", "--no-compile"]
+        install.append("--disable-pip-version-check")
     run(*install, "--require-hashes", "-r", str(ROOT / "requirements" / "serve.txt"))
     run(*install, "--no-deps", wheel)
     return found

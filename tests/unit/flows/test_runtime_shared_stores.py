@@ -37,7 +37,7 @@ NAMES = ("visits", "visits-eu", "visit", "Visits", "aux")
 TENANTS = ("acme", "acme-eu", "ACME", "nul")
 ENVIRONMENTS = ("staging", "prod")
 SCOPES = list(product(TENANTS, NAMES, ENVIRONMENTS))
-PROCESSES = 4
+PROCESSES = 2
 
 
 def rows(content: int) -> str:

@@ -470,7 +470,10 @@ def writing_packages():
         parts = path.relative_to(ROOT).parts
         if parts[0] in EDGES or len(parts) == 1:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        if not any(f".{name}(" in text for name in WRITES):  # nothing that is looked for below
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES:
                 words = ast.unparse(node.func.value).replace("()", "").replace("_", "").split(".")
                 if any(word.endswith(name) for word in words[-1:] for name in WRITES[node.func.attr]):

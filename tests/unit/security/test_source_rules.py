@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from cumulant.flows.identities.records import new_secret
@@ -11,7 +12,14 @@ from cumulant.flows.ledger.actions import ACTIONS
 from cumulant.server.operation_list import OPERATIONS
 
 PACKAGE = Path(__file__).parents[3] / "src/cumulant"
-TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """By path in the package. Not when the module is imported: every process of the suite imports it, and one needs them."""
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 SCRIPTS = {path.name: path.read_text() for path in (PACKAGE / "console/static").glob("*.js") if "min" not in path.name}
 #: runs `features.py` of the project's author, which is trusted (SECURITY.md)
 USERS_CODE = ["features/definition/loading.py"]
@@ -51,20 +59,20 @@ def test_no_code_is_made_of_text_and_no_shell_is_used():
     forbidden |= {"marshal.loads", "yaml.unsafe_load", "yaml.full_load"}
     faults = [
         f"{name}:{call.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for call in calls(tree)
         if ast.unparse(call.func) in forbidden
         or any(each.arg == "shell" and ast.unparse(each.value) == "True" for each in call.keywords)
     ]
     assert [fault.partition(":")[0] for fault in faults] == USERS_CODE
-    unpickling = {name for name, tree in TREES.items() if imports(tree) & {"pickle", "cloudpickle", "dill", "joblib"}}
+    unpickling = {name for name, tree in trees().items() if imports(tree) & {"pickle", "cloudpickle", "dill", "joblib"}}
     assert unpickling <= UNPICKLING
 
 
 def test_statements_are_constant_texts():
     """Values go beside a statement. What is put into its text are names of ours, numbers and quoted identifiers."""
     faults = []
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for call in calls(tree):
             method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
             if method not in ("execute", "executemany", "executescript") or not call.args:
@@ -108,7 +116,7 @@ FILLED = {
 def test_format_strings_are_constant_texts():
     """A format string of a caller could read attributes of our objects: `{0.__class__}`."""
     faults = []
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for call in calls(tree):
             if not isinstance(call.func, ast.Attribute) or call.func.attr not in ("format", "format_map"):
                 continue
@@ -122,7 +130,7 @@ def test_format_strings_are_constant_texts():
 
 
 def test_secrets_come_from_the_generator_of_the_system():
-    assert {name for name, tree in TREES.items() if "random" in imports(tree)} == RANDOM
+    assert {name for name, tree in trees().items() if "random" in imports(tree)} == RANDOM
     drawn = {new_secret() for _ in range(1_000)}
     assert len(drawn) == 1_000
     assert {len(each) for each in drawn} == {43}, "256 bits in base64"
