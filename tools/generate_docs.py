@@ -191,8 +191,9 @@ def metrics_page() -> str:
         "",
         "## API",
         "",
-        "At `/v1/metrics` of the API and the console, beside those of the projects that the caller may see. `route` is the",
-        "template of a path; other paths and methods are `other`.",
+        "At `/v1/metrics` of the API and the console, beside those of the projects that the caller may see. `project` is that",
+        "of the path; requests for no project have none, and only a caller with `stack.show` in all projects sees them.",
+        "`route` is the template of a path; other paths and methods are `other`.",
         "",
         *metric_table(OF_API),
     ]

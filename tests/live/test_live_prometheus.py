@@ -204,7 +204,7 @@ def observed(shop, collector):
 
 
 def observing(shop):
-    told = run(shop, "up", "--detach", "--observe")
+    told = run(shop, "up", "--detach", "--observe", "--console", f"127.0.0.1:{free_port()}")
     status = read_status(shop / ".cumulant")
     child = next(one for one in status.children if one.name == "prometheus")
     configuration = shop / ".cumulant" / "observe" / "prometheus.yml"
@@ -236,10 +236,11 @@ def test_up_shows_the_programs_and_every_process_is_scraped(observed, shop):
     shown = {one["name"]: one for one in told["processes"]}
     assert shown["prometheus"]["kind"] == "observer"
     assert ("alertmanager" in shown) == bool(shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"))
-    wanted = {f"cumulant-{kind}": "up" for kind in ("servers", "gateway", "controller")}
+    wanted = {f"cumulant-{kind}": "up" for kind in ("servers", "gateway", "controller", "api")}
     until(lambda: prometheus.up() == wanted, why=lambda: str(prometheus.get("targets")["activeTargets"]))
-    [series] = until(lambda: prometheus.query("cumulant_events_total"))
+    [series] = until(lambda: prometheus.query('cumulant_events_total{job="cumulant-controller"}'))
     assert (series["metric"]["project"], series["metric"]["environment"]) == ("returns", "local")
+    until(lambda: prometheus.query('cumulant_api_requests_total{project="",route="/v1/metrics",status="200"}'))
     assert {group["name"] for group in prometheus.get("rules")["groups"]} >= {"sloth-slo-alerts-returns-availability"}
     assert {one["name"] for one in run(shop, "ps")["processes"]} >= {"prometheus", "server-1", "gateway"}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from cumulant.data.masking import mask_frame
 from cumulant.data.row_columns import FILE, ROW, RULE
@@ -12,7 +12,14 @@ from cumulant.data.snapshot import Snapshot, scan
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.core.refs import TableRef
     from cumulant.ports.tables import TableStore
+
+#: of a `QuarantineIndex`
+DAY, PLACE = "\0day", "\0place"
+_DATE = r"^(\d{4}-\d\d-\d\d)"
+#: refused rows between two that are read, from which on those between are not
+_APART = 20_000
 
 
 def personal_columns(snapshot: Snapshot) -> frozenset[str]:
@@ -35,11 +42,6 @@ def read_quarantine(
     """
     import polars as pl
 
-    from cumulant.data.formats.json_faults import NOT_JSON
-    from cumulant.data.formats.json_limits import DEPTH
-    from cumulant.data.parts.part import MALFORMED
-    from cumulant.data.text.csv_records import TEXT
-
     if snapshot.quarantine is None:
         names = [field.name for field in snapshot.fields]
         return pl.DataFrame(schema={RULE: pl.String, FILE: pl.String, ROW: pl.Int64} | dict.fromkeys(names, pl.String))
@@ -47,11 +49,87 @@ def read_quarantine(
     if files is not None:
         rows = rows.filter(pl.col(FILE).is_in(list(files)))
     refused = (rows if limit is None else rows.head(limit)).collect()
-    personal = personal_columns(snapshot)
-    broken = refused[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | refused[RULE].str.ends_with(":path")
-    if not personal or not broken.any():
+    broken = _broken(refused[RULE])
+    return _masked(refused, broken, personal_columns(snapshot), salt, divided=bool(broken.any()))
+
+
+class QuarantineIndex(NamedTuple):
+    """Refused rows in the order of `read_quarantine`: a row of `rows` has the `__rule` of one, its `DAY` and its
+    `PLACE` in the table.
+
+    `columns`: of the table. `divided`: rows with values in the wrong columns come last, with all of them hashed.
+    """
+
+    rows: pl.DataFrame
+    columns: tuple[str, ...]
+    divided: bool
+
+
+def index_quarantine(snapshot: Snapshot, table: TableRef, tables: TableStore) -> QuarantineIndex:
+    """Where refused rows lie, by two of their columns. Days are those of shown values: a hash has none."""
+    import polars as pl
+
+    scanned, personal, time = tables.scan(table), personal_columns(snapshot), snapshot.event_time
+    columns = tuple(scanned.collect_schema().names())
+    dated = time is not None and time in columns and time not in personal
+    rows = scanned.select(RULE, *([time] if dated else [])).with_row_index(PLACE).collect()
+    broken = _broken(rows[RULE])
+    divided = bool(personal) and bool(broken.any())
+    days = pl.Series([""] * rows.height, dtype=pl.String)
+    if dated:
+        column = rows[str(time)]
+        temporal = column.dtype.is_temporal() and not divided
+        days = column.dt.to_string("%Y-%m-%d") if temporal else column.cast(pl.String).str.extract(_DATE)
+    rows = rows.select(RULE, PLACE, days.fill_null("").alias(DAY))
+    if divided:
+        hashed = rows.filter(broken).with_columns(pl.lit("").alias(DAY))
+        rows = pl.concat([rows.filter(~broken), hashed])
+    return QuarantineIndex(rows, columns, divided)
+
+
+def read_refused(
+    snapshot: Snapshot, table: TableRef, tables: TableStore, salt: bytes, places: Sequence[int], *, divided: bool
+) -> pl.DataFrame:
+    """The refused rows at these places, in their order, as `read_quarantine` shows them; other parts of the table are
+    not read where they lie apart.
+    """
+    import polars as pl
+
+    scanned, ordered = tables.scan(table), sorted(places)
+    spans: list[list[int]] = []
+    for place in ordered:
+        if spans and place - spans[-1][-1] < _APART:
+            spans[-1].append(place)
+        else:
+            spans.append([place])
+    parts = [
+        scanned.slice(span[0], span[-1] - span[0] + 1).collect()[[place - span[0] for place in span]] for span in spans
+    ]
+    rows = pl.concat(parts) if parts else scanned.head(0).collect()
+    order = {place: number for number, place in enumerate(ordered)}
+    rows = rows[[order[place] for place in places]]
+    return _masked(rows, _broken(rows[RULE]), personal_columns(snapshot), salt, divided=divided)
+
+
+def _broken(rules: pl.Series) -> pl.Series:
+    """Whether values of a row may lie in any column, and a whole object in that of one field."""
+    from cumulant.data.formats.json_faults import NOT_JSON
+    from cumulant.data.formats.json_limits import DEPTH
+    from cumulant.data.parts.part import MALFORMED
+
+    return rules.is_in([MALFORMED, DEPTH, NOT_JSON]) | rules.str.ends_with(":path")
+
+
+def _masked(
+    refused: pl.DataFrame, broken: pl.Series, personal: frozenset[str], salt: bytes, *, divided: bool
+) -> pl.DataFrame:
+    """The rows with hashes; `divided`: the broken ones last, and all of their values are hashed."""
+    import polars as pl
+
+    from cumulant.data.text.csv_records import TEXT
+
+    if not personal or not divided:
         return mask_frame(refused, personal, salt)
-    # a value of such a row may be in any column, and a whole object in the column of one field
     values = [name for name in refused.columns if not name.startswith("__") or name == TEXT]
     masked = [mask_frame(refused.filter(~broken), personal, salt), mask_frame(refused.filter(broken), values, salt)]
     return pl.concat(masked, how="vertical_relaxed")

@@ -124,7 +124,7 @@ def create_application(
     application.state.projects = projects
     application.state.jobs = jobs
     application.state.feeds = EventFeeds()
-    application.state.requests = ApiRequestCounter()
+    application.state.requests = ApiRequestCounter(projects)
     application.state.overviews = Overviews()
     application.add_middleware(note_route)
     application.add_middleware(authenticate)
@@ -226,10 +226,13 @@ async def _metrics(request: Request) -> Response:
 
     def read() -> str:
         visible = allowed(request.state.principal, "stack.show", _visible(request))
+        names = {project.name for project in visible}
+        if len(names) == len(request.app.state.projects):  # sign-ins and unknown paths are of all projects
+            names.add("")
         now = SystemClock().now()
         of_projects = [series for project in visible for series in project_series(project, now)]
         families = {**PROJECT_FAMILIES, **FAMILIES}
-        return exposition(families, [*of_projects, *counts.series()], open_metrics=open_metrics)
+        return exposition(families, [*of_projects, *counts.series(names)], open_metrics=open_metrics)
 
     text = await run_in_threadpool(read)
     return Response(text, media_type=OPEN_METRICS if open_metrics else TEXT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.core.prometheus import Family, Series
@@ -13,7 +13,8 @@ from cumulant.serving.histogram import SECONDS, Histogram
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LABELS = ("method", "route")
+#: `project`: which the path names; empty: none that this server has
+_LABELS = ("project", "method", "route")
 #: methods that have series of their own; others are what callers write
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER = "other"
@@ -25,7 +26,7 @@ FAMILIES = {
     "cumulant_api_request_seconds": Family(
         "histogram", "Time until the answer was whole; of a stream of events until its end.", _LABELS, SECONDS
     ),
-    "cumulant_api_open_requests": Family("gauge", "Requests under way, with open streams of events.", ()),
+    "cumulant_api_open_requests": Family("gauge", "Requests under way, with open streams of events.", ("project",)),
 }
 
 
@@ -43,12 +44,15 @@ def note_route(app: ASGIApp) -> ASGIApp:
 
 
 class ApiRequestCounter:
-    """What one process has answered. It is written on the event loop; `series` may be called from any thread."""
+    """What one process has answered, for these projects. It is written on the event loop; `series` may be called from
+    any thread.
+    """
 
-    def __init__(self) -> None:
-        self._requests: Counter[tuple[str, str, str]] = Counter()
-        self._seconds: dict[tuple[str, str], Histogram] = {}
-        self._open = 0
+    def __init__(self, projects: Container[str]) -> None:
+        self._projects = projects
+        self._requests: Counter[tuple[str, str, str, str]] = Counter()
+        self._seconds: dict[tuple[str, str, str], Histogram] = {}
+        self._open: Counter[str] = Counter()
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """`app`, whose HTTP requests are counted; of an error that `app` does not answer, as status 500."""
@@ -66,25 +70,36 @@ class ApiRequestCounter:
                     status = message["status"]
                 await send(message)
 
-            self._open += 1
+            named = self._named(scope["path"])
+            self._open[named] += 1
             try:
                 await app(scope, receive, send_counted)
             finally:
-                self._open -= 1
-                self._add(scope["method"], route[0], status, time.monotonic() - began)
+                self._open[named] -= 1
+                self._add(named, scope["method"], route[0], status, time.monotonic() - began)
 
         return counted
 
-    def _add(self, method: str, route: str, status: int, seconds: float) -> None:
-        method = method if method in _METHODS else _OTHER
-        self._requests[method, route, str(status)] += 1
-        if (method, route) not in self._seconds:
-            self._seconds[method, route] = Histogram(SECONDS)
-        self._seconds[method, route].observe(seconds)
+    def _named(self, path: str) -> str:
+        """The project whose pages or operations a path is below; empty: none of this server."""
+        parts = path.removeprefix("/v1").split("/", 3)
+        return parts[2] if len(parts) > 2 and parts[1] == "projects" and parts[2] in self._projects else ""
 
-    def series(self) -> Iterator[Series]:
-        yield Series("cumulant_api_open_requests", (), self._open)
+    def _add(self, project: str, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else _OTHER
+        self._requests[project, method, route, str(status)] += 1
+        if (project, method, route) not in self._seconds:
+            self._seconds[project, method, route] = Histogram(SECONDS)
+        self._seconds[project, method, route].observe(seconds)
+
+    def series(self, projects: Container[str]) -> Iterator[Series]:
+        """Of the requests for these projects; `""` stands for those that are for none."""
+        for project, count in sorted(dict(self._open).items()):
+            if project in projects:
+                yield Series("cumulant_api_open_requests", (project,), count)
         for labels, count in sorted(dict(self._requests).items()):
-            yield Series("cumulant_api_requests_total", labels, count)
+            if labels[0] in projects:
+                yield Series("cumulant_api_requests_total", labels, count)
         for names, histogram in sorted(dict(self._seconds).items()):
-            yield Series("cumulant_api_request_seconds", names, histogram.total, list(histogram.counts))
+            if names[0] in projects:
+                yield Series("cumulant_api_request_seconds", names, histogram.total, list(histogram.counts))

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 
 from cumulant.core.errors import MissingPartError
 from cumulant.flows.backup.backup_files import select_files
+from cumulant.flows.identities.api_address import note_address
+from cumulant.flows.identities.tokens import lookup_token
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.observe.programs import FOLDER, ObservingPrograms, find_programs, observing_processes
 from cumulant.flows.observe.scrape_targets import ScrapeTargets
@@ -24,6 +26,7 @@ from cumulant.flows.stack.reconcile import PresentProcess, plan_actions, stop_or
 from cumulant.flows.stack.stack_processes import Stack, wanted_processes
 from cumulant.flows.stack.status import ChildStatus, Status
 from cumulant.project.file.loading import load
+from cumulant.testing.access import GrantedAccess
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 BOTH = ObservingPrograms("/bin/prometheus", "/bin/alertmanager")
@@ -48,6 +51,10 @@ def status(*children):
         children=children,
         home=Home(host="h", folder="f", inode=1, device=None),
     )
+
+
+def find(project, secret):
+    return lookup_token(project.journal(), secret, datetime.now(UTC))
 
 
 def child(name, kind, url):
@@ -77,11 +84,17 @@ def test_prometheus_takes_its_configuration(project, monkeypatch):
         {"credentials_file": "token"},
         None,
         None,
+        {"credentials_file": "api_token"},
     ]
+    secret = (folder / "api_token").read_text()
+    assert (folder / "api_token").stat().st_mode & 0o077 == 0
+    assert find(project, secret).scope == ("stack.show",)
     [peer] = document["alerting"]["alertmanagers"]
     assert f"http://{peer['static_configs'][0]['targets'][0]}" == processes[1].url
     (folder / "alertmanager.yml").write_text("route: {receiver: mine}\nreceivers: [{name: mine}]\n")
     observing_processes(project, BOTH)
+    assert find(project, secret) is None, "a start renews the token and revokes the one before"
+    assert find(project, (folder / "api_token").read_text()).name == "prometheus"
     assert "mine" in (folder / "alertmanager.yml").read_text(), "a user's file stays"
     if shutil.which("promtool"):
         checked = subprocess.run(
@@ -128,6 +141,24 @@ def test_targets_follow_the_processes(project):
     assert msgspec.json.decode(file.read_bytes()) == []
     [group] = msgspec.json.decode((project.state / FOLDER / "controller.json").read_bytes())
     assert group["targets"] == ["127.0.0.1:7002"]
+
+
+def test_the_api_is_a_target_while_it_serves_and_there_is_a_token(project, monkeypatch, capsys):
+    observing_processes(project, BOTH)
+    targets, file = ScrapeTargets(project), project.state / FOLDER / "api.json"
+
+    def scraped(*children):
+        targets(status(*children))
+        return [group["targets"] for group in msgspec.json.decode(file.read_bytes())]
+
+    console = child("console", "console", "http://127.0.0.1:7003")
+    assert (scraped(), scraped(console)) == ([], [["127.0.0.1:7003"]])
+    note_address(project, "http://127.0.0.1:7004")
+    assert scraped() == [["127.0.0.1:7004"]], "that of `cumulant api`"
+    monkeypatch.setattr(project, "access", GrantedAccess)
+    observing_processes(project, BOTH)
+    assert scraped(console) == []
+    assert "may not do identities.token_create" in capsys.readouterr().err
 
 
 def test_observers_are_supervised_and_end_last(project):

@@ -19,6 +19,7 @@ from cumulant.flows.ledger.processes import this_process
 from cumulant.server.operation import PageQuery
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import decode_cursor, encode_cursor, paginate
+from cumulant.testing.access import GrantedAccess
 from cumulant.training.events import TrialFinished
 
 
@@ -215,11 +216,12 @@ FAMILIES_OF = {
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
-def test_metrics_of_the_api_follow_the_rules_of_prometheus(api, accept):
+def test_metrics_of_the_api_follow_the_rules_of_prometheus(project, api, accept, monkeypatch):
     for path in ("/releases", "/releases", "/releases/none-such", "/nothing/at/all"):
         api.get(path)
     api.request("BREW", "/releases")
     root = str(api.base_url).partition("/v1/")[0]
+    api.get(f"{root}/v1/projects/none-such/releases/1")
     response = api.get(f"{root}/v1/metrics", headers={"accept": accept})
     requests = {
         tuple(sample.labels.values()): sample.value
@@ -229,10 +231,11 @@ def test_metrics_of_the_api_follow_the_rules_of_prometheus(api, accept):
     }
     below = "/v1/projects/{project}/releases"
     assert requests == {
-        ("GET", below, "200"): 2,
-        ("GET", f"{below}/{{release}}", "404"): 1,
-        ("GET", "other", "404"): 1,
-        ("other", below, "405"): 1,
+        ("churn", "GET", below, "200"): 2,
+        ("churn", "GET", f"{below}/{{release}}", "404"): 1,
+        ("churn", "GET", "other", "404"): 1,
+        ("churn", "other", below, "405"): 1,
+        ("", "GET", f"{below}/{{release}}", "404"): 1,
     }
     assert "none-such" not in response.text
     assert response.headers["content-type"].startswith(accept)
@@ -242,3 +245,5 @@ def test_metrics_of_the_api_follow_the_rules_of_prometheus(api, accept):
     if accept == "text/plain":  # promtool reads no other format
         command = ["promtool", "check", "metrics"]
         subprocess.run(command, input=response.text, text=True, check=True, timeout=60)
+    monkeypatch.setattr(project, "access", lambda: GrantedAccess({("user:ada", "project.overview")}))
+    assert "cumulant_" not in api.get(f"{root}/v1/metrics").text, "not without stack.show"

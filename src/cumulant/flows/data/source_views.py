@@ -18,8 +18,6 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.row_cache import RowCache
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cumulant.core.events import Event
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Row
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 #: snapshots and changes of a source that are shown, and days and rules of a quarantine
 _SNAPSHOTS, _DAYS, _RULES = 60, 60, 30
-_DAY = r"^(\d{4}-\d\d-\d\d)"
-_AT = "\0day"
 
 
 class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,18 +183,26 @@ def _quarantine(
 ) -> QuarantineView:
     import polars as pl
 
-    from cumulant.data.views import read_quarantine
+    from cumulant.data import views
 
-    rows = read_quarantine(snapshot, project.tables(), project.salt())
-    rows = rows.with_columns(_days(rows, snapshot.event_time).alias(_AT))
-    cells = [QuarantineCell(*cell) for cell in rows.group_by(RULE, _AT).len().sort(RULE, _AT).rows()]
+    tables, table = project.tables(), snapshot.quarantine
+    if table is None:
+        none = pl.DataFrame(schema={RULE: pl.String, views.PLACE: pl.UInt32, views.DAY: pl.String})
+        index = views.QuarantineIndex(none, tuple(field.name for field in snapshot.fields), divided=False)
+    else:
+        index = views.index_quarantine(snapshot, table, tables)
+    rows = index.rows
+    cells = [QuarantineCell(*cell) for cell in rows.group_by(RULE, views.DAY).len().sort(RULE, views.DAY).rows()]
     rule, day = chosen
     if rule:
         rows = rows.filter(pl.col(RULE) == rule)
     if day:
-        rows = rows.filter(pl.col(_AT) == day)
-    shown = rows[page]
-    names = tuple(column for column in rows.columns if not column.startswith("__") and column != _AT)
+        rows = rows.filter(pl.col(views.DAY) == day)
+    places = rows[page][views.PLACE].to_list()
+    shown = pl.DataFrame()
+    if table is not None and places:
+        shown = views.read_refused(snapshot, table, tables, project.salt(), places, divided=index.divided)
+    names = tuple(column for column in index.columns if not column.startswith("__"))
     marks = _bad_columns(snapshot)
     counts: dict[str, int] = {}
     for cell in cells:
@@ -216,17 +220,6 @@ def _quarantine(
         rows=tuple(_quarantined(row, names, marks) for row in shown.iter_rows(named=True)),
         after=page.stop if page.stop < rows.height else None,
     )
-
-
-def _days(rows: pl.DataFrame, event_time: str | None) -> pl.Series:
-    """The day of each row as text, empty where it has no readable time."""
-    import polars as pl
-
-    if event_time is None or event_time not in rows.columns:
-        return pl.Series([""] * rows.height, dtype=pl.String)
-    column = rows[event_time]
-    texts = column.dt.to_string("%Y-%m-%d") if column.dtype.is_temporal() else column.cast(pl.String).str.extract(_DAY)
-    return texts.fill_null("")
 
 
 def _bad_columns(snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:

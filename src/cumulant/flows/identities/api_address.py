@@ -45,7 +45,7 @@ def console_url(project: Project, given: str = "") -> str:
     """
     declared = project.sign_in.url
     if not given:
-        return declared or _running(project) or DEFAULT
+        return declared or running_url(project) or DEFAULT
     url = given.rstrip("/")
     if url == declared or (is_secure_url(url, path=False) and is_loopback(urlsplit(url).hostname or "")):
         return url
@@ -54,7 +54,8 @@ def console_url(project: Project, given: str = "") -> str:
     )
 
 
-def _running(project: Project) -> str:
+def running_url(project: Project) -> str:
+    """Where a server on loopback serves the project now; empty: none does."""
     try:
         note = msgspec.json.decode(_path(project).read_bytes(), type=_Note)
     except (OSError, msgspec.DecodeError):

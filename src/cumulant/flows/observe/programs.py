@@ -4,6 +4,7 @@ STATE/observe/prometheus.yml, slo.rules.yml    written anew at each start
 STATE/observe/alertmanager.yml                 written once: a user may add receivers to it
 STATE/observe/KIND.json                        where the processes of a kind are reached
 STATE/observe/token                            that the servers ask scrapers for, if any
+STATE/observe/api_token                        for the metrics of the API, made anew at each start
 STATE/observe/prometheus/, alertmanager/       what the programs store
 """
 
@@ -13,6 +14,7 @@ import io
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from ruamel.yaml import YAML
 
-from cumulant.core.errors import MissingPartError
+from cumulant.core.errors import CumulantError, MissingPartError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.flows.observe.scrape_token import renew_scrape_token
 from cumulant.flows.observe.slo_rules import rules_text, service_name
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.serving.access_token import read_token
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 
 FOLDER = "observe"
 #: kinds of processes that are scraped
-SCRAPED = ("servers", "gateway", "controller")
+SCRAPED = ("servers", "gateway", "controller", "api")
+#: of the API
+API_TOKEN, _API_METRICS = "api_token", "/v1/metrics"
 #: names that distributions give the programs, the usual one first
 _PROMETHEUS, _ALERTMANAGER = ("prometheus",), ("alertmanager", "prometheus-alertmanager")
 _PROMETHEUS_PORT, _ALERTMANAGER_PORT = 9090, 9093
@@ -131,12 +136,17 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
     token = read_token(None, os.environ, least=1)
     if token is not None:
         replace_file(folder / "token", token.encode(), private=True)
+    has_api_token = _renew_api_token(project, folder / API_TOKEN)
     objectives = project.policies.objectives
     if objectives:
         text = rules_text(service_name(project.name, project.environment), project.name, objectives)
         replace_file(folder / _RULES, text.encode(), durable=False)
     configuration = prometheus_configuration(
-        interval=interval, alertmanager=alertmanager, rules=bool(objectives), token=token is not None
+        interval=interval,
+        alertmanager=alertmanager,
+        rules=bool(objectives),
+        token=token is not None,
+        api_token=has_api_token,
     )
     replace_file(folder / "prometheus.yml", _yaml(configuration), durable=False)
     own = folder / "alertmanager.yml"
@@ -144,11 +154,27 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
         replace_file(own, _yaml({"route": {"receiver": "none"}, "receivers": [{"name": "none"}]}), durable=False)
 
 
+def _renew_api_token(project: Project, path: Path) -> bool:
+    """Whether there is a token for the API; without one the API is not scraped, and the other processes are."""
+    try:
+        renew_scrape_token(project, path)
+    except CumulantError as error:
+        path.unlink(missing_ok=True)
+        sys.stderr.write(f"Prometheus will not read the metrics of the API: {error.message}\n")
+        return False
+    return True
+
+
 def prometheus_configuration(
-    *, interval: str, alertmanager: str | None = None, rules: bool = False, token: bool = False
+    *,
+    interval: str,
+    alertmanager: str | None = None,
+    rules: bool = False,
+    token: bool = False,
+    api_token: bool = False,
 ) -> dict[str, Any]:
     """The configuration, whose paths are relative to its file. Series of a project keep their own labels."""
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {
             "job_name": f"cumulant-{kind}",
             "honor_labels": True,
@@ -158,6 +184,9 @@ def prometheus_configuration(
     ]
     if token:
         jobs[0]["authorization"] = {"credentials_file": "token"}
+    jobs[-1]["metrics_path"] = _API_METRICS
+    if api_token:
+        jobs[-1]["authorization"] = {"credentials_file": API_TOKEN}
     configuration: dict[str, Any] = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "scrape_configs": jobs,

@@ -11,7 +11,8 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.atomic_files import replace_file
-from cumulant.flows.observe.programs import FOLDER
+from cumulant.flows.identities.api_address import running_url
+from cumulant.flows.observe.programs import API_TOKEN, FOLDER
 from cumulant.flows.release.controller.metrics_server import FILE as CONTROLLER_FILE
 from cumulant.flows.stack.desired_state import FOLDER as STACK
 from cumulant.flows.stack.status import Status
@@ -32,7 +33,7 @@ class ScrapeTargets:
     """Writes the targets by the supervisor's status, each file only where it changes."""
 
     def __init__(self, project: Project) -> None:
-        self._folder = project.state / FOLDER
+        self._project, self._folder = project, project.state / FOLDER
         self._controller = project.state / STACK / CONTROLLER_FILE
         self._gateway: Gateway = project.gateway()
         self._labels = {"project": project.name, "environment": project.environment}
@@ -44,6 +45,7 @@ class ScrapeTargets:
             "servers": [self._group(child.url or "", process=child.name) for child in servers],
             "gateway": [self._group(url) for url in self._gateway_urls()],
             "controller": [self._group(url) for url in _controller_urls(self._controller)],
+            "api": [self._group(url) for url in self._api_urls(status)],
         }
         for kind, targets in groups.items():
             content = msgspec.json.encode(targets)
@@ -54,6 +56,14 @@ class ScrapeTargets:
 
     def _group(self, url: str, **labels: str) -> TargetGroup:
         return TargetGroup((urlsplit(url).netloc,), {**self._labels, **labels})
+
+    def _api_urls(self, status: Status) -> list[str]:
+        """Where the API serves the project: as that of the stack, or of `cumulant api`, has noted it."""
+        if not (self._folder / API_TOKEN).exists():
+            return []
+        if running := running_url(self._project):
+            return [running]
+        return [child.url for child in status.children if child.kind == "console" and child.url]
 
     def _gateway_urls(self) -> list[str]:
         with suppress(CumulantError):
