@@ -57,7 +57,7 @@ def test_a_file_that_no_project_can_be_made_of(cumulant, here, case):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--from", "ordrs.csv", "--target", "late"), ("no file matches ordrs.csv", 'did you mean "orders.csv"?')),
+        (("--from", "ordrs.csv", "--target", "late"), ("there is no file ordrs.csv", 'did you mean "orders.csv"?')),
         (("--from", "none/*.csv", "--target", "late"), ("no file matches",)),
         (("--from", "orders.csv", "--target", "lat"), ('no column "lat"', 'did you mean "late"?')),
         (("--from", "orders.csv", "--target", "LATE"), ('did you mean "late"?',)),

@@ -20,9 +20,12 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.local_commands import SERVER, check_server
 from cumulant.cli.output import wants_colour
 from cumulant.cli.process_settings import prepare_for
+from cumulant.core.errors import UsageError
 from cumulant.flows.ledger.actions import find_action
 
 WIDTH = 100
+#: the exit code of a wrong command line
+_USAGE = 2
 
 _CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 _COMMON = [
@@ -92,16 +95,22 @@ class Command(_PlainHelp, TyperCommand):
 
 
 class CommandGroup(_PlainHelp, TyperGroup):
-    """The parser and help of a command that has commands of its own; without one of them it shows its help."""
+    """The parser and help of a command that has commands of its own.
+
+    Without one of them it shows its help and ends as a wrong command line does, so that a script whose word is empty
+    does not take it for done.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.parent is not None and not ctx.resilient_parsing and only_common(args):
             if ctx.obj.json:
-                commands = {name: command.get_short_help_str(200) for name, command in self.commands.items()}
-                ctx.obj.document({"usage": self.get_usage(ctx).removeprefix("Usage: "), "commands": commands})
-            else:
-                print(self.get_help(ctx))
-            ctx.exit()
+                raise UsageError(
+                    f"{ctx.command_path} needs one of its commands",
+                    subject=ctx.command_path,
+                    hint=f"{', '.join(self.commands)}; `{ctx.command_path} --help` says what each does",
+                )
+            print(self.get_help(ctx), file=sys.stderr)
+            ctx.exit(_USAGE)
         return list(super().parse_args(ctx, args))
 
 

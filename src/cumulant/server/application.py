@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from cumulant.server.handler import (
     encode,
     error_response,
     json_response,
+    keep_segments,
     problem_response,
     project_of,
     read_response,
@@ -39,8 +41,10 @@ from cumulant.server.handler import (
 )
 from cumulant.server.idempotency import IdempotentRequest
 from cumulant.server.jobs import Jobs
+from cumulant.server.line_streams import MOST as MOST_LINE_STREAMS
+from cumulant.server.line_streams import stream_lines
 from cumulant.server.openapi import document
-from cumulant.server.operation import ApiCall, Operation
+from cumulant.server.operation import NO_PATH, ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.overviews import Overviews
 from cumulant.server.problem import problem, problem_of
@@ -88,6 +92,8 @@ class Application(Starlette):
     """Starlette, whose answer to an unknown error has our headers too: it is made outside of all its middlewares."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            keep_segments(scope)
         await ResponseHeaders(super().__call__)(scope, receive, send)
 
 
@@ -126,6 +132,7 @@ def create_application(
     application.state.feeds = EventFeeds()
     application.state.requests = ApiRequestCounter(projects)
     application.state.overviews = Overviews()
+    application.state.line_streams = asyncio.Semaphore(MOST_LINE_STREAMS)
     application.add_middleware(note_route)
     application.add_middleware(authenticate)
     application.add_middleware(application.state.requests.middleware)
@@ -160,6 +167,8 @@ def _endpoint(operation: Operation) -> Endpoint:
         memory = state.overviews.memory(project)
         call = ApiCall(project, request.state.principal, operation.action, jobs=state.jobs, memory=memory)
         arguments = await arguments_of(request, operation)
+        if operation.streams:
+            return await stream_lines(request, project, request.state.principal, operation, arguments)
         if not operation.writes:
             return read_response(request, await run_operation(call, operation, arguments))
         key = request.headers.get("idempotency-key")
@@ -266,7 +275,7 @@ async def _on_known_error(request: Request, error: CumulantError) -> Response:
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
-        return error_response(NotFoundError("there is nothing at this path", hint="see /v1/openapi.json"))
+        return error_response(NotFoundError(NO_PATH, hint="see /v1/openapi.json"))
     code = "method" if error.status_code == 405 else "request"
     detail = f"{request.method} is not possible at this path" if error.status_code == 405 else str(error.detail)
     return problem_response(problem(error.status_code, detail, code=code), error.headers)

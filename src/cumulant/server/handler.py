@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+from urllib.parse import unquote
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,7 @@ from cumulant.serving.errors import HttpError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Scope
 
     from cumulant.core.errors import CumulantError
     from cumulant.ports.access import Principal
@@ -27,12 +29,25 @@ if TYPE_CHECKING:
 JSON = "application/json"
 #: largest body of a request, in bytes
 MOST_BYTES = 1 << 20
+_PROJECTS = b"/v1/projects/"
+
+
+def keep_segments(scope: Scope) -> None:
+    """Let an encoded slash in a path of the API be a part of its segment, as the caller meant it.
+
+    Servers decode a path before it is divided. From here on, the path has `%` and `/` within a segment encoded, which
+    whoever reads its parameters decodes.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if raw.startswith(_PROJECTS) and (b"%2f" in raw.lower() or b"%25" in raw):
+        segments = [unquote(each) for each in raw.partition(b"?")[0].decode("latin-1").split("/")]
+        scope["path"] = "/".join(each.replace("%", "%25").replace("/", "%2F") for each in segments)
 
 
 def project_of(request: Request) -> Project:
     """The project that the path names. Raises NotFoundError."""
     projects: Mapping[str, Project] = request.app.state.projects
-    name = request.path_params["project"]
+    name = unquote(request.path_params["project"])
     project = projects.get(name)
     if project is None:
         raise _no_project(name)
@@ -71,7 +86,7 @@ async def arguments_of(request: Request, operation: Operation) -> dict[str, Any]
         RequestError: they do not fit the declared types.
         HttpError: the body is too large (413), or no JSON (415).
     """
-    arguments: dict[str, Any] = {name: request.path_params[name] for name in operation.parameters}
+    arguments: dict[str, Any] = {name: unquote(request.path_params[name]) for name in operation.parameters}
     types = operation.types
     query = read_query(request, types.get("query"))
     if query is not None:

@@ -14,16 +14,17 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import CumulantError, is_interrupt
-from cumulant.project.file.loading import load
+from cumulant.project.file.loading import project_of_layers
+from cumulant.project.project import Project
 from cumulant.server.handler import encode
-from cumulant.server.jobs import JobMessage, JobRequest
+from cumulant.server.jobs import JobMessage, JobRequest, decode_request
 from cumulant.server.operation import ApiCall
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.redaction import redaction_of
 
 
 def main() -> None:
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=JobRequest)
+    request = decode_request(sys.stdin.buffer.read())
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints is no message
     signal.signal(signal.SIGTERM, _interrupt)
@@ -39,9 +40,9 @@ def main() -> None:
 
 def _run(request: JobRequest, report: Any) -> JobMessage:
     operation = next(each for each in OPERATIONS if each.name == request.operation)
-    with load(Path(request.folder), environment=request.environment, via="http") as project:
+    with accepted_project(request) as project:
         call = ApiCall(project, request.principal, operation.action, progress=report)
-        arguments = dict(request.arguments)
+        arguments = msgspec.json.decode(request.arguments)
         for name in ("query", "body"):
             if name in arguments:
                 arguments[name] = msgspec.convert(arguments[name], operation.types[name])
@@ -56,6 +57,11 @@ def _run(request: JobRequest, report: Any) -> JobMessage:
             return JobMessage(
                 ended=True, error={"code": "unexpected", "error": type(error).__name__, "retryable": False}
             )
+
+
+def accepted_project(request: JobRequest) -> Project:
+    """The project as its server has taken it: its files may have changed since in what the server has refused."""
+    return project_of_layers(Path(request.folder), request.layers, environment=request.environment, via="http")
 
 
 def _interrupt(number: int, frame: object) -> None:

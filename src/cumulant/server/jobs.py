@@ -24,6 +24,7 @@ from cumulant.core.progress import begins_step
 from cumulant.core.system.child_processes import start
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
 from cumulant.ports.access import Principal
+from cumulant.project.file.layers import Layers
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
@@ -87,14 +88,39 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job's process is given on its standard input."""
+    """What a job's process is given on its standard input. `layers`: the files of the project as the server has taken
+    them, whatever they are now; `arguments`: JSON, whose numbers may be of any size.
+    """
 
     folder: str
     environment: str
+    layers: Layers
     principal: Principal
     operation: str
     action: str
-    arguments: dict[str, Any]
+    arguments: bytes
+
+
+def job_request(
+    project: Project, principal: Principal, operation: str, action: str, arguments: Mapping[str, Any]
+) -> JobRequest:
+    return JobRequest(
+        folder=str(project.root),
+        environment=project.environment,
+        layers=project.file.layers,
+        principal=principal,
+        operation=operation,
+        action=action,
+        arguments=msgspec.json.encode(dict(arguments)),
+    )
+
+
+def encode_request(request: JobRequest) -> bytes:
+    return msgspec.msgpack.encode(request, enc_hook=str)  # of paths
+
+
+def decode_request(content: bytes) -> JobRequest:
+    return msgspec.msgpack.decode(content, type=JobRequest, dec_hook=lambda kind, value: kind(value))
 
 
 class JobMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,14 +158,7 @@ class Jobs:
             OverloadedError: as many jobs run as may at once.
         """
         journal = project.journal()
-        request = JobRequest(
-            folder=str(project.root),
-            environment=project.environment,
-            principal=principal,
-            operation=operation,
-            action=action,
-            arguments=msgspec.to_builtins(dict(arguments)),
-        )
+        request = job_request(project, principal, operation, action, arguments)
         begun: list[Job | BaseException] = []
         ready = threading.Event()
         # The thread that starts a process has to live as long as it: the system ends the process with its thread.
@@ -232,7 +251,7 @@ class Jobs:
             process = start(
                 # Without the folder that the server was started in, whose modules are none of the program's.
                 [sys.executable, "-P", "-m", "cumulant.server.job_process"],
-                content=msgspec.json.encode(request),
+                content=encode_request(request),
                 stdout=subprocess.PIPE,
                 death_signal=signal.SIGTERM,
             )

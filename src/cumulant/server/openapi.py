@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.version import __version__
 from cumulant.server.jobs import Job
-from cumulant.server.operation import Operation
+from cumulant.server.operation import LINES, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import MEDIA_TYPE, ProblemDocument
 
@@ -27,14 +27,14 @@ def document() -> dict[str, Any]:
     """The document; it is the same for every server of one version."""
     kinds: list[Any] = [ProblemDocument, Job]
     for each in OPERATIONS:
-        kinds += [each.types[name] for name in ("body", "return") if name in each.types]
+        kinds += [each.types[name] for name in _documented(each)]
     schemas, components = msgspec.json.schema_components(
         kinds, schema_hook=_any_schema, ref_template="#/components/schemas/{name}"
     )
     rest = iter(schemas[2:])
     paths: dict[str, Any] = {}
     for each in OPERATIONS:
-        parts: dict[str, Any] = {name: next(rest) for name in ("body", "return") if name in each.types}
+        parts: dict[str, Any] = {name: next(rest) for name in _documented(each)}
         place = "/v1/projects/{project}" + each.path
         paths.setdefault(place, {})[each.method.lower()] = _operation(each, parts, schemas[1])
     return {
@@ -49,6 +49,12 @@ def document() -> dict[str, Any]:
     }
 
 
+def _documented(operation: Operation) -> list[str]:
+    """Of which types a schema is made."""
+    names = ("body",) if operation.streams else ("body", "return")
+    return [name for name in names if name in operation.types]
+
+
 def _operation(operation: Operation, schemas: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [_PROJECT]
     parameters += [
@@ -59,7 +65,10 @@ def _operation(operation: Operation, schemas: dict[str, Any], job: dict[str, Any
     responses: dict[str, Any] = {"200": _response("The result.", schemas.get("return", {}))}
     if operation.long:
         responses = {"202": _response("The job that does it.", job)}
-    if not operation.writes:
+    if operation.streams:
+        lines = {LINES: {"schema": {"type": "string"}}}
+        responses = {"200": {"description": "The result, a JSON document a line.", "content": lines}}
+    elif not operation.writes:
         responses["304"] = {"description": "The result is that of `If-None-Match`."}
     described: dict[str, Any] = {
         "operationId": operation.name,

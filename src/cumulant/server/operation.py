@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
@@ -33,6 +33,10 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 Item = TypeVar("Item")
 Run = Callable[..., object]
 
+#: the media type of JSON lines; the header of a note on them, percent-encoded
+LINES, NOTE = "application/x-ndjson", "cumulant-note"
+#: of the answer to a path that the API has not
+NO_PATH = "there is nothing at this path"
 _PARAMETER = re.compile(r"{(\w+)}")
 #: most items of a page, and the default
 MOST_ITEMS, DEFAULT_ITEMS = 1_000, 50
@@ -99,6 +103,13 @@ class CountedPage(msgspec.Struct, Generic[Item], frozen=True):
     total: int | None
 
 
+class LineStream:
+    """The result of an operation of any size: JSON lines, made while they are read, by one thread."""
+
+    def __init__(self, lines: Generator[bytes, None, None]) -> None:
+        self.lines = lines
+
+
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of a list."""
 
@@ -123,6 +134,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def writes(self) -> bool:
         return self.method != "GET"
+
+    @property
+    def streams(self) -> bool:
+        """Whether the result is a `LineStream`."""
+        return self.types.get("return") is LineStream
 
     @property
     def summary(self) -> str:

@@ -36,6 +36,7 @@ def test_who_has_no_role_may_do_nothing_and_the_refusal_names_the_role(call):
     assert ended.code == 1
     assert "user:eve may not do runs.show to shop" in ended.err
     assert "it takes any role here" in ended.err
+    assert "CUMULANT_USER and CUMULANT_GROUPS say who you are" in ended.err
     assert "the role auditor or admin" in call("access", "roles", who="eve").err
     events = call("events", "list", "--json").document
     refused = [event for event in events if event["kind"] == "access.refused"]
@@ -55,6 +56,9 @@ def test_roles_are_shown_with_their_actions_and_bindings(call):
     assert {item["action"]: tuple(item["roles"]) for item in shown["actions"]} == ROLES_OF
     assert shown["bindings"][1]["groups"] == ["risk"]
     text = call("access", "roles").out
+    assert "data.*" in text
+    assert len(text.splitlines()) < 50
+    assert "yes" in call("access", "roles", "--actions").out
     assert "access.bindings[1]" in text
     assert "environment prod; region eu" in text
 

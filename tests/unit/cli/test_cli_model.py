@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -505,3 +507,45 @@ def test_versions_of_other_test_rows_are_said_to_differ() -> None:
     assert "different test rows" in _equal_rows([detail("9", "a"), detail("10", "b")])
     assert "cumulant evaluate shop/10" in _equal_rows([detail("9", "a"), detail("10", "b")])
     assert "not known" in _equal_rows([detail("1", "a"), detail("2", None)])
+
+
+class _Labels(BaseHTTPRequestHandler):
+    """Answers every request for a prediction; labels only where `takes` of its server is true."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        self.rfile.read(int(self.headers["content-length"]))
+        server.paths.append(self.path)
+        refused = self.path == "/v1/labels" and not server.takes
+        body = b'{"error": "no labels here", "hint": "serve the champion"}' if refused else b"{}"
+        self.send_response(404 if refused else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_replay_whose_labels_are_refused_ends_with_the_reason_and_posts_them_later(
+    trained: Path, cumulant: Any
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Labels) as server:
+        state: Any = server
+        state.takes, state.paths = False, []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        period = ("--from", "2026-01-10", "--to", "2026-01-11", "--model", "shop/1", "--speed", "1000000x")
+        line = ("replay", *period, "--url", f"http://127.0.0.1:{server.server_port}", "--project", str(trained))
+        refused = cumulant(*line)
+        assert refused.code == 1
+        assert "0; not taken: 404: no labels here; serve the champion" in refused.out
+        assert "run the same command again" in refused.err
+        requests = state.paths.count("/v1/models/shop/predict")
+        assert requests > 0
+        state.takes, state.paths = True, []
+        ended = cumulant(*line, "--json")
+        server.shutdown()
+    assert ended.code == 0
+    assert (ended.document["done"], ended.document["labels"], set(state.paths)) == (True, requests, {"/v1/labels"})

@@ -67,16 +67,16 @@ def test_the_installed_script_prints_cumulant_and_no_path(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", [name for name in COMMANDS if hasattr(load(name), "commands")])
 def test_a_group_without_a_command_prints_its_help(cumulant, name: str) -> None:
     ended = cumulant(name)
-    assert ended.code == 0
-    assert ended.err == ""
-    assert ended.out == cumulant(name, "--help").out
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err == cumulant(name, "--help").out
 
 
 def test_options_of_every_command_alone_print_the_help_of_the_group_too(cumulant) -> None:
-    assert cumulant("runs", "--project", ".", "--env=prod").out == cumulant("runs", "--help").out
-    document = cumulant("runs", "--json").document
-    assert set(document["commands"]) == {"list", "show"}
-    assert document["usage"].startswith("cumulant runs ")
+    assert cumulant("runs", "--project", ".", "--env=prod").err == cumulant("runs", "--help").out
+    error = cumulant("runs", "--json").document["error"]
+    assert (error["exit_code"], error["subject"]) == (2, "cumulant runs")
+    assert error["hint"].startswith("list, show; ")
 
 
 def test_a_command_that_does_not_exist_is_an_error(cumulant) -> None:

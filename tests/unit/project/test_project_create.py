@@ -304,7 +304,7 @@ def test_files_that_hold_no_table(tmp_path, content, said):
 
 
 def test_a_file_that_does_not_exist(tmp_path):
-    with pytest.raises(DataError, match="no file matches"):
+    with pytest.raises(DataError, match="there is no file"):
         create_from(tmp_path / "nothing.csv", "y", name="m", directory=tmp_path)
     with pytest.raises(DataError, match="no driver"):
         create_from("ftp://example.com/x.csv", "y", name="m", directory=tmp_path)

@@ -4,13 +4,25 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import msgspec
 import pytest
 from api_server import serving
 from test_server_reads import emit
 
 import cumulant
-from cumulant.core.errors import CredentialsError, EngineUnavailableError, ForbiddenError, NotFoundError, UsageError
+from cumulant.api.remote.local_only import LOCAL_ONLY
+from cumulant.core.errors import (
+    CredentialsError,
+    EngineUnavailableError,
+    ForbiddenError,
+    NotFoundError,
+    OverloadedError,
+    StorageError,
+    UsageError,
+)
+from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.server.jobs import JobCancelled
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.testing.access import GrantedAccess
 
@@ -155,29 +167,37 @@ def test_events_are_followed_over_a_restart_of_the_server(project):
     assert read == list(range(1, 61))
 
 
-#: methods of a local project that one on a server has not, or with other parameters or results, and why
+def test_texts_with_other_ends_of_lines_are_read_whole(project, remote):
+    """JSON has them as they are: only a newline ends a line of a stream."""
+    text = "a\u2028b\x85c\rd"
+    with project.journal().transaction(actor=Actor("user:ada", text)) as transaction:
+        transaction.emit(JobCancelled(job=text, operation="x"))
+    assert [event.reason for event in remote.http.events(after=0, seconds=0)] == [text]
+    assert next(remote.follow_events(after=0)).data["job"] == text
+    lines = [msgspec.json.decode(line)["reason"] for line in remote.http.lines("events.export")]
+    assert lines[0] == text
+
+
+def test_exports_are_bounded_and_one_that_breaks_off_is_no_export(project, monkeypatch):
+    def failing(journal, query):
+        yield b"{}"
+        raise StorageError("the disk is gone")
+
+    with monkeypatch.context() as patch, serving({"churn": project}) as url, cumulant.connect(url) as remote:
+        patch.setattr("cumulant.server.operations.events._lines", failing)
+        with pytest.raises(EngineUnavailableError, match="before the end"):
+            list(remote.http.lines("events.export"))
+    monkeypatch.setattr("cumulant.server.application.MOST_LINE_STREAMS", 0)
+    with serving({"churn": project}) as url, cumulant.connect(url) as remote, pytest.raises(OverloadedError):
+        list(remote.http.lines("events.export"))
+
+
+#: methods of a project on a server with other parameters or results, and why
 DIFFERENT = {
-    "Project.root": "a folder of the server's machine",
-    "Project.tracking_uri": "a store that the server's machine reaches",
-    "Project.rows": "reads tables in place, all rows, personal values too",
-    "Project.serve": "starts a process of this machine",
     "Project.train": "the result is what the operation returns: TrainedVersion",
-    "ProjectStack.gateway_key_file": "a file of the server's machine",
-    "ProjectStack.check": "what is installed on this machine",
-    "ProjectStack.spans_machines": "a part of up",
-    "ProjectStack.up": "starts processes of this machine",
-    "ProjectStack.champion": "has the command line of a process of the server's machine",
-    "ProjectStack.champion_url": "an address within the project's network",
-    "ProjectStack.down": "ends processes of the machine",
-    "ProjectStack.reset": "ends processes of the machine",
     "ProjectReleases.start": "more parameters, and ReleaseView in place of Release, the row of the journal",
     "ProjectReleases.current": "ReleaseView in place of Release, the row of the journal",
-    "ProjectOutcomes.past_requests": "all rows of a period",
-    "ProjectOutcomes.replay": "sends requests from this machine",
-    "ProjectOutcomes.ingest_replayed_labels": "a part of replay",
-    "ProjectOutcomes.import_predictions": "reads a file of this machine",
     "ProjectOutcomes.ingest_labels": "without files of this machine: those of the project file",
-    "ProjectReviews.used_for_training": "reads rows of the journal that no operation shows",
     "ProjectMonitoring.run": "MonitorSummary: without the tables of the evaluation",
 }
 
@@ -213,7 +233,35 @@ def test_a_project_on_a_server_has_the_methods_of_a_local_one():
                 or (not isinstance(method, property) and inspect.signature(method) != inspect.signature(other))
             ):
                 different.add(f"{local.__name__}.{name}")
-    assert different == set(DIFFERENT)
+    local_only = {
+        f"Project{group.title()}.{name}"
+        for group, names in LOCAL_ONLY.items()
+        for name in names
+        if name != "assumptions"
+    }
+    assert different == set(DIFFERENT) | local_only
+
+
+def test_what_only_a_local_project_has_is_explained(remote):
+    with pytest.raises(AttributeError, match=r"`project\.serve` is of local projects only: it starts a process"):
+        remote.serve()
+    with pytest.raises(AttributeError, match=rf"`project\.stack\.up` .* This project is at {remote.http.url}"):
+        remote.stack.up()
+    with pytest.raises(AttributeError, match='a project has no "nonsense"'):
+        _ = remote.nonsense
+    assert not hasattr(remote, "rows")
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
+def test_the_address_of_the_api_is_that_of_its_server(url, path):
+    with cumulant.connect(url + path) as remote:
+        assert (remote.name, remote.http.url) == ("churn", url)
+
+
+def test_another_path_of_the_server_leads_to_its_address(url):
+    with pytest.raises(NotFoundError) as caught:
+        cumulant.connect(f"{url}/projects/churn")
+    assert "without a path" in caught.value.hint
 
 
 def test_each_operation_is_called_by_its_name():

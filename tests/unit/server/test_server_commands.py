@@ -80,7 +80,11 @@ READS = [
     "jobs follow NONE",
     "jobs cancel NONE",
     "release watch",
-    "events follow --after 0 --for 0 --kind snapshot.accepted",
+    # names that are no plain segments of a path
+    *(f"predictions show {name}" for name in ("a/b", "../../etc", "a?b#c", "x%2Fy", "%2e%2e", "é/ü", "..%2f", "a//")),
+    "models show shop/1/2",
+    "jobs show ../1",
+    "events follow --after 0 --for 0 --kind model.aliased",
 ]
 #: command lines that write, run on a copy of the project each
 WRITES = [
@@ -247,6 +251,26 @@ def test_writes_are_the_same_at_the_project_and_at_its_server(shop, copies, call
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("format_", ["json", "ocsf"])
+def test_an_export_is_the_same_to_the_byte(shop, api, call, tmp_path, format_):
+    line = ("events", "export", "--format", format_, "--kind", "data.snapshot_accepted", "--kind", "labels.ingested")
+    for name, place in (("local", ("--project", str(shop))), ("remote", ("--server", api.url))):
+        assert call(*line, str(tmp_path / name), *place, token=api.token)[0] == 0
+    local = (tmp_path / "local").read_bytes()
+    assert local
+    assert (tmp_path / "remote").read_bytes() == local
+    assert call(*line, "-", "--server", api.url, token=api.token)[1].encode() == local
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "remote"], "no draft is left"
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["..", ".", ""])
+def test_a_name_that_no_address_can_have_is_refused_before_it_is_sent(api, call, name):
+    code, out, _ = call("predictions", "show", name, "--server", api.url, "--json", token=api.token)
+    assert (code, "cannot be named in a request" in document(out)["error"]["error"]) == (2, True), out
+
+
+@pytest.mark.live
 def test_work_is_submitted_and_followed(shop, api, call):
     line = ("evaluate", "shop/99", "--json")
     remote = {"server": ("--server", api.url), "local": ("--project", str(shop))}
@@ -288,7 +312,10 @@ def test_each_command_has_an_operation_or_a_reason():
         words = line.split()
         assert words[0] in with_operations or " ".join(words[:2]) in with_operations, line
     tried = {" ".join(line.split()[:2]) for line in (*READS, *WRITES)} | {line.split()[0] for line in (*READS, *WRITES)}
-    assert with_operations.keys() - tried == {"report", "token create"}
+    assert with_operations.keys() - tried == {
+        *("report", "token create", "monitor backtest"),
+        *("events export", "events checkpoint"),
+    }
 
 
 def test_each_operation_has_a_command_or_is_of_the_api_alone():
@@ -319,7 +346,6 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
         "labels import-predictions": ["x", "--map", "id=id"],
         "review export": ["x"],
         "review import": ["x"],
-        "events export": ["x"],
         "monitor run": ["--reference", "a", "--predictions", "b"],
     }
     code, out, err = call(*path.split(), *{**words, **needed}.get(path, []), "--server", "http://127.0.0.1:1", "--json")

@@ -10,6 +10,8 @@ from api_server import PROJECT, serving
 from cumulant.ports.access import PolicySource
 from cumulant.project.file.loading import load
 from cumulant.server.file_changes import FileWatch, follow_files
+from cumulant.server.job_process import accepted_project
+from cumulant.server.jobs import decode_request, encode_request, job_request
 
 pytest.importorskip("cedarpy", reason='pip install "cumulant[cedar]"')
 
@@ -112,3 +114,17 @@ def test_a_file_that_takes_the_place_of_another_one_is_read(shop):
     other.replace(file)
     assert watch.refresh().endswith("were read again")
     assert [binding.role for binding in shop.policies.bindings] == ["admin"]
+
+
+def test_a_job_runs_by_what_the_server_has_taken(shop):
+    """Not by a change that the server has refused, nor by a file that is half written."""
+    write(shop.root, "operator")
+    watch = FileWatch(shop)
+    write(shop.root, "admin", "region: us, journal: 'sqlite:///tmp/none.db'")
+    assert "a running process does not take" in watch.refresh()
+    content = encode_request(job_request(shop, shop.principal(), "maintenance.tick", "project.tick", {}))
+    (shop.root / "cumulant.yaml").write_text("half: {")
+    with accepted_project(decode_request(content)) as project:
+        assert (project.file.spec, project.file.environment) == (shop.file.spec, shop.file.environment)
+        assert (project.endpoints, project.scope, project.root) == (shop.endpoints, shop.scope, shop.root)
+        assert project.file.layers == shop.file.layers

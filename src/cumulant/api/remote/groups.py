@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from cumulant.api.errors import short_methods
+from cumulant.api.remote.local_only import missing_method
 from cumulant.core.errors import UsageError
 from cumulant.server.client.http_api import HttpApi
 from cumulant.server.model_uri import LATEST
@@ -33,6 +34,11 @@ class RemoteGroup:
 
     def __init__(self, http: HttpApi, follow: Callable[[str], AbstractContextManager[Progress]]) -> None:
         self._http, self._follow = http, follow
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise missing_method(type(self).__name__.removeprefix("Remote").lower(), name, url=self._http.url)
 
     def _followed(self, title: str, name: str, **arguments: Any) -> Any:
         with self._follow(title) as progress:

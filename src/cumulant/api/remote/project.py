@@ -23,6 +23,7 @@ from cumulant.api.remote.groups import (
     RemoteStack,
     RemoteSubjects,
 )
+from cumulant.api.remote.local_only import missing_method
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.server.client.caller import report_content
@@ -67,6 +68,11 @@ class RemoteProject:
         self.monitoring = RemoteMonitoring(http, self._follow)
         self.reviews = RemoteReviews(http, self._follow)
         self.subjects = RemoteSubjects(http, self._follow)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "http" not in vars(self):
+            raise AttributeError(name)
+        raise missing_method("", name, url=self.http.url)
 
     def __repr__(self) -> str:
         return f"Project {self.name} at {self.http.url}"

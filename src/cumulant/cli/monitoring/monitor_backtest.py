@@ -25,6 +25,7 @@ _PERIODS = 12
 def declare(app: typer.Typer) -> None:
     command(
         app,
+        operations=("monitoring.backtest",),
         action="monitor.backtest",
         name="backtest",
         examples=[
@@ -69,19 +70,18 @@ def _backtest(
     A model is judged on a window before it may learn from it, and labels come as late as
     they do in life. At each training the champion's trainer is fitted with its parameters.
     """
-    from cumulant.flows.monitoring.backtest.backtest import BacktestRequest, backtest_project
-
-    request = BacktestRequest(
-        every=None if every is None else duration(every),
-        since=None if since is None else moment(since),
-        until=None if until is None else moment(until),
-        first=first,
-        memory=memory,
-        history=history,
-        estimate=estimate,
-    )
-    with call.project() as project, call.progress("backtest") as progress:
-        result = backtest_project(project, request, principal=project.principal(), progress=progress)
+    with call.api() as api, call.progress("backtest") as progress:
+        result = api.call(
+            "monitoring.backtest",
+            every=every,
+            since=None if since is None else moment(since),
+            until=None if until is None else moment(until),
+            first=first,
+            memory=memory,
+            history=history,
+            estimate=estimate,
+            progress=progress,
+        )
     call.answer(result, lambda console: _print(console, result))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,21 +35,33 @@ OfModel = Annotated[str | None, typer.Option("--model", metavar="NAME", help="A 
     app,
     operations=("access.roles",),
     action="access.show",
-    examples=["cumulant access roles", "cumulant access roles --json --env prod"],
+    examples=["cumulant access roles", "cumulant access roles --actions", "cumulant access roles --json --env prod"],
 )
-def roles(call: Invocation) -> None:
-    """Show which role has which action, and who has which role."""
+def roles(
+    call: Invocation,
+    actions: Annotated[bool, typer.Option("--actions", help="A table of all actions, with what each does.")] = False,
+) -> None:
+    """Show what each role may do, and who has which role."""
     with call.api() as api:
         rules = api.call("access.roles")
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import clean, table
+        from cumulant.flows.reports.terminal import clean, pairs, table
 
-        names = list(rules.roles)
-        rows = [
-            (item.action, *("yes" if role in item.roles else "" for role in names), item.text) for item in rules.actions
-        ]
-        console.print(table(["action", *names, "what"], rows))
+        if actions:
+            names = list(rules.roles)
+            rows = [
+                (item.action, *("yes" if role in item.roles else "" for role in names), item.text)
+                for item in rules.actions
+            ]
+            console.print(table(["action", *names, "what"], rows))
+        else:
+            everything = [item.action for item in rules.actions]
+            of_role = {role: {item.action for item in rules.actions if role in item.roles} for role in rules.roles}
+            common = set.intersection(*of_role.values())
+            rest = [(role, actions_text(everything, its - common)) for role, its in of_role.items()]
+            pairs(console, [("every role", actions_text(everything, common)), *rest])
+            console.print("--actions: a table with what each action does", style="dim")
         bound = [
             (
                 item.id,
@@ -63,6 +77,17 @@ def roles(call: Invocation) -> None:
             console.print("this environment has `access: open://`: everybody may do everything")
 
     call.answer(rules, text)
+
+
+def actions_text(everything: Sequence[str], chosen: Collection[str]) -> str:
+    """Chosen actions by their subject: `data.*` for all of one, `runs.cancel|show` for some."""
+    parts = []
+    for subject, group in groupby(sorted(everything), lambda action: action.partition(".")[0]):
+        names = list(group)
+        its = [name.partition(".")[2] for name in names if name in chosen]
+        if its:
+            parts.append(f"{subject}.{'*' if len(its) == len(names) > 1 else '|'.join(its)}")
+    return ", ".join(parts) or "nothing else"
 
 
 def _where(binding: RoleBinding) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def declare(app: typer.Typer) -> None:
     command(
         app,
+        operations=("events.checkpoint",),
         action="events.checkpoint",
         name="checkpoint",
         examples=[
@@ -37,10 +38,8 @@ def _checkpoint(
 
     `cumulant up` and `cumulant tick` do so once an hour, where there are new events.
     """
-    from cumulant.flows.governance.checkpoints import write_checkpoint
-
-    with call.project() as project:
-        written = write_checkpoint(project, principal=project.principal(), whole=True)
+    with call.api() as api, call.progress("checkpoint") as progress:
+        written = api.call("events.checkpoint", progress=progress)
     if public_key is not None:
         try:
             public_key.write_text(written.public_key, encoding="utf-8")

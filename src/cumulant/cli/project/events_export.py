@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import StorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cumulant.project.project import Project
+from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.system.atomic_files import atomic_draft
 
 Format = Literal["json", "ocsf"]
 
@@ -22,6 +20,7 @@ Format = Literal["json", "ocsf"]
 def declare(app: typer.Typer) -> None:
     command(
         app,
+        operations=("events.export",),
         action="events.export",
         name="export",
         examples=[
@@ -52,32 +51,30 @@ def _export(
 
     A chain that does not hold is exported too, with a warning.
     """
-    from cumulant.flows.ledger.run_events import first_break
-
-    with call.project() as project:
-        lines = _lines(project, format_, kinds=kind or (), run=run, after=after)
-        broken = first_break(project.journal(), after=after)
-    if broken is not None:
-        call.note(f"the chain of events does not hold: event {broken.seq} {broken.problem}")
-    if str(out) == "-" and not call.json:
-        call.output.console().file.write("".join(line.decode() + "\n" for line in lines))
-        return
-    try:
-        out.write_bytes(b"".join(line + b"\n" for line in lines))
-    except OSError as error:
-        raise StorageError(f"the export could not be written: {error.strerror}", subject=str(out)) from None
+    if str(out) == "-" and call.json:
+        raise UsageError("standard output is that of --json", subject="-", hint="leave --json out, or name a file")
+    with call.api() as api:
+        lines = api.lines("events.export", format=format_, kind=tuple(kind or ()), run=run or "", after=after)
+        if str(out) == "-":
+            console = call.output.console()
+            for line in lines:
+                console.file.write(line.decode() + "\n")
+            return
+        count = _write(out, lines)
     what = "events" if format_ == "json" else "records"
-    call.answer({"file": str(out), what: len(lines)}, lambda console: console.print(f"{len(lines):,} {what} in {out}"))
+    call.answer({"file": str(out), what: count}, lambda console: console.print(f"{count:,} {what} in {out}"))
 
 
-def _lines(project: Project, format_: Format, *, kinds: Sequence[str], run: str | None, after: int) -> list[bytes]:
-    journal = project.journal()
-    events = journal.events(kinds=kinds, run=run, after=after)
-    if format_ == "ocsf":
-        from cumulant.flows.governance.ocsf import encode
-        from cumulant.flows.governance.row_changes import events_with_changes
-
-        return list(encode(events_with_changes(journal, events)))
-    import msgspec
-
-    return [msgspec.json.encode(event) for event in events]
+def _write(path: Path, lines: Iterator[bytes]) -> int:
+    """Write the lines to a file, which is as it was where they end too early; how many there are."""
+    count = 0
+    try:
+        target = path.resolve()
+        regular = target.is_file() or not target.exists()
+        with atomic_draft(target, durable=False) if regular else nullcontext(path) as draft, draft.open("wb") as stream:
+            for line in lines:
+                stream.write(line + b"\n")
+                count += 1
+    except OSError as error:
+        raise StorageError(f"the export could not be written: {error.strerror}", subject=str(path)) from None
+    return count

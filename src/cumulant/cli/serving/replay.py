@@ -52,7 +52,8 @@ def replay(
     """Send the rows of a period as requests, in their order, and post their labels when they became known.
 
     Needs `cumulant up`. Times of a release's stages are counted in replayed time while it runs. Cut off by Ctrl-C or a
-    kill, the same command resumes where it stopped. Where the servers are slower than FACTOR, it waits.
+    kill, the same command resumes where it stopped. Where the servers are slower than FACTOR, it waits. Exit code 1
+    where the last labels were not taken.
     """
     from cumulant.core.units import moment
     from cumulant.flows.replay.replay import replay as flow
@@ -73,6 +74,9 @@ def replay(
             progress=progress,
         )
     call.answer(replayed, lambda console: _show(console, replayed))
+    if replayed.label_trouble:
+        call.note("correct why labels are not taken, and run the same command again: it posts them, and no request")
+        raise typer.Exit(1)
 
 
 def speed_of(text: str) -> float:

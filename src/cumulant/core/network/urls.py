@@ -26,6 +26,11 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
+def server_address(url: str) -> str:
+    """The address of a server of the API, also from that of the API itself, which ends with `/v1`."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 def check_token_url(url: str) -> None:
     """Refuse an address of a server that no token may be sent to. Raises UsageError, which names the fault."""
     if is_secure_url(url):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import StorageError
+from cumulant.core.network.urls import server_address
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.system.private_files import check_private
 
@@ -59,4 +60,4 @@ def _path(environment: Mapping[str, str]) -> Path:
 
 
 def _server(url: str) -> str:
-    return url.strip().rstrip("/").lower()
+    return server_address(url.strip()).lower()

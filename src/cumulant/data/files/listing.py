@@ -62,7 +62,7 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Fi
         raise DataError(
             f"source {source}: no file matches {spec.path}",
             subject=source,
-            hint=_similar_name(Path(pattern)) or f"relative paths start at {root.name}/",
+            hint=similar_name(Path(pattern)) or f"relative paths start at {root.name}/",
         )
     return FileListing(matches, skipped)
 
@@ -79,7 +79,7 @@ def names_of(files: Sequence[FileInfo], root: Path) -> str:
     return join_names([display_path(file.url, root) for file in files])
 
 
-def _similar_name(path: Path) -> str | None:
+def similar_name(path: Path) -> str | None:
     """The file of nearly that name in the same folder; the suffix alone, which most files share, makes none alike."""
     try:
         names = [file.name for file in path.parent.iterdir() if file.is_file()]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: as `of` of a verb: the project's own model
 OWN_MODEL = ""
+#: beside the hint of a refusal on the project's machine, whose principal comes from the environment
+_WHO = "; CUMULANT_USER and CUMULANT_GROUPS say who you are"
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
@@ -236,7 +238,9 @@ def _decide(project: Project, principal: Principal, action: FlowAction, resource
     if not decision.allowed:
         record_refused(project, principal, action.name, resource, decision)
         raise ForbiddenError(
-            f"{principal.id} may not do {action.name} to {resource.name}", subject=resource.name, hint=decision.hint
+            f"{principal.id} may not do {action.name} to {resource.name}",
+            subject=resource.name,
+            hint=f"{decision.hint}{_WHO}" if decision.hint and principal.via in ("cli", "python") else decision.hint,
         )
     return decision
 

@@ -110,10 +110,11 @@ def replay(
     with scale_time(project.journal(), speed) if release_clock else contextlib.nullcontext():
         asyncio.run(sender.run(request.until))
     seconds = time.monotonic() - begun
-    done = reached.sent == period.count
+    # Where labels were not taken, its state stays: the same command posts them, and sends no request again.
+    done = reached.sent == period.count and not sender.label_trouble
     if done:
         delete_state(project.state)
-    last = request.until if done else moments.now
+    last = request.until if reached.sent == period.count else moments.now
     counts = sender.counts
     return ReplayResult(
         model=period.model,

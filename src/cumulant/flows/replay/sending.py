@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -68,8 +69,13 @@ def failed_party(sent: Sent) -> str:
 
 
 def _answer_text(answer: ReplayResponse) -> str:
-    """The status of an answer and the beginning of its text."""
-    return f"{answer.status or 'no answer'}: {answer.body[:_ANSWER_BYTES].decode(errors='replace')}"
+    """The status of an answer, and what it says: its error and hint, else the beginning of its text."""
+    text = answer.body[:_ANSWER_BYTES].decode(errors="replace")
+    with suppress(msgspec.DecodeError):
+        document = msgspec.json.decode(answer.body, type=dict[str, Any])
+        parts = [str(document[name]) for name in ("error", "detail", "hint") if document.get(name)]
+        text = "; ".join(parts)[:_ANSWER_BYTES] or text
+    return f"{answer.status or 'no answer'}: {text}"
 
 
 class Sender:

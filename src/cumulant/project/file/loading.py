@@ -48,12 +48,25 @@ def load(
     root = project_folder(Path(directory))
     drivers = drivers or Drivers.installed()
     layers = read_layers(root, environment=environment, overrides=overrides, drivers=drivers)
+    return project_of_layers(root, layers, environment=environment, drivers=drivers, variables=variables, via=via)
+
+
+def project_of_layers(
+    root: Path,
+    layers: Layers,
+    *,
+    environment: str,
+    drivers: Drivers | None = None,
+    variables: Mapping[str, str] | None = None,
+    via: Via = "service",
+) -> Project:
+    """The project in `root` as its files were when they were read. Raises ProjectFileError: every fault of them."""
     spec, own = check_layers(layers)
     return Project(
         root,
         file=ProjectFile(spec, own, layers),
         environment=environment,
-        drivers=drivers,
+        drivers=drivers or Drivers.installed(),
         variables=os.environ if variables is None else variables,
         via=via,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cumulant.core.errors import join_names
+from cumulant.core.errors import DataError, join_names
 from cumulant.ports.plugins import Drivers
 from cumulant.project.sources import RoutedFiles
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cumulant.data.spec import SourceSpec
     from cumulant.data.text.csv_text import FileTable
 
+#: characters of a pattern of files
+_GLOB = frozenset("*?[")
 #: of a folder or glob at most so many files are read, and beside the last one at most so many bytes
 _MOST_FILES, _MOST_BYTES = 20, 256 << 20
 #: a field is no column where this share of the rows has a list or an object there
@@ -51,11 +53,15 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
 
     from cumulant.data.checks.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
-    from cumulant.data.files.listing import list_files
+    from cumulant.data.files.listing import list_files, similar_name
     from cumulant.data.formats.nested_paths import columns_of
     from cumulant.data.spec import SourceSpec
 
     here = Path.cwd()
+    place = Path(file).expanduser()
+    if "://" not in file and not _GLOB & set(file) and not place.exists():
+        otherwise = "check the path" if place.is_absolute() else f"the path is relative to {here}"
+        raise DataError(f"there is no file {file}", subject=file, hint=similar_name(here / place) or otherwise)
     files = RoutedFiles(here, lambda url: drivers.client(url, "files"))
     spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file, sheet=sheet)
     listing = list_files(spec, source=Path(file).name or file, root=here, files=files)

@@ -39,6 +39,10 @@ class OperationCaller(Protocol):
         """All items of a list, page by page."""
         ...
 
+    def lines(self, name: str, /, **arguments: Any) -> Iterator[bytes]:
+        """The lines of an operation whose result is a `LineStream`, as they come."""
+        ...
+
     def events(
         self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None
     ) -> Iterator[Event]:

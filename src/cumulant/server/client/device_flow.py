@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, RefusedError
 from cumulant.core.network.http_client import HttpClient, NoResponseError
-from cumulant.core.network.urls import check_token_url
+from cumulant.core.network.urls import check_token_url, server_address
 from cumulant.flows.identities.tokens import TokenView
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -45,6 +45,7 @@ def device_token(server: str, form: Mapping[str, str], note: Callable[[str], Non
         EngineUnavailableError: the server does not answer, or is none of Cumulant.
         RefusedError: nobody has confirmed in time, or the server refuses the request.
     """
+    server = server_address(server)
     check_token_url(server)
     project = {name: form[name] for name in ("project",) if name in form}
     status, body = _post(server, "/v1/sign-in/device", form)
@@ -80,7 +81,7 @@ def _post(server: str, path: str, form: Mapping[str, str]) -> tuple[int, bytes]:
     headers = {"content-type": "application/x-www-form-urlencoded"}
     try:
         response = HttpClient(seconds=_SECONDS, max_bytes=1 << 16, use_proxies=True).send(
-            "POST", server.rstrip("/") + path, headers=headers, content=urlencode(form).encode()
+            "POST", server + path, headers=headers, content=urlencode(form).encode()
         )
     except NoResponseError as error:
         raise EngineUnavailableError(f"the server does not answer: {error.reason}", subject=server) from None

@@ -75,6 +75,16 @@ class EventFollower:
                 response.read()
                 raise self._error_of(response)
             self._lost = False
-            for line in response.iter_lines():
-                if line.startswith("data: "):
-                    yield msgspec.json.decode(line.removeprefix("data: ").encode(), type=Event)
+            for line in byte_lines(response.iter_bytes()):
+                if line.startswith(b"data: "):
+                    yield msgspec.json.decode(line.removeprefix(b"data: "), type=Event)
+
+
+def byte_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines that end with a newline alone: texts in JSON may have other characters that end lines, as U+2028."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest

@@ -14,25 +14,26 @@ from contextlib import suppress
 from http import HTTPStatus
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
+    RequestError,
     UsageError,
     error_from,
     missing_part,
     not_found,
 )
 from cumulant.core.events import Event
-from cumulant.core.network.urls import check_token_url
+from cumulant.core.network.urls import check_token_url, server_address
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items, follow_job
-from cumulant.server.client.event_follower import EventFollower
+from cumulant.server.client.event_follower import EventFollower, byte_lines
 from cumulant.server.jobs import Job
-from cumulant.server.operation import Operation
+from cumulant.server.operation import NO_PATH, NOTE, Operation
 from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class HttpApi:
             EngineUnavailableError: the server does not answer, or is none of Cumulant.
             CredentialsError: it does not know the token.
         """
+        url = server_address(url)
         check_token_url(url)
         try:
             import httpx
@@ -75,9 +77,9 @@ class HttpApi:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         # Over plain HTTP a proxy of the environment would read the token on its way to this machine itself.
         proxies = url.lower().startswith("https:")
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=proxies)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=proxies)
         self._timeout, self._note = timeout, note
-        self.url = url.rstrip("/")
+        self.url = url
         try:
             self.project = project or self._only_project()
         except BaseException:
@@ -122,6 +124,29 @@ class HttpApi:
         """All items of a list, page by page."""
         return all_items(self, name, arguments)
 
+    def lines(self, name: str, /, **arguments: Any) -> Iterator[bytes]:
+        """The lines of an operation whose result is a `LineStream`, as they come.
+
+        Raises:
+            CumulantError: that of the operation; EngineUnavailableError where the lines end before their end.
+        """
+        import httpx
+
+        operation = find_operation(name)
+        bound = operation.bind(arguments)
+        try:
+            path, query = self._place(operation, bound, arguments)
+            with self._http.stream("GET", path, params=query) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error_of(response, self.url)
+                if note := response.headers.get(NOTE):
+                    self._note(unquote(note))
+                yield from byte_lines(response.iter_bytes())
+        except httpx.TransportError as error:
+            text = f"the server ended the connection before the end: {error}"
+            raise EngineUnavailableError(text, subject=self.url, hint="run it again") from None
+
     def events(
         self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None
     ) -> Iterator[Event]:
@@ -165,20 +190,27 @@ class HttpApi:
         return str(names[0])
 
     def _path(self, path: str) -> str:
-        return f"/v1/projects/{quote(self.project, safe='')}{path}"
+        return f"/v1/projects/{_segment(self.project)}{path}"
 
     def _send_operation(self, operation: Operation, arguments: Mapping[str, Any]) -> httpx.Response:
         """Raises RequestError, before anything is sent, where the arguments do not fit, as the server would."""
         bound = operation.bind(arguments)
-        names = {name: quote(bound[name], safe="@") for name in operation.parameters}
+        path, query = self._place(operation, bound, arguments)
+        body = bound.get("body")
+        content = None if body is None else msgspec.json.encode(body)
+        seconds = self._timeout + getattr(body, "within", 0.0)  # for which the operation itself may wait
+        return self._send(operation.method, path, query, content, seconds=seconds)
+
+    def _place(
+        self, operation: Operation, bound: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Path and query of a call. Raises RequestError: a parameter cannot stand in a path."""
+        names = {name: _segment(bound[name]) for name in operation.parameters}
         query: dict[str, Any] = {}
         if "query" in bound:
             values = msgspec.to_builtins(bound["query"])
             query = {name: values[name] for name in arguments if values.get(name) not in (None, "")}
-        body = bound.get("body")
-        content = None if body is None else msgspec.json.encode(body)
-        seconds = self._timeout + getattr(body, "within", 0.0)  # for which the operation itself may wait
-        return self._send(operation.method, self._path(operation.path.format(**names)), query, content, seconds=seconds)
+        return self._path(operation.path.format(**names)), query
 
     def _send(
         self,
@@ -220,6 +252,14 @@ class HttpApi:
             raise _foreign_answer(response, self.url) from None
 
 
+def _segment(value: str) -> str:
+    """A name as one segment of a path. Raises RequestError: the way there would change or lose it."""
+    if value in ("", ".", ".."):
+        hint = "an address cannot have it as a name; run the command on the server's machine"
+        raise RequestError(f'"{value}" cannot be named in a request', subject=value, hint=hint)
+    return quote(value, safe="@")
+
+
 def _repeat(send: Callable[[], httpx.Response], failure: type[Exception], url: str) -> httpx.Response:
     for number in range(_TRIES):
         try:
@@ -243,6 +283,8 @@ def _error_of(response: httpx.Response, url: str) -> CumulantError:
         return _foreign_answer(response, url)
     if response.status_code == HTTPStatus.UNAUTHORIZED:  # the server's hint names a header, which no caller writes here
         document["hint"] = f"`cumulant login --server {url}`, or set CUMULANT_API_TOKEN (`cumulant token create NAME`)"
+    if document["detail"] == NO_PATH:
+        document["hint"] = f"check the address {url}: it is that of `cumulant api`, without a path"
     return error_from(document | {"error": document["detail"]})
 
 

@@ -10,7 +10,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job, Jobs
-from cumulant.server.operation import ApiCall
+from cumulant.server.operation import ApiCall, LineStream
 from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class LocalApi:
 
     def pages(self, name: str, /, **arguments: Any) -> Iterator[Any]:
         return all_items(self, name, arguments)
+
+    def lines(self, name: str, /, **arguments: Any) -> Iterator[bytes]:
+        stream: LineStream = self.call(name, **arguments)
+        return stream.lines
 
     def events(
         self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Annotated, Literal
+
 import msgspec
 
 from cumulant.core.events import Event
+from cumulant.flows.governance.checkpoints import WrittenCheckpoint, write_checkpoint
 from cumulant.flows.ledger.event_pages import EventFilter, event_page
 from cumulant.flows.ledger.refusals import ingest_if_possible
-from cumulant.flows.ledger.run_events import Verified, verify
-from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.flows.ledger.run_events import Verified, first_break, verify
+from cumulant.ports.journal import Journal
+from cumulant.server.operation import ApiCall, LineStream, ListPage, PageQuery, get, post
 from cumulant.server.pages import Key, bad_cursor, check_limit, decode_cursor, encode_cursor
 
 
@@ -61,4 +66,48 @@ def verify_(call: ApiCall, query: VerifyQuery) -> Verified:
     return verify(call.project.journal(), known=query.head)
 
 
-OPERATIONS = (list_, verify_)
+class ExportQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`format`: `json` has events with their hashes, so that others can verify them; `ocsf` OCSF 1.4 in CloudEvents
+    1.0. `kind`: only these; `run`: only of that run; `after`: only events after this one.
+    """
+
+    format: Literal["json", "ocsf"] = "json"
+    kind: tuple[str, ...] = ()
+    run: str = ""
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+
+
+@get("/events/export", action="events.export")
+def export(call: ApiCall, query: ExportQuery) -> LineStream:
+    """Export events, oldest first, a JSON line each; `cumulant-note`, a header, says where their chain breaks."""
+    call.check()
+    journal = call.project.journal()
+    broken = first_break(journal, after=query.after)
+    if broken is not None:
+        call.note(f"the chain of events does not hold: event {broken.seq} {broken.problem}")
+    return LineStream(_lines(journal, query))
+
+
+def _lines(journal: Journal, query: ExportQuery) -> Generator[bytes, None, None]:
+    events = journal.events(kinds=query.kind, run=query.run or None, after=query.after)
+    if query.format == "json":
+        yield from map(msgspec.json.encode, events)
+        return
+    from cumulant.flows.governance.ocsf import encode
+    from cumulant.flows.governance.row_changes import events_with_changes
+
+    yield from encode(events_with_changes(journal, events))
+
+
+class CheckpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+@post("/events/checkpoint", action="events.checkpoint", long=True)
+def checkpoint(call: ApiCall, body: CheckpointBody) -> WrittenCheckpoint:
+    """Verify all events, sign them up to the newest one, and write the checkpoint to the environment's `audit`."""
+    del body
+    return write_checkpoint(call.project, principal=call.principal, whole=True)
+
+
+OPERATIONS = (list_, verify_, export, checkpoint)

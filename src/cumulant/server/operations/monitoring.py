@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
 from cumulant.core.structs import struct_from
+from cumulant.core.units import duration
+from cumulant.flows.monitoring.backtest.backtest_record import BacktestResult
 from cumulant.flows.monitoring.drift.drift_history import DriftHistory
 from cumulant.flows.monitoring.monitoring_views import QualityView, RetrainingView
 from cumulant.flows.monitoring.monitoring_views import drift as read_drift
@@ -94,4 +97,33 @@ def retrain(call: ApiCall, body: RetrainBody) -> RetrainRequest | None:
     return continue_retraining(call.project, principal=call.principal, as_of=body.as_of, progress=call.progress)
 
 
-OPERATIONS = (overview, quality, drift, retraining, run, retrain)
+class BacktestBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As the options of `cumulant monitor backtest`; null: its defaults."""
+
+    every: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    first: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    memory: str | None = None
+    history: str | None = None
+    estimate: bool = False
+
+
+@post("/monitor/backtest", action="monitor.backtest", long=True)
+def backtest(call: ApiCall, body: BacktestBody) -> BacktestResult:
+    """Replay labelled history under rules of retraining: trainings, alarms and loss of each."""
+    from cumulant.flows.monitoring.backtest.backtest import BacktestRequest, backtest_project  # loads numpy
+
+    request = BacktestRequest(
+        every=None if body.every is None else duration(body.every),
+        since=body.since,
+        until=body.until,
+        first=body.first,
+        memory=body.memory,
+        history=body.history,
+        estimate=body.estimate,
+    )
+    return backtest_project(call.project, request, principal=call.principal, progress=call.progress)
+
+
+OPERATIONS = (overview, quality, drift, retraining, run, retrain, backtest)
