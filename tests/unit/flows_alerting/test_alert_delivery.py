@@ -127,7 +127,7 @@ def test_one_that_hangs_delays_no_other(tmp_path, web):
             see(late, finding("a"), finding("b"), finding("c"), finding("d"))
             wait_for(lambda: round_of(postman) and len(web.posts) == 4)
             wait_for(lambda: postman.wait(0) == [slow.name])
-            assert hanging.asked == 1
+            wait_for(lambda: hanging.asked == 1)
             hanging.ending.set()
             assert postman.wait(60) == []
             assert read_receiver_state(late.journal(), slow.name)[0].failures == 1
