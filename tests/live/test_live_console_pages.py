@@ -203,6 +203,12 @@ def test_every_chart_of_a_version_is_saved_as_an_image_of_its_size(chromium, ser
     tab.check()
     colours = _colours(tab, content)
     assert len(colours) > 3  # more than a ground
+    # A browser without memory for the image gives none: the page says so.
+    tab.page.evaluate("() => { HTMLCanvasElement.prototype.toBlob = (done) => done(null); }")
+    figure.locator("[data-png]").press("Enter")
+    failure = figure.get_by_role("alert")
+    failure.wait_for()
+    assert "The image could not be drawn: the browser has no memory for it" in failure.inner_text()
     assert colours[0] == ([255, 255, 255] if theme == "light" else _rgb(tab, "figure.chart-panel"))
     tab.close()
 

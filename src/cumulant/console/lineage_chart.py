@@ -71,7 +71,20 @@ def lineage_chart(
     box = f"0 0 {_WIDTH:g} {_HEAD + most * _ROW:g}"
     label = f"Lineage: {len(graph.nodes)} nodes and {len(graph.edges)} edges; the table below lists them"
     edges = [_edge(*ends) for ends in lines]
-    return element("svg", *edges, *boxes, viewBox=box, role="group", aria_label=label, class_="chart lineage-graph")
+    head = element("path", d="M0 0L8 4L0 8z", class_="arrow")
+    marker = element(
+        "marker", head, id="arrow", viewBox="0 0 8 8", refX=8, refY=4, markerWidth=8, markerHeight=8, orient="auto"
+    )
+    return element(
+        "svg",
+        element("defs", marker),
+        *edges,
+        *boxes,
+        viewBox=box,
+        role="group",
+        aria_label=label,
+        class_="chart lineage-graph",
+    )
 
 
 def node_text(node: LineageNode) -> str:
@@ -107,4 +120,4 @@ def _edge(source: tuple[float, float], target: tuple[float, float]) -> Markup:
     begin, end, bend = x0 + _BOX, x1, max((x1 - x0 - _BOX) / 2, 10)
     middle0, middle1 = y0 + _TALL / 2, y1 + _TALL / 2
     path = f"M{begin:g} {middle0:g}C{begin + bend:g} {middle0:g} {end - bend:g} {middle1:g} {end:g} {middle1:g}"
-    return element("path", d=path, class_="edge")
+    return element("path", d=path, class_="edge", marker_end="url(#arrow)")

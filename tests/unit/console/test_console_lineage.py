@@ -50,6 +50,8 @@ def test_a_trained_version_hangs_from_its_snapshot_by_its_features_and_run(train
     snapshot = next(key for key in graph.nodes if key.startswith("snapshot:"))
     assert "Lineage: 3 nodes and 2 edges" in client.get(f"{BASE}?focus={snapshot}").text
     assert 'href="/projects/shop/models/shop/1"' in text
+    assert text.count('marker-end="url(#arrow)"') == 2
+    assert 'data-go="l" aria-current="page">Lineage</a>' in text
 
 
 def test_older_nodes_of_a_kind_are_a_group_that_opens(project):

@@ -13,6 +13,7 @@ from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.console.charts import csv_response
 from cumulant.console.pages.model_charts import version_charts
+from cumulant.console.pages.models import chart_pair, feature_lines
 from cumulant.console.reliability_chart import axis_end, describe
 from cumulant.flows.reports.version_content import version_content
 
@@ -51,6 +52,30 @@ def test_the_same_version_is_not_compared_with_itself_and_an_unknown_one_is_name
     assert client.get(f"{ONE}?compare=9").status_code == 404
     assert client.get(f"{BASE}/shop/%3Cb%3E").status_code == 404
     assert client.get(f"{BASE}/%3Cscript%3E/1").status_code == 404
+
+
+def test_what_is_equal_in_two_versions_is_collapsed(trained):
+    content = version_content(trained, "shop/1", principal=ADA)
+    charts = version_charts(content, lambda name: name)
+    assert chart_pair("roc", charts["roc"], charts["roc"]) == ("roc", charts["roc"], None, True)
+    pair = chart_pair("roc", charts["roc"], charts["roc"]._replace(rows=[]))
+    assert (pair.other is not None, pair.same) == (True, False)
+    report = content.report
+    first, *rest = report.features
+    other = msgspec.structs.replace(
+        report,
+        features=(
+            msgspec.structs.replace(first, name="before"),
+            *(msgspec.structs.replace(each, definition="other") for each in rest),
+        ),
+    )
+    lines = {line.feature.name: line for line in feature_lines(report, other)}
+    assert lines[first.name].change == "added"
+    assert lines[first.name].other is None
+    assert lines["before"].change == "removed"
+    assert lines["before"].importance is None
+    assert {lines[each.name].change for each in rest} == {"changed"}
+    assert {line.change for line in feature_lines(report, report)} == {""}
 
 
 @pytest.mark.parametrize("chart", ["calibration", "scores", "roc", "precision_recall", "thresholds", "search"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.console.lineage_chart import TITLES, NodeGroup, grouped, lineage_chart, node_text
-from cumulant.console.page_request import Crumb, PageRequest, PageRoute
+from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.core.errors import UsageError, not_found
 from cumulant.flows.registry.lineage_graph import KINDS, LineageGraph, LineageNode, lineage_graph, near
 
@@ -68,4 +68,4 @@ def _own_page(page: PageRequest, node: LineageNode) -> str:
     return page.href("runs" if node.kind == "run" else "releases", node.id)
 
 
-ROUTES = (PageRoute("/projects/{project}/lineage", lineage, _ACTION),)
+ROUTES = (PageRoute("/projects/{project}/lineage", lineage, _ACTION, nav=Nav("Lineage", "l")),)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 from msgspec.json import encode
 
-from cumulant.console.charts import csv_response
+from cumulant.console.charts import Chart, csv_response
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.pages.model_charts import version_charts
 from cumulant.console.security import security_headers
 from cumulant.core.errors import IntegrityError, NotFoundError, not_found
 from cumulant.flows.registry.models import model_names, model_versions, show_model
-from cumulant.flows.reports import report_charts
-from cumulant.flows.reports.content import Interval, MetricReport, ReportData, TrainingReport
+from cumulant.flows.reports import report_charts, wording
+from cumulant.flows.reports.content import FeatureReport, Interval, MetricReport, ReportData, TrainingReport
 from cumulant.flows.reports.page import gate_text, main_metrics, rank_trial, slice_tables
 from cumulant.flows.reports.version_content import VersionContent, version_content
 
@@ -122,10 +122,11 @@ def version(page: PageRequest) -> Response:
         gate_text=gate_text(report.gate) if report.gate else "",
         headlines=main_metrics(report)[:_HEADLINES],
         metrics=metric_lines(report, content.champion, {} if other is None else _figures(other.report)),
-        charts=[(name, charts[name], other_charts.get(name)) for name in charts],
+        charts=[chart_pair(name, charts[name], other_charts.get(name)) for name in charts],
         slices=slice_tables(report),
         trials=sorted(training.trials, key=lambda trial: rank_trial(trial, higher=training.higher_is_better))[:_PAGE],
-        features=sorted(report.features, key=lambda each: -(each.importance or 0.0))[:_FEATURES],
+        features=feature_lines(report, None if other is None else other.report),
+        other_slices={} if other is None else _slice_figures(other.report),
         lineage=_lineage(page, content),
         lineage_href=page.href("lineage", focus=f"version:{content.version.name}/{content.version.version}"),
         run_href="" if content.lineage is None else page.href("runs", content.lineage.run),
@@ -166,6 +167,62 @@ def metric_lines(
         drawing = report_charts.strip(metric.model, beside, *report_charts.bounds([metric.model, beside]))
         lines.append(VersionMetric(metric, champion.get(metric.name), other.get(metric.name), drawing))
     return lines
+
+
+class ChartPair(NamedTuple):
+    """A chart of a version, and that of another; `same`: both draw the same numbers, and the other is left out."""
+
+    name: str
+    chart: Chart
+    other: Chart | None
+    same: bool = False
+
+
+def chart_pair(name: str, chart: Chart, other: Chart | None) -> ChartPair:
+    if other is not None and chart.rows == other.rows:
+        return ChartPair(name, chart, None, same=True)
+    return ChartPair(name, chart, other)
+
+
+class FeatureLine(NamedTuple):
+    """A feature with its part of all importance, and the other version's. `change`: what differs between both."""
+
+    feature: FeatureReport
+    importance: float | None
+    other: float | None
+    change: str
+
+
+def feature_lines(report: ReportData, other: ReportData | None) -> list[FeatureLine]:
+    """The most important features first; beside another version also those that it alone has."""
+    theirs = {} if other is None else {each.name: each for each in other.features}
+    lines = [
+        FeatureLine(each, each.importance, _importance(theirs.get(each.name)), _change(each, theirs, other))
+        for each in report.features
+    ]
+    mine = {each.name for each in report.features}
+    lines += [FeatureLine(each, None, each.importance, "removed") for each in theirs.values() if each.name not in mine]
+    return sorted(lines, key=lambda line: -max(line.importance or 0.0, line.other or 0.0))[:_FEATURES]
+
+
+def _importance(feature: FeatureReport | None) -> float | None:
+    return None if feature is None else feature.importance
+
+
+def _change(feature: FeatureReport, theirs: Mapping[str, FeatureReport], other: ReportData | None) -> str:
+    if other is None:
+        return ""
+    before = theirs.get(feature.name)
+    if before is None:
+        return "added"
+    return "" if (before.definition, before.dtype) == (feature.definition, feature.dtype) else "changed"
+
+
+def _slice_figures(report: ReportData) -> dict[tuple[str, str], str]:
+    """By column and value, the figure of a slice."""
+    return {
+        (part.column, row.value): wording.figure(row.measured) for part in slice_tables(report) for row in part.rows
+    }
 
 
 def _figures(report: ReportData) -> dict[str, Interval]:

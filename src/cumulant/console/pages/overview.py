@@ -11,7 +11,7 @@ import msgspec
 from msgspec.json import encode
 
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
-from cumulant.flows.overview.problems import Level, NextStep
+from cumulant.flows.overview.problems import DRIFT_WORDS, Level, ModelProblem, NextStep
 from cumulant.flows.overview.project_overview import (
     ProjectOverview,
     project_overview,
@@ -43,6 +43,20 @@ _PAGES: Mapping[str, str] = {
     "review": "review",
     "rollback": "releases",
     "runs": "runs",
+}
+
+
+#: by kind of change
+_CAUSES: Mapping[str, str] = {
+    "concept": "the same inputs have other outcomes",
+    "covariate": "the inputs changed",
+    "data_fault": "a fault of the data",
+    "feed": "a feed is incomplete",
+    "prior": "outcomes are more or less frequent",
+    "quality": "bad data",
+    "volume": "more or fewer rows arrive",
+    "errors": "server errors",
+    "latency": "slow answers",
 }
 
 
@@ -90,7 +104,24 @@ def one_project(page: PageRequest) -> Response:
         live=page.may("events.show"),
         card=_card(page, overview),
         steps=[_step_href(page, overview.project, problem.next) for problem in overview.problems],
+        finding_text=finding_text,
+        cause_text=cause_text,
     )
+
+
+def finding_text(problem: ModelProblem) -> tuple[str, str]:
+    """The heading of a finding, and its sentence without it: `drift of temperature`, `mean rose from 3.1 to 9.4`."""
+    kind, separator, rest = problem.sentence.partition(": ")
+    if separator and kind in DRIFT_WORDS.values():
+        what, text = kind, rest
+    else:
+        what, text = problem.what.replace("_", " "), problem.sentence
+    return what if problem.subject in (problem.what, what) else f"{what} of {problem.subject}", text
+
+
+def cause_text(cause: str) -> str:
+    """A likely cause in words."""
+    return _CAUSES.get(cause, cause.replace("_", " "))
 
 
 def headline(worst: ProjectOverview, levels: Mapping[Level, int]) -> str:

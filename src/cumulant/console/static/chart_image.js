@@ -92,14 +92,27 @@ async function chartImage(figure) {
   context.fillRect(0, 0, width, height + above.height);
   drawHeading(context, above.parts);
   context.drawImage(await loaded(standalone(drawing, width, height)), 0, above.height, width, height);
-  return new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
+  const image = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
+  if (!image) throw new Error("the browser has no memory for it");
+  return image;
 }
 
 document.addEventListener("click", async (event) => {
   const button = event.target instanceof Element ? event.target.closest("[data-png]") : null;
   if (!button) return;
+  const figure = button.closest("figure");
+  figure.querySelector(".png-failure")?.remove();
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await chartImage(button.closest("figure")));
+  try {
+    link.href = URL.createObjectURL(await chartImage(figure));
+  } catch (error) {
+    const failure = document.createElement("span");
+    failure.className = "png-failure";
+    failure.setAttribute("role", "alert");
+    failure.textContent = `The image could not be drawn: ${error.message}. The table and the CSV file have the numbers.`;
+    button.after(failure);
+    return;
+  }
   const place = decodeURIComponent(location.pathname).split("/").filter(Boolean).slice(1);
   link.download = `${[...place, button.dataset.png].join("-").replace(/[^\p{L}\d.]+/gu, "-")}.png`;
   link.click();

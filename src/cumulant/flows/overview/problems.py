@@ -35,7 +35,7 @@ _STEPS: dict[str, tuple[Target, str]] = {
 
 
 #: rules of drift, whose findings name a column and how it moved
-_DRIFT_WORDS = {
+DRIFT_WORDS = {
     "covariate": "drift",
     "prior": "drift of the answers",
     "data_fault": "data fault",
@@ -110,7 +110,7 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
 
 def _sentence(finding: Finding) -> str:
     text = _DATED.sub("", finding.moved).rstrip(".")
-    return f"{_DRIFT_WORDS[finding.rule]}: {text}" if finding.rule in _DRIFT_WORDS else text
+    return f"{DRIFT_WORDS[finding.rule]}: {text}" if finding.rule in DRIFT_WORDS else text
 
 
 def release_problems(release: Release | None, at: datetime) -> list[ModelProblem]:

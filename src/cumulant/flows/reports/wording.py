@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from cumulant.flows.reports.content import Interval, StepReport
-from cumulant.release.wording import version_name
+from cumulant.release.wording import rounded, version_name
 
 _LOWER = frozenset(
     {"log_loss", "brier", "calibration_error", "cost", "mae", "rmse", "pinball", "mean_absolute_error", "error_rate"}
@@ -117,6 +117,11 @@ def share(value: float) -> str:
     if 0 < percent < 0.01:
         return "<0.01%"
     return f"{percent:.2f}%" if percent < 10 else f"{percent:.1f}%"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A measured figure with its unit, to three figures: `97.2 /s`, `1,234 ms`; a share as a percentage."""
+    return share(value) if unit == "%" else f"{rounded(value)} {unit}".rstrip()
 
 
 def size(value: float) -> str:
