@@ -27,7 +27,8 @@ test: $(READY) ## the fast tests, in parallel; they need no engine (those that f
 test-slow: $(READY) ## the slow tests and those of real engines (tools/engines.sh installs the engines)
 	@$(BIN)/python tools/run_tests.py -m "slow or live" $(ARGS)
 
-test-all: test test-slow ## both
+test-all: $(READY) ## both, in one run: what is slow waits while the others compute
+	@$(BIN)/python tools/run_tests.py $(ARGS)
 
 check: lint types direction layout docs ## lint, format, types, import direction, names and folders, documents
 

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 # A test process that has spoken gRPC forks children of its own later: gRPC's handlers would write into their logs
 # between fork and exec. Read when gRPC is first imported, which no test module may do before this file.
@@ -37,6 +39,10 @@ os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "cumulant-e2e-c
 # On a busy machine an example may take any time, and so may making one.
 settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Hypothesis would look for values to try in the sources of the package, which in a new checkout takes each process of
+# the suite five seconds; and which values a test tries would depend on what its process has imported.
+providers.is_local_module_file = lambda _: False  # type: ignore[attr-defined]
 
 # httpx waits for 5 s where a call names no timeout; a server that starts a process to answer may take longer.
 for phase in ("connect", "read", "write", "pool"):
@@ -80,10 +86,35 @@ LONGEST = (
 )
 
 
+#: what selects the fast tests and all others, as tools/run_tests.py and the Makefile write it
+FAST, OTHERS = "not slow and not live", "slow or live"
+_MARK = re.compile(r"pytest\.mark\.(?:slow|live)\b")
+_MARK_OF_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.(?:slow|live)\b", re.MULTILINE)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files: the longest, then those of many tests. With --no-loadscope-reorder, xdist assigns them in this order."""
+    """Order files: the longest, other slow ones, then those of many tests. With --no-loadscope-reorder, xdist assigns
+    them in this order.
+    """
     places, counts = {name: place for place, name in enumerate(LONGEST)}, Counter(item.path for item in items)
-    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), -counts[item.path], str(item.path)))
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("live")}
+
+    def place(item: pytest.Item) -> tuple[int, bool, int, str]:
+        return places.get(item.path.stem, len(places)), item.path not in slow, -counts[item.path], str(item.path)
+
+    items.sort(key=place)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules out of which `-m` would deselect every test: importing all of them takes each process 10 seconds."""
+    return None if _may_be_selected(collection_path, str(config.option.markexpr)) else True
+
+
+def _may_be_selected(path: Path, expression: str) -> bool:
+    if expression not in (FAST, OTHERS) or not path.match("test_*.py"):
+        return True
+    text = path.read_text(encoding="utf-8")
+    return _MARK_OF_MODULE.search(text) is None if expression == FAST else _MARK.search(text) is not None
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -114,7 +145,8 @@ def _import_own_part(config: pytest.Config) -> None:
         return
     number, workers = int(str(given["workerid"]).removeprefix("gw")), int(str(given["workercount"]))
     folders = [Path(argument) for argument in config.args if Path(argument).is_dir()]
-    modules = sorted({path for folder in folders for path in folder.absolute().rglob("test_*.py")})
+    tests = {path for folder in folders for path in folder.absolute().rglob("test_*.py")}
+    modules = sorted(path for path in tests if _may_be_selected(path, str(config.option.markexpr)))
     for path in modules[number::workers]:
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))

@@ -19,6 +19,7 @@ from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.flows.data.validate import refused_snapshot, snapshots_of, validate
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.ledger_records import STEP, read_step
+from cumulant.flows.ledger.processes import is_gone, process_of
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.project.planning import plan
@@ -154,14 +155,6 @@ def children(process):
     return [int(pid) for pid, parent, args in lines if int(parent) == process.pid and "local.worker" in args]
 
 
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def during_the_search(folder, process):
     """Wait until a trial of the search has been stored; the number of the process that does it."""
     search = Path(folder, ".cumulant", "search")
@@ -194,13 +187,13 @@ def test_a_killed_step_is_reported_and_the_next_command_resumes(tmp_path, both):
 def test_the_step_of_a_killed_command_ends_with_it_and_is_taken_over(tmp_path):
     folder = e2e_shop.make(tmp_path / "shop", project=ISOLATED.replace("trials: 3", "trials: 40"))
     process = start(folder, "train")
-    worker = during_the_search(folder, process)
+    worker = process_of(during_the_search(folder, process))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     deadline = time.monotonic() + 60
-    while is_alive(worker) and time.monotonic() < deadline:
+    while not is_gone(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not is_alive(worker)
+    assert is_gone(worker)
     again = start(folder, "train", "--trials", "40")
     try:
         during_the_search(folder, again)

@@ -214,9 +214,10 @@ def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
         second = ready(shop, "server-2")
         assert second.version == "2"
         # Kept warm for a while, then not.
-        put(candidate=None, served=msgspec.structs.replace(other, warm_until=datetime.now(UTC) + timedelta(seconds=6)))
+        put(candidate=None, served=msgspec.structs.replace(other, warm_until=datetime.now(UTC) + timedelta(hours=1)))
         time.sleep(1)
         assert named(shop, "server-2").pid == second.pid
+        put(served=msgspec.structs.replace(other, warm_until=datetime.now(UTC) + timedelta(seconds=1)))
         until(lambda: named(shop, "server-2") is None)
         assert is_gone(second.process)
         assert named(shop, "server-1").pid == first.pid

@@ -26,7 +26,7 @@ import pytest
 from cumulant.cli import documents
 from cumulant.cli.app import load
 from cumulant.cli.documents import demo_schema
-from cumulant.flows.ledger.processes import process_of
+from cumulant.flows.ledger.processes import is_gone, process_of
 from cumulant.flows.reports.content import ReportData
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.status import Status, remove_status, write_status
@@ -291,19 +291,13 @@ def test_serve_answers_until_it_is_told_to_stop(server: Any, trained: Path, cumu
     again = cumulant("serve", "--port", port, "--project", str(trained))
     assert again.code == 3
     assert "port-in-use" in again.err
+    serving = process_of(document["pid"])
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
-    assert not _alive(document["pid"])
-
-
-def _alive(pid: int) -> bool:
-    for _ in range(50):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.1)
-    return True
+    deadline = time.monotonic() + 60
+    while not is_gone(serving):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_schema_of_the_demo_is_in_the_package() -> None:

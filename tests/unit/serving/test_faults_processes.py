@@ -108,8 +108,8 @@ def test_models_are_loaded_while_a_worker_dies_and_starts(repository):
         serving(repository, "--workers", 2, "--model-control", "explicit") as (process, ready),
         httpx.Client(base_url=ready["url"], timeout=30) as client,
     ):
-        for turn in range(6):
-            timer = threading.Timer(0.02 * turn, kill_one, [process])
+        for turn in range(4):
+            timer = threading.Timer(0.03 * turn, kill_one, [process])
             timer.start()
             for _ in range(3):
                 try:

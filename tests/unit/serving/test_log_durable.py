@@ -6,7 +6,7 @@ import os
 import signal
 import socket as sockets
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -229,15 +229,17 @@ def test_an_entry_that_comes_again_after_its_connection_ended_is_told_of_as_it_w
         return make_frame(HELLO, msgspec.msgpack.encode(hello)) + make_frame(ENTRY, msgspec.msgpack.encode(asked))
 
     expected = [COMMITTED] if writable else [REFUSED, COMMITTED]
-    day = where[1] / f"date={datetime.now(UTC).date()}"
+    days = [where[1] / f"date={datetime.now(UTC).date() + timedelta(days=number)}" for number in range(2)]
     with running(*where) as process:
         if not writable:
-            day.write_bytes(b"")  # where its folder should be
+            for day in days:  # it may be midnight soon
+                day.write_bytes(b"")  # where its folder should be
         assert numbers_told(where[0], sent("a"), bytes(5)) == []  # garbage ends the connection
         for name in ("b", "a"):
             assert [kind for kind, _ in numbers_told(where[0], sent(name))] == expected
             if name == "b" and not writable:
-                day.unlink()
+                for day in days:
+                    day.unlink()
         assert end(process) == 0
     assert ids(where[1]) == (["a", "b"] if writable else [])
 

@@ -154,7 +154,7 @@ def test_old_days_can_be_scanned_beside_the_newest(log):
     for days in (0, 1, 5, 9):
         log(1 + days, 1 + days, now=NOW - days * DAY_US)
     assert sequences(log.folder) == [1, 2, 6, 10]
-    today = dt.datetime.now(dt.UTC).date()
+    today = dt.datetime.fromtimestamp(NOW / 1e6, dt.UTC).date()
     week = scan(folder_log(log.folder), since=today - dt.timedelta(days=6), until=today - dt.timedelta(days=1)).dataset
     assert sorted(week.to_table()["sequence"].to_pylist()) == [2, 6]
     assert [one.sequence for one in recent_predictions(folder_log(log.folder), limit=3)] == [1, 2, 6]
@@ -430,12 +430,12 @@ retention.upkeep(log, keep=None, file_size=1 << 40, file_age=0.0)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's memory is Linux's")
 def test_parts_that_are_too_large_for_the_memory_left_are_not_damaged(log):
-    # The text takes almost nothing on the disk and 256 MiB in memory.
+    # The text takes almost nothing on the disk and 128 MiB in memory.
     for number in (1, 2):
         log(number, number)
     for path in log.folder.rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
-        table = table.set_column(table.schema.get_field_index("request"), "request", [["x" * (256 << 20)]])
+        table = table.set_column(table.schema.get_field_index("request"), "request", [["x" * (128 << 20)]])
         pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), path, compression="zstd", use_dictionary=False)
     before = parquet(log.folder)
     done = subprocess.run(

@@ -311,7 +311,8 @@ def test_a_hostile_peer_costs_no_request_more_than_the_budget(mood, greets, caps
             tier.start()
             await until(lambda: tier.ready)
             assert await score(made, feeds(-1)) == [[-2.0]]
-            assert made.shared.counts.lookups == {"miss": 1}
+            # On a busy machine even a sound peer answers after the budget.
+            assert made.shared.counts.lookups in ({"miss": 1}, {"late": 1})
             peer.mood, peer.greets = GARBAGE.get(mood, mood), greets
             longest = 0.0
             for number in range(30):

@@ -40,8 +40,8 @@ def days(generator, *, clusters, size, spread):
 
 @pytest.mark.parametrize("clusters", [12, 40])
 def test_intervals_over_days_cover_and_those_over_rows_do_not(clusters):
-    """300 simulated sets, intervals of 95%: within the 99.9% bounds of a binomial, less 1.5 points for few days."""
-    generator, runs = np.random.default_rng(7), 300
+    """200 simulated sets, intervals of 95%: within the 99.9% bounds of a binomial, less 1.5 points for few days."""
+    generator, runs, every = np.random.default_rng(7), 200, 4
     over_days = over_rows = 0
     for seed in range(runs):
         truth, cluster, _ = days(generator, clusters=clusters, size=50, spread=0.12)
@@ -50,12 +50,13 @@ def test_intervals_over_days_cover_and_those_over_rows_do_not(clusters):
         by_day = estimate(
             METRICS["brier"], Rows(truth=truth, prediction=prediction, cluster=cluster), resamples=300, seed=seed
         )
-        by_row = estimate(METRICS["brier"], Rows(truth=truth, prediction=prediction), resamples=100, seed=seed)
         over_days += by_day.low <= expected <= by_day.high
-        over_rows += by_row.low <= expected <= by_row.high
+        if seed % every == 0:
+            by_row = estimate(METRICS["brier"], Rows(truth=truth, prediction=prediction), resamples=100, seed=seed)
+            over_rows += by_row.low <= expected <= by_row.high
     low, high = binom.ppf([0.0005, 0.9995], runs, 0.95)
     assert low - 0.015 * runs <= over_days <= high
-    assert over_rows < 0.85 * runs  # what forgetting the days would promise
+    assert over_rows < 0.85 * runs / every  # what forgetting the days would promise
 
 
 def test_intervals_of_average_precision_cover():

@@ -24,7 +24,7 @@ def arrays(rows):
 
 
 @given(binary_rows)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_ranking_metrics_equal_scikit_learn_with_ties(rows):
     truth, score = arrays(rows)
     assert average_precision(truth, score) == pytest.approx(oracle.average_precision_score(truth, score), abs=1e-12)
