@@ -20,6 +20,8 @@ from openid_provider import OpenIdProvider, openid_provider
 from sign_in_server import Server, events, grow_older, sessions, with_query
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.flows.identities.tokens import create_token
+from cumulant.ports.access import Principal
 from cumulant.project.file.sign_in_spec import SignInSpec
 from cumulant.project.sign_in_section import Provider
 from cumulant.server.sign_in.issuer import Issuer, TokenRefusedError
@@ -406,6 +408,10 @@ def test_groups_are_those_of_the_last_check(server: Server, provider: OpenIdProv
         sign_in(server, browser)
         before = browser.get("/page").json()
         assert before["groups"] == ["ml", "ops"]
+        user = Principal(before["id"], ("ml", "ops"), tenant="acme", via="http")
+        token = create_token(server.project, "script", principal=user).secret
+        bearer = {"authorization": f"Bearer {token}"}
+        assert httpx.get(f"{server.url}/page", headers=bearer).json()["groups"] == ["ml", "ops"]
         provider.set(claims={"groups": ["ml"]})
         assert browser.get("/page").json()["groups"] == ["ml", "ops"], "not yet"
         grow_older(server, 2)
@@ -417,6 +423,8 @@ def test_groups_are_those_of_the_last_check(server: Server, provider: OpenIdProv
         assert back.headers["location"] == "/page?a=b"
         after = browser.get("/page").json()
         assert (after["id"], after["groups"]) == (before["id"], ["ml"])
+        assert httpx.get(f"{server.url}/page", headers=bearer).json()["groups"] == ["ml"], "a token follows"
+        assert "identities.token_groups_changed" in events(server)
         assert after["csrf"] != before["csrf"], "the session has a new secret"
         (new,) = sessions(server)
         ends = [datetime.fromisoformat(str(each["expires"])) for each in (old, new)]

@@ -16,10 +16,12 @@ from cumulant.flows.identities.sessions import USES as SESSION_USES
 from cumulant.flows.identities.sessions import Sessions, list_sessions, revoke_sessions
 from cumulant.flows.identities.sign_in_links import LIFE, create_link, link_url, use_link
 from cumulant.flows.identities.tokens import (
+    CONFIRMED,
     USE_INTERVAL,
     USES,
     create_token,
     find_token,
+    follow_groups,
     list_tokens,
     revoke_token,
 )
@@ -189,6 +191,31 @@ def test_a_revoked_token_is_refused_at_once(project):
     assert find_token(project.journal(), new.secret, NOW, uses) is None
     event = list(project.journal().events())[-1]
     assert (event.kind, event.reason, event.data["token"]) == ("identities.token_revoked", "in a log", new.token.id)
+
+
+def test_tokens_follow_the_groups_of_their_users_sign_ins(project):
+    new, uses, days = create(project), LastUse(USES, USE_INTERVAL), timedelta(days=1)
+    journal, kind = project.journal(), "identities.token_groups_changed"
+    service = create_token(project, "ci", service="ci", scope=("runs.show",), principal=ADA, clock=FixedClock(NOW))
+
+    def find_now(secret, at):
+        return find_token(journal, secret, at, uses, confirmed=CONFIRMED)
+
+    for groups in (("other", "team"), ("team", "other")):  # a provider keeps no order
+        follow_groups(journal, Principal("user:ada", groups, via="http"), NOW + days)
+        follow_groups(journal, Principal("user:ada", ("admins",), tenant="another", via="http"), NOW + days)
+        follow_groups(journal, Principal("user:bob", ("admins",), via="http"), NOW + days)
+        assert find_now(new.secret, NOW + days).groups == ("other", "team")
+    [event] = journal.events(kinds=[kind])
+    assert (event.actor, event.data["before"], event.data["groups"]) == ("user:ada", ["team"], ["other", "team"])
+    assert find_now(service.secret, NOW + 40 * days).groups == ()
+    assert find_now(new.secret, NOW + 31 * days) is None, "30 days after the last sign-in"
+    follow_groups(journal, Principal("user:ada", ("other", "team"), via="http"), NOW + 32 * days)
+    assert find_now(new.secret, NOW + 33 * days) is not None
+    revoke_token(project, new.token.id, principal=ADA)
+    follow_groups(journal, Principal("user:ada", ("other",), via="http"), NOW + 33 * days)
+    assert find_now(new.secret, NOW + 33 * days) is None
+    assert len(list(journal.events(kinds=[kind]))) == 1
 
 
 def test_tokens_of_others_are_neither_listed_nor_found(project, grant):

@@ -19,6 +19,7 @@ from cumulant.flows.identities.tokens import lookup_token
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.observe.programs import FOLDER, ObservingPrograms, find_programs, observing_processes
 from cumulant.flows.observe.scrape_targets import ScrapeTargets
+from cumulant.flows.observe.scrape_token import RENEWED, TokenRenewal
 from cumulant.flows.stack import lifecycle
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.identity import Home
@@ -155,6 +156,14 @@ def test_the_api_is_a_target_while_it_serves_and_there_is_a_token(project, monke
     assert (scraped(), scraped(console)) == ([], [["127.0.0.1:7003"]])
     note_address(project, "http://127.0.0.1:7004")
     assert scraped() == [["127.0.0.1:7004"]], "that of `cumulant api`"
+    now, path = [0.0], project.state / FOLDER / "api_token"
+    renewal, before = TokenRenewal(project, path, steady=lambda: now[0]), path.read_text()
+    for at, same in ((RENEWED - 1, True), (RENEWED, False)):
+        now[0] = at
+        renewal()
+        renewal.close()
+        assert (path.read_text() == before) is same
+    assert (find(project, before), find(project, path.read_text()).name) == (None, "prometheus")
     monkeypatch.setattr(project, "access", GrantedAccess)
     observing_processes(project, BOTH)
     assert scraped(console) == []

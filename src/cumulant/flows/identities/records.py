@@ -32,7 +32,10 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
-    """`principal` acts with the token, within `scope`; `owner` created it and may revoke it."""
+    """`principal` acts with the token, within `scope`; `owner` created it and may revoke it.
+
+    `confirmed`: when the provider of sign-ins named the principal's groups last; None: not since it was created.
+    """
 
     name: str
     principal: str
@@ -42,6 +45,7 @@ class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     tenant: str = "default"
     scope: tuple[str, ...] | None = None
+    confirmed: datetime | None = None
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +86,17 @@ class TokenRevoked(Fact, frozen=True, kw_only=True):
     token: str
     name: str
     principal: str
+
+
+class TokenGroupsChanged(Fact, frozen=True, kw_only=True):
+    """The user of an API token signed in with other groups, which the token has from here on."""
+
+    kind = "identities.token_groups_changed"
+    token: str
+    name: str
+    principal: str
+    before: tuple[str, ...]
+    groups: tuple[str, ...]
 
 
 class SessionOpened(Fact, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from cumulant.flows.identities.records import (
     TOKENS,
     ApiToken,
     TokenCreated,
+    TokenGroupsChanged,
     TokenRevoked,
     new_secret,
     read_record,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 #: the reports of when tokens were used
 USES = "api_token_use"
 USE_INTERVAL = timedelta(hours=1)
+#: where users sign in by a provider, for so long a user's token is good after the provider has named its groups, which
+#: is stored once in a day
+CONFIRMED, _STORED = timedelta(days=30), timedelta(days=1)
 DEFAULT_LIFE, LONGEST_LIFE = timedelta(days=90), timedelta(days=366)
 #: an expired token is listed for so long at most
 _LISTED = timedelta(days=30)
@@ -44,6 +48,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: characters of what was given that a message shows
 _SHOWN = 64
 MANAGE = "identities.manage"
+#: how the names of users begin
+_USER = "user:"
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,9 +197,39 @@ def revoke_token(project: Project, token: str, *, principal: Principal, reason: 
     return _view(key, record, SystemClock().now(), None)
 
 
-def find_token(journal: Journal, secret: str, now: datetime, uses: LastUse) -> ApiToken | None:
-    """The token of a request, whose use is recorded; None where it is unknown, revoked or expired."""
+def follow_groups(journal: Journal, principal: Principal, now: datetime) -> None:
+    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment."""
+    with journal.transaction(actor=Actor(principal.id)) as transaction:
+        for row in transaction.rows(TOKENS):
+            known = msgspec.convert(row.value, ApiToken)
+            if (known.principal, known.tenant) != (principal.id, principal.tenant) or now >= known.expires:
+                continue
+            changed = sorted(known.groups) != sorted(principal.groups)
+            if not changed and now - _confirmed(known) < _STORED:
+                continue
+            record = msgspec.structs.replace(known, groups=principal.groups, confirmed=now)
+            transaction.put(TOKENS, row.key, row_value(record))
+            if changed:
+                transaction.emit(
+                    TokenGroupsChanged(
+                        token=short(row.key),
+                        name=known.name,
+                        principal=known.principal,
+                        before=known.groups,
+                        groups=principal.groups,
+                    )
+                )
+
+
+def find_token(
+    journal: Journal, secret: str, now: datetime, uses: LastUse, *, confirmed: timedelta | None = None
+) -> ApiToken | None:
+    """The token of a request, whose use is recorded; None where it is unknown, revoked or expired, or of a user whose
+    groups the provider has not named for as long as `confirmed`.
+    """
     record = lookup_token(journal, secret, now)
+    if record is not None and confirmed is not None and record.principal.startswith(_USER):
+        record = record if now - _confirmed(record) < confirmed else None
     if record is not None:
         uses.record(journal, secret_hash(secret), now)
     return record
@@ -232,6 +268,11 @@ def choose(kind: str, beginning: str, known: Iterable[str]) -> str:
     if len(matches) > 1:
         raise UsageError(f'{len(matches)} ids begin with "{beginning}"', hint="write more of it")
     return matches[0]
+
+
+def _confirmed(record: ApiToken) -> datetime:
+    """When the groups of a token's user were known last."""
+    return record.confirmed or record.created
 
 
 def _listed_until(record: ApiToken) -> datetime:

@@ -4,7 +4,7 @@ STATE/observe/prometheus.yml, slo.rules.yml    written anew at each start
 STATE/observe/alertmanager.yml                 written once: a user may add receivers to it
 STATE/observe/KIND.json                        where the processes of a kind are reached
 STATE/observe/token                            that the servers ask scrapers for, if any
-STATE/observe/api_token                        for the metrics of the API, made anew at each start
+STATE/observe/api_token                        for the metrics of the API, made anew at each start and each week
 STATE/observe/prometheus/, alertmanager/       what the programs store
 """
 
@@ -14,7 +14,6 @@ import io
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from ruamel.yaml import YAML
 
-from cumulant.core.errors import CumulantError, MissingPartError
+from cumulant.core.errors import MissingPartError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.flows.observe.scrape_token import renew_scrape_token
 from cumulant.flows.observe.slo_rules import rules_text, service_name
@@ -136,7 +135,9 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
     token = read_token(None, os.environ, least=1)
     if token is not None:
         replace_file(folder / "token", token.encode(), private=True)
-    has_api_token = _renew_api_token(project, folder / API_TOKEN)
+    has_api_token = renew_scrape_token(project, folder / API_TOKEN)
+    if not has_api_token:  # the API is not scraped, and the other processes are
+        (folder / API_TOKEN).unlink(missing_ok=True)
     objectives = project.policies.objectives
     if objectives:
         text = rules_text(service_name(project.name, project.environment), project.name, objectives)
@@ -152,17 +153,6 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
     own = folder / "alertmanager.yml"
     if alertmanager is not None and not own.exists():
         replace_file(own, _yaml({"route": {"receiver": "none"}, "receivers": [{"name": "none"}]}), durable=False)
-
-
-def _renew_api_token(project: Project, path: Path) -> bool:
-    """Whether there is a token for the API; without one the API is not scraped, and the other processes are."""
-    try:
-        renew_scrape_token(project, path)
-    except CumulantError as error:
-        path.unlink(missing_ok=True)
-        sys.stderr.write(f"Prometheus will not read the metrics of the API: {error.message}\n")
-        return False
-    return True
 
 
 def prometheus_configuration(

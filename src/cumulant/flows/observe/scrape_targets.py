@@ -13,6 +13,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.identities.api_address import running_url
 from cumulant.flows.observe.programs import API_TOKEN, FOLDER
+from cumulant.flows.observe.scrape_token import TokenRenewal
 from cumulant.flows.release.controller.metrics_server import FILE as CONTROLLER_FILE
 from cumulant.flows.stack.desired_state import FOLDER as STACK
 from cumulant.flows.stack.status import Status
@@ -38,6 +39,7 @@ class ScrapeTargets:
         self._gateway: Gateway = project.gateway()
         self._labels = {"project": project.name, "environment": project.environment}
         self._written: dict[str, bytes] = {}
+        self._renewal = TokenRenewal(project, self._folder / API_TOKEN)
 
     def __call__(self, status: Status) -> None:
         servers = [child for child in status.children if child.kind == "server" and child.url]
@@ -54,6 +56,10 @@ class ScrapeTargets:
                     replace_file(self._folder / f"{kind}.json", content, durable=False)
                     self._written[kind] = content
 
+    def close(self) -> None:
+        """End what is under way, before the project is closed."""
+        self._renewal.close()
+
     def _group(self, url: str, **labels: str) -> TargetGroup:
         return TargetGroup((urlsplit(url).netloc,), {**self._labels, **labels})
 
@@ -61,6 +67,7 @@ class ScrapeTargets:
         """Where the API serves the project: as that of the stack, or of `cumulant api`, has noted it."""
         if not (self._folder / API_TOKEN).exists():
             return []
+        self._renewal()
         if running := running_url(self._project):
             return [running]
         return [child.url for child in status.children if child.kind == "console" and child.url]

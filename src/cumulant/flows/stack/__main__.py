@@ -55,6 +55,7 @@ async def _supervise(described: Stack, project: Project, options: argparse.Names
     if described.roles:
         agent = HostAgent(project, described.roles, options.advertise, write=sys.stderr.write)
         agent.start()
+    targets = ScrapeTargets(project) if options.observe else None
     supervisor = StackSupervisor(
         described,
         traffic_of(project),
@@ -62,11 +63,13 @@ async def _supervise(described: Stack, project: Project, options: argparse.Names
         parent=options.parent,
         report=reporter,
         leave=agent.leave if agent else lambda: "",
-        watch=ScrapeTargets(project) if options.observe else lambda _: None,
+        watch=targets or (lambda _: None),
     )
     try:
         await supervisor.run()
     finally:
+        if targets is not None:
+            targets.close()
         if agent is None or agent.withdrawn:
             reporter.close()
         else:

@@ -6,21 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import CumulantError
 from cumulant.core.ids import short
 from cumulant.core.network.hosts import Hosts
 from cumulant.flows.identities.last_use import LastUse
 from cumulant.flows.identities.records import principal_of, secret_hash
 from cumulant.flows.identities.sessions import Sessions
-from cumulant.flows.identities.tokens import USE_INTERVAL, USES, find_token, lookup_token
+from cumulant.flows.identities.tokens import CONFIRMED, USE_INTERVAL, USES, find_token, follow_groups, lookup_token
 from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
 from cumulant.server.redaction import redaction_of
 from cumulant.server.sign_in.cookies import Cookies
 from cumulant.server.sign_in.form_answers import FormError
+from cumulant.server.sign_in.log import log_failure
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from cumulant.core.errors import CumulantError
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -59,6 +60,7 @@ class Identities:
         self.sessions = Sessions(self.home.journal(), self.policy.limits)
         declared = (*hosts, self.policy.url.partition("://")[2]) if self.policy.url else hosts
         self.hosts = Hosts(declared, local=local or bool(self.policy.url))
+        self._confirmed = None if self.policy.provider is None else CONFIRMED
         self._uses = {name: LastUse(USES, USE_INTERVAL) for name in projects}
 
     @property
@@ -70,7 +72,8 @@ class Identities:
         """The caller of a header `Authorization: Bearer TOKEN`."""
         secret = _secret_of(authorization)
         for name in self._projects_of(path):
-            token = find_token(self.projects[name].journal(), secret, self.clock.now(), self._uses[name])
+            journal, now = self.projects[name].journal(), self.clock.now()
+            token = find_token(journal, secret, now, self._uses[name], confirmed=self._confirmed)
             if token is not None:
                 return CallerIdentity(principal_of(token), project=name)
         return None
@@ -81,6 +84,16 @@ class Identities:
         if session is None:
             return None
         return CallerIdentity(principal_of(session), secret, short(secret_hash(secret)))
+
+    def follow_groups(self, principal: Principal) -> None:
+        """Let the user's tokens follow a sign-in by the provider; those of a project whose journal is away have the
+        groups of before, until the next one.
+        """
+        for project in self.projects.values():
+            try:
+                follow_groups(project.journal(), principal, self.clock.now())
+            except CumulantError as error:
+                log_failure(error)
 
     def is_renewable(self, secret: str) -> bool:
         """Whether the session of this cookie has to be checked at the provider before it counts again."""

@@ -145,6 +145,7 @@ class SignInPages:
         )
         if opened is None:
             raise TokenRefusedError("the response was used before")
+        identities.follow_groups(principal)
         return opened, pending.target
 
     def _provider_logout(self) -> str:
