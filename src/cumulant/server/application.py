@@ -49,6 +49,7 @@ from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import problem, problem_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
+from cumulant.server.uploads import run_with_upload
 from cumulant.serving.telemetry.access_log import write_fault
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
     from cumulant.project.project import Project
 
+#: files that requests carry at once
+_MOST_UPLOADS = 4
 PREFIX = "/v1/projects/{project}"
 #: recorded in place of a response with a secret, which is stored nowhere
 _SHOWN_ONCE = problem(
@@ -129,6 +132,7 @@ def create_application(
     application.state.jobs = jobs
     application.state.feeds = EventFeeds()
     application.state.line_streams = asyncio.Semaphore(MOST_LINE_STREAMS)
+    application.state.uploads = asyncio.Semaphore(_MOST_UPLOADS)
     application.state.requests = ApiRequestCounter()
     application.add_middleware(note_route)
     application.add_middleware(authenticate)
@@ -164,6 +168,8 @@ def _endpoint(operation: Operation) -> Endpoint:
         arguments = await arguments_of(request, operation)
         if operation.streams:
             return await stream_lines(request, project, request.state.principal, operation, arguments)
+        if operation.uploads:
+            return await run_with_upload(request, call, operation, arguments, request.app.state.uploads)
         if not operation.writes:
             return read_response(request, await run_operation(call, operation, arguments))
         key = request.headers.get("idempotency-key")
