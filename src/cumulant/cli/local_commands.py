@@ -38,7 +38,6 @@ REASONS: Mapping[str, tuple[str, str]] = {
         "it compares the chain with checkpoints and keys of the project's machine",
         "GET /v1/projects/NAME/events/verification verifies the chain alone",
     ),
-    "labels import-predictions": (_FILES, _THERE),
     "review export": (_FILES, "`cumulant review list --json` has the cases"),
     "review import": (_FILES, _THERE),
 }

@@ -51,6 +51,7 @@ from cumulant.server.problem import problem, problem_of
 from cumulant.server.redaction import redaction_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
+from cumulant.server.uploads import run_with_upload
 from cumulant.serving.telemetry.access_log import write_fault
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
     from cumulant.project.project import Project
 
+#: files that requests carry at once
+_MOST_UPLOADS = 4
 PREFIX = "/v1/projects/{project}"
 #: recorded in place of a response with a secret, which is stored nowhere
 _SHOWN_ONCE = problem(
@@ -133,6 +136,7 @@ def create_application(
     application.state.requests = ApiRequestCounter(projects)
     application.state.overviews = Overviews()
     application.state.line_streams = asyncio.Semaphore(MOST_LINE_STREAMS)
+    application.state.uploads = asyncio.Semaphore(_MOST_UPLOADS)
     application.add_middleware(note_route)
     application.add_middleware(authenticate)
     application.add_middleware(application.state.requests.middleware)
@@ -169,6 +173,8 @@ def _endpoint(operation: Operation) -> Endpoint:
         arguments = await arguments_of(request, operation)
         if operation.streams:
             return await stream_lines(request, project, request.state.principal, operation, arguments)
+        if operation.uploads:
+            return await run_with_upload(request, call, operation, arguments, request.app.state.uploads)
         if not operation.writes:
             return read_response(request, await run_operation(call, operation, arguments))
         key = request.headers.get("idempotency-key")

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.version import __version__
 from cumulant.server.jobs import Job
-from cumulant.server.operation import LINES, Operation
+from cumulant.server.operation import BYTES, LINES, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.problem import MEDIA_TYPE, ProblemDocument
 
@@ -74,10 +74,15 @@ def _operation(operation: Operation, schemas: dict[str, Any], job: dict[str, Any
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.name.partition(".")[0]],
-        "parameters": [*parameters, _KEY] if operation.writes else parameters,
+        "parameters": [*parameters, _KEY] if operation.writes and not operation.uploads else parameters,
         "responses": responses | _errors(),
         "x-action": operation.action,
     }
+    if operation.uploads:
+        described["requestBody"] = {
+            "required": True,
+            "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}},
+        }
     if "body" in operation.types:
         required = any(field.required for field in msgspec.structs.fields(operation.types["body"]))
         described["requestBody"] = {

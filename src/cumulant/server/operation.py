@@ -35,6 +35,8 @@ Run = Callable[..., object]
 
 #: the media type of JSON lines; the header of a note on them, percent-encoded
 LINES, NOTE = "application/x-ndjson", "cumulant-note"
+#: the media type of a file that a request carries, and the largest one in bytes
+BYTES, MOST_UPLOAD = "application/octet-stream", 64 << 20
 #: of the answer to a path that the API has not
 NO_PATH = "there is nothing at this path"
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -140,6 +142,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether the result is a `LineStream`."""
         return self.types.get("return") is LineStream
 
+    @cached_property
+    def uploads(self) -> bool:
+        """Whether the body of a request is a file, which its function takes as the path `upload`."""
+        return "upload" in inspect.signature(self.run).parameters
+
     @property
     def summary(self) -> str:
         return (inspect.getdoc(self.run) or "").partition("\n\n")[0].replace("\n", " ")
@@ -163,6 +170,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         rest = dict(values)
         arguments: dict[str, Any] = {name: str(rest.pop(name)) for name in self.parameters}
+        if self.uploads:
+            arguments["upload"] = rest.pop("upload")
         for name in ("query", "body"):
             if name in self.types:
                 try:

@@ -271,6 +271,37 @@ def test_a_name_that_no_address_can_have_is_refused_before_it_is_sent(api, call,
 
 
 @pytest.mark.live
+def test_a_file_is_sent_and_imported_once(copies, call, tmp_path):
+    folder, server = copies
+    (tmp_path / "scores.csv").write_text("request,at,p\nn1,2026-03-01T00:00:00Z,0.5\nn2,,0.5\n")
+    line = (
+        "labels",
+        "import-predictions",
+        str(tmp_path / "scores.csv"),
+        "--map",
+        "id=request,time=at,score=p",
+        "--json",
+    )
+    for times in range(2):
+        local = call(*line, "--project", str(folder))
+        remote = call(*line, "--server", server.url, token=server.token)
+        assert (remote[0], document(remote[1])) == (local[0], document(local[1])), remote
+        assert (document(local[1])["rows"], document(local[1])["again"]) == (1, times == 1)
+    missing = ("labels", "import-predictions", str(tmp_path / "none.csv"), "--map", "id=request,time=at,score=p")
+    assert "cannot be read" in call(*missing, "--server", server.url, token=server.token)[2]
+    import httpx
+
+    place = f"{server.url}/v1/projects/shop/predictions/import"
+    headers = {"authorization": f"Bearer {server.token}"}
+    for name in ("../x.csv", "", "..", "a/b.csv", "x" * 300, "x.exe", "a\nb.csv"):
+        answered = httpx.post(place, params={"name": name, "part": "id=a"}, content=b"a\n1\n", headers=headers)
+        assert answered.status_code in (400, 422), (name, answered.text)
+    # more than may be sent is refused while it comes
+    answered = httpx.post(place, params={"name": "x.csv"}, content=b"x" * ((64 << 20) + 1), headers=headers, timeout=60)
+    assert answered.status_code == 413
+
+
+@pytest.mark.live
 def test_work_is_submitted_and_followed(shop, api, call):
     line = ("evaluate", "shop/99", "--json")
     remote = {"server": ("--server", api.url), "local": ("--project", str(shop))}
@@ -314,7 +345,7 @@ def test_each_command_has_an_operation_or_a_reason():
     tried = {" ".join(line.split()[:2]) for line in (*READS, *WRITES)} | {line.split()[0] for line in (*READS, *WRITES)}
     assert with_operations.keys() - tried == {
         *("report", "token create", "monitor backtest"),
-        *("events export", "events checkpoint"),
+        *("events export", "events checkpoint", "labels import-predictions"),
     }
 
 
@@ -343,7 +374,6 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
     }
     needed = {
         "backup": ["x"],
-        "labels import-predictions": ["x", "--map", "id=id"],
         "review export": ["x"],
         "review import": ["x"],
         "monitor run": ["--reference", "a", "--predictions", "b"],

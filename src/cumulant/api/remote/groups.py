@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cumulant.api.errors import short_methods
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cumulant.flows.review.views import CaseLine, CaseView
     from cumulant.flows.stack.status import Status
     from cumulant.flows.subjects.subjects import Erasure, FoundSubject, SubjectAdmitted
+    from cumulant.outcomes.importing import ImportReport
     from cumulant.server.operations.monitoring import MonitorSummary
 
 
@@ -181,6 +183,24 @@ class RemoteReviews(RemoteGroup):
 @short_methods
 class RemoteOutcomes(RemoteGroup):
     """Predictions and labels of the project."""
+
+    def import_predictions(
+        self, path: Path | str, columns: Mapping[str, str], *, version: str = "imported"
+    ) -> ImportReport:
+        """Send a file of predictions of another system, of at most 64 MiB, which come into the prediction log once.
+
+        `columns` names the column of each part: `id`, `time`, `prediction`, `score` and so on.
+
+        Raises:
+            UsageError: a part has no column, or the file is too large.
+            DataError, StorageError: the file cannot be read.
+        """
+        from cumulant.core.structs import struct_from
+        from cumulant.outcomes.importing import ImportReport
+
+        file, parts = Path(path), tuple(f"{part}={column}" for part, column in columns.items())
+        sent = self._http.call("predictions.import", upload=file, name=file.name, part=parts, version=version)
+        return struct_from(ImportReport, sent)
 
     def ingest_labels(self) -> Intake:
         """Take in the labels that `monitoring.labels` of the project file names, and join them."""

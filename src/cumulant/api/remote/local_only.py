@@ -30,7 +30,6 @@ LOCAL_ONLY: Mapping[str, Mapping[str, str]] = {
         "past_requests": "it reads all rows of a period",
         "replay": "it sends requests from the project's machine",
         "ingest_replayed_labels": "it is a part of `replay`",
-        "import_predictions": "it reads a file of the project's machine",
     },
     "reviews": {"used_for_training": "it reads rows of the journal that no operation shows"},
 }

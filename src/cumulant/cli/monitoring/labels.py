@@ -187,6 +187,7 @@ def report(
 
 @command(
     app,
+    operations=("predictions.import",),
     action="predictions.import",
     name="import-predictions",
     examples=["cumulant labels import-predictions scores.parquet --map id=request_id,time=at,score=p --version 7"],
@@ -210,12 +211,14 @@ def import_predictions(
     ] = None,
     version: Annotated[str, typer.Option(metavar="TEXT", help="The version, where no column names it.")] = "imported",
 ) -> None:
-    """Bring predictions that were logged elsewhere into the prediction log, each file once."""
-    from cumulant.flows.outcomes import labels
+    """Bring predictions that were logged elsewhere into the prediction log, each file once.
 
-    with call.project() as project:
-        imported = labels.import_predictions(
-            project, file, parts(map_), principal=project.principal(), model=model, version=version
+    With --server the file is sent there, up to 64 MiB.
+    """
+    columns = tuple(f"{part}={column}" for part, column in parts(map_).items())
+    with call.api() as api:
+        imported = api.call(
+            "predictions.import", upload=file, name=file.name, part=columns, model=model or "", version=version
         )
 
     def text(console: Console) -> None:

@@ -22,6 +22,7 @@ from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
     RequestError,
+    StorageError,
     UsageError,
     error_from,
     missing_part,
@@ -33,16 +34,20 @@ from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items, follow_job
 from cumulant.server.client.event_follower import EventFollower, byte_lines
 from cumulant.server.jobs import Job
-from cumulant.server.operation import NO_PATH, NOTE, Operation
+from cumulant.server.operation import BYTES, MOST_UPLOAD, NO_PATH, NOTE, Operation
 from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
 #: times that a request is sent where nothing answers; seconds before the first repetition, which double
 _TRIES, _DELAY = 4, 0.2
 #: events of one page
 _MOST_EVENTS = 1_000
+#: for a file to be sent and read
+_UPLOAD_SECONDS = 600.0
 
 
 def _discard(sentence: str) -> None:
@@ -196,10 +201,24 @@ class HttpApi:
         """Raises RequestError, before anything is sent, where the arguments do not fit, as the server would."""
         bound = operation.bind(arguments)
         path, query = self._place(operation, bound, arguments)
+        if operation.uploads:
+            return self._send_file(path, query, bound["upload"])
         body = bound.get("body")
         content = None if body is None else msgspec.json.encode(body)
         seconds = self._timeout + getattr(body, "within", 0.0)  # for which the operation itself may wait
         return self._send(operation.method, path, query, content, seconds=seconds)
+
+    def _send_file(self, path: str, query: Mapping[str, Any], file: Path) -> httpx.Response:
+        """Raises StorageError: the file cannot be read; UsageError: it is too large."""
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(MOST_UPLOAD + 1)
+        except OSError as error:
+            raise StorageError(f"the file cannot be read: {error.strerror}", subject=str(file)) from None
+        if len(content) > MOST_UPLOAD:
+            text = f"the file is larger than {MOST_UPLOAD >> 20} MiB, which is the most that is sent"
+            raise UsageError(text, subject=str(file), hint="divide it, or run the command on the server's machine")
+        return self._send("POST", path, query, content, media=BYTES, seconds=_UPLOAD_SECONDS)
 
     def _place(
         self, operation: Operation, bound: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -220,12 +239,13 @@ class HttpApi:
         content: bytes | None = None,
         *,
         seconds: float | None = None,
+        media: str = "application/json",
     ) -> httpx.Response:
         import httpx
 
         headers = {} if method == "GET" else {"idempotency-key": uuid.uuid4().hex}
         if content is not None:
-            headers["content-type"] = "application/json"
+            headers["content-type"] = media
         timeout = self._timeout if seconds is None else seconds
 
         def send() -> httpx.Response:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
+from cumulant.core.structs import struct_from
 from cumulant.flows.serving.predictions import (
     PredictionView,
     list_predictions,
@@ -14,7 +16,7 @@ from cumulant.flows.serving.predictions import (
     prediction_log,
     show_prediction,
 )
-from cumulant.server.operation import ApiCall, ListPage, PageQuery, get
+from cumulant.server.operation import ApiCall, ListPage, PageQuery, get, post
 from cumulant.server.pages import bad_cursor, check_limit, decode_cursor, encode_cursor
 from cumulant.serving.prediction_log.storage.log_reader import LogGap, LogPlace
 
@@ -91,4 +93,39 @@ def show(call: ApiCall, request: str) -> list[PredictionView]:
     return show_prediction(prediction_log(call.project, principal=call.principal), request)
 
 
-OPERATIONS = (list_, gaps, show)
+class ImportQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`name`: of the file, whose end shows its format; `part`: a column of it, as `id=request_id`, several times;
+    `model` and `version`: where no column names them.
+    """
+
+    name: str
+    part: tuple[str, ...] = ()
+    model: str = ""
+    version: str = "imported"
+
+
+class ImportedPredictions(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows` came into the log; `refused` have no id, no time or no answer, or are of the future, as `future` of them.
+    `again`: the file was imported before, and nothing was added.
+    """
+
+    content: str
+    rows: int
+    refused: int
+    future: int
+    again: bool
+
+
+@post("/predictions/import", action="predictions.import")
+def import_(call: ApiCall, query: ImportQuery, upload: Path) -> ImportedPredictions:
+    """Bring predictions that were logged elsewhere into the log, each file once: the body is the file, up to 64 MiB."""
+    from cumulant.flows.outcomes.labels import import_predictions  # loads polars
+
+    columns = {part: column for part, _, column in (each.partition("=") for each in query.part)}
+    imported = import_predictions(
+        call.project, upload, columns, principal=call.principal, model=query.model or None, version=query.version
+    )
+    return struct_from(ImportedPredictions, imported)
+
+
+OPERATIONS = (list_, gaps, import_, show)
