@@ -15,12 +15,12 @@ from starlette.responses import Response, StreamingResponse
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.actions import check
-from cumulant.server.event_stream import StreamRight
+from cumulant.server.event_stream import StreamRight, counted
 
 if TYPE_CHECKING:
     from cumulant.console.page_request import PageRequest
     from cumulant.core.events import Event
-    from cumulant.server.event_stream import EventFeed
+    from cumulant.server.event_stream import EventFeed, EventFeeds
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -36,15 +36,18 @@ async def event_stream(page: PageRequest) -> Response:
     Raises:
         ForbiddenError: the principal may not see events.
         NotFoundError: no such project.
+        OverloadedError: the principal has too many streams.
     """
     project = page.project
     await run_in_threadpool(check, project, page.principal, "events.show")
     head = (await run_in_threadpool(project.journal().head)).seq
     after = _after(page.request.headers.get("last-event-id", "") or page.query("after"), head)
-    feed: EventFeed = page.request.app.state.feeds.of(project)
+    feeds: EventFeeds = page.request.app.state.feeds
+    feeds.check_streams(page.principal.id)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
     right = StreamRight(page.request, project)
-    return StreamingResponse(_messages(feed, after, right), media_type="text/event-stream", headers=headers)
+    messages = counted(feeds, page.principal.id, _messages(feeds.of(project), after, right))
+    return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
 
 
 def _after(given: str, head: int) -> int:

@@ -7,8 +7,10 @@ it has had (`Last-Event-ID`), and gets those after it: none is lost, and none co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -16,7 +18,7 @@ from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from cumulant.core.errors import CumulantError, ForbiddenError, RequestError
+from cumulant.core.errors import CumulantError, ForbiddenError, OverloadedError, RequestError
 from cumulant.flows.ledger.actions import check, permits
 from cumulant.server.handler import as_seen, project_of, read_query
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 HEARTBEAT, _WAIT, _AGAIN = 15.0, 5.0, 2.0
 #: events that are read at once
 _READ = 200
+#: streams of one principal at the same time: one caller must not take all of the server's connections
+MOST_STREAMS = 100
 
 
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,10 +102,32 @@ class EventFeed:
 
 
 class EventFeeds:
-    """The feeds of a server's projects, each made when somebody listens first."""
+    """The feeds of a server's projects, each made when somebody listens first, and who listens how often."""
 
     def __init__(self) -> None:
         self._feeds: dict[str, EventFeed] = {}
+        self._streams = Counter[str]()
+
+    def check_streams(self, principal: str) -> None:
+        """Raises OverloadedError: the principal has as many streams as it may have at once."""
+        if self._streams[principal] >= MOST_STREAMS:
+            raise OverloadedError(
+                f"{principal} listens to {MOST_STREAMS} streams of events already",
+                hint="close one of them",
+                retry_after=30,
+            )
+
+    @contextmanager
+    def stream(self, principal: str) -> Iterator[None]:
+        """Counts a stream while it lasts. Raises OverloadedError, as `check_streams`: another one came before it."""
+        self.check_streams(principal)
+        self._streams[principal] += 1
+        try:
+            yield
+        finally:
+            self._streams[principal] -= 1
+            if not self._streams[principal]:
+                del self._streams[principal]
 
     def of(self, project: Project) -> EventFeed:
         if project.name not in self._feeds:
@@ -120,6 +146,7 @@ async def stream_events(request: Request) -> Response:
     Raises:
         RequestError: `Last-Event-ID` is no number of an event.
         ForbiddenError: the principal may not see events.
+        OverloadedError: it has too many streams.
     """
     project = project_of(request)
     query = read_query(request, StreamQuery)
@@ -132,8 +159,20 @@ async def stream_events(request: Request) -> Response:
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     if request.method == "HEAD":
         return Response(media_type="text/event-stream", headers=headers)
-    events = _encoded(request.app.state.feeds.of(project), after, query.kind, StreamRight(request, project))
+    feeds, principal = request.app.state.feeds, request.state.principal.id
+    feeds.check_streams(principal)
+    events = counted(feeds, principal, _encoded(feeds.of(project), after, query.kind, StreamRight(request, project)))
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def counted(feeds: EventFeeds, principal: str, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The messages of a stream, which counts as one of the principal's from the first to the last of them."""
+    try:
+        with feeds.stream(principal):
+            async for message in messages:
+                yield message
+    except OverloadedError:
+        return
 
 
 class StreamRight:
@@ -150,11 +189,14 @@ class StreamRight:
 
 
 def _first(project: Project, query: StreamQuery, last: str | None) -> int:
+    head = project.journal().head().seq
     if last is not None and last.strip():
         if not last.strip().isascii() or not last.strip().isdecimal() or len(last) > 18:
             raise RequestError("Last-Event-ID is no number of an event", subject="Last-Event-ID")
-        return int(last)
-    return project.journal().head().seq if query.after is None else query.after
+        after = int(last)
+    else:
+        after = head if query.after is None else query.after
+    return min(after, head)  # one of a chain that was restored to before it would be waited for in vain
 
 
 async def _encoded(feed: EventFeed, after: int, kinds: tuple[str, ...], right: StreamRight) -> AsyncIterator[bytes]:

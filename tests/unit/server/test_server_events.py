@@ -1,9 +1,12 @@
 """The stream of events: each once and in order, over lost connections, for many listeners."""
 
 import threading
+import time
+from contextlib import ExitStack
 
 import httpx
 import msgspec
+import pytest
 from test_server_reads import Counted, Noted, emit
 
 from cumulant.core.events import Event
@@ -55,6 +58,35 @@ def test_kinds_are_filtered(project, api):
     emit(project, 3, Noted)
     emit(project, 2, Counted)
     assert [event.kind for event in listen(api, 2, after=0, kind="test.counted")] == ["test.counted"] * 2
+
+
+def test_a_listener_that_names_an_event_to_come_waits_for_the_next_one(project, api):
+    """Of a chain that was restored to before it, or forged."""
+    emit(project, 2)
+    for options in ({"headers": {"last-event-id": "9" * 18}}, {"params": {"after": 2**53}}):
+        with api.stream("GET", "/events/stream", **options) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("retry: ")
+            emit(project, 1)
+            assert next(line for line in lines if line.startswith("id: ")) == f"id: {project.journal().head().seq}"
+
+
+def test_streams_of_one_caller_are_bounded(api, monkeypatch):
+    monkeypatch.setattr("cumulant.server.event_stream.MOST_STREAMS", 2)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(api.stream("GET", "/events/stream")).iter_lines() for _ in range(2)]
+        assert all(next(lines).startswith("retry: ") for lines in opened)
+        with api.stream("GET", "/events/stream") as refused:
+            assert refused.status_code == 429
+        with api.stream("GET", "/events/stream", headers={"x-user": "bob"}) as of_another:
+            assert of_another.status_code == 200
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with api.stream("GET", "/events/stream") as again:
+            if again.status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("streams that ended count still")
 
 
 def test_other_numbers_are_refused(api):
