@@ -15,12 +15,12 @@ from starlette.responses import Response, StreamingResponse
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.actions import check
-from cumulant.server.event_stream import StreamRight, counted
+from cumulant.server.streaming.event_stream import StreamRight, counted
 
 if TYPE_CHECKING:
     from cumulant.console.page_request import PageRequest
     from cumulant.core.events import Event
-    from cumulant.server.event_stream import EventFeed, EventFeeds
+    from cumulant.server.streaming.event_stream import EventFeed, EventFeeds
 
 
 class Changes(msgspec.Struct, frozen=True):

@@ -25,7 +25,6 @@ from cumulant.core.version import __version__
 from cumulant.flows.access.allowed import allowed
 from cumulant.flows.observe.families import FAMILIES as PROJECT_FAMILIES
 from cumulant.flows.observe.project_metrics import project_series
-from cumulant.server.event_stream import EventFeeds, stream_events
 from cumulant.server.handler import (
     arguments_of,
     as_seen,
@@ -41,8 +40,6 @@ from cumulant.server.handler import (
 )
 from cumulant.server.idempotency import IdempotentRequest
 from cumulant.server.jobs import Jobs
-from cumulant.server.line_streams import MOST as MOST_LINE_STREAMS
-from cumulant.server.line_streams import stream_lines
 from cumulant.server.openapi import document
 from cumulant.server.operation import NO_PATH, ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
@@ -51,7 +48,10 @@ from cumulant.server.problem import problem, problem_of
 from cumulant.server.redaction import redaction_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
-from cumulant.server.uploads import run_with_upload
+from cumulant.server.streaming.event_stream import EventFeeds, stream_events
+from cumulant.server.streaming.line_streams import MOST as MOST_LINE_STREAMS
+from cumulant.server.streaming.line_streams import stream_lines
+from cumulant.server.streaming.uploads import run_with_upload
 from cumulant.serving.telemetry.access_log import write_fault
 
 if TYPE_CHECKING:

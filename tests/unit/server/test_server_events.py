@@ -72,7 +72,7 @@ def test_a_listener_that_names_an_event_to_come_waits_for_the_next_one(project, 
 
 
 def test_streams_of_one_caller_are_bounded(api, monkeypatch):
-    monkeypatch.setattr("cumulant.server.event_stream.MOST_STREAMS", 2)
+    monkeypatch.setattr("cumulant.server.streaming.event_stream.MOST_STREAMS", 2)
     with ExitStack() as stack:
         opened = [stack.enter_context(api.stream("GET", "/events/stream")).iter_lines() for _ in range(2)]
         assert all(next(lines).startswith("retry: ") for lines in opened)

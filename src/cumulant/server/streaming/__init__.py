@@ -1,0 +1,1 @@
+"""Bodies that are sent or taken in parts: events, JSON lines, files."""
