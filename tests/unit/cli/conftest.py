@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,27 +82,30 @@ def visits(tmp_path: Path) -> Path:
     return tmp_path / "visits.csv"
 
 
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the visits, and of a project that `cumulant new` has made of them."""
+    folder = tmp_path_factory.mktemp("new")
+    write_visits(folder / "visits.csv")
+    create(folder)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, cumulant: Callable[..., Ended]) -> Path:
+def project(tmp_path: Path, new_project: Path) -> Path:
     """A new project on the visits."""
-    write_visits(tmp_path / "visits.csv")
-    ended = cumulant(
-        "new",
-        "shop",
-        "--from",
-        str(tmp_path / "visits.csv"),
-        "--target",
-        "bought",
-        "--time",
-        "began",
-        "--key",
-        "visit",
-        "--project",
-        str(tmp_path),
-        "--json",
-    )
-    assert ended.code == 0, ended.err
+    shutil.copytree(new_project, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "shop" / "cumulant.yaml"
+    path.write_text(path.read_text().replace(str(new_project), str(tmp_path)))
     return tmp_path / "shop"
+
+
+def create(folder: Path) -> None:
+    """`cumulant new`, with the visits in the folder."""
+    from cumulant.cli.app import run
+
+    words = ["--from", str(folder / "visits.csv"), "--target", "bought", "--time", "began", "--key", "visit"]
+    assert run(["new", "shop", *words, "--project", str(folder)]) == 0
 
 
 @pytest.fixture(scope="session")
@@ -111,18 +115,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("trained")
     write_visits(folder / "visits.csv", rows=600)
-    made = [
-        "new",
-        "shop",
-        "--from",
-        str(folder / "visits.csv"),
-        "--target",
-        "bought",
-        "--time",
-        "began",
-        "--key",
-        "visit",
-    ]
-    assert run([*made, "--project", str(folder)]) == 0
+    create(folder)
     assert run(["train", "--quick", "--project", str(folder / "shop")]) == 0
     return folder / "shop"

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-NAMES, SIZE = ("a", "b", "c"), 300
+NAMES, SIZE = ("a", "b", "c"), 200
 
 
 def table(seed, days, start, *, sharpness=1.0, sure=1.5, label=True, how="struct"):
@@ -61,7 +61,7 @@ def test_metrics_without_labels_hold_the_truth(look, how):
         before, now = numbered(before), numbered(now)
     ended = look(now, before, "--json")
     found = ended.document["estimates"]
-    assert (ended.code, found["refused"], found["rows"], len(found["windows"])) == (0, None, 2100, 7), ended.err
+    assert (ended.code, found["refused"], found["rows"], len(found["windows"])) == (0, None, 7 * SIZE, 7), ended.err
     for name, value in true.items():
         assert found["figures"][name]["low"] < value < found["figures"][name]["high"]
         assert found["reference"][name] == pytest.approx(value, abs=0.05)
@@ -71,7 +71,7 @@ def test_metrics_without_labels_hold_the_truth(look, how):
 def test_a_line_and_the_page_show_them(look, tmp_path):
     now, _ = table(1, 3, 20, label=False)
     out = look(now, table(1, 20, 0)[0], "--out", str(tmp_path / "drift.html")).out
-    assert "estimated without labels, with 95%, of 900 rows of the newest windows: accuracy 0." in " ".join(out.split())
+    assert "estimated without labels, with 95%, of 600 rows of the newest windows: accuracy 0." in " ".join(out.split())
     assert "log loss" in out
     page = (tmp_path / "drift.html").read_text()
     assert "Without labels" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from datetime import UTC, datetime
 
@@ -94,7 +95,7 @@ class World:
     def _exchange(self, now: Release, key: int) -> Exchange:
         candidate = zlib.crc32(b"split %d" % key) % 10_000 < now.weight * 100
         arm = CANDIDATE if candidate else CHAMPION
-        bad = self.draw.uniform() < self.errors[arm]
+        bad = self.draw.random() < self.errors[arm]
         return Exchange(
             request="r",
             time=0,
@@ -102,7 +103,7 @@ class World:
             assigned=arm,
             served=arm,
             status=500 if bad else 200,
-            duration_us=int(self.took[arm] * 1000 * np.exp(0.4 * self.draw.standard_normal())),
+            duration_us=int(self.took[arm] * 1000 * math.exp(0.4 * self.draw.standard_normal())),
             key=f"k{key}",
             revision=now.revision,
         )
