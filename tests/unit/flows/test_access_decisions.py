@@ -153,8 +153,8 @@ def test_decisions_equal_the_documentation(tmp_path):
 
 
 @pytest.mark.slow
-def test_thirty_thousand_decisions_equal_the_documentation(tmp_path):
-    assert 3_000 < compare(tmp_path, worlds=150, requests=200, seed=2) < 27_000
+def test_a_hundred_thousand_decisions_equal_the_documentation(tmp_path):
+    assert 10_000 < compare(tmp_path, worlds=200, requests=500, seed=2) < 90_000
 
 
 def test_the_table_of_the_page_is_the_one_of_the_code():

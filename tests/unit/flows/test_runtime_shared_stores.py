@@ -1,4 +1,4 @@
-"""24 projects of several tenants and environments in one store: each cleans up its own, at the same time."""
+"""40 projects of several tenants and environments in one store: each cleans up its own, at the same time."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ environments:
 """
 FEATURES = 'from cumulant.features import source\nvisits = source("visits")\npages = visits.by("who").mean("pages", window="2d")\n'
 #: names that begin with each other, differ in case alone, or are of a device
-NAMES = ("visits", "visits-eu", "Visits")
+NAMES = ("visits", "visits-eu", "visit", "Visits", "aux")
 TENANTS = ("acme", "acme-eu", "ACME", "nul")
 ENVIRONMENTS = ("staging", "prod")
 SCOPES = list(product(TENANTS, NAMES, ENVIRONMENTS))
-PROCESSES = 2
+PROCESSES = 4
 
 
 def rows(content: int) -> str:
@@ -92,7 +92,7 @@ def test_each_cleans_up_its_own_and_nothing_of_the_others(tmp_path: Path, journa
         for tenant in TENANTS
         for n, name in enumerate(NAMES)
     ]
-    assert len(folders) * len(ENVIRONMENTS) == len(SCOPES) == 24
+    assert len(folders) * len(ENVIRONMENTS) == len(SCOPES) == 40
     with load(folders[0], environment="prod") as project:
         project.registry().models()  # makes the database that all share
     work("fill", folders)

@@ -13,7 +13,7 @@ from cumulant.flows.ledger.run_events import verify
 from cumulant.project.file.loading import load
 
 SCRIPT = Path(__file__).with_name("acting_process.py")
-KILLS = 100
+KILLS = 208
 
 
 @pytest.mark.slow
