@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, is_interrupt
+from cumulant.core.errors import CumulantError, DataError, is_interrupt
+from cumulant.core.system.memory import bounded_memory
 from cumulant.project.file.loading import project_of_layers
 from cumulant.project.project import Project
 from cumulant.server.handler import encode
@@ -35,7 +37,9 @@ def main() -> None:
     def report(text: str, share: float | None = None) -> None:
         write(JobMessage(step=text, share=share))
 
-    write(_run(request, report))
+    with nullcontext() if request.memory is None else bounded_memory(request.memory):
+        message = _run(request, report)
+    write(message)
 
 
 def _run(request: JobRequest, report: Any) -> JobMessage:
@@ -43,13 +47,21 @@ def _run(request: JobRequest, report: Any) -> JobMessage:
     with accepted_project(request) as project:
         call = ApiCall(project, request.principal, operation.action, progress=report)
         arguments = msgspec.json.decode(request.arguments)
+        if operation.uploads:
+            arguments["upload"] = Path(arguments["upload"])
         for name in ("query", "body"):
             if name in arguments:
                 arguments[name] = msgspec.convert(arguments[name], operation.types[name])
         try:
             return JobMessage(ended=True, result=msgspec.Raw(encode(operation.run(call, **arguments))))
         except CumulantError as error:
+            if operation.uploads:  # the caller's file, and the folder is the server's
+                folder = f"{arguments['upload'].parent}/"
+                error = error.reworded(lambda text: text.replace(folder, ""))
             return JobMessage(ended=True, error=error.reworded(redaction_of(project)).as_dict())
+        except MemoryError:
+            hint = "divide what it reads, or run the command on the server's machine"
+            return JobMessage(ended=True, error=DataError("it takes more memory than it may", hint=hint).as_dict())
         except BaseException as error:  # noqa: BLE001 - the edge of a process
             if is_interrupt(error):
                 return JobMessage(ended=True, error={"code": "interrupted", "error": "cancelled", "retryable": True})

@@ -89,7 +89,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a job's process is given on its standard input. `layers`: the files of the project as the server has taken
-    them, whatever they are now; `arguments`: JSON, whose numbers may be of any size.
+    them, whatever they are now; `arguments`: JSON, whose numbers may be of any size; `memory`: bytes that the process
+    may hold, None where it may hold as much as there is.
     """
 
     folder: str
@@ -99,6 +100,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     action: str
     arguments: bytes
+    memory: int | None = None
 
 
 def job_request(
@@ -111,7 +113,7 @@ def job_request(
         principal=principal,
         operation=operation,
         action=action,
-        arguments=msgspec.json.encode(dict(arguments)),
+        arguments=msgspec.json.encode(dict(arguments), enc_hook=str),  # of paths
     )
 
 
@@ -121,6 +123,18 @@ def encode_request(request: JobRequest) -> bytes:
 
 def decode_request(content: bytes) -> JobRequest:
     return msgspec.msgpack.decode(content, type=JobRequest, dec_hook=lambda kind, value: kind(value))
+
+
+def start_process(request: JobRequest, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """The process of a job. It ends with the thread that calls this."""
+    return start(
+        # Without the folder that the server was started in, whose modules are none of the program's.
+        [sys.executable, "-P", "-m", "cumulant.server.job_process"],
+        content=encode_request(request),
+        stdout=subprocess.PIPE,
+        env=env,
+        death_signal=signal.SIGTERM,
+    )
 
 
 class JobMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -248,13 +262,7 @@ class Jobs:
             self._starting += 1
         try:
             # Outside the lock: a large request is written while the process begins, which takes a second.
-            process = start(
-                # Without the folder that the server was started in, whose modules are none of the program's.
-                [sys.executable, "-P", "-m", "cumulant.server.job_process"],
-                content=encode_request(request),
-                stdout=subprocess.PIPE,
-                death_signal=signal.SIGTERM,
-            )
+            process = start_process(request)
         except BaseException:
             with self._lock:
                 self._starting -= 1

@@ -17,6 +17,7 @@ from cumulant.server.application import Middleware, create_application
 from cumulant.server.connections import server_of
 from cumulant.server.file_changes import follow_files
 from cumulant.server.jobs import Jobs
+from cumulant.server.streaming.uploads import sweep_uploads
 from cumulant.serving.workers.event_loops import restore_signals
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def serve(
     prepare_all_decoding()
     with ExitStack() as stack:
         for project in projects.values():
+            sweep_uploads(project)
             stack.enter_context(record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")))
         stack.enter_context(follow_files(projects.values(), lambda text: sys.stderr.write(f"{text}\n")))
         stack.callback(jobs.close)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import datetime
 
 import pytest
@@ -89,6 +91,21 @@ def test_every_record_has_what_is_required_and_nothing_unknown(project):
         assert data["metadata"]["version"] == "1.4.0"
         assert data["metadata"]["product"]["name"] == "Cumulant"
         assert isinstance(data["time"], int)
+
+
+def test_no_transaction_is_held_while_the_export_is_read(project):
+    """Else a slow reader keeps the journal's log growing; what happens meanwhile is no part of the export."""
+    fill(project)
+    journal, head = project.journal(), project.journal().head().seq
+    lines = encode(events_with_changes(journal, journal.events()))
+    first = next(lines)
+    point(project, "late/5", principal=ADA)
+    (database,) = project.state.rglob("journal.db")
+    with closing(sqlite3.connect(database)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy
+    rest = [json.loads(line) for line in (first, *lines)]
+    assert max(line["data"]["metadata"]["sequence"] for line in rest) == head
 
 
 def test_every_envelope_is_a_cloud_event(project):

@@ -11,6 +11,7 @@ from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.outcomes.importing import Defaults, import_predictions
 from cumulant.outcomes.join.prediction_losses import class_probabilities
+from cumulant.outcomes.labels.label_files import read_numbered_batches
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions
 from cumulant.serving.prediction_log.storage.scanning import scan
 from cumulant.testing.log import folder_log
@@ -143,3 +144,13 @@ def test_what_cannot_be_imported(tmp_path):
     with pytest.raises(DataError, match="has no column q"):
         bring(tmp_path, names={**NAMES, "score": "q"})
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("name", ["old.csv", "old.jsonl"])
+def test_batches_end_by_bytes_too(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("cumulant.outcomes.labels.label_files._BATCH", 30)
+    rows = ["x" * 20] * 5 if name == "old.csv" else [json.dumps("x" * 20)] * 5
+    (tmp_path / name).write_text("\n".join(["a", *rows] if name == "old.csv" else rows))
+    batches = list(read_numbered_batches(tmp_path / name))
+    assert [len(batch.rows) for batch in batches] == [2, 2, 1]
+    assert [line - (name == "old.csv") for batch in batches for line in batch.lines] == [1, 2, 3, 4, 5]

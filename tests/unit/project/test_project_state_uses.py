@@ -36,6 +36,7 @@ HOST_LOCAL = {
     "flows/backup/backup.py": "copies the folder of this machine",
     "flows/backup/backup_files.py": "copies the folder of this machine",
     "flows/replay/replay.py": "where the requests that this machine sends have got to",
+    "server/streaming/uploads.py": SCRATCH,
     "api/outcomes.py": "where the requests that this machine sends have got to",
     "flows/deployment/copy.py": "the copy by which a rollback needs no journal",
     "flows/release/rollback.py": "the copy by which a rollback needs no journal",

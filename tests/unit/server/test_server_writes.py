@@ -1,5 +1,6 @@
 """Writes of the API: permission of each operation, requests that are sent again, bodies."""
 
+import gzip
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -219,3 +220,15 @@ def test_an_unknown_outcome_is_said_and_expires(project, api):
 @pytest.mark.parametrize("key", ["", "x" * 256, "\x7f"])
 def test_other_keys_are_refused(api, key):
     assert api.post("/silences", json=SILENCE, headers={"idempotency-key": key}).status_code == 400
+
+
+def test_a_sent_file_takes_no_more_memory_than_it_may(project, api, monkeypatch):
+    """16 kB of a packed array are 400 MiB of rows; its error names no folder of the server, and nothing is left."""
+    monkeypatch.setattr("cumulant.server.streaming.uploads.MOST_MEMORY", 1)  # it gets 256 MiB
+    content = gzip.compress(b"[" + b"{}," * 5_600_000 + b"{}]")
+    answered = api.post(
+        "/predictions/import", params={"name": "s.json.gz", "part": ["id=i", "time=t", "score=p"]}, content=content
+    )
+    assert (answered.status_code, answered.json()["code"]) == (400, "data")
+    assert answered.json()["detail"] == "s.json.gz takes more memory to read than is free"
+    assert list((project.state / ".uploads").iterdir()) == []

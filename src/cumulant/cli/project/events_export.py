@@ -70,7 +70,8 @@ def _write(path: Path, lines: Iterator[bytes]) -> int:
     count = 0
     try:
         target = path.resolve()
-        regular = target.is_file() or not target.exists()
+        # As given, not resolved: /dev/stdout leads to a pipe, whose name is none of a file.
+        regular = path.is_file() or not path.exists()
         with atomic_draft(target, durable=False) if regular else nullcontext(path) as draft, draft.open("wb") as stream:
             for line in lines:
                 stream.write(line + b"\n")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import attrgetter
+from tempfile import TemporaryFile
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -23,15 +25,23 @@ class RowChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def events_with_changes(journal: Journal, events: Iterable[Event]) -> Iterator[tuple[Event, list[RowChange]]]:
-    """Events in their order, each with the rows whose hashes are in its digest.
+    """Events in their order up to the newest one of now, each with the rows whose hashes are in its digest.
 
-    A journal without hashes of rows has no changes to show.
+    A journal without hashes of rows has no changes to show. Its hashes are put aside first: whoever takes the events
+    may be slow, and the journal must not hold a transaction meanwhile.
     """
     if not isinstance(journal, HashedRows):
         yield from ((event, []) for event in events)
         return
-    with journal.row_hashes() as hashes:
-        yield from _joined(events, () if hashes is None else hashes.writes)
+    with TemporaryFile(prefix="cumulant-hashes-") as stream:
+        spool = cast("BinaryIO", stream)
+        with journal.row_hashes() as hashes:
+            head = None if hashes is None else hashes.head
+            for write in () if hashes is None else hashes.writes:
+                spool.write(msgspec.json.encode(write) + b"\n")
+        spool.seek(0)
+        known = events if head is None else takewhile(lambda event: event.seq <= head, events)
+        yield from _joined(known, (msgspec.json.decode(line, type=RowWrite) for line in spool))
 
 
 def _joined(events: Iterable[Event], writes: Iterable[RowWrite]) -> Iterator[tuple[Event, list[RowChange]]]:

@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -18,7 +18,8 @@ from cumulant.core.errors import DataError
 from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8_errors
 from cumulant.data.formats.parquet_memory import fitting_rows, out_of_memory_error
 
-ROWS = 20_000
+#: rows of a batch, and bytes of a file's text after which one ends, too
+ROWS, _BATCH = 20_000, 32 << 20
 #: bytes of one line, and of a file that is one JSON array and so is read at once
 _LINE, _ARRAY = 1 << 20, 1 << 28
 _BUFFER = 1 << 20
@@ -61,9 +62,17 @@ def read_batches(path: Path) -> Iterator[list[object]]:
 
 def read_json_lines(stream: IO[bytes]) -> Iterator[list[object]]:
     """The rows of JSON lines, in batches; a line that is no JSON object stands as its text."""
-    lines: list[int] = []
-    for batch in _batch_rows(_lines(b"", stream, 1, lines), lines):
+    place = _Place()
+    for batch in _batch_rows(_lines(b"", stream, 1, place), place):
         yield batch.rows
+
+
+class _Place:
+    """Of the batch that is being read: the line of each row, and the bytes or letters of their text."""
+
+    def __init__(self) -> None:
+        self.lines: list[int] = []
+        self.size = 0
 
 
 class NumberedRows(NamedTuple):
@@ -93,17 +102,22 @@ def read_numbered_batches(path: Path) -> Iterator[NumberedRows]:
             yield from _parquet(path)
             return
         with _open_unpacked(path) as stream:
-            lines: list[int] = []
+            place = _Place()
             yield from _batch_rows(
-                _csv(stream, path, lines) if kind == "csv" else _json(stream, path, kind, lines), lines
+                _csv(stream, path, place) if kind == "csv" else _json(stream, path, kind, place), place
             )
 
 
-def _batch_rows(rows: Iterator[object], lines: list[int]) -> Iterator[NumberedRows]:
-    """`rows` in batches; whatever yields a row has put its line into `lines`: a pair a row takes twice the time."""
-    while batch := list(islice(rows, ROWS)):
-        yield NumberedRows(lines.copy(), batch)
-        lines.clear()
+def _batch_rows(rows: Iterator[object], place: _Place) -> Iterator[NumberedRows]:
+    """`rows` in batches; whatever yields a row has put its line into `place`: a pair a row takes twice the time."""
+    batch: list[object] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == ROWS or place.size >= _BATCH:
+            yield NumberedRows(place.lines, batch)
+            batch, place.lines, place.size = [], [], 0
+    if batch:
+        yield NumberedRows(place.lines, batch)
 
 
 def number_rows(batches: Iterable[list[object]]) -> Iterator[NumberedRows]:
@@ -129,13 +143,19 @@ def _open_unpacked(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _csv(stream: IO[bytes], path: Path, lines: list[int]) -> Iterator[object]:
+def _csv(stream: IO[bytes], path: Path, place: _Place) -> Iterator[object]:
     separator = "\t" if ".tsv" in path.name.lower() else ","
     with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        yield from _records(text, path, separator, lines)
+        yield from _records(_counted(text, place), path, separator, place)
 
 
-def _records(text: IO[str], path: Path, separator: str, lines: list[int]) -> Iterator[object]:
+def _counted(text: Iterable[str], place: _Place) -> Iterator[str]:
+    for line in text:
+        place.size += len(line)
+        yield line
+
+
+def _records(text: Iterator[str], path: Path, separator: str, place: _Place) -> Iterator[object]:
     reader = csv.reader(text, delimiter=separator, strict=True)
     header = next(reader, [])
     if not header or len(set(header)) != len(header):
@@ -145,12 +165,12 @@ def _records(text: IO[str], path: Path, separator: str, lines: list[int]) -> Ite
     line = reader.line_num + 1
     for fields in reader:
         if fields:
-            lines.append(line)
+            place.lines.append(line)
             yield dict(zip(header, fields, strict=True)) if len(fields) == len(header) else separator.join(fields)
         line = reader.line_num + 1  # a quoted field may hold line ends
 
 
-def _json(stream: IO[bytes], path: Path, kind: str, lines: list[int]) -> Iterator[object]:
+def _json(stream: IO[bytes], path: Path, kind: str, place: _Place) -> Iterator[object]:
     first, line = stream.read(1), 1
     while first.isspace():
         line += first == b"\n"
@@ -164,13 +184,13 @@ def _json(stream: IO[bytes], path: Path, kind: str, lines: list[int]) -> Iterato
                 hint="write JSON lines: one object a line",
             )
         for number, row in enumerate(msgspec.json.decode(text, type=list[object]), 1):
-            lines.append(number)
+            place.lines.append(number)
             yield row
         return
-    yield from _lines(first, stream, line, lines)
+    yield from _lines(first, stream, line, place)
 
 
-def _lines(first: bytes, stream: IO[bytes], begin: int, lines: list[int]) -> Iterator[object]:
+def _lines(first: bytes, stream: IO[bytes], begin: int, place: _Place) -> Iterator[object]:
     """`first` is the beginning of the line `begin`, which was read before."""
     decode = msgspec.json.Decoder().decode
     for number in count(begin):
@@ -179,7 +199,8 @@ def _lines(first: bytes, stream: IO[bytes], begin: int, lines: list[int]) -> Ite
             return
         if not line.strip():
             continue
-        lines.append(number)
+        place.lines.append(number)
+        place.size += len(line)
         try:
             yield decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -201,7 +222,7 @@ def _reading_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is not CSV in UTF-8", subject=str(path), hint="write it again as such") from error
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is not whole JSON", subject=str(path), hint="copy or write it again") from error
-    except pa.ArrowMemoryError as error:
+    except MemoryError as error:  # Arrow's own is one
         raise out_of_memory_error(str(path)) from error
     except pa.ArrowException as error:
         raise DataError(
