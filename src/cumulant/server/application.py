@@ -50,7 +50,7 @@ from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_ro
 from cumulant.server.response_headers import ResponseHeaders
 from cumulant.server.streaming.event_stream import EventFeeds, stream_events
 from cumulant.server.streaming.line_streams import MOST as MOST_LINE_STREAMS
-from cumulant.server.streaming.line_streams import stream_lines
+from cumulant.server.streaming.line_streams import LinePlaces, stream_lines
 from cumulant.server.streaming.uploads import run_with_upload
 from cumulant.serving.telemetry.access_log import write_fault
 
@@ -135,7 +135,7 @@ def create_application(
     application.state.feeds = EventFeeds()
     application.state.requests = ApiRequestCounter(projects)
     application.state.overviews = Overviews()
-    application.state.line_streams = asyncio.Semaphore(MOST_LINE_STREAMS)
+    application.state.line_streams = LinePlaces(MOST_LINE_STREAMS)
     application.state.uploads = asyncio.Semaphore(_MOST_UPLOADS)
     application.add_middleware(note_route)
     application.add_middleware(authenticate)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: seconds in which a request has to arrive as a whole, from the connection or the response before it
 ARRIVAL_SECONDS = 30.0
+#: a body goes on to arrive where so many bytes came in that time, and has so many seconds in all
+PROGRESS, _BODY_SECONDS = 64 << 10, 600.0
 #: seconds for requests under way at the end
 _DRAIN = 10
 #: connections that are answered at once; others get 503
@@ -25,16 +27,20 @@ _MOST_CONNECTIONS = 1_000
 
 class TimedConnection(H11Protocol):
     """Closes a connection on which no whole request has arrived in time: those that send nothing, or a byte at a time,
-    would keep all others from being answered. h11 bounds the size of heads, which httptools does not.
+    would keep all others from being answered. A large body has more time, as long as it goes on. h11 bounds the size of
+    heads, which httptools does not.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    #: bytes since the timer was set, and when the first one was
+    _received, _since = 0, 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._received += len(data)
         super().data_received(data)
         self._watch()
 
@@ -50,16 +56,26 @@ class TimedConnection(H11Protocol):
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop()
         elif self._timer is None:
-            self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._give_up)
+            self._since = self.loop.time()
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._received = 0
+        self._timer = self.loop.call_later(ARRIVAL_SECONDS, self.end_wait)
 
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
-        self._timer = None
-        self.transport.close()
+    def end_wait(self) -> None:
+        """Close the connection, or wait once more for the rest of a body."""
+        self._stop()
+        goes_on = self._received >= PROGRESS and self.loop.time() - self._since < _BODY_SECONDS
+        if self.conn.their_state is h11.SEND_BODY and goes_on:
+            self._set_timer()
+        else:
+            self.transport.close()
 
 
 class ApiServer(uvicorn.Server):

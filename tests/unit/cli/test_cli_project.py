@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sqlite3
@@ -256,6 +257,11 @@ def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_
     assert cumulant("events", "export", str(out), "--project", str(project), "--json").document["events"] == len(events)
     assert [json.loads(line)["hash"] for line in out.read_text().splitlines()] == [event["hash"] for event in events]
     assert len(cumulant("events", "export", "-", "--project", str(project)).out.splitlines()) == len(events)
+    reader, writer = os.pipe()  # as `/dev/stdout` and `>(...)` are
+    assert cumulant("events", "export", f"/dev/fd/{writer}", "--project", str(project)).code == 0
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        assert stream.read() == out.read_bytes()
     found = cumulant("events", "verify", "--project", str(project), "--json").document
     assert found["holds"] is True
     assert (found["rows"] > 0, found["rows_since"]) == (True, 2)  # the first event is the decision

@@ -1,9 +1,10 @@
 """The Python client: results of the declared types, errors of the same classes, events over lost connections."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import msgspec
 import pytest
 from api_server import serving
@@ -190,6 +191,45 @@ def test_exports_are_bounded_and_one_that_breaks_off_is_no_export(project, monke
     monkeypatch.setattr("cumulant.server.application.MOST_LINE_STREAMS", 0)
     with serving({"churn": project}) as url, cumulant.connect(url) as remote, pytest.raises(OverloadedError):
         list(remote.http.lines("events.export"))
+
+
+def test_exports_count_from_the_request_to_the_end_of_their_thread(project, monkeypatch):
+    """12 at once got 200, of which 4 were sent; and one reader of nothing kept a place for ever."""
+    begun, go, closed = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def first_break(journal, after):
+        begun.release()
+        assert go.wait(60)
+
+    def endless(journal, query):
+        try:
+            while True:
+                yield b"x" * 100_000
+        finally:
+            closed.set()
+
+    monkeypatch.setattr("cumulant.server.operations.events.first_break", first_break)
+    with serving({"churn": project}) as url, ExitStack() as stack:
+        place, answers = f"{url}/v1/projects/churn/events/export", []
+
+        def export(user):
+            answers.append(httpx.get(place, headers={"x-user": user}, timeout=90).status_code)
+
+        for number, user in enumerate(("ada", "ada", "bob", "eve")):
+            thread = threading.Thread(target=export, args=(user,))
+            stack.callback(thread.join, 90)
+            thread.start()
+            assert begun.acquire(timeout=60)
+            if number == 1:
+                assert httpx.get(place, headers={"x-user": "ada"}).status_code == 429
+        assert httpx.head(place, headers={"x-user": "tim"}).status_code == 429
+        go.set()
+        stack.close()
+        assert answers == [200] * 4
+        monkeypatch.setattr("cumulant.server.streaming.line_streams.SEND_SECONDS", 0.2)
+        monkeypatch.setattr("cumulant.server.operations.events._lines", endless)
+        with httpx.stream("GET", place, timeout=90):  # and reads nothing
+            assert closed.wait(60)
 
 
 #: methods of a project on a server with other parameters or results, and why

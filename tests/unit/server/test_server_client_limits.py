@@ -1,6 +1,7 @@
 """What the client of the API refuses to send or to believe: tokens in plain text, wrong arguments, other servers."""
 
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,8 +13,12 @@ from api_server import serving
 
 import cumulant
 from cumulant.core.errors import EngineUnavailableError, RequestError, UsageError
+from cumulant.core.system.child_processes import start
+from cumulant.server.client.caller import follow_job
+from cumulant.server.client.event_follower import EventFollower
 from cumulant.server.client.http_api import HttpApi
 from cumulant.server.client.local_api import LocalApi
+from cumulant.server.jobs import Job
 
 
 @pytest.fixture
@@ -119,6 +124,73 @@ def test_a_request_that_the_server_works_on_is_not_sent_again():
             api.call("project.plan")
         api.close()
         assert len(requests) == 1
+
+
+def test_a_file_whose_connection_ends_is_not_sent_again(tmp_path):
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    with answering(b"none of HTTP\r\n\r\n") as (url, requests):
+        api = HttpApi(url, project="churn")
+        with pytest.raises(EngineUnavailableError, match="while the file was sent"):
+            api.call("predictions.import", upload=tmp_path / "a.csv", name="a.csv")
+        api.close()
+        assert len(requests) == 1
+
+
+def test_an_interrupt_before_the_job_has_a_name_cancels_it(project, monkeypatch):
+    """The request has arrived, and its answer has not."""
+    send, notes, sent = httpx.Client.request, [], []
+
+    def interrupt(self, method, *arguments, **options):
+        response = send(self, method, *arguments, **options)
+        sent.append(method)
+        if sent.count("POST") == 1:
+            raise KeyboardInterrupt
+        return response
+
+    def sleeping(request):
+        return start(["sleep", "600"], stdout=subprocess.PIPE)
+
+    monkeypatch.setattr("cumulant.server.jobs.start_process", sleeping)
+    with serving({project.name: project}) as url:
+        api = HttpApi(url, project="churn", note=notes.append)
+        monkeypatch.setattr(httpx.Client, "request", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            api.call("data.validate")
+        api.close()
+        events = [event for event in project.journal().events() if event.kind.startswith("api.job_")]
+    (submitted,) = (event.data["job"] for event in events if event.kind == "api.job_submitted")
+    assert [event.data["job"] for event in events if event.kind == "api.job_cancelled"] == [submitted]
+    assert notes == [f"job {submitted} is cancelled"]
+
+
+def test_a_stream_that_ends_or_is_away_is_opened_again_after_a_pause(monkeypatch):
+    """A proxy answers so while its server restarts; and a stream that ended was opened 2,000 times a second."""
+    answers, pauses, notes = iter([503, 502, 504, 429, 200, 200, 403]), [], []
+    monkeypatch.setattr("cumulant.server.client.event_follower.time.sleep", pauses.append)
+    http = httpx.Client(
+        base_url="http://127.0.0.1", transport=httpx.MockTransport(lambda _: httpx.Response(next(answers)))
+    )
+    follower = EventFollower(
+        http, "/x", error_of=lambda response: UsageError(str(response.status_code)), note=notes.append
+    )
+    with pytest.raises(UsageError, match="403"):
+        list(follower.follow(0, (), None))
+    assert (pauses, len(notes)) == ([1.0] * 6, 1)
+
+
+def test_the_share_of_a_step_is_shown_as_it_grows(monkeypatch):
+    monkeypatch.setattr("cumulant.server.client.caller._JOB_SECONDS", 0)
+    fields = {"id": "j", "operation": "x", "action": "x", "principal": "user:ada", "started": datetime.now(UTC)}
+    states = [("evaluate", None), ("evaluate", 0.1), ("evaluate", 0.5)]
+    jobs = [Job(**fields, status="running", step=step, share=share, steps=(step,)) for step, share in states]
+    given, shown = iter([*jobs, Job(**fields, status="succeeded", steps=("evaluate",))]), []
+
+    class Caller:
+        def call(self, name, **_):
+            return next(given)
+
+    follow_job(Caller(), "j", lambda text, share=None: shown.append((text, share)))
+    assert shown == states
 
 
 def test_an_interrupt_stays_one_where_the_job_cannot_be_cancelled(monkeypatch):

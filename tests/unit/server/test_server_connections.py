@@ -1,5 +1,6 @@
 """Connections: a request has to arrive in time, and a stream ends with the right to see it."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -8,6 +9,10 @@ import httpx
 import pytest
 from api_server import CallerNamed, serving
 from test_server_reads import emit
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from cumulant.server.connections import PROGRESS, TimedConnection
 
 
 @pytest.fixture
@@ -47,6 +52,39 @@ def test_a_slow_byte_gives_no_more_time(address):
                 break
             time.sleep(0.01)
     assert closed
+
+
+def test_a_body_that_goes_on_has_more_time():
+    """64 MiB take longer than a head may, below 18 Mbit/s."""
+
+    async def run():
+        loop, connections = asyncio.get_running_loop(), []
+
+        def connect():
+            connections.append(TimedConnection(config, ServerState(), app_state={}))
+            return connections[0]
+
+        async def application(scope, receive, send):
+            await asyncio.Event().wait()
+
+        config = Config(application, log_config=None)
+        config.load()
+        server = await loop.create_server(connect, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+        closed = []
+        for size in (PROGRESS, 1_000):
+            writer.write(b"x" * size)
+            await writer.drain()
+            while not connections or connections[0]._received < size:  # noqa: ASYNC110 - it has no event for it
+                await asyncio.sleep(0.01)
+            connections[0].end_wait()
+            closed.append(connections[0].transport.is_closing())
+        writer.close()
+        server.close()
+        return closed
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == [False, True]
 
 
 class Revocable(CallerNamed):

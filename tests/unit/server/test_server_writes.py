@@ -1,6 +1,7 @@
 """Writes of the API: permission of each operation, requests that are sent again, bodies."""
 
 import gzip
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.training.train import train
 from cumulant.server.idempotency import RecordedRequest
 from cumulant.server.operation_list import OPERATIONS
+from cumulant.server.streaming.uploads import sweep_uploads
 from cumulant.testing.access import GrantedAccess
 
 #: values of required fields of bodies
@@ -231,4 +233,11 @@ def test_a_sent_file_takes_no_more_memory_than_it_may(project, api, monkeypatch)
     )
     assert (answered.status_code, answered.json()["code"]) == (400, "data")
     assert answered.json()["detail"] == "s.json.gz takes more memory to read than is free"
-    assert list((project.state / ".uploads").iterdir()) == []
+    folder = project.state / ".uploads"
+    assert list(folder.iterdir()) == []
+    for name, changed in (("killed", 0), ("under-way", None)):
+        (folder / name).mkdir()
+        (folder / name / "s.csv").touch()
+        os.utime(folder / name, changed if changed is None else (changed, changed))
+    sweep_uploads(project)
+    assert [path.name for path in folder.iterdir()] == ["under-way"]

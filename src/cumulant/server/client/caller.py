@@ -72,7 +72,7 @@ def follow_job(caller: OperationCaller, job: str, progress: Progress = silent) -
                 progress(step)
                 reported.add(step)
         if current.status == "running":
-            if current.step not in reported:
+            if current.share is not None or current.step not in reported:
                 progress(current.step, current.share)
             time.sleep(_JOB_SECONDS)
         elif current.status == "succeeded":

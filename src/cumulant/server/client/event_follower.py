@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 _SILENCE = 60.0
 #: the same where following ends after some time
 _SHORT_SILENCE = 5.0
-#: seconds before a lost stream is opened again
+#: seconds before a lost or ended stream is opened again
 _PAUSE = 1.0
+#: what a server that restarts, its proxy, or one with too many streams answers
+_PASSING = frozenset({429, 502, 503, 504})
 
 
 class EventFollower:
@@ -57,13 +59,15 @@ class EventFollower:
                     yield event
                     if until is not None and until - time.monotonic() < silence - 1:
                         break  # a read must not wait beyond the end
+                else:
+                    _pause(until)
             except httpx.ReadTimeout:
                 continue
             except httpx.TransportError as error:
                 if not self._lost:
                     self._note(f"the connection is lost ({error}); it is opened again, and no event is missed")
                 self._lost = True
-                time.sleep(_PAUSE)
+                _pause(until)
 
     def _read(self, last: int, kinds: tuple[str, ...], silence: float) -> Iterator[Event]:
         import httpx
@@ -71,6 +75,8 @@ class EventFollower:
         query: dict[str, Any] = {"kind": list(kinds), "after": last}
         headers, timeout = {"last-event-id": str(last)}, httpx.Timeout(30.0, read=silence)
         with self._http.stream("GET", self._path, params=query, headers=headers, timeout=timeout) as response:
+            if response.status_code in _PASSING:
+                raise httpx.RemoteProtocolError(f"the server answers HTTP {response.status_code}")
             if response.is_error:
                 response.read()
                 raise self._error_of(response)
@@ -78,6 +84,10 @@ class EventFollower:
             for line in byte_lines(response.iter_bytes()):
                 if line.startswith(b"data: "):
                     yield msgspec.json.decode(line.removeprefix(b"data: "), type=Event)
+
+
+def _pause(until: float | None) -> None:
+    time.sleep(_PAUSE if until is None else max(0.0, min(_PAUSE, until - time.monotonic())))
 
 
 def byte_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ import msgspec
 from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
+    LeaseHeldError,
     RequestError,
     StorageError,
     UsageError,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 #: times that a request is sent where nothing answers; seconds before the first repetition, which double
 _TRIES, _DELAY = 4, 0.2
+#: seconds before a job that begins is asked for again, which double
+_JOB_BEGINS = 0.5
 #: events of one page
 _MOST_EVENTS = 1_000
 #: for a file to be sent and read
@@ -103,23 +106,42 @@ class HttpApi:
             CumulantError: that of the operation; EngineUnavailableError where the server does not answer.
         """
         operation = find_operation(name)
-        response = self._send_operation(operation, arguments)
         if not operation.long:
-            return self._decode(response, operation.types.get("return", Any))
-        job: Job = self._decode(response, Job)
+            return self._decode(self._send_operation(operation, arguments), operation.types.get("return", Any))
+        key, job = uuid.uuid4().hex, None
         try:
+            job = self._begin(operation, arguments, key)
             ended = self.follow(job.id, progress)
         except KeyboardInterrupt:
-            with suppress(CumulantError):  # it has ended meanwhile, or the server is away
-                self.call("jobs.cancel", job=job.id)
-                self._note(f"job {job.id} is cancelled")
+            self._cancel(operation, arguments, key, job)
             raise
         return msgspec.convert(ended.result, operation.types.get("return", Any), strict=False)
 
+    def _begin(self, operation: Operation, arguments: Mapping[str, Any], key: str) -> Job:
+        job: Job = self._decode(self._send_operation(operation, arguments, key=key), Job)
+        return job
+
+    def _cancel(self, operation: Operation, arguments: Mapping[str, Any], key: str, job: Job | None) -> None:
+        """Cancel a job, also one whose name has not arrived: the same key has the same answer, and begins no other."""
+        try:
+            for number in range(_TRIES):
+                if job is None:
+                    with suppress(LeaseHeldError):  # it begins
+                        job = self._begin(operation, arguments, key)
+                        break
+                    time.sleep(_JOB_BEGINS * 2**number)
+            if job is not None:
+                self.call("jobs.cancel", job=job.id)
+                self._note(f"job {job.id} is cancelled")
+                return
+        except CumulantError:  # it has ended meanwhile, or the server is away
+            if job is not None:
+                return
+        self._note("whether its job began is not known: `cumulant jobs list` shows it")
+
     def submit(self, name: str, /, **arguments: Any) -> Job:
         """Begin a long operation, and return its job: it goes on whether anybody follows it or not."""
-        job: Job = self._decode(self._send_operation(find_operation(name), arguments), Job)
-        return job
+        return self._begin(find_operation(name), arguments, uuid.uuid4().hex)
 
     def follow(self, job: str, progress: Progress = silent) -> Job:
         """Wait until a job has succeeded. Raises as `follow_job`."""
@@ -197,7 +219,9 @@ class HttpApi:
     def _path(self, path: str) -> str:
         return f"/v1/projects/{_segment(self.project)}{path}"
 
-    def _send_operation(self, operation: Operation, arguments: Mapping[str, Any]) -> httpx.Response:
+    def _send_operation(
+        self, operation: Operation, arguments: Mapping[str, Any], *, key: str | None = None
+    ) -> httpx.Response:
         """Raises RequestError, before anything is sent, where the arguments do not fit, as the server would."""
         bound = operation.bind(arguments)
         path, query = self._place(operation, bound, arguments)
@@ -206,7 +230,7 @@ class HttpApi:
         body = bound.get("body")
         content = None if body is None else msgspec.json.encode(body)
         seconds = self._timeout + getattr(body, "within", 0.0)  # for which the operation itself may wait
-        return self._send(operation.method, path, query, content, seconds=seconds)
+        return self._send(operation.method, path, query, content, seconds=seconds, key=key)
 
     def _send_file(self, path: str, query: Mapping[str, Any], file: Path) -> httpx.Response:
         """Raises StorageError: the file cannot be read; UsageError: it is too large."""
@@ -240,10 +264,12 @@ class HttpApi:
         *,
         seconds: float | None = None,
         media: str = "application/json",
+        key: str | None = None,
     ) -> httpx.Response:
+        """`key`: of the same request, sent before."""
         import httpx
 
-        headers = {} if method == "GET" else {"idempotency-key": uuid.uuid4().hex}
+        headers = {} if method == "GET" else {"idempotency-key": key or uuid.uuid4().hex}
         if content is not None:
             headers["content-type"] = media
         timeout = self._timeout if seconds is None else seconds
@@ -257,6 +283,17 @@ class HttpApi:
                 hint = "the server may still do it: look before you do it again"
                 raise EngineUnavailableError(
                     f"the server has not answered within {timeout:g} s", subject=self.url, hint=hint
+                ) from None
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                raise
+            except httpx.TransportError as error:
+                if media != BYTES:
+                    raise
+                # A large file is not sent again and again: the server may end each connection as too slow.
+                raise EngineUnavailableError(
+                    f"the connection ended while the file was sent: {error}",
+                    subject=self.url,
+                    hint="send it over a faster connection, or divide it; a file that did arrive is imported once",
                 ) from None
             if response.is_error:
                 raise _error_of(response, self.url)
