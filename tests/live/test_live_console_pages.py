@@ -82,9 +82,11 @@ def tab(chromium, server):
     opened.close()
 
 
-def test_no_page_breaks_its_policy_or_runs_a_hostile_text(tab):
+def test_no_page_breaks_its_policy_runs_a_hostile_text_or_scrolls_sideways(tab):
+    tab.page.set_viewport_size({"width": 800, "height": 800})
     for path in PAGES:
         tab.open(f"{BASE}{path}")
+        assert tab.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
         assert tab.page.locator("h1").count() == 1
         assert "Something went wrong" not in tab.page.title()
         tab.check()

@@ -209,10 +209,10 @@ def test_processes_that_answer_are_no_finding():
         (
             child(state="waiting", ready=False, message="out of memory"),
             "critical",
-            "server-1 is waiting: out of memory",
+            "server-1 has ended and is started again: out of memory",
         ),
         (child("gateway", "gateway", state="not ready", ready=False), "critical", "gateway is not ready"),
-        (child("controller", "controller", state="ended", ready=False), "warning", "controller is ended"),
+        (child("controller", "controller", state="ended", ready=False), "warning", "controller has ended"),
         (child(trouble="its queue is full"), "critical", "server-1 answers, but its queue is full"),
     ],
 )

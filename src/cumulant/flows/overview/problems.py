@@ -42,6 +42,9 @@ DRIFT_WORDS = {
     "volume": "number of rows",
 }
 
+#: of states of a process that has ended, what became of it
+_ENDED = {"waiting": "has ended and is started again", "ended": "has ended"}
+
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):
     """What to do next: on which page, and by which command."""
@@ -191,7 +194,8 @@ def stack_problems(status: Status | None) -> list[ModelProblem]:
         # What a server cannot do while it answers, callers get as errors: 429 of a full queue, 503 without its store.
         harms = child.kind == "server" or (child.kind == "gateway" and not child.ready)
         level: Level = "critical" if harms else "warning"
-        text = f"{child.name} is {child.state}" if not child.ready else f"{child.name} answers, but {child.trouble}"
+        state = _ENDED.get(child.state, f"is {child.state}")
+        text = f"{child.name} {state}" if not child.ready else f"{child.name} answers, but {child.trouble}"
         text += f": {child.message}" if child.message and not child.ready else ""
         problems.append(_of_stack(level, child.name, text, child.not_ready_since))
     return problems
