@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +45,8 @@ DEFAULT_LIFE, LONGEST_LIFE = timedelta(days=90), timedelta(days=366)
 #: an expired token is listed for so long at most
 _LISTED = timedelta(days=30)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: an action, or with `*` several
+_PATTERN = re.compile(r"[a-z_.*]{1,64}")
 #: characters of what was given that a message shows
 _SHOWN = 64
 MANAGE = "identities.manage"
@@ -244,10 +246,12 @@ def lookup_token(journal: Journal, secret: str, now: datetime) -> ApiToken | Non
 
 
 def expand_scope(scope: Sequence[str]) -> tuple[str, ...]:
-    """The actions that a scope names, in order. Raises UsageError where one names none."""
-    actions: set[str] = set()
-    for pattern in scope:
-        matches = [name for name in ACTIONS if fnmatchcase(name, pattern)]
+    """The actions that a scope names, in order. Raises UsageError where one names none, or there are too many."""
+    patterns, actions = dict.fromkeys(scope), set[str]()
+    if len(patterns) > len(ACTIONS):  # anybody may ask for a token: what it costs to read the scope is bounded
+        raise UsageError(f"a scope names at most {len(ACTIONS)} actions", hint="--scope 'model.*' stands for several")
+    for pattern in patterns:
+        matches = fnmatch.filter(ACTIONS, pattern) if _PATTERN.fullmatch(pattern) else []
         if not matches:
             hint = did_you_mean(pattern, ACTIONS) or "such as runs.show or model.*; `cumulant access roles` lists them"
             raise UsageError(f'"{pattern[:_SHOWN]}" is no action', hint=hint)
