@@ -200,15 +200,18 @@ def revoke_token(project: Project, token: str, *, principal: Principal, reason: 
 
 
 def follow_groups(journal: Journal, principal: Principal, now: datetime) -> None:
-    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment."""
+    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment.
+
+    The sign-in waits for it: where nothing changes, it waits for nobody who writes to the journal.
+    """
+    if not any(_is_behind(known, principal, now) for _, known in _records(journal)):
+        return
     with journal.transaction(actor=Actor(principal.id)) as transaction:
         for row in transaction.rows(TOKENS):
             known = msgspec.convert(row.value, ApiToken)
-            if (known.principal, known.tenant) != (principal.id, principal.tenant) or now >= known.expires:
+            if not _is_behind(known, principal, now):
                 continue
-            changed = sorted(known.groups) != sorted(principal.groups)
-            if not changed and now - _confirmed(known) < _STORED:
-                continue
+            changed = _has_other_groups(known, principal)
             record = msgspec.structs.replace(known, groups=principal.groups, confirmed=now)
             transaction.put(TOKENS, row.key, row_value(record))
             if changed:
@@ -272,6 +275,17 @@ def choose(kind: str, beginning: str, known: Iterable[str]) -> str:
     if len(matches) > 1:
         raise UsageError(f'{len(matches)} ids begin with "{beginning}"', hint="write more of it")
     return matches[0]
+
+
+def _is_behind(record: ApiToken, principal: Principal, now: datetime) -> bool:
+    """Whether a token is of a user who signs in now, and has other groups, or was confirmed long ago."""
+    if (record.principal, record.tenant) != (principal.id, principal.tenant) or now >= record.expires:
+        return False
+    return _has_other_groups(record, principal) or now - _confirmed(record) >= _STORED
+
+
+def _has_other_groups(record: ApiToken, principal: Principal) -> bool:
+    return sorted(record.groups) != sorted(principal.groups)
 
 
 def _confirmed(record: ApiToken) -> datetime:
