@@ -114,8 +114,8 @@ class Journal(Protocol):
         kinds: Sequence[str] = (),
         run: str | None = None,
     ) -> Iterator[Event]:
-        """Events with `seq` above `after` and below `before`, in order. A kind that ends with `.` stands for all kinds
-        that begin so.
+        """Events with `seq` above `after` and below `before`, in order. A kind that ends with `.` or `*` stands for all
+        kinds that begin so.
         """
         ...
 

@@ -96,15 +96,19 @@ def events_of(page: Page, *, after: int, limit: int | None) -> Iterator[Event]:
         yield read_event(seq, envelope)
 
 
-def fits_kind(kind: str, pattern: str) -> bool:
-    """Whether a kind is `pattern`, or begins so where that ends with `.`."""
-    return kind.startswith(pattern) if pattern.endswith(".") else kind == pattern
+def fits_kinds(kind: str, patterns: Sequence[str]) -> bool:
+    """Whether a kind is one of `patterns`, or begins so where that ends with `.` or `*`; any kind where there are none.
+
+    This is what a filter by kind means everywhere: in lists, pages, exports, streams and the Python API.
+    """
+    exact, beginnings = divide_kinds(patterns)
+    return not patterns or kind in exact or kind.startswith(tuple(beginnings))
 
 
 def divide_kinds(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The exact kinds, and the beginnings of others, each of which ends with `.`."""
-    exact = [pattern for pattern in patterns if not pattern.endswith(".")]
-    return exact, [pattern for pattern in patterns if pattern.endswith(".")]
+    """The exact kinds, and the beginnings of others, as `fits_kinds` has them."""
+    exact = [pattern for pattern in patterns if not pattern.endswith((".", "*"))]
+    return exact, [pattern.rstrip("*") for pattern in patterns if pattern.endswith((".", "*"))]
 
 
 def misfiled_events(page: Page, scope: Scope) -> Iterator[int]:

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 JSON = "application/json"
 #: largest body of a request, in bytes
 MOST_BYTES = 1 << 20
-_PROJECTS = b"/v1/projects/"
+_PROJECTS = "/v1/projects/"
 
 
 def keep_segments(scope: Scope) -> None:
     """Let an encoded slash in a path of the API be a part of its segment, as the caller meant it.
 
     Servers decode a path before it is divided. From here on, the path has `%` and `/` within a segment encoded, which
-    whoever reads its parameters decodes.
+    whoever reads its parameters decodes: each is decoded once, however it was encoded.
     """
     raw: bytes = scope.get("raw_path") or b""
-    if raw.startswith(_PROJECTS) and (b"%2f" in raw.lower() or b"%25" in raw):
+    if b"%" in raw and scope["path"].startswith(_PROJECTS):
         segments = [unquote(each) for each in raw.partition(b"?")[0].decode("latin-1").split("/")]
         scope["path"] = "/".join(each.replace("%", "%25").replace("/", "%2F") for each in segments)
 

@@ -128,7 +128,13 @@ def _further_paths() -> dict[str, Any]:
         "parameters": [
             _PROJECT,
             {"name": "after", "in": "query", "schema": {"type": "integer"}},
-            {"name": "kind", "in": "query", "schema": {"type": "array", "items": text}, "style": "form"},
+            {
+                "name": "kind",
+                "in": "query",
+                "description": "Only these kinds; with a last `.` or `*` all that begin so.",
+                "schema": {"type": "array", "items": text},
+                "style": "form",
+            },
         ],
         "responses": {"200": {"description": "The stream.", "content": {"text/event-stream": {"schema": text}}}}
         | _errors(),

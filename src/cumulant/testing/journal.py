@@ -12,7 +12,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.scope import Scope
 from cumulant.ports.journal import ChainHead, Row, RowVersion
-from cumulant.ports.journal_store import fits_kind, next_event, row_changed
+from cumulant.ports.journal_store import fits_kinds, next_event, row_changed
 
 _Rows = dict[tuple[str, str], Row]
 _Versions = dict[tuple[str, str], int]
@@ -92,7 +92,7 @@ class MemoryJournal:
         events = [
             event
             for event in self._events[after : None if before is None else max(0, before - 1)]
-            if (not kinds or any(fits_kind(event.kind, kind) for kind in kinds)) and (run is None or event.run == run)
+            if fits_kinds(event.kind, kinds) and (run is None or event.run == run)
         ]
         return iter(events if limit is None else events[:limit])
 

@@ -24,6 +24,7 @@ from cumulant.core.system.atomic_files import (
 )
 from cumulant.core.system.json_files import read_json
 from cumulant.core.system.locks import lock_file, try_lock
+from cumulant.core.system.shown_paths import without_folder
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 BUSY = LeaseHeldError("another process has it")
@@ -259,3 +260,16 @@ def test_a_folder_in_use_is_not_removed(tmp_path):
     assert not used.exists()
     with contextlib.suppress(FileNotFoundError), in_use(used):
         raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/srv/a/x.csv is empty", "x.csv is empty"),
+        ("file:///srv/a/x, '/srv/a' and /srv/a.", "file://x, '.' and .."),
+        *[(path, path) for path in ("/srv/ab/x", "/srv/a.b/x", "/srv/a-b", "/mnt/srv/a/x", "s3://srv/a/x")],
+    ],
+)
+def test_paths_are_shown_from_a_folder_and_those_of_others_as_they_are(text, shown):
+    assert without_folder(text, Path("/srv/a")) == shown
+    assert without_folder(text, Path("/")) == text

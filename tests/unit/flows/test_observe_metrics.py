@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.data.validate import validate
@@ -203,7 +204,11 @@ def test_what_the_metrics_say(project):
     assert found["cumulant_messages_waiting", receiver.name] == 0
 
 
-def test_servers_that_answer_cost_what_the_environment_says(project, tmp_path):
+def unreachable(project):
+    raise EngineUnavailableError("the hosts do not answer", subject=project.name)
+
+
+def test_servers_that_answer_cost_what_the_environment_says(project, tmp_path, monkeypatch):
     served = [ServedVersion(version=version, command=("x",), port=port) for version, port in (("6", 1), ("7", 2))]
     change_desired_state(
         project.state,
@@ -233,7 +238,10 @@ def test_servers_that_answer_cost_what_the_environment_says(project, tmp_path):
     )
     with load(tmp_path) as priced:
         costs = {key: value for key, value in samples(priced).items() if key[0] == "cumulant_serving_cost_per_hour"}
-    assert costs == {("cumulant_serving_cost_per_hour", "late", "7", "EUR"): 0.34}
+        before = set(samples(priced))
+        assert costs == {("cumulant_serving_cost_per_hour", "late", "7", "EUR"): 0.34}
+        monkeypatch.setattr("cumulant.flows.observe.process_metrics.deployment_of", unreachable)
+        assert set(samples(priced)) == before - set(costs), "nothing else is lost with it"
 
 
 def test_a_project_without_anything_has_metrics(project):

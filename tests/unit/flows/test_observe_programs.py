@@ -12,14 +12,14 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from cumulant.core.errors import MissingPartError
+from cumulant.core.errors import EngineUnavailableError, MissingPartError
 from cumulant.flows.backup.backup_files import select_files
 from cumulant.flows.identities.api_address import note_address
-from cumulant.flows.identities.tokens import lookup_token
+from cumulant.flows.identities.tokens import list_tokens, lookup_token
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.observe.programs import FOLDER, ObservingPrograms, find_programs, observing_processes
 from cumulant.flows.observe.scrape_targets import ScrapeTargets
-from cumulant.flows.observe.scrape_token import RENEWED, TokenRenewal
+from cumulant.flows.observe.scrape_token import RENEWED, TokenRenewal, renew_scrape_token
 from cumulant.flows.stack import lifecycle
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.identity import Home
@@ -56,6 +56,10 @@ def status(*children):
 
 def find(project, secret):
     return lookup_token(project.journal(), secret, datetime.now(UTC))
+
+
+def refuse(*_, **__):
+    raise EngineUnavailableError("it is away")
 
 
 def child(name, kind, url):
@@ -164,7 +168,19 @@ def test_the_api_is_a_target_while_it_serves_and_there_is_a_token(project, monke
         renewal.close()
         assert (path.read_text() == before) is same
     assert (find(project, before), find(project, path.read_text()).name) == (None, "prometheus")
+    for name, renewed in (("replace_file", False), ("revoke_token", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cumulant.flows.observe.scrape_token.{name}", refuse)
+            assert renew_scrape_token(project, path) is renewed, name
+        assert find(project, path.read_text()).name == "prometheus"
+    assert len(list_tokens(project, principal=project.principal())) == 2, (
+        "the one that could not be revoked, and no more"
+    )
     monkeypatch.setattr(project, "access", GrantedAccess)
+    observing_processes(project, BOTH)
+    targets = ScrapeTargets(project)
+    assert scraped(console) == [["127.0.0.1:7004"]], "the token of before is good for weeks"
+    path.unlink()
     observing_processes(project, BOTH)
     assert scraped(console) == []
     assert "may not do identities.token_create" in capsys.readouterr().err

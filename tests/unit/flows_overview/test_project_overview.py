@@ -100,6 +100,7 @@ def test_a_damaged_desired_state_hides_nothing_else(project):
     evaluate(project, 0.2, 0.3)
     overview = project_overview(project, principal=ADA)
     assert (overview.level, overview.problems[0].subject, overview.champion) == ("warning", "desired state", "3")
+    assert str(project.root) not in overview.problems[0].sentence
 
 
 def test_servers_of_others_serve_what_a_rollback_after_the_release_named(project):
@@ -162,7 +163,9 @@ def test_projects_are_listed_worst_first(project):
     well = project_overview(project, principal=ADA)
     harm(project)
     ill = project_overview(project, principal=ADA)
-    away = unavailable_overview(project, EngineUnavailableError("the journal does not answer"), DAY)
+    fault = EngineUnavailableError(f"the journal does not answer: {project.root}/x")
+    away = unavailable_overview(project, fault, DAY)
+    assert away.sentence == "the journal does not answer: x"
     assert away.level == "critical"
     assert away.next.command == "cumulant doctor"
     assert worst_project_first([well, away, ill]) == [ill, away, well]

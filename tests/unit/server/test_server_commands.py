@@ -84,7 +84,7 @@ READS = [
     *(f"predictions show {name}" for name in ("a/b", "../../etc", "a?b#c", "x%2Fy", "%2e%2e", "é/ü", "..%2f", "a//")),
     "models show shop/1/2",
     "jobs show ../1",
-    "events follow --after 0 --for 0 --kind model.aliased",
+    "events follow --after 0 --for 0 --kind model.al*",
 ]
 #: command lines that write, run on a copy of the project each
 WRITES = [

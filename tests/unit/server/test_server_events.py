@@ -57,7 +57,7 @@ def test_listeners_are_woken_by_what_happens(project, api):
 def test_kinds_are_filtered(project, api):
     emit(project, 3, Noted)
     emit(project, 2, Counted)
-    assert [event.kind for event in listen(api, 2, after=0, kind="test.counted")] == ["test.counted"] * 2
+    assert [event.kind for event in listen(api, 2, after=0, kind="test.c*")] == ["test.counted"] * 2
 
 
 def test_a_listener_that_names_an_event_to_come_waits_for_the_next_one(project, api):

@@ -58,6 +58,13 @@ def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_read
     assert statuses in (["400"], ["501"]), answer
 
 
+@pytest.mark.parametrize("prefix", ["/v1/projects/churn", "/v1/%70rojects/churn"])
+@pytest.mark.parametrize(("name", "read"), [("%%36%31", "%61"), ("%2561", "%61"), ("a%2Fb", "a/b"), ("%61", "a")])
+def test_a_name_in_a_path_is_decoded_once(address, prefix, name, read):
+    answer = exchange(address, f"GET {prefix}/runs/{name} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert f'"subject":"{read}"' in answer
+
+
 def test_a_header_in_two_lines_is_one(address):
     """RFC 9112: its lines are joined, so that the second one is no header of its own."""
     head = "GET /v1/health/live HTTP/1.1\r\nHost: h\r\nX: a\r\n Content-Length: 2\r\n\r\n"

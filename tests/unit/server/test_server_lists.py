@@ -10,6 +10,7 @@ from cumulant.flows.identities.records import TOKENS
 from cumulant.flows.ledger.ledger_records import API_REQUEST
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import encode_cursor
+from cumulant.server.redaction import redacted_value, redaction_of
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,8 @@ def test_reads_of_settings_access_and_reports(shop, http):
     settings = {row["path"]: row for row in http.get("/settings").json()}
     assert settings["training.target"]["value"] == "bought"
     assert settings["environment.journal"]["value"] == "sqlite://.cumulant/journal.db", "not where its machine has it"
+    listed = redacted_value(redaction_of(shop), [{"a": (f"{shop.root}/x", 1)}])
+    assert listed == [{"a": ["x", 1]}], "lists too"
     decision = http.get("/access/check", params={"subject": "ada", "action": "runs.show"}).json()
     assert (decision["principal"], decision["allowed"]) == ("user:ada", True)
     assert len(http.get("/access/explanation", params={"subject": "ada", "group": ["a", "b"]}).json()) > 50

@@ -62,6 +62,10 @@ def test_events_are_filtered_in_the_query(project, api):
     assert [event["data"]["number"] for event in pages(api, "/events", kind="test.counted", limit=3)] == [3, 2, 1, 0]
     assert len(pages(api, "/events", actor="user:bob", limit=50)) == 4
     assert len(pages(api, "/events", kind="test.noted", limit=1000)) == 705
+    for kind, count in (("test.*", 709), ("test.c*", 4), ("test.", 709), ("test", 0)):
+        listed = pages(api, "/events", kind=kind, limit=1000)
+        exported = api.get("/events/export", params={"kind": kind}).text.splitlines()
+        assert [len(listed), len(exported)] == [count, count], f"a filter has one meaning: {kind}"
 
 
 def test_the_trials_of_a_run_are_those_that_have_finished(project, api):

@@ -68,9 +68,16 @@ def test_a_command_line_has_the_token_that_its_user_confirmed(serve, monkeypatch
     server = serve()
     form = {"project": "shop", "token_name": "nightly", "scope": "runs.* model.show", "expires": "30d"}
     codes = begin(server, **form)
+    assert codes["verification_uri"] == f"{LOCAL}/device?project=shop"
+    assert codes["user_code"] not in codes.get("verification_uri_complete", "")
     browser = server.signed_in()
-    page = browser.get("/device", params={"user_code": codes["user_code"]}).text
-    assert "an API token &quot;nightly&quot; of user:ada, good for runs.*, model.show, for 30 days" in page
+    page = browser.get("/device", params={"user_code": codes["user_code"], "project": "shop"})
+    assert page.text == browser.get(codes["verification_uri"]).text, "a link does not carry the code of a token"
+    page = confirm(browser, codes, typed="1").text
+    assert "an API token &quot;nightly&quot; of user:ada, for 30 days, in the project shop" in page
+    assert "It may then change something, by 1 action: runs.cancel." in page
+    assert "It may then also look, by 2 actions: model.show, runs.show." in page
+    assert collect(server, codes["device_code"]).json() == {"error": "authorization_pending"}, "it was only shown"
     assert "has the token nightly" in confirm(browser, codes).text
     answer = collect(server, codes["device_code"]).json()
     assert (answer["expires_in"], answer["token"]["name"], answer["token"]["owner"]) == (
@@ -82,7 +89,9 @@ def test_a_command_line_has_the_token_that_its_user_confirmed(serve, monkeypatch
     assert "model.train" not in answer["token"]["scope"]
     event = list(server.home.journal().events())[-1]
     assert (event.kind, event.actor, event.data["name"]) == ("identities.token_created", "user:ada", "nightly")
-    for wrong in ({"scope": "no.such"}, {"token_name": "<b>"}, {"expires": "9999d"}, {"service": "ci", "scope": ""}):
+    many = " ".join(f"*{'.' * number}" for number in range(100))
+    scopes = ({"scope": scope} for scope in ("no.such", "*[!(only_reading)]*", "*" * 65, many))
+    for wrong in (*scopes, {"token_name": "<b>"}, {"expires": "9999d"}, {"service": "ci", "scope": ""}):
         assert begin(server, **form | wrong) == {"error": "invalid_scope"}
     assert begin(server, **form | {"expires": "soon"}) == {"error": "invalid_request"}
     refused = begin(server, **form)
@@ -139,8 +148,12 @@ def test_only_so_many_wait(serve, monkeypatch):
     for _ in range(3):
         begin(server)
     assert begin(server) == {"error": "temporarily_unavailable"}
+    assert begin(server, token_name="x", scope="no.such") == {"error": "temporarily_unavailable"}, "before it is read"
     server.clock.sleep(600)
-    assert "device_code" in begin(server)
+    begin(server, token_name="x", scope="*.show model.show " * 3)
+    (row,) = server.home.journal().rows("device_login")
+    assert row.value["request"]["scope"].count("model.show") == 1
+    assert "*.show" not in row.value["request"]["scope"], "what its user is shown is what the token gets"
 
 
 def test_one_address_does_not_take_the_place_of_others(serve):
@@ -154,7 +167,7 @@ def test_one_address_does_not_take_the_place_of_others(serve):
     assert "device_code" in begin(server, client="2001:db8::1")
 
 
-@pytest.mark.parametrize("code", ["<script>alert(1)</script>", '"><b>', "BBBB-BBBB", "", "x" * 5_000])
+@pytest.mark.parametrize("code", ["<script>alert(1)</script>", '"><b>', "BBBB-BBBB", "x" * 5_000])
 def test_what_is_in_the_address_is_text(serve, code):
     answer = serve().signed_in().get("/device", params={"user_code": code, "project": "shop"})
     assert answer.status_code == 404
@@ -207,6 +220,10 @@ def confirmed(browser, url, *words):
         assert address is not None, shown
         page = browser.get(address[0])
         fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
+        if "typed" in fields:
+            typed = fields | {"user_code": shown.split()[-2]}
+            page = browser.post("/device", headers={"origin": url}, data=typed)
+            fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
         assert fields["user_code"] in shown
         assert browser.post("/device", headers={"origin": url}, data=fields).status_code == 200
         out, _ = process.communicate(timeout=60)

@@ -112,6 +112,17 @@ def test_a_token_of_another_project_is_told_so_whether_or_not_the_project_exists
     assert browser.get("/", headers=headers).json()["detail"] == "this request has no valid token or session"
 
 
+def test_a_token_whose_user_has_to_sign_in_again_is_told_so(serve):
+    server = serve("shop", "other", sign_in="url: https://c.example.com, issuer: https://i.example.com, client_id: c")
+    browser, headers = server.browser(), server.token()
+    assert browser.get(X, headers=headers).status_code == 200
+    server.clock.sleep(31 * 86_400)
+    answer = browser.get(X, headers=headers)
+    assert (answer.status_code, answer.json()["detail"].partition(":")[0]) == (401, "sign in again")
+    of_other = browser.get("/v1/projects/other/x", headers=headers).json()
+    assert of_other["detail"] == "this token is not of this project"
+
+
 def test_a_session_is_good_for_all_projects(serve):
     browser = serve("shop", "other").signed_in()
     for path in (X, "/v1/projects/other/x", "/"):

@@ -13,6 +13,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.project.events_checkpoint import declare as declare_checkpoint
+from cumulant.cli.project.events_export import KIND_HELP
 from cumulant.cli.project.events_export import declare as declare_export
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.flows.ledger.run_events import UNSEEN
@@ -40,7 +41,7 @@ declare_checkpoint(app)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HEAD = re.compile(r"[0-9a-f]{12,64}")
 
-Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")]
+Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help=KIND_HELP)]
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
 
 

@@ -15,6 +15,7 @@ from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.system.atomic_files import atomic_draft
 
 Format = Literal["json", "ocsf"]
+KIND_HELP = "Only this kind; with a last . or * all that begin so; may be repeated."
 
 
 def declare(app: typer.Typer) -> None:
@@ -35,9 +36,7 @@ def _export(
     call: Invocation,
     *,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A file of JSON lines; - for standard output.")],
-    kind: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")
-    ] = None,
+    kind: Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help=KIND_HELP)] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")] = None,
     after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this one.")] = 0,
     format_: Annotated[

@@ -43,7 +43,7 @@ class DeviceLogin(msgspec.Struct, frozen=True, kw_only=True):
     principal: str = ""
     groups: tuple[str, ...] = ()
     tenant: str = "default"
-    #: a token that it asks for in place of a sign-in, and once it is confirmed, as it will be
+    #: a token that it asks for in place of a sign-in, its scope as actions; and once it is confirmed, as it will be
     request: TokenRequest | None = None
     token: ApiToken | None = None
 
@@ -64,8 +64,6 @@ def begin_device_login(
         UsageError: no such token can be.
         OverloadedError: too many wait, of this client's address or at all.
     """
-    if request is not None:
-        check_token_request(request)
     letters = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
     codes = DeviceCodes(new_secret(), f"{letters[:4]}-{letters[4:]}")
     logins = _logins(journal)
@@ -73,6 +71,8 @@ def begin_device_login(
     waiting = [_address_of(login.client) for key, login in logins.items() if key not in outdated]
     if len(waiting) >= _MOST_WAITING or waiting.count(_address_of(client)) >= _MOST_OF_ADDRESS:
         raise OverloadedError("too many command lines wait for their sign-in", retry_after=60)
+    if request is not None:  # its user confirms actions, and not patterns
+        request = msgspec.structs.replace(request, scope=check_token_request(request))
     record = DeviceLogin(user_code=codes.user_code, client=client, expires=now + LIFE, request=request)
     with journal.transaction(actor=Actor("service:sign-in")) as transaction:
         transaction.put(DEVICES, secret_hash(codes.device_code), row_value(record), expect=0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +45,8 @@ DEFAULT_LIFE, LONGEST_LIFE = timedelta(days=90), timedelta(days=366)
 #: an expired token is listed for so long at most
 _LISTED = timedelta(days=30)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: an action, or with `*` several
+_PATTERN = re.compile(r"[a-z_.*]{1,64}")
 #: characters of what was given that a message shows
 _SHOWN = 64
 MANAGE = "identities.manage"
@@ -198,15 +200,18 @@ def revoke_token(project: Project, token: str, *, principal: Principal, reason: 
 
 
 def follow_groups(journal: Journal, principal: Principal, now: datetime) -> None:
-    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment."""
+    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment.
+
+    The sign-in waits for it: where nothing changes, it waits for nobody who writes to the journal.
+    """
+    if not any(_is_behind(known, principal, now) for _, known in _records(journal)):
+        return
     with journal.transaction(actor=Actor(principal.id)) as transaction:
         for row in transaction.rows(TOKENS):
             known = msgspec.convert(row.value, ApiToken)
-            if (known.principal, known.tenant) != (principal.id, principal.tenant) or now >= known.expires:
+            if not _is_behind(known, principal, now):
                 continue
-            changed = sorted(known.groups) != sorted(principal.groups)
-            if not changed and now - _confirmed(known) < _STORED:
-                continue
+            changed = _has_other_groups(known, principal)
             record = msgspec.structs.replace(known, groups=principal.groups, confirmed=now)
             transaction.put(TOKENS, row.key, row_value(record))
             if changed:
@@ -244,10 +249,12 @@ def lookup_token(journal: Journal, secret: str, now: datetime) -> ApiToken | Non
 
 
 def expand_scope(scope: Sequence[str]) -> tuple[str, ...]:
-    """The actions that a scope names, in order. Raises UsageError where one names none."""
-    actions: set[str] = set()
-    for pattern in scope:
-        matches = [name for name in ACTIONS if fnmatchcase(name, pattern)]
+    """The actions that a scope names, in order. Raises UsageError where one names none, or there are too many."""
+    patterns, actions = dict.fromkeys(scope), set[str]()
+    if len(patterns) > len(ACTIONS):  # anybody may ask for a token: what it costs to read the scope is bounded
+        raise UsageError(f"a scope names at most {len(ACTIONS)} actions", hint="--scope 'model.*' stands for several")
+    for pattern in patterns:
+        matches = fnmatch.filter(ACTIONS, pattern) if _PATTERN.fullmatch(pattern) else []
         if not matches:
             hint = did_you_mean(pattern, ACTIONS) or "such as runs.show or model.*; `cumulant access roles` lists them"
             raise UsageError(f'"{pattern[:_SHOWN]}" is no action', hint=hint)
@@ -268,6 +275,17 @@ def choose(kind: str, beginning: str, known: Iterable[str]) -> str:
     if len(matches) > 1:
         raise UsageError(f'{len(matches)} ids begin with "{beginning}"', hint="write more of it")
     return matches[0]
+
+
+def _is_behind(record: ApiToken, principal: Principal, now: datetime) -> bool:
+    """Whether a token is of a user who signs in now, and has other groups, or was confirmed long ago."""
+    if (record.principal, record.tenant) != (principal.id, principal.tenant) or now >= record.expires:
+        return False
+    return _has_other_groups(record, principal) or now - _confirmed(record) >= _STORED
+
+
+def _has_other_groups(record: ApiToken, principal: Principal) -> bool:
+    return sorted(record.groups) != sorted(principal.groups)
 
 
 def _confirmed(record: ApiToken) -> datetime:

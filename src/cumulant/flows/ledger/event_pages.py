@@ -10,6 +10,7 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.events import Event
 from cumulant.flows.ledger.actions import verb
+from cumulant.ports.journal_store import fits_kinds
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -23,7 +24,7 @@ _CHUNK = 500
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """`kinds`: exactly these, or with a last `.` or `*` all that begin so. `text`: anywhere in the event's own texts,
+    """`kinds`: as `fits_kinds` has them. `text`: anywhere in the event's own texts,
     in any case.
     """
 
@@ -33,7 +34,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
     def matches(self, event: Event) -> bool:
-        if self.kinds and not any(_fits(event.kind, kind) for kind in self.kinds):
+        if not fits_kinds(event.kind, self.kinds):
             return False
         if self.run and event.run != self.run:
             return False
@@ -89,18 +90,11 @@ def _chunks(journal: Journal, query: EventFilter, end: int, first: int) -> Itera
 
     The newest chunk has `first` events, so that a page without filters reads no other; each next one is twice as long.
     """
-    kinds = tuple(kind.removesuffix("*") if kind.endswith(".*") else kind for kind in query.kinds)
-    if any(kind[-1:] == "*" for kind in kinds):  # the beginning of a word, which a journal does not look up
-        kinds = ()
     while end > 1:
         begin = max(1, end - min(first, _CHUNK))
-        chunk = list(journal.events(after=begin - 1, before=end, kinds=kinds, run=query.run or None))
+        chunk = list(journal.events(after=begin - 1, before=end, kinds=query.kinds, run=query.run or None))
         yield begin, chunk[::-1]
         end, first = begin, 2 * first
-
-
-def _fits(kind: str, pattern: str) -> bool:
-    return kind.startswith(pattern.rstrip("*")) if pattern[-1:] in ".*" else kind == pattern
 
 
 def _texts(event: Event) -> str:

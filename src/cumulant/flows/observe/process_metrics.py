@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import IntegrityError
+from cumulant.core.errors import CumulantError, IntegrityError
 from cumulant.core.prometheus import Series
 from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.serving.predictions import log_in
@@ -35,7 +35,7 @@ def cost_series(project: Project) -> Iterator[Series]:
     price = project.file.environment.price
     if price is None:
         return
-    with suppress(IntegrityError):  # `ps` reports it
+    with suppress(CumulantError):  # `ps` reports it; a server shows the metrics of its other projects meanwhile
         running = Counter(server.version for server in deployment_of(project).present(project.name) if server.ready)
         for version, servers in sorted(running.items()):
             labels = (project.name, version, price.currency)

@@ -135,9 +135,7 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
     token = read_token(None, os.environ, least=1)
     if token is not None:
         replace_file(folder / "token", token.encode(), private=True)
-    has_api_token = renew_scrape_token(project, folder / API_TOKEN)
-    if not has_api_token:  # the API is not scraped, and the other processes are
-        (folder / API_TOKEN).unlink(missing_ok=True)
+    renew_scrape_token(project, folder / API_TOKEN)  # else that of before is good for weeks
     objectives = project.policies.objectives
     if objectives:
         text = rules_text(service_name(project.name, project.environment), project.name, objectives)
@@ -147,7 +145,7 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
         alertmanager=alertmanager,
         rules=bool(objectives),
         token=token is not None,
-        api_token=has_api_token,
+        api_token=(folder / API_TOKEN).exists(),  # without one, the other processes are scraped
     )
     replace_file(folder / "prometheus.yml", _yaml(configuration), durable=False)
     own = folder / "alertmanager.yml"

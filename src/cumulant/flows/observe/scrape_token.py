@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from cumulant.flows.identities.tokens import create_token, revoke_token
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
 #: the only action that the token is good for
@@ -32,7 +32,7 @@ _ENDED = 10.0
 def renew_scrape_token(project: Project, path: Path) -> bool:
     """Write a new token of who runs the stack to a private file, and revoke the one that is there.
 
-    Whether there is a new one: else the reason is written, and the file is as it was.
+    Whether there is a new one: else the reason is written, and the file and its token are as they were.
     """
     try:
         _renew(project, path)
@@ -46,11 +46,25 @@ def _renew(project: Project, path: Path) -> None:
     principal = project.principal()
     with storage_errors(path):
         before = path.read_text(errors="replace").strip() if path.exists() else ""
-        created = create_token(project, _NAME, principal=principal, scope=_SCOPE, expires=_LIFE)
-        replace_file(path, created.secret.encode(), private=True)
+    created = create_token(project, _NAME, principal=principal, scope=_SCOPE, expires=_LIFE)
+    try:
+        with storage_errors(path):
+            replace_file(path, created.secret.encode(), private=True)
+    except CumulantError:
+        _revoke(project, created.secret, principal, "it could not be stored")
+        raise
     if before:
-        with suppress(NotFoundError):  # it has expired, was revoked, or is of a user whose tokens this one does not see
-            revoke_token(project, secret_hash(before), principal=principal, reason="Prometheus has a new one")
+        _revoke(project, before, principal, "Prometheus has a new one")
+
+
+def _revoke(project: Project, secret: str, principal: Principal, reason: str) -> None:
+    """Where that fails, the reason is written: the token expires by itself."""
+    try:
+        revoke_token(project, secret_hash(secret), principal=principal, reason=reason)
+    except NotFoundError:
+        pass  # it has expired, was revoked, or is of a user whose tokens this one does not see
+    except CumulantError as error:
+        sys.stderr.write(f"a token of Prometheus is not revoked: {error.message}\n")
 
 
 class TokenRenewal:

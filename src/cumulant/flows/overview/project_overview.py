@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.shown_paths import without_folder
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.validate import NEWEST, REFUSED
 from cumulant.flows.ledger.actions import verb
@@ -204,6 +205,7 @@ def read_overview(
 
 def unavailable_overview(project: Project, error: CumulantError, at: datetime) -> ProjectOverview:
     """The overview of a project whose journal does not answer."""
+    error = _reworded(project, error)
     problem = ModelProblem(
         level="critical",
         what="journal",
@@ -257,7 +259,7 @@ def _stack(project: Project) -> tuple[Status | None, list[ModelProblem]]:
     try:
         status = own_status(project.state)
     except CumulantError as error:
-        return None, [_damaged("status", error)]
+        return None, [_damaged("status", _reworded(project, error))]
     return (None if status is None else without_ended_processes(status)), []
 
 
@@ -265,7 +267,12 @@ def _desired(project: Project) -> tuple[str | None, list[ModelProblem]]:
     try:
         return desired_champion(project), []
     except CumulantError as error:
-        return None, [_damaged("desired state", error)]
+        return None, [_damaged("desired state", _reworded(project, error))]
+
+
+def _reworded(project: Project, error: CumulantError) -> CumulantError:
+    """The error as others may read it: an overview is shown to all who see the project."""
+    return error.reworded(lambda text: without_folder(project.vault.redact(text), project.root))
 
 
 def _damaged(subject: str, error: CumulantError) -> ModelProblem:

@@ -23,8 +23,9 @@ Answer = TypeVar("Answer", bound=msgspec.Struct)
 class _Codes(msgspec.Struct, frozen=True):
     device_code: str
     user_code: str
-    verification_uri_complete: str
+    verification_uri: str
     expires_in: int
+    verification_uri_complete: str = ""
     interval: int = 5
 
 
@@ -53,7 +54,10 @@ def device_token(server: str, form: Mapping[str, str], note: Callable[[str], Non
         reason = _decode(server, body, DeviceToken).error
         raise RefusedError(f"the server refuses the request: {reason[:80]}", subject=server, hint="check its fields")
     codes = _decode(server, body, _Codes)
-    note(f"open {codes.verification_uri_complete} and confirm the code {codes.user_code}")
+    if codes.verification_uri_complete:
+        note(f"open {codes.verification_uri_complete} and confirm the code {codes.user_code}")
+    else:
+        note(f"open {codes.verification_uri} and type the code {codes.user_code} there")
     return _wait(server, {**project, "grant_type": _GRANT, "device_code": codes.device_code}, codes)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
+from cumulant.ports.journal_store import fits_kinds
 from cumulant.server.client.caller import all_items
 from cumulant.server.jobs import Job, Jobs
 from cumulant.server.operation import ApiCall, LineStream
@@ -63,7 +64,7 @@ class LocalApi:
         while True:
             for event in journal.events(after=seq):
                 seq = event.seq
-                if not kinds or event.kind in kinds:
+                if fits_kinds(event.kind, kinds):
                     yield event
             remaining = _WAIT if until is None else until - time.monotonic()
             if remaining <= 0:

@@ -68,7 +68,7 @@ def verify_(call: ApiCall, query: VerifyQuery) -> Verified:
 
 class ExportQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`format`: `json` has events with their hashes, so that others can verify them; `ocsf` OCSF 1.4 in CloudEvents
-    1.0. `kind`: only these; `run`: only of that run; `after`: only events after this one.
+    1.0. `kind`: only these kinds, as in lists; `run`: only of that run; `after`: only events after this one.
     """
 
     format: Literal["json", "ocsf"] = "json"

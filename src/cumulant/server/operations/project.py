@@ -8,7 +8,7 @@ import msgspec
 
 from cumulant.flows.project.planning import TrainingPlan, plan
 from cumulant.server.operation import ApiCall, get
-from cumulant.server.redaction import redaction_of
+from cumulant.server.redaction import redacted_value, redaction_of
 
 
 @get("/plan", action="project.plan")
@@ -31,9 +31,7 @@ def settings(call: ApiCall) -> list[ResolvedSetting]:
     call.check()
     redact = redaction_of(call.project)
     return [
-        ResolvedSetting(
-            path=row.path, value=redact(row.value) if isinstance(row.value, str) else row.value, origin=str(row.origin)
-        )
+        ResolvedSetting(path=row.path, value=redacted_value(redact, row.value), origin=str(row.origin))
         for row in call.project.file.resolved(call.project.endpoints)
     ]
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cumulant.core.errors import CumulantError
+from cumulant.flows.identities.tokens import CONFIRMED
 from cumulant.server.handler import problem_response
 from cumulant.server.problem import problem as problem_document
 from cumulant.server.sign_in.local_paths import HOME, login_path, path_of, renewal_path
@@ -70,6 +71,13 @@ def token_of_other_project() -> Response:
     """401 of a valid token that is not good for the path; whether the project of the path exists is not said."""
     hint = "create one in that project (cumulant token create NAME), or sign in at /login: a session is of no project"
     return problem(401, "credentials", "this token is not of this project", hint, headers=_BEARER)
+
+
+def unconfirmed_token() -> Response:
+    """401 of a valid token whose user has not signed in by the provider for too long."""
+    hint = "sign in to the console at /login, after which the token is good again, or run `cumulant login`"
+    text = f"sign in again: the provider has not confirmed this token's user for {CONFIRMED.days} days"
+    return problem(401, "credentials", text, hint, headers=_BEARER)
 
 
 def redirect(target: str) -> Response:

@@ -13,7 +13,7 @@ from cumulant.flows.ledger.decisions import ANONYMOUS
 from cumulant.server.problem import problem_status
 from cumulant.server.response_headers import HTTPS
 from cumulant.server.sign_in import cross_site
-from cumulant.server.sign_in.answers import failure, refusal, token_of_other_project, unknown_caller
+from cumulant.server.sign_in.answers import failure, refusal, token_of_other_project, unconfirmed_token, unknown_caller
 from cumulant.server.sign_in.cookies import SESSION
 from cumulant.server.sign_in.request_origin import with_origin
 
@@ -94,10 +94,12 @@ class Authentication:
             renews = bool(secret) and await run_in_threadpool(self._identities.is_renewable, secret)
             return unknown_caller(request, renews=renews)
         await self._record(request, "token")
-        is_other = self._identities.is_of_other_project
-        if len(given) == 1 and await run_in_threadpool(is_other, given[0], request.scope["path"]):
-            return token_of_other_project()
-        return unknown_caller(request)
+        if len(given) > 1:
+            return unknown_caller(request)
+        fault = await run_in_threadpool(self._identities.fault_of, given[0], request.scope["path"])
+        if fault == "unknown":
+            return unknown_caller(request)
+        return token_of_other_project() if fault == "other project" else unconfirmed_token()
 
     async def _record(self, request: Request, reason: Literal["token", "origin"], principal: str = ANONYMOUS) -> None:
         await run_in_threadpool(self._identities.record_refusal, request, reason, principal)

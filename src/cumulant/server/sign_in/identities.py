@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
+#: `unconfirmed`: it is good, but for its user's sign-in, which is too long ago
+TokenFault = Literal["unknown", "other project", "unconfirmed"]
 _PROJECT_PATHS = ("/v1/projects/", "/projects/")
 
 
@@ -99,12 +101,14 @@ class Identities:
         """Whether the session of this cookie has to be checked at the provider before it counts again."""
         return self.policy.provider is not None and self.sessions.is_renewable(secret, self.clock.now())
 
-    def is_of_other_project(self, authorization: str, path: str) -> bool:
-        """Whether a path is of a project, and the token of a header, which is not good there, of another one."""
-        secret, now = _secret_of(authorization), self.clock.now()
-        return _project_of(path) != "" and any(
-            lookup_token(project.journal(), secret, now) is not None for project in self.projects.values()
-        )
+    def fault_of(self, authorization: str, path: str) -> TokenFault:
+        """Why the token of a header is not good for a path."""
+        secret, now, own = _secret_of(authorization), self.clock.now(), self._projects_of(path)
+        known = (name for name, each in self.projects.items() if lookup_token(each.journal(), secret, now) is not None)
+        places = set(known)
+        if places.intersection(own):
+            return "unconfirmed"
+        return "other project" if places and _project_of(path) else "unknown"
 
     def record_refusal(self, request: Request, reason: Literal["token", "origin"], principal: str = ANONYMOUS) -> None:
         """Make a request that is not let in an event of the first project; equal ones are counted."""

@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 
 from cumulant.core.errors import CumulantError, ForbiddenError, OverloadedError, RequestError
 from cumulant.flows.ledger.actions import check, permits
+from cumulant.ports.journal_store import fits_kinds
 from cumulant.server.handler import as_seen, project_of, read_query
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ MOST_STREAMS = 100
 
 
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`after`: begin after this event (default: now, or `Last-Event-ID`); `kind`: only these kinds."""
+    """`after`: begin after this event (default: now, or `Last-Event-ID`); `kind`: only these kinds, as in lists."""
 
     after: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     kind: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class EventFeed:
                 events = await run_in_threadpool(_read_events, self._journal, seq)
                 if events:
                     seq = events[-1].seq
-                    yield [event for event in events if not kinds or event.kind in kinds]
+                    yield [event for event in events if fits_kinds(event.kind, kinds)]
                     continue
                 try:
                     await asyncio.wait_for(changed.wait(), HEARTBEAT)
