@@ -182,7 +182,7 @@ def test_folds_of_a_trial_under_way_are_shown_until_it_ends(project, client):
     assert "1 trial has ended, 1 did not end" in text
 
 
-def test_slow_folds_are_all_reported_and_quick_ones_once_a_second():
+def test_slow_folds_are_reported_and_quick_ones_once_a_second_and_after_many_once_a_minute():
     now, sent = [0.0], []
     reports = FoldReports(sent.append, clock=lambda: now[0])
     for place in range(1000):  # a hundred a second
@@ -194,6 +194,15 @@ def test_slow_folds_are_all_reported_and_quick_ones_once_a_second():
         now[0] += 1
         reports(fold(place, 0.5))
     assert len(sent) == 20
+    for _ in range(2 * 3600):
+        now[0] += 1
+        reports(fold(0, 0.5))
+    assert len(sent) < 1_100, "a search of hours reports about one a minute"
+    sent.clear()
+    for _ in range(600):
+        now[0] += 1
+        reports(fold(0, 0.5))
+    assert len(sent) in (9, 10, 11)
 
 
 def test_a_trial_that_was_done_again_counts_once_and_one_without_a_score_is_listed(project, client):

@@ -116,3 +116,13 @@ def test_a_child_that_is_known_by_its_number_is_ended_and_reaped(line, patience)
         os.kill(process.pid, 0)
     end_child(process.pid, patience)  # nothing is there any more
     process.wait()
+
+
+def test_a_child_is_killed_where_the_wait_for_its_end_is_interrupted(monkeypatch):
+    process = _started(DEAF)
+    monkeypatch.setattr(time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        end_child(process.pid, 600.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    process.wait()

@@ -200,7 +200,7 @@ def _plans(rng: random.Random, zone: str | None) -> tuple[FeaturePlan, FeaturePl
 
 def _row(rng: random.Random, era: datetime, form: tuple[str, str | None, str | None], number: int) -> Row:
     row: Row = {
-        "id": None if rng.random() < 0.05 else number - (rng.random() < 0.1),
+        "id": None if rng.random() < 0.2 else number - (rng.random() < 0.1),
         "card": rng.choice(CARDS if rng.random() < 0.5 else CARDS[:2]),
         "shop": rng.choice(SHOPS if rng.random() < 0.5 else SHOPS[:1]),
         "day": rng.choice([date(1969, 12, 31), date(2024, 2, 29), None]),

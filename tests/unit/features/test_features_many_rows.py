@@ -176,3 +176,21 @@ def test_kept_entities_are_not_tracked_by_the_garbage_collector(size: int) -> No
     for _ in range(3):  # a tuple is no longer tracked once its items are not
         gc.collect()
     assert len(gc.get_objects()) - before < 0.2 * 500
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_without_a_key_count_in_their_own_windows_however_many_events_there_are(seed: int) -> None:
+    """Keys of an entity with many events are looked up in another way than those of few."""
+    random = np.random.default_rng(seed)
+    sizes = {"few": int(random.integers(1, 64)), "many": int(random.integers(65, 200)), "more": 300}
+    frame = events([name for name, size in sizes.items() for _ in range(size)], x=[1.0] * sum(sizes.values()))
+    keyless = pl.Series(random.random(len(frame)) < 0.1) | frame["card"].is_first_distinct()
+    frame = frame.with_columns(id=pl.when(keyless).then(None).otherwise("id"))
+    plan = make_plan("sum count distinct", "x")
+    rows = [row(at, name, x=1000.0 + at) for at, name in enumerate([*sizes] * 8)]
+    rows = [{**each, "id": None} if random.random() < 0.5 else each for each in rows]
+    rows += [{**rows[0], "card": name, "id": frame.filter(card=name)["id"].max()} for name in sizes]
+    store, right = filled(plan, frame), computed(plan, frame, rows)
+    for together_from in (ONE_BY_ONE, AT_ONCE):
+        ours = served(plan, store, rows, together_from)
+        assert ours == {name: right[name] for name in ours}

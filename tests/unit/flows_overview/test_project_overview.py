@@ -12,8 +12,10 @@ from cumulant.core.events import Actor
 from cumulant.flows.alerting.alerts import acknowledge, observe
 from cumulant.flows.alerting.store import read
 from cumulant.flows.monitoring.state import WATCH, MonitoringState, WindowRecord, write
+from cumulant.flows.overview import recent_events
 from cumulant.flows.overview.figures import drift_figure, mean_loss
 from cumulant.flows.overview.project_overview import project_overview, unavailable_overview, worst_project_first
+from cumulant.flows.overview.recent_events import RecentEvents
 from cumulant.flows.registry.models import ModelAliased
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import RETURNED
@@ -22,6 +24,7 @@ from cumulant.monitoring.retrain_rule import RetrainState
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
+from cumulant.training.events import FoldFinished
 
 ADA = Principal("user:ada")
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
@@ -135,6 +138,31 @@ def test_harm_is_critical_with_the_change_before_it_and_a_rollback(project):
     assert overview.before.by == "user:ada"
     assert overview.next.target == "rollback"
     assert overview.problems[0].next == overview.next
+
+
+def test_a_promotion_before_many_folds_of_a_search_is_the_change_before_the_harm(project, monkeypatch):
+    monkeypatch.setattr(recent_events, "SEARCHED", 5)
+    alias(project, "candidate", "4")
+    promote(project)
+    fold = FoldFinished(number=1, trainer="linear", scores=(0.5,), folds=2, seconds=1.0, params={})
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        for _ in range(40):
+            transaction.emit(fold)
+    harm(project, since=datetime.now(UTC) + timedelta(seconds=1))
+    events = RecentEvents("late")
+    events.update(project.journal())
+    assert events.candidate == "4"
+    assert project_overview(project, principal=ADA).next.target == "rollback"
+    for version in "56789":  # an update after few events, and one after many
+        promote(project, version)
+    events.update(project.journal())
+    assert [change.champion for change in events.changes] == list("98765")
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.emit(ModelAliased(model="late", alias="champion", version="10"))
+        for _ in range(8):
+            transaction.emit(fold)
+    events.update(project.journal())
+    assert [change.champion for change in events.changes] == ["10", *"9876"]
 
 
 def test_a_data_fault_after_a_promotion_is_not_rolled_back(project):

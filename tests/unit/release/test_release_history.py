@@ -97,6 +97,8 @@ def test_a_row_that_another_version_of_the_program_wrote_is_seen_to_be_unreadabl
     assert not is_readable(msgspec.structs.replace(now, memory={"keys": ["k1"], "failing": {"errors": ["k1"]}}))
     board = msgspec.structs.replace(next(iter(now.boards.values())), state={"step": 1, "test": {"champion": [[0.0]]}})
     assert not is_readable(msgspec.structs.replace(now, boards={board.metric: board}))
+    quality = msgspec.structs.replace(now.boards["quality"], state={"bounds": {"edges": [0.0]}})
+    assert not is_readable(msgspec.structs.replace(now, boards={"quality": quality}))
 
 
 def test_external_servers_wait_for_no_labels() -> None:

@@ -93,16 +93,26 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> bool:
 
 
 def end_child(pid: int, patience: float) -> None:
-    """Ask a child of this process to end, and kill it after `patience` seconds; nothing happens if it is gone."""
+    """Ask a child of this process to end, and kill it after `patience` seconds or where the wait is interrupted, such
+    as by a second Ctrl-C; nothing happens if it is gone.
+    """
     deadline = time.monotonic() + patience
     with suppress(ProcessLookupError, ChildProcessError):
-        os.kill(pid, signal.SIGTERM)
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() >= deadline:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return
-            time.sleep(_PAUSE)
+        try:
+            os.kill(pid, signal.SIGTERM)
+            while os.waitpid(pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() >= deadline:
+                    _kill(pid)
+                    return
+                time.sleep(_PAUSE)
+        except (KeyboardInterrupt, SystemExit):
+            _kill(pid)
+            raise
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def kill_group(pid: int) -> None:

@@ -202,9 +202,9 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
         return NO_IDENTITY if identities is None else memoryview(identities).cast("q")[at]
 
     def holds(self, identity: int) -> bool:
-        """Whether the row with this key is here."""
+        """Whether the row with this key is here; one without a key never is, though others without one are."""
         identities = self.events.identities
-        if identities is None:
+        if identities is None or identity == NO_IDENTITY:
             return False
         if self._identity_set is None:
             if len(identities) <= 8 * _SHARED or not self._searched:

@@ -14,7 +14,7 @@ from cumulant.release.wording import version_name
 if TYPE_CHECKING:
     from cumulant.core.events import Event
 
-#: events of the chain's end in which they are searched
+#: the newest events of the kinds that report them, so many of which are read and kept
 SEARCHED = 5_000
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 #: events with which the number of open cases changes
 _OF_CASES = frozenset({CaseMoved.kind, CaseClosed.kind, CasesQueued.kind, AnswersLabelled.kind, "subjects.erased"})
 _GATE = "training.gate_decided"
-_KINDS = (*sorted({*CHANGE_KINDS, *_OF_CASES, _GATE}),)
+_OF_VERSIONS = (*sorted({*CHANGE_KINDS, _GATE}),)
+_KINDS = (*sorted({*_OF_VERSIONS, *_OF_CASES}),)
 
 
 class RecentEvents:
@@ -34,14 +35,17 @@ class RecentEvents:
         self._cases: int | None = None
 
     def update(self, journal: Journal) -> None:
-        """Read the events since the last call, of at most the newest `SEARCHED`."""
+        """Read the events since the last call; after many, the newest `SEARCHED` of the kinds that are kept."""
         with self._lock:
             head = journal.head().seq
             if head < self._seq:  # the journal was restored to an earlier moment
                 self._seq, self._changes, self._candidate, self._cases = 0, [], None, None
-            if head > self._seq:
-                self._take(journal.events(after=max(self._seq, head - SEARCHED), kinds=_KINDS))
-                self._changes = [change for change in self._changes if change.seq > head - SEARCHED]
+            if head - self._seq > SEARCHED:
+                self._cases = None
+                self._take(_newest(journal, self._seq, head))
+            elif head > self._seq:
+                self._take(journal.events(after=self._seq, kinds=_KINDS))
+            self._changes = self._changes[-SEARCHED:]
             if self._cases is None:
                 self._cases = journal.count(OPEN, f"{self._model}/")
             self._seq = head
@@ -79,3 +83,17 @@ class RecentEvents:
     @property
     def open_cases(self) -> int:
         return self._cases or 0
+
+
+def _newest(journal: Journal, after: int, head: int) -> list[Event]:
+    """The newest `SEARCHED` events of versions above number `after`, in order, however many others are between them.
+
+    Parts of the chain are read from its end on, each twice as long as the one before.
+    """
+    events: list[Event] = []
+    end, length = head + 1, SEARCHED
+    while end > after + 1 and len(events) < SEARCHED:
+        begin = max(after, end - 1 - length)
+        events = [*journal.events(after=begin, before=end, kinds=_OF_VERSIONS), *events]
+        end, length = begin + 1, 2 * length
+    return events[-SEARCHED:]

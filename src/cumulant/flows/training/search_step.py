@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _LEAST_QUICK_ROWS = 5000
 #: folds of trials that are reported however quick they were
 _BURST = 5
+#: after so many reported folds a search of hours reports fewer: each is an event of the ledger
+_MANY = 1_000
 #: the folder, and the first part of the objects' keys, of the trials of searches
 SEARCH = "search"
 
@@ -273,21 +275,23 @@ def _time_range(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
 
 class FoldReports:
     """Emits the folds of trials under way: each at once while they take a second or more, and of quicker ones at most
-    one a second and `_BURST` besides. What is left out is in the next one of its trial, or where the trial ends.
+    one a second and `_BURST` besides; after `_MANY` at most one a minute. What is left out is in the next one of its
+    trial, or where the trial ends.
     """
 
     def __init__(self, emit: Callable[[FoldFinished], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock`: seconds."""
         self._emit, self._clock, self._lock = emit, clock, threading.Lock()
-        self._allowed, self._at = float(_BURST), clock()
+        self._allowed, self._at, self._sent = float(_BURST), clock(), 0
 
     def __call__(self, fold: FoldFinished) -> None:
         with self._lock:
             now = self._clock()
-            self._allowed, self._at = min(_BURST, self._allowed + now - self._at), now
+            of_second = 1.0 if self._sent < _MANY else 1 / 60
+            self._allowed, self._at = min(_BURST, self._allowed + (now - self._at) * of_second), now
             if self._allowed < 1:
                 return
-            self._allowed -= 1
+            self._allowed, self._sent = self._allowed - 1, self._sent + 1
             self._emit(fold)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import cache
 from typing import Any, Self, cast, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+#: arrays of more values are stored packed, in a third to a half of the space
+_PACKED_FROM = 64
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class StoredState:
 def _plain(value: Any) -> object:
     if isinstance(value, StoredState):
         return value.to_json()
+    if isinstance(value, np.ndarray) and value.size > _PACKED_FROM:
+        return {"shape": list(value.shape), "packed": pack(value)}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -48,7 +52,13 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
         return kind.from_json
     if kind in (int, float):
         return cast("Callable[[Any], Any]", kind)
-    return tuple if get_origin(kind) is tuple else partial(np.asarray, dtype=np.float64)
+    return tuple if get_origin(kind) is tuple else _array
+
+
+def _array(stored: Any) -> Floats:
+    if isinstance(stored, Mapping):
+        return cast("Floats", unpack(stored["packed"]).reshape(stored["shape"]))
+    return np.asarray(stored, dtype=np.float64)
 
 
 def check_counts(events: npt.ArrayLike, trials: npt.ArrayLike, what: str) -> tuple[Floats, Floats]:
@@ -94,5 +104,5 @@ def pack(values: npt.NDArray[np.generic]) -> str:
 
 
 def unpack(text: str, kind: str = "<f8") -> npt.NDArray[Any]:
-    """What `packed` wrote [n], of values of that kind; a copy, which may be changed."""
+    """What `pack` wrote [n], of values of that kind; a copy, which may be changed."""
     return np.frombuffer(base64.b64decode(text), dtype=kind).copy()

@@ -40,7 +40,7 @@ def edges_of(margin: float, *, within: float = math.inf) -> Floats:
 
 @dataclass(frozen=True)
 class BlockBounds(StoredState):
-    """Bounds of a mean difference whose blocks are symmetric about it (`PairedBlocks`)."""
+    """Bounds of a mean difference [batch] whose blocks are symmetric about it (`PairedBlocks`)."""
 
     edges: Floats
     pairs: float
@@ -48,14 +48,15 @@ class BlockBounds(StoredState):
     below: Symmetric
 
     @classmethod
-    def start(cls, margin: float) -> BlockBounds:
+    def start(cls, margin: float, *, batch: tuple[int, ...] = ()) -> BlockBounds:
         edges = edges_of(margin)
-        return cls(edges, 0.0, Symmetric.start(batch=edges.shape), Symmetric.start(batch=edges.shape))
+        side = Symmetric.start(batch=(*batch, *edges.shape))
+        return cls(edges, 0.0, side, side)
 
-    def add(self, difference: float, pairs: int, *, weight: float = 1.0) -> BlockBounds:
-        """With one more block, as in `PairedBlocks`."""
+    def add(self, difference: npt.ArrayLike, pairs: int, *, weight: float = 1.0) -> BlockBounds:
+        """With one more block of so many pairs: its mean `difference` [batch], as in `PairedBlocks`."""
         usual = self.pairs / max(self.above.blocks, 1)
-        beyond = pairs / max(pairs, usual) * (difference - self.edges)
+        beyond = pairs / max(pairs, usual) * (np.asarray(difference)[..., None] - self.edges)
         return replace(
             self,
             pairs=self.pairs + pairs,
@@ -63,14 +64,14 @@ class BlockBounds(StoredState):
             below=self.below.add(-beyond, weight=weight),
         )
 
-    def interval(self, alpha: float) -> tuple[float, float]:
-        """The bounds of the mean difference, valid at every block; infinite where nothing is known yet."""
+    def interval(self, alpha: float) -> tuple[Floats, Floats]:
+        """The bounds [batch] of the mean difference, valid at every block; infinite where nothing is known yet."""
         return _bounds(self.edges, self.above.log_evidence(), self.below.log_evidence(), alpha)
 
 
 @dataclass(frozen=True)
 class BettingBounds(StoredState):
-    """Bounds of a mean difference of values in [-scale, scale] (`Paired`). Capitals are [edges, bets]."""
+    """Bounds of a mean difference [batch] of values in [-scale, scale] (`Paired`); capitals [batch, edges, bets]."""
 
     scale: float
     edges: Floats
@@ -78,20 +79,21 @@ class BettingBounds(StoredState):
     below: Floats
 
     @classmethod
-    def start(cls, margin: float, scale: float) -> BettingBounds:
+    def start(cls, margin: float, scale: float, *, batch: tuple[int, ...] = ()) -> BettingBounds:
         edges = edges_of(margin, within=scale)
-        return cls(scale, edges, np.zeros((len(edges), _BETS)), np.zeros((len(edges), _BETS)))
+        none = np.zeros((*batch, len(edges), _BETS))
+        return cls(scale, edges, none, none)
 
-    def add(self, difference: float) -> BettingBounds:
-        """With one more value, in [-scale, scale]."""
-        value, edge = (1 + difference / self.scale) / 2, (1 + self.edges / self.scale) / 2
+    def add(self, difference: npt.ArrayLike) -> BettingBounds:
+        """With one more value [batch], in [-scale, scale]."""
+        value, edge = (1 + np.asarray(difference)[..., None] / self.scale) / 2, (1 + self.edges / self.scale) / 2
         return replace(
             self,
-            above=self.above + np.log1p((value - edge)[:, None] * _bets(edge)),
-            below=self.below + np.log1p((edge - value)[:, None] * _bets(1 - edge)),
+            above=self.above + np.log1p((value - edge)[..., None] * _bets(edge)),
+            below=self.below + np.log1p((edge - value)[..., None] * _bets(1 - edge)),
         )
 
-    def interval(self, alpha: float) -> tuple[float, float]:
+    def interval(self, alpha: float) -> tuple[Floats, Floats]:
         """As `BlockBounds.interval`."""
         above, below = (
             np.logaddexp.reduce(side, axis=-1) - math.log(side.shape[-1]) for side in (self.above, self.below)
@@ -105,10 +107,8 @@ def _bets(boundary: Floats) -> Floats:
     return np.geomspace(boldest / 1000, boldest, _BETS, axis=-1)
 
 
-def _bounds(edges: Floats, above: npt.ArrayLike, below: npt.ArrayLike, alpha: float) -> tuple[float, float]:
+def _bounds(edges: Floats, above: Floats, below: Floats, alpha: float) -> tuple[Floats, Floats]:
     bar = math.log(2 / check_alpha(alpha))
-    from_below = int((np.asarray(above) >= bar).cumprod().sum())
-    from_above = int((np.asarray(below)[::-1] >= bar).cumprod().sum())
-    low = float(edges[from_below - 1]) if from_below else -math.inf
-    high = float(edges[len(edges) - from_above]) if from_above else math.inf
-    return low, high
+    from_below = (above >= bar).cumprod(axis=-1).sum(axis=-1)
+    from_above = (below[..., ::-1] >= bar).cumprod(axis=-1).sum(axis=-1)
+    return np.append(-math.inf, edges)[from_below], np.append(edges, math.inf)[len(edges) - from_above]
