@@ -149,7 +149,7 @@ def check_device(browser: Any, own: str, project: Project) -> None:
     with tab.expect_response(f"{own}/device") as caught:
         tab.click("button")
     assert caught.value.status == 200
-    assert "is signed in" in tab.content()
+    tab.get_by_text("is signed in").wait_for()  # the page may follow its response
     new = finish_device_login(project.journal(), codes.device_code, life, now)
     assert not isinstance(new, str)
     assert new.token.principal == "user:ada"

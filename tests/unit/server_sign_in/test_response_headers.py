@@ -18,7 +18,7 @@ OPEN = ("/login", "/v1/health/live", "/v1/openapi.json", "/static/current/mark.s
 ANSWERS = {
     "type": re.compile(
         r"(text/(html|css|csv|javascript|plain); charset=utf-8|image/svg\+xml; charset=utf-8"
-        r"|application/(problem\+)?json|text/plain; version=.*charset=utf-8)"
+        r"|application/((problem\+)?json|x-ndjson)|text/plain; version=.*charset=utf-8)"
     ),
     "policy": re.compile(r"default-src 'none'.*base-uri 'none'.*frame-ancestors 'none'"),
 }
