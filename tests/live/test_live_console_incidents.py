@@ -102,7 +102,7 @@ def test_a_model_that_is_well_has_no_finding(overview):
 def test_stale_data(delivered, overview):
     delivered(visits(NOW - timedelta(days=50)), code=1)
     text = overview()
-    assert "shop needs a look today" in text
+    assert "shop needs attention today" in text
     assert "newer data of visits were refused" in text
     assert "the newest began up to now is at most 30d old (it is 50d" in text
 
@@ -110,7 +110,7 @@ def test_stale_data(delivered, overview):
 def test_data_that_break_their_contract(delivered, overview):
     delivered(visits(NOW, low=-40), code=1)
     text = overview()
-    assert "shop needs a look today" in text
+    assert "shop needs attention today" in text
     assert "newer data of visits were refused" in text
     assert "pages:min" in text
 

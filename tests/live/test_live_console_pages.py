@@ -208,7 +208,7 @@ def test_every_chart_of_a_version_is_saved_as_an_image_of_its_size(chromium, ser
     figure.locator("[data-png]").press("Enter")
     failure = figure.get_by_role("alert")
     failure.wait_for()
-    assert "The image could not be drawn: the browser has no memory for it" in failure.inner_text()
+    assert "The image could not be drawn: the browser is out of memory" in failure.inner_text()
     assert colours[0] == ([255, 255, 255] if theme == "light" else _rgb(tab, "figure.chart-panel"))
     tab.close()
 

@@ -79,7 +79,7 @@ def look_rows(history: LookHistory, metric: MetricHistory) -> list[tuple[Cell, .
             look.candidate_samples,
             _rounded(look.champion),
             _rounded(look.candidate),
-            _rounded(look.difference),
+            _rounded(metric.difference(look)),
             _rounded(look.low),
             _rounded(look.high),
             _rounded(_harm_share(metric, look)),
@@ -107,7 +107,7 @@ def difference_range(metric: MetricHistory) -> tuple[float, float]:
     if metric.two_sided:
         low = min(low, -metric.margin)
     newest = next(
-        (interval for look in reversed(metric.looks) if (interval := _known_interval(look)) is not None), None
+        (interval for look in reversed(metric.looks) if (interval := _known_interval(metric, look)) is not None), None
     )
     if newest is not None:
         middle, reach = (newest[0] + newest[1]) / 2, _CLIP / 2 * (newest[1] - newest[0])
@@ -116,9 +116,9 @@ def difference_range(metric: MetricHistory) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _known_interval(look: MetricLook) -> tuple[float, float] | None:
+def _known_interval(metric: MetricHistory, look: MetricLook) -> tuple[float, float] | None:
     """The interval of a look; where one end is not known, as far beyond the measured difference as the other end."""
-    measured, low, high = look.difference, look.low, look.high
+    measured, low, high = metric.difference(look), look.low, look.high
     if measured is not None and low is None and high is not None:
         low = 2 * measured - high
     elif measured is not None and high is None and low is not None:
@@ -146,7 +146,7 @@ def _confidence_sequence(series: _Series) -> Chart:
         *_step_marks(frame, series),
     ]
     for looks in _steps(metric.looks):
-        parts += [_band(frame, looks, axis, scale), _differences(frame, looks, axis, scale)]
+        parts += [_band(frame, looks, axis, scale), _differences(frame, series, looks, scale)]
     last = metric.looks[-1]
     text = (
         f"Confidence sequence of {metric.metric}, candidate less champion, over {len(metric.looks)} looks: "
@@ -278,8 +278,9 @@ def _band(frame: Frame, looks: Sequence[MetricLook], axis: LookAxis, scale: floa
     return element("polygon", points=outline, class_="band")
 
 
-def _differences(frame: Frame, looks: Sequence[MetricLook], axis: LookAxis, scale: float) -> Markup:
-    points = [(look, _clipped(frame, look.difference * scale)) for look in looks if look.difference is not None]
+def _differences(frame: Frame, series: _Series, looks: Sequence[MetricLook], scale: float) -> Markup:
+    axis, measured = series.axis, [(look, series.metric.difference(look)) for look in looks]
+    points = [(look, _clipped(frame, value * scale)) for look, value in measured if value is not None]
     line = frame.line([(axis.place(look), y) for look, y in points], "model")
     ends = [
         frame.dot(axis.place(look), y, 3.5, "dot", f"{look.at:%Y-%m-%d %H:%M:%S} UTC: {number(y)}, {_verdict(look)}")
@@ -337,9 +338,15 @@ def _interval_note(history: LookHistory, metric: MetricHistory) -> str:
     if metric.slow_share:
         text += (
             "A request is slow beyond the champion's quantile, one of the candidate beyond that and its margin of"
-            f" {_margin_text(metric)}: the zones meet at equal shares of slow requests. "
+            f" {_margin_text(metric)}: the boundary is an equal share of slow requests. "
         )
-    return f"{text}An interval shows the size; the evidence below decides."
+    return f"{text}An interval shows the size; the evidence below decides{_APART.get(metric.kind, '')}."
+
+
+#: where the interval of a kind of test is not that of the evidence which decides
+_COUNTS = ", which includes earlier tests: after enough bad events a test, and its interval, begin afresh"
+_HALF = ": each end has half of alpha, so that no harm may be proven while the interval still crosses the margin"
+_APART: dict[str | None, str] = {"failures": _COUNTS, "latency": _COUNTS, "pairs": _HALF, "own": _HALF}
 
 
 #: when proven harm rolls back, by kind of test
@@ -358,7 +365,7 @@ def decision_rule(metric: MetricHistory) -> str:
     """What the release does about this metric, in sentences."""
     if metric.kind is None:
         return ""
-    text = f"Rollback: {_ROLLBACK[metric.kind]}; proven harm stays proven. "
+    text = f"Rollback: {_ROLLBACK[metric.kind]}; harm once proven is not withdrawn. "
     text += "No step advances while the measured difference is beyond the margin"
     if not metric.required:
         return f"{text}. Promotion does not wait for this metric's evidence of no harm."

@@ -67,8 +67,16 @@ class MetricHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def boundary(self) -> float:
-        """The difference from which up a look shows harm. The margin of latency is in what counts as slow."""
+        """The difference from which up none is accepted; proven harm of an own metric begins above 0, and only one
+        beyond the margin rolls back. The margin of latency is in what counts as slow.
+        """
         return 0.0 if self.slow_share else self.margin
+
+    def difference(self, look: MetricLook) -> float | None:
+        """The measured difference of a look; of one that was recorded before differences were, that of its values."""
+        if look.difference is not None or self.slow_share or look.champion is None or look.candidate is None:
+            return look.difference
+        return look.candidate - look.champion
 
 
 class LookHistory(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,6 +151,7 @@ def test_the_interval_of_pairs_is_that_of_their_test_at_other_differences():
         assert last.low <= last.difference <= last.high < metric.margin
         sequence, evidence = look_charts(history, metric, "time", "/file.csv")
         assert "of the whole release" in sequence.note
+        assert "no harm may be proven while the interval still crosses the margin" in sequence.note
         assert "a difference beyond the margin reaches 100%" in evidence.note
 
 
@@ -174,3 +175,16 @@ def test_what_is_beyond_the_axis_is_drawn_at_its_edge():
     assert sequence.note.startswith("95% intervals")
     assert evidence.rows == sequence.rows
     assert [style for style, _ in sequence.legend] == ["model", "span-band", "zone-harm", "zone-fine"]
+
+
+def test_the_measured_line_of_looks_that_were_recorded_without_differences_is_that_of_their_values():
+    metric = metric_history((-0.9, 0.9), (None, 0.0025))
+    old = [msgspec.structs.replace(look, candidate=0.012, difference=None) for look in metric.looks]
+    metric = msgspec.structs.replace(metric, looks=tuple(old))
+    history = LookHistory(release="r1", steps=("canary 10%",), alpha=0.05, metrics={"errors": metric})
+    sequence = look_charts(history, metric, "time", "/file.csv")[0]
+    assert str(sequence.drawing).count('class="model"') == 1
+    assert [row[7] for row in sequence.rows] == [0.002, 0.002]
+    # The newest interval, whose low end is not known, reaches as far below the measured difference as above it.
+    assert difference_range(metric) == pytest.approx((-0.0035, 0.0075))
+    assert msgspec.structs.replace(metric, unit="ms").difference(old[0]) is None  # of times, not of shares

@@ -4,9 +4,12 @@ import msgspec
 from releases import MOMENT, World, played, release, remembered
 
 from cumulant.core.traffic import CANDIDATE
-from cumulant.release.decide import decide
+from cumulant.release.decide import decide, start
 from cumulant.release.evidence.accumulate import count_look
+from cumulant.release.evidence.look import PerArm
 from cumulant.release.evidence.look_recording import MOST_LOOKS, add_look
+from cumulant.release.evidence.metric_state import LookBlock, Tempering, with_block, with_interval
+from cumulant.release.evidence.metrics import metrics
 from cumulant.release.look_history import LookHistory
 from cumulant.release.state import Board
 from cumulant.testing.clock import ManualClock
@@ -38,6 +41,21 @@ def test_the_last_look_of_a_harmful_candidate_is_the_one_that_rolled_it_back():
     assert msgspec.convert(msgspec.to_builtins(history), LookHistory) == history
 
 
+def test_the_interval_weighs_requests_that_depend_on_each_other_as_the_evidence_does():
+    now = start(remembered(release()))
+    now, _ = count_look(now, World(seed=1).look(now))
+    metric, boards = metrics(now.policy)["errors"], []
+    block = LookBlock(units=PerArm(champion=2000, candidate=2000), bad=PerArm(champion=30, candidate=30))
+    for weight in (1.0, 1 / 4):
+        board = now.boards["errors"]
+        for _ in range(12):
+            board = with_block(board, metric, block, step=0, tempering=Tempering(champion=weight, candidate=weight))
+        boards.append(with_interval(board))
+    alone, four = boards
+    assert four.low < alone.low < 0 < alone.high < four.high
+    assert four.fine < alone.fine
+
+
 def test_a_look_without_new_evidence_is_not_recorded():
     world = World(seed=1)
     now = played(world, remembered(release()), until="canary 10%")
@@ -45,6 +63,8 @@ def test_a_look_without_new_evidence_is_not_recorded():
     history = add_look(None, counted, at=MOMENT)
     assert add_look(history, counted, at=MOMENT) == history
     assert "disagreement" not in history.metrics  # it has no margin here, and decides nothing
+    old = {name: msgspec.structs.replace(each, kind=None, looks=()) for name, each in history.metrics.items()}
+    assert add_look(msgspec.structs.replace(history, metrics=old), counted, at=MOMENT) == history
 
 
 def test_old_looks_are_thinned_and_the_ends_of_steps_stay():

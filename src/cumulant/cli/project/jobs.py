@@ -93,7 +93,7 @@ def cancel(call: Invocation, job: JobId) -> None:
     """Cancel a job that runs; its finished steps are kept, and the same command continues from them."""
     with call.api() as api:
         cancelled = api.call("jobs.cancel", job=job)
-    call.answer(cancelled, lambda console: console.print(f"{cancelled.id}: {cancelled.operation} is asked to end"))
+    call.answer(cancelled, lambda console: console.print(f"{cancelled.id}: {cancelled.operation} is being cancelled"))
 
 
 def show_submitted(call: Invocation, job: Job) -> None:

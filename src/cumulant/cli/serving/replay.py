@@ -75,7 +75,7 @@ def replay(
         )
     call.answer(replayed, lambda console: _show(console, replayed))
     if replayed.label_trouble:
-        call.note("correct why labels are not taken, and run the same command again: it posts them, and no request")
+        call.note("fix why labels were refused, then run the same command again; only labels are posted")
         raise typer.Exit(1)
 
 

@@ -30,8 +30,8 @@ _CARDS = 50
 #: of levels with a problem, the worst first, for one model and for several
 _WORDS: Mapping[Level, tuple[str, str]] = {
     "critical": ("is in a critical state", "are in a critical state"),
-    "warning": ("needs a look today", "need a look today"),
-    "notice": ("waits for somebody or is being released", "wait for somebody or are being released"),
+    "warning": ("needs attention today", "need attention today"),
+    "notice": ("waits for a decision or is being released", "wait for a decision or are being released"),
 }
 #: by target of a next step, the page below the project
 _PAGES: Mapping[str, str] = {

@@ -209,7 +209,7 @@ ROUTES = (
         cancel,
         _CANCEL,
         "POST",
-        notices={"run-cancelled": "The run is asked to end. What it has finished is kept."},
+        notices={"run-cancelled": "The run is being cancelled. What it has finished is kept."},
     ),
     PageRoute(
         f"{_ONE}/resume",

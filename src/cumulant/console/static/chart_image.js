@@ -93,7 +93,7 @@ async function chartImage(figure) {
   drawHeading(context, above.parts);
   context.drawImage(await loaded(standalone(drawing, width, height)), 0, above.height, width, height);
   const image = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
-  if (!image) throw new Error("the browser has no memory for it");
+  if (!image) throw new Error("the browser is out of memory");
   return image;
 }
 

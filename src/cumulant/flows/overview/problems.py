@@ -114,7 +114,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def release_problems(release: Release | None, at: datetime) -> list[ModelProblem]:
-    """A release that waits for somebody, is under way, or ended badly a short while ago."""
+    """A release that waits for a decision, is under way, or ended badly a short while ago."""
     if release is None:
         return []
     name = version_name(release.candidate.version)

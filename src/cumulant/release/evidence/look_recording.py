@@ -31,6 +31,8 @@ def add_look(history: LookHistory | None, counted: Release, *, at: datetime) -> 
         if board.margin is None or not sum(board.samples.values()):
             continue
         before = metrics.get(name) or _without_looks(board, board.margin, named[name])
+        if before.kind is None:  # an older version of the program began to record the release
+            before = msgspec.structs.replace(before, kind=named[name].kind, two_sided=named[name].two_sided)
         if not before.looks or _is_new(before.looks[-1], board, counted.at):
             looks = _thinned((*before.looks, _look(board, counted, at)))
             metrics[name] = msgspec.structs.replace(before, looks=looks)

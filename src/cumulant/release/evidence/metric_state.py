@@ -62,6 +62,8 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     #: bad events of both arms in the present test, and the evidence of no harm of the one before it in this step
     events: PerArm = PerArm()
     fine_before: float = 0.0
+    #: what the evidence of each arm counts for in the present test (`Tempering`)
+    weights: PerArm = PerArm(champion=1.0, candidate=1.0)
     #: of each step up to this one, the units and bad ones of the champion, then of the candidate
     counts: list[tuple[float, float, float, float]] = []
     #: the last of `counts` is of this step
@@ -108,6 +110,8 @@ def check_state(board: Board, metric: ReleaseMetric) -> None:
     paired = msgspec.convert(board.state, _Paired)
     if paired.test and metric.kind == "pairs":
         PairedBlocks.from_json(paired.test)
+    if paired.bounds:
+        (BettingBounds if metric.kind == "own" else BlockBounds).from_json(paired.bounds)
 
 
 def in_next_step(board: Board, metric: ReleaseMetric) -> Board:
@@ -162,6 +166,7 @@ def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, temperin
     state = msgspec.structs.replace(
         state,
         latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
+        weights=PerArm(champion=tempering.champion, candidate=tempering.candidate),
         test=test.to_json(),
         events=state.events.with_more(block.bad.champion, block.bad.candidate),
         counts=_add_counts(state, block),
@@ -319,8 +324,9 @@ def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
 def with_interval(board: Board) -> Board:
     """The board with the interval of its difference, valid at every look; it decides nothing.
 
-    Of rates it is that of this step, of pairs that of the whole release. Of latency, whose test compares shares of slow
-    requests and no times, there is none (`slow_share_interval`).
+    Of rates it is that of the present test, with dependent requests weighed as in its evidence; of pairs that of the
+    whole release, each end with half of alpha. Of latency, whose test compares shares of slow requests and no times,
+    there is none (`slow_share_interval`).
     """
     alpha = math.exp(-board.fine_bar)
     try:
@@ -329,7 +335,8 @@ def with_interval(board: Board) -> Board:
         elif board.state.get("bounds"):
             stored = cast("Mapping[str, object]", board.state["bounds"])
             kind = BettingBounds if "scale" in stored else BlockBounds
-            low, high = (end if math.isfinite(end) else None for end in kind.from_json(stored).interval(alpha))
+            ends = map(float, kind.from_json(stored).interval(alpha))
+            low, high = (end if math.isfinite(end) else None for end in ends)
         else:
             return board
     except UNREADABLE:
@@ -357,7 +364,8 @@ def slow_share_interval(board: Board) -> tuple[float | None, float | None, float
 def _rate_interval(board: Board, alpha: float) -> tuple[float | None, float | None]:
     if not board.state.get("test"):
         return board.low, board.high
-    test = Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
+    state = msgspec.convert(board.state, _Rated)
+    test = Rates.from_json(state.test).tempered(state.weights.champion, state.weights.candidate)
     low, high = (float(end) for end in test.difference_interval(alpha))
     return _finite(low), _finite(high)
 
