@@ -22,17 +22,28 @@ VALUE = st.floats(-3, 3).map(lambda value: value if abs(value) > 1e-150 else 0.0
 SIZE = st.floats(0, 50, allow_subnormal=False)
 
 
+def beside_edges(*edges, runs):
+    """Means [runs] just below an edge or just above it, where the test of that edge is wrong most often."""
+    return np.tile(np.asarray(edges) + 1e-9 * (-1.0) ** np.arange(len(edges)), runs // len(edges))
+
+
 def misses(bounds, mean, alpha, before):
-    """Which runs [batch] have had an interval without the mean, now or `before`."""
+    """On which side [2, batch] runs have had an interval without the mean, now or `before`."""
     low, high = bounds.interval(alpha)
-    return before | (low > mean) | (high < mean)
+    return before | np.array([low > mean, high < mean])
+
+
+def check_misses(missed, alpha):
+    """Each side has half of alpha."""
+    for side in missed:
+        assert lower_bound(int(side.sum()), len(side)) <= alpha / 2
 
 
 @pytest.mark.parametrize("skewed", [False, True])
 def test_bounds_are_the_test_of_the_margin_at_the_margin_and_contain_the_mean(skewed):
-    rng, margin, alpha, mean = np.random.default_rng(3), 0.01, 0.1, np.repeat([-0.004, 0.0, 0.006, 0.013], 50)
+    rng, margin, alpha, mean = np.random.default_rng(3), 0.01, 0.1, beside_edges(-0.005, 0.0, 0.005, 0.01, runs=200)
     test = PairedBlocks.start(margin=margin, edge=margin, batch=mean.shape)
-    bounds, missed = BlockBounds.start(margin, batch=mean.shape), np.zeros(len(mean), dtype=bool)
+    bounds, missed = BlockBounds.start(margin, batch=mean.shape), np.zeros((2, len(mean)), dtype=bool)
     for number in range(60):
         pairs = int(rng.integers(50, 90))
         # The mean of 50 pairs and more is far less skewed than a pair: by 2 / sqrt(50) at most where pairs are exponential.
@@ -45,15 +56,19 @@ def test_bounds_are_the_test_of_the_margin_at_the_margin_and_contain_the_mean(sk
     assert bounds.above.log_evidence()[:, at] == pytest.approx(test.log_harm())
     assert bounds.below.log_evidence()[:, at] == pytest.approx(test.log_not_worse())
     low, high = bounds.interval(alpha)
-    assert lower_bound(int(missed.sum()), len(mean)) <= alpha
+    runs, place = np.arange(len(mean)), np.searchsorted(bounds.edges, [low, high])
+    for evidence, ends, beyond in zip((bounds.above, bounds.below), place, (1, -1), strict=True):
+        assert (evidence.log_evidence()[runs, ends] >= math.log(2 / alpha)).all(), "the last edge that is rejected"
+        assert (evidence.log_evidence()[runs, ends + beyond] < math.log(2 / alpha)).all()
+    check_misses(missed, alpha)
     assert np.median(high - low) <= 2 * margin
 
 
 def test_bounds_of_bounded_values_are_the_test_of_the_margin_at_the_margin_and_contain_the_mean():
-    rng, margin, alpha, mean = np.random.default_rng(4), 0.1, 0.1, np.tile([-0.03, 0.0, 0.06, 0.1], 50)
+    rng, margin, alpha, mean = np.random.default_rng(4), 0.1, 0.1, beside_edges(-0.05, 0.0, 0.05, 0.1, runs=200)
     values = np.clip(rng.normal(mean[:, None], 0.3, (len(mean), 150)), -2, 2)
     test = Paired.start(margin=margin, scale=2.0, batch=mean.shape).add(values)
-    bounds, missed = BettingBounds.start(margin, 2.0, batch=mean.shape), np.zeros(len(mean), dtype=bool)
+    bounds, missed = BettingBounds.start(margin, 2.0, batch=mean.shape), np.zeros((2, len(mean)), dtype=bool)
     for number, value in enumerate(values.T):
         bounds = bounds.add(value)
         if number % 5 == 4:
@@ -61,7 +76,7 @@ def test_bounds_of_bounded_values_are_the_test_of_the_margin_at_the_margin_and_c
     assert bounds.below[:, list(bounds.edges).index(margin)] == pytest.approx(test.better.capital)
     assert bounds.above[:, list(bounds.edges).index(0.0)] == pytest.approx(test.worse.capital)
     low, high = bounds.interval(alpha)
-    assert lower_bound(int(missed.sum()), len(mean)) <= alpha
+    check_misses(missed, alpha)
     assert np.median(high - low) <= 3 * margin
 
 
