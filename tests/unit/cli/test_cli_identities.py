@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cumulant.flows.identities.api_address import note_address
+from cumulant.flows.identities.api_address import note_address, remove_address
 from cumulant.flows.identities.sessions import Sessions
 from cumulant.flows.identities.sign_in_links import use_link
 from cumulant.project.file.loading import load
@@ -99,14 +99,24 @@ def test_a_link_leads_to_this_machine(cumulant, folder, url):
 
 
 def test_a_link_leads_to_the_server_that_runs(cumulant, folder):
-    assert cumulant("session", "link").out.startswith("http://127.0.0.1:8700/login?code=")
+    none = cumulant("session", "link")
+    assert none.out.startswith("http://127.0.0.1:8700/login?code=")
+    assert "no console of the project runs on this machine" in none.err
     with load(folder) as project:
         note_address(project, "http://127.0.0.1:9123")  # of this process, which lives
-        assert cumulant("session", "link").out.startswith("http://127.0.0.1:9123/login?code=")
-        note = project.state / "stack" / "api.json"
+        note = project.state / "stack" / f"api-{os.getpid()}.json"
         ended = subprocess.Popen(["true"])
         ended.wait()
-        note.write_bytes(note.read_bytes().replace(b'"pid":%d' % os.getpid(), b'"pid":%d' % ended.pid))
+        other = note.with_name(f"api-{ended.pid}.json")  # of a newer one, which was killed
+        other.write_bytes(
+            note.read_bytes().replace(b'"pid":%d' % os.getpid(), b'"pid":%d' % ended.pid).replace(b"9123", b"9124")
+        )
+        running = cumulant("session", "link")
+        assert running.out.startswith("http://127.0.0.1:9123/login?code=")
+        assert running.err == ""
+        note_address(project, "http://127.0.0.1:9123")
+        assert (note.exists(), other.exists()) == (True, False)
+        remove_address(project)
     assert cumulant("session", "link").out.startswith("http://127.0.0.1:8700/login?code=")
 
 

@@ -61,6 +61,8 @@ READS = {
     "deployment.host_lifecycle.check_salt",
     "identities.api_address.console_url",
     "identities.api_address.note_address",
+    "identities.api_address.remove_address",
+    "identities.api_address.running_url",
     "ledger.decisions.record_refused_request",
     "ledger.refusals.ingest_if_possible",
     "ledger.refusals.record_refusals",

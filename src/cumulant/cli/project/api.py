@@ -105,7 +105,7 @@ def serve_projects(
         from cumulant.server.sign_in.sign_in import SignIn
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "starlette", "console") from None
-    from cumulant.flows.identities.api_address import note_address
+    from cumulant.flows.identities.api_address import note_address, remove_address
     from cumulant.flows.identities.sign_in_links import create_link, link_url
     from cumulant.serving.sockets import url_of
 
@@ -122,14 +122,18 @@ def serve_projects(
         opened = ApiOpened(url=url, projects=tuple(projects), login=None if code is None else link_url(url, code))
         call.answer(opened, lambda console: _print(console, opened))
 
-    serve(
-        projects,
-        listener,
-        authenticate=sign_in.middleware,
-        pages=[*sign_in.routes(), *console_routes()],
-        announce=announce,
-        prepare=compile_templates,
-    )
+    try:
+        serve(
+            projects,
+            listener,
+            authenticate=sign_in.middleware,
+            pages=[*sign_in.routes(), *console_routes()],
+            announce=announce,
+            prepare=compile_templates,
+        )
+    finally:
+        for each in projects.values():
+            remove_address(each)
 
 
 def load_served(call: Invocation, folder: Path) -> Project:

@@ -33,11 +33,13 @@ def link(
     ] = "",
 ) -> None:
     """Print a link that signs you in to the console on this machine, once, within 10 minutes."""
-    from cumulant.flows.identities.api_address import console_url
+    from cumulant.flows.identities.api_address import console_url, running_url
     from cumulant.flows.identities.sign_in_links import create_link, link_url
 
     with call.project() as project:
         base = console_url(project, url)
+        if not url and not project.sign_in.url and not running_url(project):
+            call.note(f"no console of the project runs on this machine: `{call.line('api')}` starts one at {base}")
         address = link_url(base, create_link(project, principal=project.principal()))
     call.answer({"url": address}, lambda console: console.print(address, soft_wrap=True, markup=False, highlight=False))
 

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import IntegrityError, StorageError, UsageError
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.network.urls import is_secure_url
 from cumulant.core.system.atomic_files import replace_file, storage_errors
-from cumulant.flows.ledger.processes import Process, is_gone, process_of
+from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.flows.stack.status import read_status
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -30,11 +31,23 @@ class _Note(msgspec.Struct, frozen=True):
 
 
 def note_address(project: Project, url: str) -> None:
-    """Note where this process serves the project. A read-only state has no such note."""
-    path = _path(project)
+    """Note where this process serves the project, in a file of its own: other servers of the project have theirs.
+
+    Those of ended servers are removed. A read-only state has no such note.
+    """
+    for ended in [path for path, note in _notes(project) if is_gone(note.process)]:
+        with suppress(OSError):
+            ended.unlink()
+    path = _own_path(project)
     with suppress(StorageError), storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, msgspec.json.encode(_Note(process_of(os.getpid()), url)), durable=False)
+
+
+def remove_address(project: Project) -> None:
+    """Remove the note of this process, whose server ends."""
+    with suppress(OSError):
+        _own_path(project).unlink()
 
 
 def console_url(project: Project, given: str = "") -> str:
@@ -55,13 +68,38 @@ def console_url(project: Project, given: str = "") -> str:
 
 
 def running_url(project: Project) -> str:
-    """Where a server on loopback serves the project now; empty: none does."""
+    """Where a server on loopback serves the project now, the newest of several; empty: none does."""
+    living = [(path, note) for path, note in _notes(project) if is_here(note.process) and not is_gone(note.process)]
+    return max(living, key=lambda each: _modified(each[0]))[1].url if living else _stack_url(project)
+
+
+def _stack_url(project: Project) -> str:
+    """That of the stack's console, which has begun and not noted it yet."""
     try:
-        note = msgspec.json.decode(_path(project).read_bytes(), type=_Note)
-    except (OSError, msgspec.DecodeError):
+        status = read_status(project.state)
+    except IntegrityError:
         return ""
-    return "" if is_gone(note.process) else note.url
+    for child in () if status is None else status.children:
+        is_running = child.process is not None and is_here(child.process) and not is_gone(child.process)
+        if child.kind == "console" and is_running and is_loopback(urlsplit(child.url or "").hostname or ""):
+            return child.url or ""
+    return ""
 
 
-def _path(project: Project) -> Path:
-    return project.state / FOLDER / "api.json"
+def _notes(project: Project) -> list[tuple[Path, _Note]]:
+    notes = []
+    for path in (project.state / FOLDER).glob("api-*.json"):
+        with suppress(OSError, msgspec.DecodeError):  # it was removed meanwhile, or is damaged
+            notes.append((path, msgspec.json.decode(path.read_bytes(), type=_Note)))
+    return notes
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # removed meanwhile
+        return 0
+
+
+def _own_path(project: Project) -> Path:
+    return project.state / FOLDER / f"api-{os.getpid()}.json"
