@@ -24,16 +24,16 @@ def objective_sentence(state: ObjectiveState, *, declared: bool = True) -> str:
     share = f"{100 * episode.bad / episode.requests:.{_DIGITS}g}%"
     text = f"{episode.bad:,} of {episode.requests:,} requests ({share}) {bad}"
     if state.sli == "availability" and 2 * episode.unanswered > episode.bad:
-        text += f", {min(episode.unanswered, episode.bad):,} of them since no server answered"
+        text += f", {min(episode.unanswered, episode.bad):,} of them because no server answered"
     if episode.subsided:
-        text += f", and {episode.recent_bad:,} of {episode.recent:,} in the newest {show_duration(RECENT)}"
+        text += f", and {episode.recent_bad:,} of {episode.recent:,} in the last {show_duration(RECENT)}"
     if not declared:
         return text
     speed = show_burn_rate(firing.long_rate or 0.0)
     allowed = f"{100 * (1 - state.target):.{_DIGITS}g}%"
     return (
         f"{text}; the objective of {state.sli} allows {allowed},"
-        f" and its error budget is used {speed} times as fast over {firing.long}"
+        f" and its error budget is used {speed} times as fast as the objective allows over {firing.long}"
     )
 
 

@@ -6,6 +6,7 @@ objective's window. An alert needs a fast burn in a long window and in a short o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
@@ -60,8 +61,11 @@ CAUSES: Mapping[SliName, str] = {"availability": "errors", "latency": "latency"}
 
 #: what is said of an episode's end
 RECENT = timedelta(minutes=5)
-#: bad requests that the newest would have if the episode went on: none of so many is no chance, of Poisson 1 in 148
-_EXPECTED = 5
+#: chances below which the newest requests are not of the episode, and below which good requests between two runs of bad
+#: ones end the first: each minute going back is tried, so that chance alone would split some episodes by the former
+_ENDED, _SPLIT = 1e-3, 1e-6
+#: of the limit of a burn rate, what keeps an alert that fires: at the limit chance alone would end and raise it often
+_KEEPS = 0.8
 
 BURN_RATES = (
     BurnRate(long=timedelta(hours=1), short=timedelta(minutes=5), share=0.02, severity="page"),
@@ -75,8 +79,9 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """Bad requests that come faster than what fires allows: since the minute of `begun`, in which `requests` came;
     the newest bad one in the minute of `last`.
 
-    `unanswered`: requests that no server answered, so that the gateway did. `recent`: of `RECENT`. `subsided`: of those
-    too few are bad to be of the episode, whose alert lasts until its windows are over.
+    `unanswered`: requests that no server answered, so that the gateway did. `recent`: of `RECENT`. `faded`: of those
+    too few are bad to be of the episode, and not clearly more than what fires allows; this raises no alert anew.
+    `subsided`: and no more than that; this ends the alert, although its windows last longer.
     """
 
     begun: datetime
@@ -86,6 +91,7 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int
     recent: int
     recent_bad: int
+    faded: bool
     subsided: bool
 
 
@@ -141,12 +147,21 @@ def show_burn_rate(rate: float) -> str:
 
 
 def objective_state(
-    objective: Objective, minutes: RequestMinutes, now: datetime, *, since: datetime | None
+    objective: Objective,
+    minutes: RequestMinutes,
+    now: datetime,
+    *,
+    since: datetime | None,
+    alert: Severity | None = None,
 ) -> ObjectiveState:
-    """The state by the counts of the past window."""
+    """The state by the counts of the past window. `alert`: of one that fires already, which lasts a little longer."""
     requests, bad = count_events(objective.sli, minutes.within(objective.window, now))
     share = bad / requests if requests else None
-    burn = tuple(_burn_state(objective, rate, minutes, now) for rate in BURN_RATES)
+    lasting = {"page": ("page", "ticket"), "ticket": ("ticket",), None: ()}[alert]
+    burn = tuple(
+        _burn_state(objective, rate, minutes, now, least=_KEEPS if rate.severity in lasting else 1.0)
+        for rate in BURN_RATES
+    )
     return ObjectiveState(
         sli=objective.sli,
         target=objective.target,
@@ -159,7 +174,7 @@ def objective_state(
         spent=_is_spent(objective, requests, bad),
         since=since,
         burn=burn,
-        episode=_episode(objective, _fastest(burn), minutes, now),
+        episode=_episode(objective, _fastest(burn), minutes, now, least=1.0 if alert is None else _KEEPS),
     )
 
 
@@ -167,37 +182,70 @@ def _fastest(burn: Sequence[BurnState]) -> BurnState | None:
     return max((state for state in burn if state.firing), key=lambda state: state.long_rate or 0.0, default=None)
 
 
-def _episode(objective: Objective, firing: BurnState | None, minutes: RequestMinutes, now: datetime) -> Episode | None:
+def _episode(
+    objective: Objective, firing: BurnState | None, minutes: RequestMinutes, now: datetime, *, least: float
+) -> Episode | None:
     """By the cumulative sum of bad requests above the share that alerts: the change began where the sum of all minutes
-    from there to now is greatest (Page 1954).
+    from there to now is greatest (Page 1954). What lies before a stretch of good requests is another episode.
     """
     if firing is None:
         return None
-    allowed = firing.limit * objective.budget
-    recent, recent_bad = count_events(objective.sli, minutes.within(RECENT, now))
-    excess, greatest, counted = 0.0, 0.0, RequestCounts()
-    episode: Episode | None = None
-    last: datetime | None = None
+    allowed = least * firing.limit * objective.budget
+    excess, greatest, counted, before = 0.0, 0.0, RequestCounts(), RequestCounts()
+    begun: int | None = None
+    last: int | None = None
     for minute, counts in minutes.latest(BURN_RATES[-1].long, now):
         requests, bad = count_events(objective.sli, counts)
-        counted.add(counts)
+        before.add(counts)
         excess += bad - allowed * requests
-        last = last or (from_micros(minute * 60_000_000) if bad else None)
+        last = minute if last is None and bad else last
         if excess > greatest:
-            greatest = excess
-            requests, bad = count_events(objective.sli, counted)
-            begun = from_micros(minute * 60_000_000)
-            episode = Episode(
-                begun=begun,
-                last=last or begun,
-                requests=requests,
-                bad=bad,
-                unanswered=counted.requests - counted.answered,
-                recent=recent,
-                recent_bad=recent_bad,
-                subsided=recent_bad <= allowed * recent and recent * bad / requests >= _EXPECTED,
-            )
-    return episode
+            greatest, begun = excess, minute
+            counted.add(before)
+            before = RequestCounts()
+        elif begun is not None and _is_quiet(objective.sli, before, counted, allowed):
+            break
+    if begun is None or last is None:
+        return None
+    requests, bad = count_events(objective.sli, counted)
+    recent, recent_bad = count_events(objective.sli, minutes.within(RECENT, now))
+    expected = recent * bad / requests
+    faded = (
+        recent_bad < expected
+        and _chance(recent_bad, expected) < _ENDED
+        and (recent_bad <= allowed * recent or _chance(recent_bad, allowed * recent) >= _ENDED)
+    )
+    return Episode(
+        begun=from_micros(begun * 60_000_000),
+        last=from_micros(last * 60_000_000),
+        requests=requests,
+        bad=bad,
+        unanswered=counted.requests - counted.answered,
+        recent=recent,
+        recent_bad=recent_bad,
+        faded=faded,
+        subsided=faded and recent_bad <= allowed * recent,
+    )
+
+
+def _is_quiet(sli: SliName, counts: RequestCounts, episode: RequestCounts, allowed: float) -> bool:
+    """Whether `counts` have no more bad requests than allowed, and too few to be of the `episode`, itself no chance."""
+    requests, bad = count_events(sli, counts)
+    of_episode, bad_of_episode = count_events(sli, episode)
+    expected = requests * bad_of_episode / of_episode
+    return (
+        bad <= allowed * requests
+        and bad < expected
+        and _chance(bad, expected) < _SPLIT
+        and _chance(bad_of_episode, allowed * of_episode) < _SPLIT
+    )
+
+
+def _chance(count: int, mean: float) -> float:
+    """Of a Poisson variable of that mean, at most the chance of `count` or fewer where that is below the mean, and of
+    `count` or more where it is above (Chernoff's bound: of any size without a sum).
+    """
+    return math.exp(count - mean - (count * math.log(count / mean) if count else 0.0))
 
 
 def _is_spent(objective: Objective, requests: int, bad: int) -> bool:
@@ -206,13 +254,15 @@ def _is_spent(objective: Objective, requests: int, bad: int) -> bool:
     return requests >= objective.fewest and bad >= allowed and (allowed >= 1 or bad > 1)
 
 
-def _burn_state(objective: Objective, rate: BurnRate, minutes: RequestMinutes, now: datetime) -> BurnState:
+def _burn_state(
+    objective: Objective, rate: BurnRate, minutes: RequestMinutes, now: datetime, *, least: float
+) -> BurnState:
     requests, bad = count_events(objective.sli, minutes.within(rate.long, now))
     latest, latest_bad = count_events(objective.sli, minutes.within(rate.short, now))
     long_rate = bad / requests / objective.budget if requests else None
     short_rate = latest_bad / latest / objective.budget if latest else None
     limit = rate.factor(objective.window)
-    burning = long_rate is not None and short_rate is not None and min(long_rate, short_rate) > limit
+    burning = long_rate is not None and short_rate is not None and min(long_rate, short_rate) > least * limit
     return BurnState(
         severity=rate.severity,
         long=show_duration(rate.long),

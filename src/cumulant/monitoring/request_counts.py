@@ -18,9 +18,8 @@ _SERVER_ERROR = 500
 _PARTS = 8
 #: newest minutes of which times are kept
 _TIMED = 60
-#: minutes by which the clock of a gateway may be ahead, as after one was set back by hours; later requests count once
-#: that moment comes
-_AHEAD = 24 * _HOUR
+#: minutes by which the clock of a gateway may be ahead of the reader's, and by which that may be set back at once
+_AHEAD, _SET_BACK = 2, 24 * _HOUR
 
 
 class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):
@@ -61,11 +60,15 @@ class RequestMinutes:
         for minute, counts in self._minutes.items():
             self._hours[minute // _HOUR].add(counts)
 
-    def add(self, exchanges: Iterable[Exchange]) -> None:
+    def add(self, exchanges: Iterable[Exchange], now: datetime) -> None:
+        """Count requests that were read `now`: those of a clock that is ahead were before, and count as of now."""
+        newest = to_micros(now) // _MINUTE
+        self._bring_back(newest)
         for exchange in exchanges:
             if exchange.model != self._model or exchange.forced or not exchange.predicts:
                 continue
             minute = exchange.time // _MINUTE
+            minute = newest if minute > newest + _AHEAD else minute
             counts = RequestCounts(requests=1, errors=int(exchange.status >= _SERVER_ERROR))
             if exchange.served:
                 counts.answered = 1
@@ -73,6 +76,25 @@ class RequestMinutes:
                 self._times[minute][_bucket(exchange.duration_us)] += 1
             self._minutes[minute].add(counts)
             self._hours[minute // _HOUR].add(counts)
+
+    def _bring_back(self, newest: int) -> None:
+        """Count as of now what was read before the reader's clock was set back, and neither never nor again later."""
+        first, end = newest + _AHEAD + 1, newest + _SET_BACK
+        for hour in [hour for hour in self._hours if first < (hour + 1) * _HOUR and hour * _HOUR < end]:
+            within = range(hour * _HOUR, (hour + 1) * _HOUR)
+            for minute in within[max(first - within.start, 0) :]:
+                if minute in self._minutes and minute < end:
+                    counts = self._minutes.pop(minute)
+                    self._minutes[newest].add(counts)
+                    self._hours[newest // _HOUR].add(counts)
+                    self._times[newest] += self._times.pop(minute, Counter())
+            staying = [self._minutes[minute] for minute in within if minute in self._minutes]
+            if not staying:
+                del self._hours[hour]
+            else:
+                self._hours[hour] = RequestCounts()
+                for counts in staying:
+                    self._hours[hour].add(counts)
 
     def forget(self, before: datetime) -> None:
         """Drop the hours before that of `before`, and the times of all but the newest minutes."""
@@ -106,7 +128,10 @@ class RequestMinutes:
         )
 
     def within(self, span: timedelta, now: datetime) -> RequestCounts:
-        """Of the whole minutes that begin in the `span` before `now`, or a little later, by a clock that is ahead."""
+        """Of the whole minutes that begin in the `span` before `now`, or a little later, by a clock that is ahead.
+
+        Those far ahead count when their moment comes.
+        """
         total, first, last = RequestCounts(), -(-to_micros(now - span) // _MINUTE), to_micros(now) // _MINUTE + _AHEAD
         for hour, counts in self._hours.items():
             begin, end = hour * _HOUR, (hour + 1) * _HOUR

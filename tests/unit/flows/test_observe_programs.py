@@ -91,6 +91,12 @@ def test_prometheus_takes_its_configuration(project, monkeypatch):
         None,
         {"credentials_file": "api_token"},
     ]
+    assert [job.get("metric_relabel_configs") for job in document["scrape_configs"]] == [
+        None,
+        None,
+        None,
+        [{"source_labels": ["__name__"], "regex": "cumulant_api_.*", "action": "keep"}],
+    ], "series of the project are those of the controller alone"
     secret = (folder / "api_token").read_text()
     assert (folder / "api_token").stat().st_mode & 0o077 == 0
     assert find(project, secret).scope == ("stack.show",)

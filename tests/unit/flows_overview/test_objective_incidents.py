@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -79,8 +80,10 @@ def test_a_champion_that_errs_is_named_with_its_beginning_the_change_before_it_a
     overview = incident.overview()
     assert (overview.level, overview.champion) == ("critical", "7")
     assert overview.sentence.startswith(
-        "200 of 400 requests (50%) were answered with a server error; the objective of availability allows 0.1%"
+        "200 of 400 requests (50%) were answered with a server error; the objective of availability allows 0.1%, and its"
+        " error budget is used"
     )
+    assert overview.sentence.endswith(" times as fast as the objective allows over 1h")
     assert overview.since == began.replace(second=0) + timedelta(minutes=1)
     assert overview.before.text == "version 7 became the champion"
     assert overview.next.command == 'cumulant rollback late --reason "objective"'
@@ -109,7 +112,7 @@ def test_requests_that_no_server_answers_are_told_from_errors_of_the_model(incid
     incident.minutes(5, bad=100, status=503, served="")
     problem = incident.overview().problems[0]
     assert "500 of 500 requests (100%)" in problem.sentence
-    assert "500 of them since no server answered" in problem.sentence
+    assert "500 of them because no server answered" in problem.sentence
     assert "cumulant ps" in problem.advice
 
 
@@ -131,7 +134,7 @@ def test_an_incident_that_ended_is_not_red_but_in_the_events(incident):
     overview = incident.overview()
     assert overview.level == "warning"
     assert (
-        "500 of 1,600 requests (31.2%) were answered with a server error, and 0 of 500 in the newest 5m"
+        "500 of 1,600 requests (31.2%) were answered with a server error, and 0 of 500 in the last 5m"
         in overview.sentence
     )
     incident.minutes(6)
@@ -232,3 +235,44 @@ def test_the_controller_evaluates_in_the_background(incident):
         while "alert.fired" not in incident.kinds():
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_fault_of_an_evaluation_is_reported_and_the_next_one_tries_again(incident):
+    with incident.project.journal().transaction(actor=Actor("service:newer")) as transaction:
+        transaction.put("alerts", "state", {"alerts": {"k": {"id": "of another release"}}})
+    reports = queue.SimpleQueue()
+    with watch_objectives(incident.project, reports.put, pause=0.01):
+        for report in (reports.get(timeout=60), reports.get(timeout=60)):
+            assert report.startswith("a fault of the evaluation of objectives, which tries again: ValidationError: ")
+
+
+def test_an_alert_at_its_limit_does_not_end_and_fire_in_turns_and_the_overview_has_what_it_is_about(tmp_path):
+    """The limit is 10%, of all requests: these are above it at first, then below."""
+    with opened(tmp_path, "serving: {slo: {objective: 90%}}\n") as project:
+        incident = Incident(project)
+        incident.minutes(20, bad=11)
+        for bad in (9, 9, 9, 11):
+            incident.minutes(12, bad=bad)
+            assert [problem.subject for problem in incident.overview().problems] == ["availability"]
+        assert incident.kinds() == ["alert.fired"]
+        incident.minutes(10)
+        incident.minutes(10)
+        assert incident.kinds() == ["alert.fired", "alert.resolved"]
+
+
+def test_a_promotion_is_the_change_before_its_errors_and_not_those_of_an_outage_hours_ago(incident):
+    began = incident.clock.now()
+    incident.clock.move(-timedelta(hours=6))
+    incident.minutes(30)
+    incident.minutes(10, bad=100, status=503, served="")
+    incident.minutes(300)
+    incident.clock.move(began - incident.clock.now())
+    incident.promote("8")
+    incident.clock.move(timedelta(minutes=1))
+    incident.minutes(10, bad=5)
+    overview = incident.overview()
+    assert overview.sentence.startswith("50 of 1,000 requests (5%) were answered with a server error; the objective")
+    assert overview.since == began.replace(second=0) + timedelta(minutes=2)
+    assert overview.before.text == "version 8 became the champion"
+    assert overview.next.command == 'cumulant rollback late --reason "objective"'
+    assert "log of the server" in overview.problems[0].advice

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cumulant.core.traffic import Exchange
 from cumulant.core.units import duration, to_micros
 from cumulant.monitoring.objectives import BURN_RATES, Objective, objective_state
-from cumulant.monitoring.request_counts import RequestMinutes
+from cumulant.monitoring.request_counts import RequestCounts, RequestHistory, RequestMinutes
 
 NOW = datetime(2026, 5, 31, tzinfo=UTC)
 AVAILABLE = Objective(sli="availability", target=0.999, window=timedelta(days=30), fewest=100)
@@ -25,7 +25,7 @@ def exchange(ago, status=200, *, took=5.0, **other):
 
 def minutes(*exchanges, within=timedelta(milliseconds=250)):
     counted = RequestMinutes("late", within=within)
-    counted.add(exchanges)
+    counted.add(exchanges, NOW)
     return counted
 
 
@@ -53,16 +53,104 @@ def test_nothing_is_said_without_requests():
     assert all(burn.long_rate is None for burn in found.burn)
 
 
-def test_a_clock_that_was_far_ahead_for_a_moment_does_not_page_until_then():
-    counted = minutes(*[exchange(timedelta(days=-9), 503)] * 200, *steady(1000, 0, over=timedelta(hours=1)))
+@pytest.mark.parametrize("ahead", [timedelta(minutes=30), timedelta(hours=6), timedelta(days=9)])
+def test_what_a_clock_that_is_ahead_logged_pages_now_and_not_until_that_moment(ahead):
+    counted = minutes(*[exchange(-ahead, 503)] * 200, *steady(1000, 0, over=timedelta(hours=1)))
     found = state(AVAILABLE, counted)
-    assert (found.firing, found.requests, found.bad) == (None, 1000, 0)
-    later = objective_state(AVAILABLE, counted, NOW + timedelta(days=9), since=None)
-    assert (later.firing, later.bad) == ("page", 200)
-    counted.forget(NOW - timedelta(days=30))
-    assert counted.quantile(0.5, timedelta(minutes=15), NOW) == pytest.approx(5, rel=0.05)
-    ahead = minutes(*[exchange(timedelta(minutes=-30), 503)] * 200)
-    assert state(AVAILABLE, ahead).firing == "page"
+    assert (found.firing, found.requests, found.bad, found.episode.begun) == ("page", 1200, 200, NOW)
+    for later in (timedelta(minutes=15), ahead):
+        counted.add([exchange(-later)] * 1000, NOW + later)
+        found = objective_state(AVAILABLE, counted, NOW + later, since=None)
+        assert (found.bad, not found.episode or found.episode.subsided) == (200, True)
+    assert counted.quantile(0.5, timedelta(minutes=15), NOW + ahead) == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("by", [timedelta(minutes=20), timedelta(hours=6)])
+def test_what_was_read_before_a_clock_was_set_back_pages_on_and_ends_like_any_other(by):
+    counted = minutes(*[exchange(timedelta(minutes=1), 503)] * 200, *steady(600, 0, over=timedelta(hours=10)))
+    counted.add([], NOW - by)
+    found = objective_state(AVAILABLE, counted, NOW - by, since=None)
+    assert (found.firing, found.bad, found.requests, found.episode.begun) == ("page", 200, 800, NOW - by)
+    for later in (timedelta(minutes=15), by):
+        counted.add([exchange(by - later)] * 1000, NOW - by + later)
+        found = objective_state(AVAILABLE, counted, NOW - by + later, since=None)
+        assert (found.bad, not found.episode or found.episode.subsided) == (200, True)
+
+
+#: requests a minute, of which so many are bad, and minutes
+GOOD = (1000, 0, 4320)
+
+
+def world(*parts, now=NOW, alert=None):
+    """The state after those minutes, and the minutes by which the episode began before `now`."""
+    counts = [counts for *counts, length in parts for _ in range(length)]
+    first = to_micros(now) // 60_000_000 - len(counts)
+    history = RequestHistory(
+        minutes={
+            first + number: RequestCounts(requests=requests, errors=bad, answered=requests)
+            for number, (requests, bad) in enumerate(counts)
+        }
+    )
+    found = objective_state(
+        AVAILABLE, RequestMinutes("late", within=None, history=history), now, since=None, alert=alert
+    )
+    return found, found.episode and (now - found.episode.begun) / timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(("bad", "recent"), [(2, 1), (7, 5), (7, 6), (20, 14)])
+def test_a_few_errors_less_for_five_minutes_end_no_steady_burn(bad, recent):
+    """Of 1,000 requests a minute, at twice the limit of a ticket, just above that of a page, and well above it."""
+    found, _ = world((1000, bad, 4320), (1000, recent, 5))
+    assert found.firing is not None
+    assert (found.episode.faded, found.episode.subsided) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "alert", "firing"),
+    [
+        (9, None, None),
+        (9, "ticket", "ticket"),
+        (7, "ticket", None),
+        (50, None, "ticket"),
+        (50, "ticket", "ticket"),
+        (50, "page", "page"),
+        (40, "page", "ticket"),
+    ],
+)
+def test_an_alert_that_fires_lasts_until_its_rates_are_clearly_below_the_limit(bad, alert, firing):
+    """Of 10,000 requests a minute 10 are the limit of a ticket, 60 that of a page."""
+    found, _ = world((10_000, bad, 4320), alert=alert)
+    assert (found.firing, found.episode is None) == (firing, firing is None)
+
+
+def test_errors_like_those_before_an_incident_do_not_raise_its_alert_in_turns():
+    """After it 3 of 1,000 are allowed: fewer end the alert, and only clearly more raise one."""
+    parts = (GOOD, (1000, 1000, 10), (1000, 1, 60))
+    for recent, faded, subsided in ((0, True, True), (1, True, True), (4, True, False), (9, False, False)):
+        found, _ = world(*parts, (1000, recent, 5))
+        assert (found.firing is not None, found.episode.faded, found.episode.subsided) == (True, faded, subsided)
+
+
+@pytest.mark.parametrize(
+    ("rpm", "outage", "gap", "length", "share"),
+    [(100, 30, 600, 20, 0.05), (100, 10, 300, 20, 0.05), (1000, 10, 660, 30, 0.05), (10, 30, 1440, 20, 0.5)],
+)
+def test_an_outage_hours_before_is_another_episode(rpm, outage, gap, length, share):
+    parts = [(rpm, 0, 60), (rpm, rpm, outage), (rpm, 0, gap), (rpm, round(rpm * share), length)]
+    found, begun = world(*parts)
+    assert (found.firing, begun) == ("page", length)
+    assert found.episode.bad == round(rpm * share) * length
+
+
+def test_good_minutes_that_chance_explains_do_not_divide_an_episode():
+    assert world((10, 0, 600), (10, 3, 20), (10, 0, 2), (10, 3, 20))[1] == 42
+
+
+def test_an_incident_that_comes_back_is_said_with_its_own_beginning():
+    ended, _ = world((100, 0, 600), (100, 50, 10), (100, 0, 30))
+    assert ended.firing is None or ended.episode.subsided
+    found, begun = world((100, 0, 600), (100, 50, 10), (100, 0, 30), (100, 50, 3))
+    assert (found.firing, found.episode.subsided, begun) == ("page", False, 3)
 
 
 def test_a_fast_burn_pages_and_ends_soon_after_its_cause():
@@ -153,7 +241,7 @@ def test_quantiles_are_known_to_within_a_twentieth():
 def test_counts_are_stored_and_go_on():
     counted = minutes(*(exchange(timedelta(minutes=age), 503) for age in (1, 100, 5_000)))
     again = RequestMinutes("late", within=None, history=counted.history)
-    again.add([exchange(timedelta(minutes=2))])
+    again.add([exchange(timedelta(minutes=2))], NOW)
     week = timedelta(days=7)
     assert (again.within(week, NOW).requests, again.within(week, NOW).errors) == (4, 3)
     assert counted.within(week, NOW).requests == 3

@@ -35,7 +35,8 @@ def states(*groups, objective=AVAILABLE, now=NOW):
                         status=503 if failed and objective.sli == "availability" else 200,
                         duration_us=300_000 if failed else 1000,
                     )
-                ]
+                ],
+                now,
             )
     return [objective_state(objective, minutes, now, since=None)]
 

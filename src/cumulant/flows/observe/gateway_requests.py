@@ -21,6 +21,7 @@ from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.monitoring.request_counts import RequestHistory, RequestMinutes
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from cumulant.project.project import Project
@@ -61,16 +62,16 @@ class GatewayRequests:
         self._unsaved, self._saved_at, self._read_at = 0, 0.0, 0.0
 
     @contextmanager
-    def counted(self, project: Project) -> Iterator[RequestMinutes]:
-        """The counts with all that the log has now; nobody changes them while the block lasts.
+    def counted(self, project: Project, now: datetime) -> Iterator[RequestMinutes]:
+        """The counts with all that the log has `now`; nobody changes them while the block lasts.
 
         Raises:
             StorageError, EngineUnavailableError: the log cannot be read.
         """
         with self._lock:
-            yield self._update(project)
+            yield self._update(project, now)
 
-    def _update(self, project: Project) -> RequestMinutes:
+    def _update(self, project: Project, now: datetime) -> RequestMinutes:
         objectives = project.policies.objectives
         within = next((each.within for each in objectives if each.within is not None), None)
         path = project.state / _FOLDER / _FILE
@@ -84,7 +85,7 @@ class GatewayRequests:
         source = exchanges_of(project)
         while True:
             exchanges, self._cursor = source.exchanges(self._cursor, limit=_BATCH)
-            self._minutes.add(exchanges)
+            self._minutes.add(exchanges, now)
             self._unsaved += len(exchanges)
             if len(exchanges) < _BATCH:
                 break

@@ -37,6 +37,8 @@ FOLDER = "observe"
 SCRAPED = ("servers", "gateway", "controller", "api")
 #: of the API
 API_TOKEN, _API_METRICS = "api_token", "/v1/metrics"
+#: of the metrics that only the API has
+_API_FAMILIES = "cumulant_api_"
 #: names that distributions give the programs, the usual one first
 _PROMETHEUS, _ALERTMANAGER = ("prometheus",), ("alertmanager", "prometheus-alertmanager")
 _PROMETHEUS_PORT, _ALERTMANAGER_PORT = 9090, 9093
@@ -173,6 +175,10 @@ def prometheus_configuration(
     if token:
         jobs[0]["authorization"] = {"credentials_file": "token"}
     jobs[-1]["metrics_path"] = _API_METRICS
+    # The API repeats the project's series, which the controller has: they would differ in job and instance alone.
+    jobs[-1]["metric_relabel_configs"] = [
+        {"source_labels": ["__name__"], "regex": f"{_API_FAMILIES}.*", "action": "keep"}
+    ]
     if api_token:
         jobs[-1]["authorization"] = {"credentials_file": API_TOKEN}
     configuration: dict[str, Any] = {

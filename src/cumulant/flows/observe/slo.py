@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +16,7 @@ from cumulant.core.units import from_micros
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.slo_rules import Source, rules_text, service_name
-from cumulant.monitoring.objectives import Objective, ObjectiveState, objective_state
+from cumulant.monitoring.objectives import Objective, ObjectiveState, Severity, objective_state
 from cumulant.monitoring.slo_gate import find_hold
 
 if TYPE_CHECKING:
@@ -48,19 +49,28 @@ def show_objectives(
         StorageError, EngineUnavailableError: the gateways' log cannot be read.
     """
     declared, now = declared_objectives(project), (clock or SystemClock()).now()
-    with (requests or GatewayRequests()).counted(project) as minutes:
+    with (requests or GatewayRequests()).counted(project, now) as minutes:
         states = objective_states(declared, minutes, now)
     hold = find_hold(states, project.policies.release.slo)
     return SloView(model=project.name, at=now, objectives=states, hold=hold)
 
 
-def objective_states(declared: Sequence[Objective], minutes: RequestMinutes, now: datetime) -> list[ObjectiveState]:
-    """The state of each objective by the counts."""
+def objective_states(
+    declared: Sequence[Objective],
+    minutes: RequestMinutes,
+    now: datetime,
+    alerts: Mapping[str, Severity] = MappingProxyType({}),
+) -> list[ObjectiveState]:
+    """The state of each objective by the counts. `alerts`: those that fire already, which last a little longer."""
     first = min(minutes.minutes, default=None)
     since = None if first is None else from_micros(first * 60_000_000)
     return [
         objective_state(
-            objective, minutes, now, since=since if since is None or since > now - objective.window else None
+            objective,
+            minutes,
+            now,
+            since=since if since is None or since > now - objective.window else None,
+            alert=alerts.get(objective.sli),
         )
         for objective in declared
     ]

@@ -16,6 +16,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.drift.drift_history import COMPARED
 from cumulant.flows.monitoring.state import read_request, read_state
 from cumulant.flows.observe.gateway_requests import GatewayRequests
+from cumulant.flows.observe.objective_alerts import active_alerts
 from cumulant.flows.observe.slo import objective_states
 from cumulant.flows.overview.changes import Change, last_before
 from cumulant.flows.overview.data_problems import data_problems
@@ -54,10 +55,10 @@ from cumulant.flows.overview.served_version import aliased_version, desired_cham
 from cumulant.flows.release import store
 from cumulant.flows.stack.lock import own_status
 from cumulant.flows.stack.status import Status, without_ended_processes
-from cumulant.monitoring.objectives import ObjectiveState
+from cumulant.monitoring.objectives import ObjectiveState, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal
@@ -146,9 +147,9 @@ def read_overview(
     memory = memory or OverviewMemory(name)
     events = memory.events
     events.update(journal)
-    requests, objectives, errors = _requests(project, memory, now)
-    state, request = read_state(journal, name)[0], read_request(journal, name)[0]
     alerts, _ = read_alerts(journal)
+    requests, objectives, errors = _requests(project, memory, now, active_alerts(name, alerts))
+    state, request = read_state(journal, name)[0], read_request(journal, name)[0]
     stored = store.read(journal, name)
     release = None if stored is None else stored[0]
     status, fault = _stack(project)
@@ -242,13 +243,14 @@ def _moments(problem: ModelProblem) -> tuple[datetime | None, datetime | None]:
 
 
 def _requests(
-    project: Project, memory: OverviewMemory, now: datetime
+    project: Project, memory: OverviewMemory, now: datetime, active: Mapping[str, Severity]
 ) -> tuple[RequestFigure | None, list[ObjectiveState], list[ModelProblem]]:
     """Requests at the gateways; nothing where their log cannot be read, which the stack's processes report."""
     try:
-        with memory.requests.counted(project) as minutes:
+        with memory.requests.counted(project, now) as minutes:
             declared = project.policies.objectives
-            states, errors = objective_states(declared, minutes, now), undeclared_problems(declared, minutes, now)
+            states = objective_states(declared, minutes, now, active)
+            errors = undeclared_problems(declared, minutes, now)
             return request_figure(minutes, now), states, errors
     except CumulantError:
         return None, [], []

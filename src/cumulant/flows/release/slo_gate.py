@@ -59,7 +59,7 @@ class SloGateReader:
             return ""
         now, earlier = self._clock.now(), release.slo_hold
         try:
-            self._read_arms(release)
+            self._read_arms(release, now)
             states = self._states(now)
         except CumulantError:
             return earlier or _UNKNOWN
@@ -67,10 +67,10 @@ class SloGateReader:
         return find_hold(states, release.policy.slo, earlier="" if earlier == _UNKNOWN else earlier, arms=arms)
 
     def _states(self, now: datetime) -> list[ObjectiveState]:
-        with self._requests.counted(self._project) as minutes:
+        with self._requests.counted(self._project, now) as minutes:
             return objective_states(self._objectives, minutes, now)
 
-    def _read_arms(self, release: Release) -> None:
+    def _read_arms(self, release: Release, now: datetime) -> None:
         """Count the requests since the release began, from where the log ended then: each once, also by a process that
         is started during the release.
         """
@@ -82,7 +82,7 @@ class SloGateReader:
         while True:
             page, self._cursor = source.exchanges(self._cursor, limit=_PAGE)
             for arm, minutes in self._arms.items():
-                minutes.add(exchange for exchange in page if exchange.assigned == arm)
+                minutes.add((exchange for exchange in page if exchange.assigned == arm), now)
                 minutes.forget(release.begun)
             if len(page) < _PAGE:
                 return
