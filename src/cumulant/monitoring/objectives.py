@@ -220,7 +220,7 @@ def _episode(
         last=from_micros(last * 60_000_000),
         requests=requests,
         bad=bad,
-        unanswered=counted.requests - counted.answered,
+        unanswered=counted.requests - counted.answered - counted.left,
         recent=recent,
         recent_bad=recent_bad,
         faded=faded,
@@ -276,7 +276,10 @@ def _burn_state(
 
 
 def count_events(sli: SliName, counts: RequestCounts) -> tuple[int, int]:
-    """The requests that an objective is about, and the bad ones."""
+    """The requests that an objective is about, and the bad ones.
+
+    A caller that left waited for an answer: too long, which is slow, or not long enough to tell.
+    """
     if sli == "latency":
-        return counts.answered, counts.slow
-    return counts.requests, counts.errors
+        return counts.answered + counts.left_late, counts.slow + counts.left_late
+    return counts.requests - counts.left, counts.errors

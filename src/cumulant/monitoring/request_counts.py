@@ -13,7 +13,7 @@ from cumulant.core.traffic import Exchange
 from cumulant.core.units import to_micros
 
 _MINUTE, _HOUR = 60_000_000, 60
-_SERVER_ERROR = 500
+_LEFT, _SERVER_ERROR = 499, 500
 #: parts of a doubling in which times are counted: a quantile is known to within 5%
 _PARTS = 8
 #: newest minutes of which times are kept
@@ -23,18 +23,24 @@ _AHEAD, _SET_BACK = 2, 24 * _HOUR
 
 
 class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):
-    """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these."""
+    """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these;
+    those whose caller left before the answer, and of these the ones that had waited longer than an answer may take.
+    """
 
     requests: int = 0
     errors: int = 0
     answered: int = 0
     slow: int = 0
+    left: int = 0
+    left_late: int = 0
 
     def add(self, other: RequestCounts) -> None:
         self.requests += other.requests
         self.errors += other.errors
         self.answered += other.answered
         self.slow += other.slow
+        self.left += other.left
+        self.left_late += other.left_late
 
 
 class RequestHistory(msgspec.Struct, kw_only=True):
@@ -70,9 +76,11 @@ class RequestMinutes:
             minute = exchange.time // _MINUTE
             minute = newest if minute > newest + _AHEAD else minute
             counts = RequestCounts(requests=1, errors=int(exchange.status >= _SERVER_ERROR))
-            if exchange.served:
-                counts.answered = 1
-                counts.slow = int(self._within is not None and exchange.duration_us > self._within)
+            is_late = int(self._within is not None and exchange.duration_us > self._within)
+            if exchange.status == _LEFT:
+                counts.left, counts.left_late = 1, is_late
+            elif exchange.served:
+                counts.answered, counts.slow = 1, is_late
                 self._times[minute][_bucket(exchange.duration_us)] += 1
             self._minutes[minute].add(counts)
             self._hours[minute // _HOUR].add(counts)

@@ -187,6 +187,16 @@ def test_a_latency_objective_is_about_answered_requests():
     assert found.ratio == pytest.approx(0.9)
 
 
+def test_a_caller_that_gave_up_waited_too_long_or_says_nothing():
+    answered = [exchange(timedelta(minutes=5), took=20.0)] * 200
+    gave_up = [exchange(timedelta(minutes=5), 499, served="", took=1_000.0)] * 20
+    left_soon = [exchange(timedelta(minutes=5), 499, served="", took=10.0)] * 30
+    counted = minutes(*answered, *gave_up, *left_soon)
+    fast, available = state(FAST, counted), state(AVAILABLE, counted)
+    assert (fast.requests, fast.bad) == (220, 20)
+    assert (available.requests, available.bad) == (200, 0)
+
+
 def test_what_counts_is_what_evidence_of_a_release_counts():
     found = state(
         AVAILABLE,
