@@ -64,9 +64,7 @@ def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 4
     if isinstance(error, typer.Abort) or is_interrupt(error):
-        output.notices().print(
-            "interrupted; run the same command again to continue from the last finished step", soft_wrap=True
-        )
+        output.notices().print(f"interrupted; {output.redact(output.interrupted)}", soft_wrap=True)
         return INTERRUPTED
     known = as_known(error).reworded(output.redact).reworded(_from_here)
     if debug:

@@ -18,6 +18,8 @@ class CommandOutput:
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.documents = 0
+        #: what to tell where the command is interrupted
+        self.interrupted = "run the same command again to continue from the last finished step"
         #: removes secret values from the texts of errors; a loaded project sets its own
         self.redact: Callable[[str], str] = str
         self._before: IO[str] = sys.stdout

@@ -66,7 +66,7 @@ class JobEnded(Fact, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A long operation under way or ended; `lost`: its server ended, so that its end is not known.
+    """A long operation under way or ended; `lost`: it ended with its server, before it was done.
 
     `step` and `share` (0 to 1, where known): what it does now, as far as this server knows; `steps`: the names of the
     newest ones that it has begun.
@@ -149,7 +149,7 @@ class JobMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class _Running:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process, self.step, self.cancelled = process, "", False
+        self.process, self.step, self.cancelled, self.lost = process, "", False, False
         self.share: float | None = None
         self.steps: tuple[str, ...] = ()
 
@@ -206,12 +206,12 @@ class Jobs:
         running.process.terminate()
 
     def close(self, patience: float = 10.0) -> None:
-        """End all jobs; each is recorded as cancelled."""
+        """End all jobs; each is recorded as lost: nobody has cancelled it."""
         with self._lock:
             self._closed = True
             running = list(self._running.values())
             for each in running:
-                each.cancelled = True
+                each.lost = True
                 each.process.terminate()
         for each in running:
             try:
@@ -271,7 +271,7 @@ class Jobs:
             self._starting -= 1
             self._running[identity] = _Running(process)
             if self._closed:  # the server ended meanwhile
-                self._running[identity].cancelled = True
+                self._running[identity].lost = True
                 process.terminate()
         job = Job(
             id=identity,
@@ -294,8 +294,8 @@ class Jobs:
     def _end(self, job: Job, last: JobMessage | None, running: _Running, journal: Journal) -> None:
         status: JobStatus = "succeeded"
         result, error = (None, None) if last is None else (last.result, last.error)
-        if running.cancelled:
-            status, result = "cancelled", None
+        if running.cancelled or running.lost:
+            status, result = "cancelled" if running.cancelled else "lost", None
         elif last is None:
             code = running.process.returncode
             status, error = (

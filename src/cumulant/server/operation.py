@@ -39,6 +39,8 @@ LINES, NOTE = "application/x-ndjson", "cumulant-note"
 BYTES, MOST_UPLOAD = "application/octet-stream", 64 << 20
 #: of the answer to a path that the API has not
 NO_PATH = "there is nothing at this path"
+#: of a token that is valid in another project of the server
+OTHER_PROJECT = "this token is not of this project"
 _PARAMETER = re.compile(r"{(\w+)}")
 #: most items of a page, and the default
 MOST_ITEMS, DEFAULT_ITEMS = 1_000, 50

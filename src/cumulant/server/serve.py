@@ -37,7 +37,7 @@ def serve(
     announce: Callable[[], None] = lambda: None,
     prepare: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answer on a bound socket until SIGTERM or SIGINT; running requests are finished, and jobs are cancelled.
+    """Answer on a bound socket until SIGTERM or SIGINT; running requests are finished, and jobs end.
 
     `prepare` is done by a thread, beside the first requests.
     """

@@ -320,7 +320,7 @@ def test_the_edge_returns_a_code_for_whatever_is_raised(monkeypatch: pytest.Monk
     ("words", "said"),
     [
         (("train", "--trials", "x"), "'x' is no whole number"),
-        (("events", "follow", "--for", "soon"), "'soon' is no number"),
+        (("events", "follow", "--for", "soon"), '"soon" is not a duration'),
     ],
 )
 def test_an_option_that_takes_a_number_says_so(words: tuple[str, ...], said: str, cumulant: Any) -> None:

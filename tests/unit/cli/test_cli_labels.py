@@ -175,6 +175,11 @@ def test_a_report_of_many_days_shows_the_newest_and_sums_up_the_others(project, 
     lines = "".join(f"d{number},{day}T10:00:00Z,0.5\n" for number, day in enumerate(days))
     (tmp_path / "days.csv").write_text(f"request,at,p\n{lines}")
     mapped = ["--map", "id=request,time=at,score=p"]
+    (tmp_path / "useless.csv").write_text("request,at,p\n,2026-01-01T10:00:00Z,0.5\n")
+    useless = cumulant(
+        "labels", "import-predictions", str(tmp_path / "useless.csv"), *mapped, "--project", str(project)
+    )
+    assert (useless.code, "0 predictions came into the log, 1 rows have no id" in useless.out) == (1, True)
     cumulant("labels", "import-predictions", str(tmp_path / "days.csv"), *mapped, "--project", str(project))
     rows = [{"id": f"d{number}", "bought": "yes"} for number in range(15)]
     assert ingest(cumulant, project, write(tmp_path / "l.jsonl", *rows)).document["labelled"] == 15

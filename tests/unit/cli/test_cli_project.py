@@ -252,7 +252,9 @@ def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_
     assert [event["kind"] for event in kinds] == ["run.started"]
     followed = cumulant("events", "follow", "--after", "0", "--for", "0", "--project", str(project), "--json").out
     assert [json.loads(line)["seq"] for line in followed.splitlines()] == [event["seq"] for event in events]
-    assert "run.started" in cumulant("events", "follow", "--after", "0", "--for", "0", "--project", str(project)).out
+    assert "run.started" in cumulant("events", "follow", "--after", "0", "--for", "0s", "--project", str(project)).out
+    mistyped = cumulant("events", "list", "--kind", "acess.refused", "--project", str(project))
+    assert (mistyped.code, 'did you mean "access.refused"?' in mistyped.err) == (0, True)
     out = tmp_path / "events.jsonl"
     assert cumulant("events", "export", str(out), "--project", str(project), "--json").document["events"] == len(events)
     assert [json.loads(line)["hash"] for line in out.read_text().splitlines()] == [event["hash"] for event in events]

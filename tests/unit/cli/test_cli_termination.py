@@ -9,6 +9,7 @@ import time
 import pytest
 
 from cumulant.cli.app import run
+from cumulant.cli.output import CommandOutput
 from cumulant.cli.termination import termination
 
 
@@ -58,7 +59,9 @@ def test_what_else_python_drops_is_shown_as_ever(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("end", "code"), [(lambda: None, 130), (lambda: os.kill(os.getpid(), signal.SIGTERM), 143)])
 def test_an_error_that_an_interrupt_led_to_ends_the_command_as_the_interrupt(monkeypatch, capsys, end, code) -> None:
-    def interrupted(words: object, output: object) -> int:
+    def interrupted(words: object, output: CommandOutput) -> int:
+        if code == 130:
+            output.interrupted = "the job goes on"
         try:
             end()
             raise KeyboardInterrupt
@@ -70,4 +73,5 @@ def test_an_error_that_an_interrupt_led_to_ends_the_command_as_the_interrupt(mon
     ended = run(["train"])
     signal.signal(signal.SIGTERM, before)
     assert ended == code
-    assert capsys.readouterr().err.startswith("interrupted; run the same command again")
+    told = "the job goes on" if code == 130 else "run the same command again"
+    assert capsys.readouterr().err.startswith(f"interrupted; {told}")

@@ -106,11 +106,12 @@ def test_text_that_was_never_a_token(project, text):
 def test_a_token_does_what_is_in_its_scope_and_nothing_else(project):
     principal = principal_of(find(project, create(project, scope=["runs.show"]).secret))
     check(project, principal, "runs.show")
-    with pytest.raises(RefusedError, match=r"user:ada may not do model\.train") as caught:
+    with pytest.raises(RefusedError, match=r"user:ada may not do model\.train.* with this token: its scope") as caught:
         check(project, principal, "model.train")
     assert caught.value.hint == "use a token whose scope includes model.train"
     refusal = list(project.journal().events())[-1]
     assert (refusal.kind, refusal.data["policies"]) == ("access.refused", ["token-scope"])
+    assert refusal.data["token"] == principal.claims["token"]
 
 
 def test_a_scope_does_not_widen_what_the_policies_allow(project, grant):

@@ -108,6 +108,14 @@ def test_a_token_that_is_not_known_leads_to_a_login():
     with answering(401, body) as url, pytest.raises(CredentialsError, match="no valid token") as caught:
         cumulant.connect(url, token="cml_x")
     assert f"cumulant login --server {url}" in caught.value.hint
+    body = b'{"code": "credentials", "detail": "this token is not of this project"}'
+    with (
+        answering(401, body) as url,
+        cumulant.connect(url, token="cml_x", project="b") as remote,
+        pytest.raises(CredentialsError) as caught,
+    ):
+        remote.stack.status()
+    assert f"cumulant login --server {url} --of NAME" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["nope", "models.nope", "nope.list"])

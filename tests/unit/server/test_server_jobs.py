@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from api_server import serving
 
-from cumulant.core.errors import OverloadedError
+import cumulant
+from cumulant.core.errors import EngineUnavailableError, OverloadedError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import this_process
 from cumulant.server.jobs import KIND, Job, JobEnded, Jobs, write_job
@@ -66,7 +67,7 @@ def test_jobs_end_with_their_server(project):
     while (ended := msgspec.convert(project.journal().get(KIND, job["id"]).value, Job)).status == "running":
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert ended.status == "cancelled"
+    assert ended.status == "lost", "nobody has cancelled it"
 
 
 @pytest.fixture
@@ -103,6 +104,12 @@ def grant(project, monkeypatch):
 def test_a_job_whose_process_is_gone_is_lost(api, record):
     path = record(status="running", process=msgspec.structs.replace(this_process(), pid=2**22 - 1, born="1"))
     assert api.get(path).json()["status"] == "lost"
+    with (
+        cumulant.connect(str(api.base_url).partition("/v1/")[0]) as remote,
+        pytest.raises(EngineUnavailableError, match=r"the server ended while job .* ran") as caught,
+    ):
+        remote.http.follow(path.rpartition("/")[2])
+    assert "run it again" in caught.value.hint
     assert api.post(f"{path}/cancel", json={}).status_code == 409
 
 

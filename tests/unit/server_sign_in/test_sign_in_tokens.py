@@ -107,9 +107,10 @@ def test_a_token_of_another_project_is_told_so_whether_or_not_the_project_exists
     assert (own.status_code, own.json()["detail"]) == (401, "this token is not of this project")
     assert own.content == none.content
     unknown = browser.get(X, headers={"authorization": "Bearer cml_" + "A" * 43})
-    assert unknown.json()["detail"] == "this request has no valid token or session"
+    assert unknown.json()["detail"] == "the token of this request is not valid here"
+    assert browser.get(X).json()["detail"] == "this request has no valid token or session"
     assert list_tokens(server.projects["other"], principal=ADA, clock=server.clock)[0].used is None, "it was refused"
-    assert browser.get("/", headers=headers).json()["detail"] == "this request has no valid token or session"
+    assert browser.get("/", headers=headers).json()["detail"] == "the token of this request is not valid here"
 
 
 def test_a_token_whose_user_has_to_sign_in_again_is_told_so(serve):

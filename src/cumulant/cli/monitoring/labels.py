@@ -213,7 +213,7 @@ def import_predictions(
 ) -> None:
     """Bring predictions that were logged elsewhere into the prediction log, each file once.
 
-    With --server the file is sent there, up to 64 MiB.
+    With --server the file is sent there, up to 64 MiB. Exit code 1 where no row of the file can be used.
     """
     columns = tuple(f"{part}={column}" for part, column in parts(map_).items())
     with call.api() as api:
@@ -231,6 +231,8 @@ def import_predictions(
         console.print(f"{imported.rows:,} predictions came into the log{refused}{future}")
 
     call.answer(imported, text)
+    if imported.refused and not imported.rows and not imported.again:
+        raise typer.Exit(1)
 
 
 def parts(text: str | None) -> dict[str, str]:

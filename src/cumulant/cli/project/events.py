@@ -15,7 +15,9 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.project.events_checkpoint import declare as declare_checkpoint
 from cumulant.cli.project.events_export import KIND_HELP
 from cumulant.cli.project.events_export import declare as declare_export
-from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.core.errors import IntegrityError, UsageError, did_you_mean
+from cumulant.core.events import Fact
+from cumulant.core.units import duration
 from cumulant.flows.ledger.run_events import UNSEEN
 from cumulant.flows.ledger.run_events import verify as verify_journal
 from cumulant.flows.reports.terminal import cell, clean, table
@@ -68,6 +70,7 @@ def list_(
             "events.list", kind=tuple(kind or ()), run=run or "", limit=min(last + 1 if last else _PAGE, _PAGE)
         )
         listed = list(islice(newest, last + 1 if last else None))
+        seen = set() if listed or not kind else {event.kind for event in api.call("events.list", limit=_PAGE).items}
     more = bool(last) and len(listed) > last
     shown = (listed[:last] if last else listed)[::-1]
 
@@ -87,6 +90,8 @@ def list_(
             console.print(f"the newest {last:,}; --last N for more", style="dim")
 
     call.answer(shown, text)
+    if not shown and kind and (hint := _nearest_kind(kind, seen)):
+        call.note(f"no such event; {hint}")
 
 
 @command(
@@ -100,8 +105,9 @@ def follow(
     kind: Kind = None,
     run: OfRun = None,
     after: Annotated[int | None, typer.Option(metavar="SEQ", help="Begin after this event; default: now.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--for", metavar="SECONDS", help="End after this long; default: until interrupted.")
+    span: Annotated[
+        str | None,
+        typer.Option("--for", metavar="DURATION", help="End after this long: 30s, 2h; default: until interrupted."),
     ] = None,
 ) -> None:
     """Show events as they happen. With --json: one document a line, for as long as it follows.
@@ -109,6 +115,8 @@ def follow(
     With --server a lost connection is opened again, and continues after the last event.
     """
     console = call.output.console()
+    seconds = None if span is None else _seconds(span)
+    call.output.interrupted = "events go on: `" + call.line("events list") + "` shows those that were missed"
     with call.api() as api:
         for event in api.events(after=after, kinds=tuple(kind or ()), seconds=seconds):
             if run and event.run != run:
@@ -117,6 +125,21 @@ def follow(
                 call.output.document(event, compact=True)
             else:
                 _print(console, event)
+
+
+def _nearest_kind(given: Iterable[str], seen: set[str]) -> str | None:
+    """The name that is close to a kind which no event has. `seen`: kinds of the newest events."""
+    known = seen | {name for each in Fact.__subclasses__() for name in _kinds(each)}
+    return next(filter(None, (did_you_mean(kind, known) for kind in given if kind not in known)), None)
+
+
+def _kinds(fact: type[Fact]) -> set[str]:
+    return ({getattr(fact, "kind", "")} - {""}).union(*(_kinds(each) for each in fact.__subclasses__()))
+
+
+def _seconds(text: str) -> float:
+    """A duration; a number alone is of seconds. Raises UsageError."""
+    return duration(f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text).total_seconds()
 
 
 @command(

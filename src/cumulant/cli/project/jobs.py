@@ -78,6 +78,7 @@ def follow(call: Invocation, job: JobId) -> None:
     """
     from cumulant.server.client.caller import follow_job
 
+    call.output.interrupted = f"the job goes on: `{call.line(f'jobs cancel {job}')}` ends it"
     with call.api() as api, call.progress(f"job {job}") as progress:
         ended = follow_job(api, job, progress)
     call.answer(ended, lambda console: _show(console, call, ended))
@@ -113,7 +114,11 @@ def _show(console: Console, call: Invocation, job: Job) -> None:
     heading(console, f"{job.id} {job.operation} {job.status}")
     share = "" if job.share is None else f" ({job.share:.0%})"
     error = "" if job.error is None else clean(str(job.error.get("error", "")))
+    result = job.result if isinstance(job.result, dict) else {}
+    model, verdict = result.get("model"), result.get("verdict")
     rows = [
+        ("version", clean(f"{model.get('name')}/{model.get('version')}") if isinstance(model, dict) else ""),
+        ("gate", clean(str(verdict.get("text", ""))) if isinstance(verdict, dict) else ""),
         ("who", job.principal),
         ("started", job.started),
         ("ended", job.ended),
@@ -121,6 +126,5 @@ def _show(console: Console, call: Invocation, job: Job) -> None:
         ("error", error),
     ]
     pairs(console, [(label, value) for label, value in rows if value])
-    run = job.result.get("run") if isinstance(job.result, dict) else None
-    if isinstance(run, str):
+    if isinstance(run := result.get("run"), str):
         console.print("next: " + call.line(f"report {run} --out report.html"), style="dim", soft_wrap=True)

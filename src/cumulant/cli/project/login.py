@@ -31,6 +31,7 @@ def login(
     from cumulant.core.system.saved_tokens import save_token
     from cumulant.server.client.device_flow import device_token
 
+    call.output.interrupted = "you are not signed in: the code is of no use now, and the same command shows a new one"
     answer = device_token(server, {"project": of} if of else {}, call.note)
     path = save_token(server, answer.access_token, os.environ)
     hours = answer.expires_in / 3600

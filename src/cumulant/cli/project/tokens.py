@@ -106,6 +106,7 @@ def _confirmed(call: Invocation, name: str, scope: list[str], service: str, expi
 
     request = TokenRequest(name=name, scope=tuple(scope), service=service, expires=duration(expires))
     check_token_request(request)
+    call.output.interrupted = "no token was saved: the same command shows a new code to confirm"
     form = {"token_name": name, "scope": " ".join(scope), "service": service, "expires": expires}
     answer = device_token(call.server, form | ({"project": call.given} if call.given else {}), call.note)
     if answer.token is None or answer.token.name != name:

@@ -149,6 +149,7 @@ def watch(call: Invocation, name: Name = "") -> None:
 
     With --json: one document a line, at each change. With --server it goes on after a lost connection.
     """
+    call.output.interrupted = f"the release goes on: `{call.line('release abort')}` ends it"
     with call.api() as api:
         release = api.call("releases.show", release=LATEST, model=name)
         last = follow(call, api, name, release.id)

@@ -26,6 +26,11 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
+#: why an address by HTTP is refused, and where the ways around it are
+_PLAIN = "by http:// a token is sent within this machine alone"
+_PAGE = "docs/how-to/api.md#from-another-machine"
+
+
 def server_address(url: str) -> str:
     """The address of a server of the API, also from that of the API itself, which ends with `/v1`."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -38,7 +43,10 @@ def check_token_url(url: str) -> None:
     if not url.startswith(("http://", "https://")):
         reason = "the address of a server begins with https:// or http://"
     elif url.startswith("http://"):
-        reason = "by http:// a token is sent within this machine alone"
+        reason = _PLAIN
     else:
         reason = "this is no address of a server: it has a host, and no user, query or fragment"
-    raise UsageError(reason, subject=url, hint="write the whole address, such as https://cumulant.example.com")
+    hint = "write the whole address, such as https://cumulant.example.com"
+    if reason == _PLAIN:
+        hint = f"use https://, or a tunnel: `ssh -L 8700:127.0.0.1:8700 HOST`, then http://127.0.0.1:8700 ({_PAGE})"
+    raise UsageError(reason, subject=url, hint=hint)

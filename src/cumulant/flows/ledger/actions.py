@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.causes import caused_by
 from cumulant.core.errors import ForbiddenError, TerminalError, did_you_mean
 from cumulant.flows.ledger.decisions import record_allowed, record_refused
-from cumulant.ports.access import Decision, Principal, Resource, outside_scope
+from cumulant.ports.access import SCOPE_POLICY, Decision, Principal, Resource, outside_scope
 from cumulant.ports.registry import model_name
 
 if TYPE_CHECKING:
@@ -238,11 +238,15 @@ def _decide(project: Project, principal: Principal, action: FlowAction, resource
     if not decision.allowed:
         record_refused(project, principal, action.name, resource, decision)
         raise ForbiddenError(
-            f"{principal.id} may not do {action.name} to {resource.name}",
+            f"{principal.id} may not do {action.name} to {resource.name}{_by_scope(decision)}",
             subject=resource.name,
             hint=f"{decision.hint}{_WHO}" if decision.hint and principal.via in ("cli", "python") else decision.hint,
         )
     return decision
+
+
+def _by_scope(decision: Decision) -> str:
+    return " with this token: its scope does not include it" if decision.policies == (SCOPE_POLICY,) else ""
 
 
 def decide(project: Project, principal: Principal, action: str, resource: Resource | None = None) -> Decision:

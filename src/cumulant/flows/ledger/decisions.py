@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.occurrences import Occurrences
+from cumulant.flows.identities.records import BY_TOKEN
 from cumulant.ports.access import Decision, Principal, Resource
 from cumulant.ports.journal import Freezing
 
@@ -24,8 +25,9 @@ REQUEST, ANONYMOUS = "http.request", "anonymous"
 class RecordedDecision(Fact, frozen=True, kw_only=True):
     """What events of decisions have in common. The event's actor is the principal.
 
-    `policies` decided; `via` established the identity (`ports.access.Via`); `source` is the host or address that it
-    acts from, where that is known, and `trace` the trace of the request.
+    `policies` decided; `via` established the identity (`ports.access.Via`), and `token` is the name of its API token,
+    where it acts by one; `source` is the host or address that it acts from, where that is known, and `trace` the trace
+    of the request.
     """
 
     kind = ""
@@ -33,6 +35,7 @@ class RecordedDecision(Fact, frozen=True, kw_only=True):
     resource: str
     policies: tuple[str, ...] = ()
     via: str = ""
+    token: str = ""
     source: str = ""
     trace: str = ""
 
@@ -74,6 +77,7 @@ class RefusalKey(NamedTuple):
     via: str = ""
     source: str = ""
     reason: str = "policy"
+    token: str = ""
 
 
 def record_allowed(
@@ -89,6 +93,7 @@ def record_allowed(
         resource=resource.name,
         policies=decision.policies,
         via=principal.via,
+        token=principal.claims.get(BY_TOKEN, ""),
         source=principal.source,
         trace=principal.trace,
     )
@@ -98,7 +103,15 @@ def record_allowed(
 
 def record_refused(project: Project, principal: Principal, action: str, resource: Resource, decision: Decision) -> None:
     """An event of a refusal; of equal ones in a server, of the first one and later of their number."""
-    key = RefusalKey(principal.id, action, resource.name, decision.policies, principal.via, principal.source)
+    key = RefusalKey(
+        principal.id,
+        action,
+        resource.name,
+        decision.policies,
+        principal.via,
+        principal.source,
+        token=principal.claims.get(BY_TOKEN, ""),
+    )
     _count(project, key, trace=principal.trace)
 
 
@@ -134,6 +147,7 @@ def emit_refusal(project: Project, key: RefusalKey, occurrences: Occurrences, *,
         resource=key.resource,
         policies=key.policies,
         via=key.via,
+        token=key.token,
         source=key.source,
         trace=trace,
         reason=key.reason,

@@ -132,7 +132,7 @@ def record_refusals(
 
 
 def _merged(key: RefusalKey) -> RefusalKey:
-    return key._replace(principal=MERGED, resource=MERGED, policies=(), source="")
+    return key._replace(principal=MERGED, resource=MERGED, policies=(), source="", token="")
 
 
 def _work(

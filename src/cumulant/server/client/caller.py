@@ -62,7 +62,7 @@ def follow_job(caller: OperationCaller, job: str, progress: Progress = silent) -
     """Wait until a job has succeeded.
 
     Raises:
-        CumulantError: its error. StepCancelledError: it was cancelled, or its server ended.
+        CumulantError: its error. StepCancelledError: it was cancelled. EngineUnavailableError: its server ended.
     """
     reported: set[str] = set()
     while True:
@@ -79,8 +79,12 @@ def follow_job(caller: OperationCaller, job: str, progress: Progress = silent) -
             return current
         elif current.status == "failed":
             raise error_from(current.error or {})
+        elif current.status == "lost":
+            hint = "run it again: finished steps are kept"
+            raise EngineUnavailableError(f"the server ended while job {job} ran", subject=job, hint=hint)
         else:
-            raise StepCancelledError(f"job {job} is {current.status}", subject=job)
+            hint = "finished steps are kept: run it again to continue from them"
+            raise StepCancelledError(f"job {job} is cancelled", subject=job, hint=hint)
 
 
 def _job(caller: OperationCaller, job: str) -> Job:

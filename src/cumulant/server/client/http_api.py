@@ -35,7 +35,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.server.client.caller import all_items, follow_job
 from cumulant.server.client.event_follower import EventFollower, byte_lines
 from cumulant.server.jobs import Job
-from cumulant.server.operation import BYTES, MOST_UPLOAD, NO_PATH, NOTE, Operation
+from cumulant.server.operation import BYTES, MOST_UPLOAD, NO_PATH, NOTE, OTHER_PROJECT, Operation
 from cumulant.server.operations import find_operation
 
 if TYPE_CHECKING:
@@ -340,6 +340,8 @@ def _error_of(response: httpx.Response, url: str) -> CumulantError:
         return _foreign_answer(response, url)
     if response.status_code == HTTPStatus.UNAUTHORIZED:  # the server's hint names a header, which no caller writes here
         document["hint"] = f"`cumulant login --server {url}`, or set CUMULANT_API_TOKEN (`cumulant token create NAME`)"
+    if document["detail"] == OTHER_PROJECT:
+        document["hint"] = f"check its name; `cumulant login --server {url} --of NAME` signs in to another project"
     if document["detail"] == NO_PATH:
         document["hint"] = f"check the address {url}: it is that of `cumulant api`, without a path"
     return error_from(document | {"error": document["detail"]})

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from cumulant.core.errors import CumulantError
 from cumulant.flows.identities.tokens import CONFIRMED
 from cumulant.server.handler import problem_response
+from cumulant.server.operation import OTHER_PROJECT
 from cumulant.server.problem import problem as problem_document
 from cumulant.server.sign_in.local_paths import HOME, login_path, path_of, renewal_path
 
@@ -53,7 +54,7 @@ def unknown_caller(request: Request, *, renews: bool = False) -> Response:
     path, query, headers = request.url.path, request.url.query, request.headers
     target = f"{path}?{query}" if query else path
     if "authorization" in headers or path.startswith("/v1"):
-        return _unauthorized({})
+        return _unauthorized({}, has_token="authorization" in headers)
     if request.method not in ("GET", "HEAD"):
         if not renews or "text/html" not in headers.get("accept", "") or "hx-request" in headers:
             return _unauthorized({})
@@ -70,7 +71,7 @@ def unknown_caller(request: Request, *, renews: bool = False) -> Response:
 def token_of_other_project() -> Response:
     """401 of a valid token that is not good for the path; whether the project of the path exists is not said."""
     hint = "create one in that project (cumulant token create NAME), or sign in at /login: a session is of no project"
-    return problem(401, "credentials", "this token is not of this project", hint, headers=_BEARER)
+    return problem(401, "credentials", OTHER_PROJECT, hint, headers=_BEARER)
 
 
 def unconfirmed_token() -> Response:
@@ -115,6 +116,9 @@ def page_of(title: str, body: str, *, status: int = 200) -> Response:
     return HTMLResponse(content, status, headers=_PAGE_HEADERS)
 
 
-def _unauthorized(headers: dict[str, str]) -> Response:
+def _unauthorized(headers: dict[str, str], *, has_token: bool = False) -> Response:
+    if has_token:
+        hint = "it is unknown, expired or revoked: create one (cumulant token create NAME), or sign in at /login"
+        return problem(401, "credentials", "the token of this request is not valid here", hint, headers=_BEARER)
     hint = "send the header Authorization: Bearer TOKEN (cumulant token create NAME), or sign in at /login"
     return problem(401, "credentials", "this request has no valid token or session", hint, headers=_BEARER | headers)
