@@ -220,7 +220,7 @@ def _episode(
         last=from_micros(last * 60_000_000),
         requests=requests,
         bad=bad,
-        unanswered=counted.requests - counted.answered - counted.left,
+        unanswered=counted.requests - counted.answered - counted.given_up,
         recent=recent,
         recent_bad=recent_bad,
         faded=faded,
@@ -281,5 +281,5 @@ def count_events(sli: SliName, counts: RequestCounts) -> tuple[int, int]:
     A caller that left waited for an answer: too long, which is slow, or not long enough to tell.
     """
     if sli == "latency":
-        return counts.answered + counts.left_late, counts.slow + counts.left_late
-    return counts.requests - counts.left, counts.errors
+        return counts.answered + counts.given_up_late, counts.slow + counts.given_up_late
+    return counts.requests - counts.given_up, counts.errors

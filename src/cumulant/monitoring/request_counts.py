@@ -13,7 +13,7 @@ from cumulant.core.traffic import Exchange
 from cumulant.core.units import to_micros
 
 _MINUTE, _HOUR = 60_000_000, 60
-_LEFT, _SERVER_ERROR = 499, 500
+_GIVEN_UP, _SERVER_ERROR = 499, 500
 #: parts of a doubling in which times are counted: a quantile is known to within 5%
 _PARTS = 8
 #: newest minutes of which times are kept
@@ -24,23 +24,23 @@ _AHEAD, _SET_BACK = 2, 24 * _HOUR
 
 class RequestCounts(msgspec.Struct, kw_only=True, array_like=True):
     """Requests of a span: all, those with a server error, those that a server answered, and the slow ones of these;
-    those whose caller left before the answer, and of these the ones that had waited longer than an answer may take.
+    those whose caller gave up before the answer, and of these the ones that had waited longer than an answer may take.
     """
 
     requests: int = 0
     errors: int = 0
     answered: int = 0
     slow: int = 0
-    left: int = 0
-    left_late: int = 0
+    given_up: int = 0
+    given_up_late: int = 0
 
     def add(self, other: RequestCounts) -> None:
         self.requests += other.requests
         self.errors += other.errors
         self.answered += other.answered
         self.slow += other.slow
-        self.left += other.left
-        self.left_late += other.left_late
+        self.given_up += other.given_up
+        self.given_up_late += other.given_up_late
 
 
 class RequestHistory(msgspec.Struct, kw_only=True):
@@ -77,8 +77,8 @@ class RequestMinutes:
             minute = newest if minute > newest + _AHEAD else minute
             counts = RequestCounts(requests=1, errors=int(exchange.status >= _SERVER_ERROR))
             is_late = int(self._within is not None and exchange.duration_us > self._within)
-            if exchange.status == _LEFT:
-                counts.left, counts.left_late = 1, is_late
+            if exchange.status == _GIVEN_UP:
+                counts.given_up, counts.given_up_late = 1, is_late
             elif exchange.served:
                 counts.answered, counts.slow = 1, is_late
                 self._times[minute][_bucket(exchange.duration_us)] += 1
