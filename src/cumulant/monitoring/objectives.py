@@ -80,7 +80,7 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     the newest bad one in the minute of `last`.
 
     `unanswered`: requests that no server answered, so that the gateway did. `recent`: of `RECENT`. `faded`: of those
-    too few are bad to be of the episode, and not clearly more than what fires allows; this raises no alert anew.
+    too few are bad to be of the episode, and not clearly more than the lowest limit that fires: none is raised anew.
     `subsided`: and no more than that; this ends the alert, although its windows last longer.
     """
 
@@ -174,7 +174,14 @@ def objective_state(
         spent=_is_spent(objective, requests, bad),
         since=since,
         burn=burn,
-        episode=_episode(objective, _fastest(burn), minutes, now, least=1.0 if alert is None else _KEEPS),
+        episode=_episode(
+            objective,
+            _fastest(burn),
+            minutes,
+            now,
+            least=1.0 if alert is None else _KEEPS,
+            lowest=min((state.limit for state in burn if state.firing), default=0.0),
+        ),
     )
 
 
@@ -183,7 +190,13 @@ def _fastest(burn: Sequence[BurnState]) -> BurnState | None:
 
 
 def _episode(
-    objective: Objective, firing: BurnState | None, minutes: RequestMinutes, now: datetime, *, least: float
+    objective: Objective,
+    firing: BurnState | None,
+    minutes: RequestMinutes,
+    now: datetime,
+    *,
+    least: float,
+    lowest: float,
 ) -> Episode | None:
     """By the cumulative sum of bad requests above the share that alerts: the change began where the sum of all minutes
     from there to now is greatest (Page 1954). What lies before a stretch of good requests is another episode.
@@ -208,6 +221,8 @@ def _episode(
     if begun is None or last is None:
         return None
     requests, bad = count_events(objective.sli, counted)
+    # Ended is what no burn rate that fires would count.
+    allowed = least * lowest * objective.budget
     recent, recent_bad = count_events(objective.sli, minutes.within(RECENT, now))
     expected = recent * bad / requests
     faded = (
