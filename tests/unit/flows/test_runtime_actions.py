@@ -31,6 +31,7 @@ PARTS = {
     "ledger.actions.permits": "the check itself, for what a page offers",
     "ledger.actions.decide": "the check without a record",
     "identities.tokens.may_manage": "a part of verbs that list and end tokens and sessions",
+    "identities.tokens.permitted_token": "a part of create_token and of confirming a requested token",
     "ledger.decisions.record_allowed": "a part of the check",
     "ledger.decisions.record_refused": "a part of the check",
     "ledger.run_context.open_run": "only verbs open runs, see below",
@@ -105,7 +106,7 @@ def events(project):
 
 def decision(action):
     data = {"action": action, "resource": "flight-late", "policies": ["grants"]}
-    return data | {"via": "service", "source": "", "trace": ""}
+    return data | {"via": "service", "token": "", "source": "", "trace": ""}
 
 
 def test_a_check_that_allows_leaves_no_event(project, grant):
