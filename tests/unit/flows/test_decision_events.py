@@ -80,6 +80,7 @@ def test_the_event_says_who_did_what_from_where(project, monkeypatch):
         "resource": "late",
         "policies": ["grants"],
         "via": "http",
+        "token": "",
         "source": "192.0.2.7",
         "trace": "4bf92f3577b34da6a3ce929d0e0e4736",
     }

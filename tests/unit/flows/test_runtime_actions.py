@@ -106,7 +106,7 @@ def events(project):
 
 def decision(action):
     data = {"action": action, "resource": "flight-late", "policies": ["grants"]}
-    return data | {"via": "service", "source": "", "trace": ""}
+    return data | {"via": "service", "token": "", "source": "", "trace": ""}
 
 
 def test_a_check_that_allows_leaves_no_event(project, grant):

@@ -9,6 +9,7 @@ import pytest
 from api_server import serving
 
 import cumulant
+from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, OverloadedError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import this_process
@@ -111,6 +112,15 @@ def test_a_job_whose_process_is_gone_is_lost(api, record):
         remote.http.follow(path.rpartition("/")[2])
     assert "run it again" in caught.value.hint
     assert api.post(f"{path}/cancel", json={}).status_code == 409
+
+
+def test_a_training_is_shown_with_its_version_and_gate(project, record, capsys):
+    result = {"run": "r1", "model": {"name": "churn", "version": "3"}, "verdict": {"text": "passed"}}
+    job = record(status="succeeded", operation="training.train", result=result).rpartition("/")[2]
+    assert run(["jobs", "show", job, "--project", str(project.root)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "version churn/3 gate passed" in shown
+    assert "cumulant report r1" in shown
 
 
 def test_a_job_that_ends_while_it_is_read_is_not_lost(api, record, project, monkeypatch):

@@ -341,7 +341,7 @@ def _error_of(response: httpx.Response, url: str) -> CumulantError:
     if response.status_code == HTTPStatus.UNAUTHORIZED:  # the server's hint names a header, which no caller writes here
         document["hint"] = f"`cumulant login --server {url}`, or set CUMULANT_API_TOKEN (`cumulant token create NAME`)"
     if document["detail"] == OTHER_PROJECT:
-        document["hint"] = f"check its name; `cumulant login --server {url} --of NAME` signs in to another project"
+        document["hint"] = f"check the project's name, or sign in to it: `cumulant login --server {url} --of NAME`"
     if document["detail"] == NO_PATH:
         document["hint"] = f"check the address {url}: it is that of `cumulant api`, without a path"
     return error_from(document | {"error": document["detail"]})
