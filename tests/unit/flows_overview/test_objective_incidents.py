@@ -243,7 +243,7 @@ def test_a_fault_of_an_evaluation_is_reported_and_the_next_one_tries_again(incid
     reports = queue.SimpleQueue()
     with watch_objectives(incident.project, reports.put, pause=0.01):
         for report in (reports.get(timeout=60), reports.get(timeout=60)):
-            assert report.startswith("a fault of the evaluation of objectives, which tries again: ValidationError: ")
+            assert report.startswith("objectives are not evaluated: ValidationError: ")
 
 
 def test_an_alert_at_its_limit_does_not_end_and_fire_in_turns_and_the_overview_has_what_it_is_about(tmp_path):

@@ -5,16 +5,15 @@ Prometheus' rules read counters of the gateway, these its log; both use the burn
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from cumulant.alerting.alert_state import AlertsState, Finding
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.alerting.store import read
+from cumulant.flows.maintenance.rounds import repeat_in_background
 from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.slo import objective_states
 from cumulant.monitoring.objective_text import objective_advice, objective_sentence
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 #: the rule of these alerts
 OBJECTIVE = "objective"
-#: seconds between two evaluations, and for which the end waits for one under way
-_ROUND, _LAST = 30.0, 2.0
+#: seconds between two evaluations
+_ROUND = 30.0
 
 
 def objective_findings(model: str, states: Sequence[ObjectiveState], active: Collection[str] = ()) -> Iterator[Finding]:
@@ -83,26 +82,13 @@ def evaluate_objectives(
     return "; ".join(finding.moved for finding in findings) or "no error budget is used at the rate of an alert"
 
 
-@contextmanager
-def watch_objectives(project: Project, report: Callable[[str], object], *, pause: float = _ROUND) -> Iterator[None]:
+def watch_objectives(
+    project: Project, report: Callable[[str], object], *, pause: float = _ROUND
+) -> AbstractContextManager[None]:
     """Evaluate the alerts by the objectives each `pause` seconds while the block lasts. Errors go to `report`."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_run, args=(project, ended, report, pause), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(_LAST)
-
-
-def _run(project: Project, ended: threading.Event, report: Callable[[str], object], pause: float) -> None:
     requests = GatewayRequests()
-    while not ended.wait(pause):
-        try:
-            evaluate_objectives(project, principal=project.principal(), requests=requests)
-        except CumulantError as error:
-            report(f"objectives are not evaluated: {project.vault.redact(str(error))}")
-        except Exception as error:  # noqa: BLE001 - the edge: requests go on, and the next round tries again
-            fault = project.vault.redact(str(error))
-            report(f"a fault of the evaluation of objectives, which tries again: {type(error).__name__}: {fault}")
+
+    def evaluate() -> None:
+        evaluate_objectives(project, principal=project.principal(), requests=requests)
+
+    return repeat_in_background(project, evaluate, report, failure="objectives are not evaluated", pause=pause)
