@@ -335,15 +335,11 @@ def is_pandas(rows: object) -> bool:
 
 
 def row_frame(rows: object) -> pl.DataFrame:
-    """Rows of a user as a Polars frame. Raises MissingPartError."""
+    """Rows of a user as a Polars frame. Raises MissingPartError, and DataError where they are no table."""
     try:
-        import polars as pl
+        from cumulant.data.files.user_frames import frame_of_rows, to_polars
     except ModuleNotFoundError as error:
         raise MissingPartError(
             "predictions on tables need Polars", subject="polars", hint='pip install "cumulant[local]"'
         ) from error
-    from cumulant.data.files.user_frames import to_polars
-
-    if isinstance(rows, list):
-        return pl.DataFrame(rows, infer_schema_length=None)
-    return to_polars(rows, source="the rows")
+    return frame_of_rows(rows) if isinstance(rows, list) else to_polars(rows, source="the rows")

@@ -46,6 +46,22 @@ def to_polars(frame: object, *, source: str) -> pl.DataFrame:
     return table
 
 
+def frame_of_rows(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows, each with its values by column, as a frame.
+
+    Raises:
+        DataError: a column mixes types that no table can hold.
+    """
+    try:
+        return pl.DataFrame(rows, infer_schema_length=None)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"the rows are no table: {str(error).strip().partition(chr(10))[0][:200]}",
+            subject="rows",
+            hint="give the values of each column one type",
+        ) from None
+
+
 def unreadable_columns(frame: Any) -> dict[str, str]:
     """The columns of a pandas frame that no table can hold, each with what it holds: mixed types, for one."""
     import pyarrow as pa

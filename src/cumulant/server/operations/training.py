@@ -112,13 +112,13 @@ class PredictedRows(msgspec.Struct, frozen=True, kw_only=True):
 @post("/models/{model}/{version}/predict", action="model.predict", long=True)
 def predict_(call: ApiCall, model: str, version: str, body: PredictBody) -> PredictedRows:
     """Score rows with a version, without a server of models: for few rows at a time."""
-    import polars as pl
+    from cumulant.data.files.user_frames import frame_of_rows
 
     failed: list[str] = []
     answers = predict(
         call.project,
         join_uri(model, version),
-        pl.DataFrame(body.rows, infer_schema_length=None),
+        frame_of_rows(body.rows),
         principal=call.principal,
         as_of=body.as_of,
         warnings=failed,
