@@ -91,7 +91,7 @@ def test_statements_are_constant_texts():
 #: what statements contain: constants, numbers, and a schema whose letters were checked
 PARTS = {
     "drivers/local/journal.py": {"table", "index", "target", "listed", "' AND '.join(conditions)"},
-    "drivers/local/journal_rows.py": {"value", "'DESC' if descending else 'ASC'"},
+    "drivers/local/journal_rows.py": {"value", "'DESC' if descending else 'ASC'", "' AND '.join(conditions)"},
     "drivers/local/online.py": {"_name(generation)", "_name(number)", "into"},
     "drivers/local/row_hashes.py": {"_EVENT"},
     "drivers/mlflow/database.py": {"column", "table"},
