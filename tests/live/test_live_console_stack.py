@@ -401,5 +401,6 @@ def test_the_overview_names_a_champion_that_becomes_slow_and_then_errs(person, r
             until(lambda: "were answered with a server error; the objective" in shown(tab), why=lambda: shown(tab))
         text = shown(tab)
     assert "read why in the log of the server" in text
-    assert re.search(rf"last change before it: version {version} (was promoted|became the champion)", text), text
+    change = rf"last change before (it|this was found): version {version} (was promoted|became the champion)"
+    assert re.search(change, text), text
     assert "roll back" in text
