@@ -82,7 +82,7 @@ def tab(chromium, server):
     opened.close()
 
 
-def test_no_page_breaks_its_policy_runs_a_hostile_text_or_scrolls_sideways(tab):
+def test_no_page_breaks_its_policy_or_runs_a_hostile_text(tab):
     tab.page.set_viewport_size({"width": 800, "height": 800})
     for path in PAGES:
         tab.open(f"{BASE}{path}")
