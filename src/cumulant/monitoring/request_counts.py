@@ -62,9 +62,7 @@ class RequestMinutes:
         known = history or RequestHistory()
         self._minutes = defaultdict(RequestCounts, known.minutes)
         self._times = defaultdict(Counter[int], {minute: Counter(times) for minute, times in known.times.items()})
-        self._hours: defaultdict[int, RequestCounts] = defaultdict(RequestCounts)
-        for minute, counts in self._minutes.items():
-            self._hours[minute // _HOUR].add(counts)
+        self._hours = _by_hour(self._minutes)
 
     def add(self, exchanges: Iterable[Exchange], now: datetime) -> None:
         """Count requests that were read `now`: those of a clock that is ahead were before, and count as of now."""
@@ -88,21 +86,12 @@ class RequestMinutes:
     def _bring_back(self, newest: int) -> None:
         """Count as of now what was read before the reader's clock was set back, and neither never nor again later."""
         first, end = newest + _AHEAD + 1, newest + _SET_BACK
-        for hour in [hour for hour in self._hours if first < (hour + 1) * _HOUR and hour * _HOUR < end]:
-            within = range(hour * _HOUR, (hour + 1) * _HOUR)
-            for minute in within[max(first - within.start, 0) :]:
-                if minute in self._minutes and minute < end:
-                    counts = self._minutes.pop(minute)
-                    self._minutes[newest].add(counts)
-                    self._hours[newest // _HOUR].add(counts)
-                    self._times[newest] += self._times.pop(minute, Counter())
-            staying = [self._minutes[minute] for minute in within if minute in self._minutes]
-            if not staying:
-                del self._hours[hour]
-            else:
-                self._hours[hour] = RequestCounts()
-                for counts in staying:
-                    self._hours[hour].add(counts)
+        if first >= _HOUR * (1 + max(self._hours, default=0)):
+            return
+        for minute in [minute for minute in self._minutes if first <= minute < end]:
+            self._minutes[newest].add(self._minutes.pop(minute))
+            self._times[newest] += self._times.pop(minute, Counter())
+        self._hours = _by_hour(self._minutes)
 
     def forget(self, before: datetime) -> None:
         """Drop the hours before that of `before`, and the times of all but the newest minutes."""
@@ -170,6 +159,13 @@ class RequestMinutes:
             if rank <= 0:
                 return 2 ** ((bucket + 0.5) / _PARTS) / 1000
         return None
+
+
+def _by_hour(minutes: Mapping[int, RequestCounts]) -> defaultdict[int, RequestCounts]:
+    hours: defaultdict[int, RequestCounts] = defaultdict(RequestCounts)
+    for minute, counts in minutes.items():
+        hours[minute // _HOUR].add(counts)
+    return hours
 
 
 def _bucket(micros: int) -> int:

@@ -25,6 +25,7 @@ from cumulant.core.version import __version__
 from cumulant.flows.access.allowed import allowed
 from cumulant.flows.observe.families import FAMILIES as PROJECT_FAMILIES
 from cumulant.flows.observe.project_metrics import project_series
+from cumulant.project.redaction import redaction_of
 from cumulant.server.handler import (
     arguments_of,
     as_seen,
@@ -45,7 +46,6 @@ from cumulant.server.operation import NO_PATH, ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.overviews import Overviews
 from cumulant.server.problem import problem, problem_of
-from cumulant.server.redaction import redaction_of
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
 from cumulant.server.streaming.event_stream import EventFeeds, stream_events
@@ -174,7 +174,7 @@ def _endpoint(operation: Operation) -> Endpoint:
         if operation.streams:
             return await stream_lines(request, project, request.state.principal, operation, arguments)
         if operation.uploads:
-            return await run_with_upload(request, call, operation, arguments, request.app.state.uploads)
+            return await run_with_upload(request, call, operation, arguments, state.uploads)
         if not operation.writes:
             return read_response(request, await run_operation(call, operation, arguments))
         key = request.headers.get("idempotency-key")

@@ -18,11 +18,11 @@ from cumulant.core.errors import CumulantError, DataError, is_interrupt
 from cumulant.core.system.memory import bounded_memory
 from cumulant.project.file.loading import project_of_layers
 from cumulant.project.project import Project
+from cumulant.project.redaction import redaction_of
 from cumulant.server.handler import encode
 from cumulant.server.jobs import JobMessage, JobRequest, decode_request
 from cumulant.server.operation import ApiCall
 from cumulant.server.operation_list import OPERATIONS
-from cumulant.server.redaction import redaction_of
 
 
 def main() -> None:

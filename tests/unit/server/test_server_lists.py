@@ -8,9 +8,9 @@ from test_server_reads import pages
 
 from cumulant.flows.identities.records import TOKENS
 from cumulant.flows.ledger.ledger_records import API_REQUEST
+from cumulant.project.redaction import redacted_value, redaction_of
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import encode_cursor
-from cumulant.server.redaction import redacted_value, redaction_of
 
 
 @pytest.fixture(scope="module")

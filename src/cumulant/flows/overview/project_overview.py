@@ -9,7 +9,6 @@ import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError
-from cumulant.core.system.shown_paths import without_folder
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.validate import NEWEST, REFUSED
 from cumulant.flows.ledger.actions import verb
@@ -56,6 +55,7 @@ from cumulant.flows.release import store
 from cumulant.flows.stack.lock import own_status
 from cumulant.flows.stack.status import Status, without_ended_processes
 from cumulant.monitoring.objectives import ObjectiveState, Severity
+from cumulant.project.redaction import redaction_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -206,7 +206,7 @@ def read_overview(
 
 def unavailable_overview(project: Project, error: CumulantError, at: datetime) -> ProjectOverview:
     """The overview of a project whose journal does not answer."""
-    error = _reworded(project, error)
+    error = error.reworded(redaction_of(project))
     problem = ModelProblem(
         level="critical",
         what="journal",
@@ -261,7 +261,7 @@ def _stack(project: Project) -> tuple[Status | None, list[ModelProblem]]:
     try:
         status = own_status(project.state)
     except CumulantError as error:
-        return None, [_damaged("status", _reworded(project, error))]
+        return None, [_damaged("status", error.reworded(redaction_of(project)))]
     return (None if status is None else without_ended_processes(status)), []
 
 
@@ -269,12 +269,7 @@ def _desired(project: Project) -> tuple[str | None, list[ModelProblem]]:
     try:
         return desired_champion(project), []
     except CumulantError as error:
-        return None, [_damaged("desired state", _reworded(project, error))]
-
-
-def _reworded(project: Project, error: CumulantError) -> CumulantError:
-    """The error as others may read it: an overview is shown to all who see the project."""
-    return error.reworded(lambda text: without_folder(project.vault.redact(text), project.root))
+        return None, [_damaged("desired state", error.reworded(redaction_of(project)))]
 
 
 def _damaged(subject: str, error: CumulantError) -> ModelProblem:

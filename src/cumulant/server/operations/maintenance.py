@@ -9,8 +9,8 @@ import msgspec
 from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.maintenance.schedule import TickResult, tick
 from cumulant.flows.maintenance.unneeded_files import Removed
+from cumulant.project.redaction import redaction_of
 from cumulant.server.operation import ApiCall, post
-from cumulant.server.redaction import redaction_of
 
 
 class CleanBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from cumulant.flows.project.planning import TrainingPlan, plan
+from cumulant.project.redaction import redacted_value, redaction_of
 from cumulant.server.operation import ApiCall, get
-from cumulant.server.redaction import redacted_value, redaction_of
 
 
 @get("/plan", action="project.plan")

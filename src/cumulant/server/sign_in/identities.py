@@ -14,7 +14,7 @@ from cumulant.flows.identities.records import principal_of, secret_hash
 from cumulant.flows.identities.sessions import Sessions
 from cumulant.flows.identities.tokens import CONFIRMED, USE_INTERVAL, USES, find_token, follow_groups, lookup_token
 from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
-from cumulant.server.redaction import redaction_of
+from cumulant.project.redaction import redaction_of
 from cumulant.server.sign_in.cookies import Cookies
 from cumulant.server.sign_in.form_answers import FormError
 from cumulant.server.sign_in.log import log_failure

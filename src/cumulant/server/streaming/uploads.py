@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -124,8 +124,4 @@ async def _receive(request: Request, path: Path) -> None:
             size += len(chunk)
             if size > MOST_UPLOAD:
                 raise HttpError(413, f"the file is larger than {MOST_UPLOAD >> 20} MiB")
-            await run_in_threadpool(_write, stream, chunk)
-
-
-def _write(stream: BinaryIO, chunk: bytes) -> None:
-    stream.write(chunk)
+            await run_in_threadpool(stream.write, chunk)
