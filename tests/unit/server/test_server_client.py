@@ -187,14 +187,19 @@ def test_texts_with_other_ends_of_lines_are_read_whole(project, remote):
     assert lines[0] == text
 
 
-def test_exports_are_bounded_and_one_that_breaks_off_is_no_export(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("sent", "error"), [(10, pytest.raises(StorageError)), (100_000, pytest.raises(EngineUnavailableError))]
+)
+def test_exports_are_bounded_and_one_that_breaks_off_is_no_export(project, monkeypatch, sent, error):
+    """What fails before the first chunk is an answer of its own, what fails later ends the connection."""
+
     def failing(journal, query):
-        yield b"{}"
+        yield b"x" * sent
         raise StorageError("the disk is gone")
 
     with monkeypatch.context() as patch, serving({"churn": project}) as url, cumulant.connect(url) as remote:
         patch.setattr("cumulant.server.operations.events._lines", failing)
-        with pytest.raises(EngineUnavailableError, match="before the end"):
+        with error:
             list(remote.http.lines("events.export"))
     monkeypatch.setattr("cumulant.server.application.MOST_LINE_STREAMS", 0)
     with serving({"churn": project}) as url, cumulant.connect(url) as remote, pytest.raises(OverloadedError):

@@ -63,7 +63,7 @@ async def stream_lines(
 
     Raises:
         OverloadedError: as many are sent as may at once, in all or to this caller.
-        CumulantError: that of the operation, before its first line. A later one ends the connection, so that nobody
+        CumulantError: that of the operation, before its first chunk. A later one ends the connection, so that nobody
             takes a part for the whole.
     """
     places: LinePlaces = request.app.state.line_streams
@@ -78,17 +78,26 @@ async def stream_lines(
     notes: list[str] = []
     call = ApiCall(project, principal, operation.action, note=notes.append)
     try:
-        run = partial(copy_context().run, operation.run, call, **arguments)
-        stream = await loop.run_in_executor(thread, run)
+        run = partial(copy_context().run, _begin, operation, call, arguments)
+        first, lines = await loop.run_in_executor(thread, run)
     except BaseException:
         end()
         raise
-    assert isinstance(stream, LineStream)
     headers = {"cache-control": "no-store"} | ({NOTE: quote("; ".join(notes)[:1_000])} if notes else {})
     if request.method == "HEAD":
+        thread.submit(lines.close)
         end()
         return Response(media_type=LINES, headers=headers)
-    return _LineResponse(stream.lines, thread, end, headers)
+    return _LineResponse(first, lines, thread, end, headers)
+
+
+def _begin(
+    operation: Operation, call: ApiCall, arguments: dict[str, Any]
+) -> tuple[bytes, Generator[bytes, None, None]]:
+    """The first chunk and the lines after it: what fails before it, such as a first query, is answered as an error."""
+    stream = operation.run(call, **arguments)
+    assert isinstance(stream, LineStream)
+    return _next_chunk(stream.lines), stream.lines
 
 
 class _LineResponse(StreamingResponse):
@@ -96,12 +105,13 @@ class _LineResponse(StreamingResponse):
 
     def __init__(
         self,
+        first: bytes,
         lines: Generator[bytes, None, None],
         thread: ThreadPoolExecutor,
         end: Callable[[], None],
         headers: dict[str, str],
     ) -> None:
-        super().__init__(_chunks(lines, thread), media_type=LINES, headers=headers)
+        super().__init__(_chunks(first, lines, thread), media_type=LINES, headers=headers)
         self._lines, self._thread, self._end = lines, thread, end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,10 +130,13 @@ class _LineResponse(StreamingResponse):
             await super().stream_response(send_in_time)
 
 
-async def _chunks(lines: Generator[bytes, None, None], thread: ThreadPoolExecutor) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    chunk: bytes, lines: Generator[bytes, None, None], thread: ThreadPoolExecutor
+) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
-    while chunk := await loop.run_in_executor(thread, _next_chunk, lines):
+    while chunk:
         yield chunk
+        chunk = await loop.run_in_executor(thread, _next_chunk, lines)
 
 
 def _next_chunk(lines: Generator[bytes, None, None]) -> bytes:
