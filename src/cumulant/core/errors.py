@@ -20,6 +20,7 @@
     │   ├── LeaseHeldError          another process works on this step
     │   ├── ObjectiveMissedError    a release waits until the objectives of the served model are met again
     │   ├── EngineUnavailableError  a server or store does not answer
+    │   ├── OutOfMemoryError        a model or a job needs more memory than there is now
     │   ├── OverloadedError         a server has more to do than it can do in time
     │   ├── StepCancelledError      the caller no longer wants the step, which was ended
     │   ├── DeadlineError           the caller's time limit would pass before the answer
@@ -162,6 +163,10 @@ class ObjectiveMissedError(RetryableError):
 
 class EngineUnavailableError(RetryableError):
     code = "engine-unavailable"
+
+
+class OutOfMemoryError(RetryableError):
+    code = "out-of-memory"
 
 
 class OverloadedError(RetryableError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cumulant.core.errors import RequestError
+from cumulant.core.errors import OutOfMemoryError, RequestError
 from cumulant.core.servable import Batching
 from cumulant.servable.engine import Array, Engine
 
@@ -29,7 +29,7 @@ def measure_batching(engine: Engine, feeds: Mapping[str, Array], most: int = _RO
         return Batching(exact=False, reason="one row cannot be tried beside another")
     try:
         return _compare(engine, feeds, count)
-    except RequestError as error:
+    except (RequestError, OutOfMemoryError) as error:
         return Batching(exact=False, reason=f"it could not be tried: {error.message}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.core.errors import DefinitionError, IntegrityError, RequestError, missing_part
+from cumulant.core.errors import DefinitionError, IntegrityError, OutOfMemoryError, RequestError, missing_part
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.core.system.memory import bounded_memory
 from cumulant.servable.bounded_run import run_bounded, run_each_bounded
@@ -69,13 +69,15 @@ class Engine:
         self._names = [spec.name for spec in self.outputs]
         self._untried = untried
         self._run = partial(run_bounded, self._session) if untried else _plain_run(self._session)
-        self._refused = run_errors()
+        #: the last one: an allocation of the engine's C++ code
+        self._refused: tuple[type[Exception], ...] = (*run_errors(), MemoryError)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> list[Array]:
         """Named outputs, all by default, for `feeds` by input name.
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
+            OutOfMemoryError: the run needs more memory than there is.
             DefinitionError: a run of an untried graph took too long, or too much memory.
         """
         try:
@@ -93,10 +95,13 @@ class Engine:
         except self._refused as error:
             raise self._refusal(error) from None
 
-    def _refusal(self, error: Exception) -> DefinitionError | RequestError:
-        if self._untried and lacks_memory(error):
+    def _refusal(self, error: Exception) -> DefinitionError | OutOfMemoryError | RequestError:
+        if lacks_memory(error):
+            message = f"a run of the graph has too little memory: {plain_message(error)}"
+            if not self._untried:
+                return OutOfMemoryError(message, hint="send fewer rows at a time, or give the process more memory")
             hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
-            return DefinitionError(f"a run of the graph has too little memory: {plain_message(error)}", hint=hint)
+            return DefinitionError(message, hint=hint)
         return RequestError(f"the model cannot take these inputs: {plain_message(error)}")
 
 

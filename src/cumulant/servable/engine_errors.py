@@ -19,7 +19,7 @@ _FILE = re.compile(r"(?:Load model from )?(?:/[^\s:]+)+\.onnx failed:?\s*")
 
 def lacks_memory(error: Exception) -> bool:
     """Whether a run failed since memory ended, rather than for the values that it was given."""
-    return _NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def plain_message(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DataError, is_interrupt
+from cumulant.core.errors import CumulantError, DataError, OutOfMemoryError, is_interrupt
 from cumulant.core.system.memory import bounded_memory
 from cumulant.project.file.loading import project_of_layers
 from cumulant.project.project import Project
@@ -61,7 +61,8 @@ def _run(request: JobRequest, report: Any) -> JobMessage:
             return JobMessage(ended=True, error=error.reworded(redaction_of(project)).as_dict())
         except MemoryError:
             hint = "divide what it reads, or run the command on the server's machine"
-            return JobMessage(ended=True, error=DataError("it takes more memory than it may", hint=hint).as_dict())
+            kind = DataError if operation.uploads else OutOfMemoryError  # a file that the caller sends is smaller
+            return JobMessage(ended=True, error=kind("it takes more memory than it may", hint=hint).as_dict())
         except BaseException as error:  # noqa: BLE001 - the edge of a process
             if is_interrupt(error):
                 return JobMessage(ended=True, error={"code": "interrupted", "error": "cancelled", "retryable": True})

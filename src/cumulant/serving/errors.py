@@ -11,6 +11,7 @@ from cumulant.core.errors import (
     EngineUnavailableError,
     IntegrityError,
     NotFoundError,
+    OutOfMemoryError,
     OverloadedError,
     RequestError,
     UsageError,
@@ -39,7 +40,7 @@ def status_of(error: CumulantError) -> int:
             return 400
         case OverloadedError() | DeadlineError():
             return 429
-        case EngineUnavailableError():
+        case EngineUnavailableError() | OutOfMemoryError():
             return 503
         case IntegrityError() | _:
             return 500
@@ -52,7 +53,7 @@ def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
             return error.headers
         case OverloadedError():
             return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
-        case EngineUnavailableError():
+        case EngineUnavailableError() | OutOfMemoryError():
             return ((b"retry-after", b"1"),)
         case _:
             return ()

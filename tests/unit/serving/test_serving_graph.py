@@ -14,7 +14,9 @@ from onnx import helper
 from serving_graphs import KINDS, echo, scale, tensor, write
 from serving_models import call
 
+from cumulant.core.errors import OutOfMemoryError
 from cumulant.servable.engine import DTYPES
+from cumulant.server.problem import problem_of
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, raw_bytes, to_array
@@ -86,6 +88,18 @@ def read_binary(answer):
         )
     assert len(rest) == 0 or not length
     return found
+
+
+def test_a_run_that_lacks_memory_is_no_fault_of_the_caller(tmp_path):
+    nodes = [helper.make_node("ConstantOfShape", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "zeros", [tensor("x", "INT64", [1])], [tensor("y", "FP32", ["n"])])
+    app = ServingApplication(ModelSet([open_model(write(tmp_path / "graph", graph))]))
+    assert call(app, "POST", INFER, {"inputs": [as_json("x", "INT64", np.array([2]))]}).status_code == 200
+    answered = call(app, "POST", INFER, {"inputs": [as_json("x", "INT64", np.array([2**44]))]})
+    assert (answered.status_code, answered.headers["retry-after"]) == (503, "1")
+    assert "too little memory: ConstantOfShape: it needs" in answered.json()["error"]
+    problem = problem_of(OutOfMemoryError("a run", hint="send fewer rows"))
+    assert (problem.status, problem.code, problem.retryable) == (503, "out-of-memory", True)
 
 
 ALL = [(f"in_{one}", one, some(one)) for one in KINDS]

@@ -55,6 +55,7 @@ def predict(
             refuses a row.
         DataError: the file cannot be read.
         EngineUnavailableError: the server does not answer.
+        OutOfMemoryError: the model needs more memory for the rows than there is.
     """
     with open_run(project, "predict", writes=False, principal=principal, progress=progress) as context:
         from cumulant.servable.scorer import Scorer

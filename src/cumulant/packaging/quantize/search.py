@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
+from cumulant.core.errors import DataError, DefinitionError, IntegrityError, OutOfMemoryError, RequestError
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.packaging.quantize import decisions, forms, measure, packed, static
@@ -172,7 +172,7 @@ def _try(kind: str, make: Make, path: Path, aim: _Requirement) -> tuple[FormTria
             for original, answer in zip(aim.fresh.answers, answers, strict=True)
             if original.shape == answer.shape
         ]
-    except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
+    except (*_FAULTS, IntegrityError, OutOfMemoryError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
         return FormTrial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
     trial = FormTrial(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import to_builtins
 
-from cumulant.core.errors import IntegrityError, RequestError, UsageError
+from cumulant.core.errors import IntegrityError, OutOfMemoryError, RequestError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.servable import UNREGISTERED, GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
@@ -124,7 +124,7 @@ class GraphModel:
         try:
             feeds = self._synthetic_feeds(1) if example is None else example
             raw = self.runner.try_run(feeds)
-        except RequestError as error:
+        except (RequestError, OutOfMemoryError) as error:
             if example is None:  # made-up values may be none that the graph takes: an index, a text
                 return
             message = f"{self.name} cannot answer its own example: {error.message}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
+from cumulant.core.errors import CumulantError, DeadlineError, OutOfMemoryError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
 from cumulant.serving.cache.answer_cache import AnswerCache, Caching
@@ -109,7 +109,7 @@ class Runner:
         try:
             seconds = self._least({rows: example(rows) for rows in _SIZES})
             self.exact = self.exact and self._is_exact(example(_SIZES[1]))
-        except (RequestError, MemoryError):
+        except (RequestError, OutOfMemoryError):
             self.exact = self.pays = False
             return
         for rows, took in seconds.items():
