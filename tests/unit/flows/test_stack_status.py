@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from cumulant.cli.project.doctor import processes
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import silent
 from cumulant.flows.deployment.host_lifecycle import HostOptions
 from cumulant.flows.ledger.processes import process_of, this_process
 from cumulant.flows.stack import lifecycle
+from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes, write_status
@@ -23,7 +25,7 @@ HOME = Home(folder="", inode=0, host="", device=None)
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
+def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready(tmp_path):
     alive = this_process()
     gone = msgspec.structs.replace(alive, born="1")
     common = {"state": "ready", "ready": True, "since": NOW, "restarts": 0, "not_ready_since": None}
@@ -38,6 +40,18 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
     full = without_ended_processes(known, NOW + timedelta(seconds=50))
     assert full.trouble.startswith("the supervisor could not write this for 50 s")
     assert [(one.state, one.ready) for one in full.children] == [("waiting", False), ("ready", True)]
+    hung = ChildStatus(name="controller", kind="controller", process=alive, **common)
+    hung = msgspec.structs.replace(hung, state="not ready", ready=False, message="no step")
+    now = msgspec.structs.replace(known, at=datetime.now(UTC), children=(children[1], hung))
+    for status, expected in (
+        (now, ("warn", "controller is not ready: no step", "cumulant ps")),
+        (msgspec.structs.replace(now, supervisor=gone), ("fail", "those of `cumulant up` have ended without `down`")),
+        (msgspec.structs.replace(now, children=children[1:]), ("ok", "1 of `cumulant up` answer")),
+    ):
+        (tmp_path / FOLDER).mkdir(exist_ok=True)
+        write_status(tmp_path, status)
+        [finding] = processes(SimpleNamespace(state=tmp_path))
+        assert (finding.state, finding.detail, finding.fix)[: len(expected)] == expected
     found = without_ended_processes(msgspec.structs.replace(known, supervisor=gone))
     assert [(one.name, one.state, one.process, one.ready) for one in found.children] == [
         ("server-1", "ended", None, False),

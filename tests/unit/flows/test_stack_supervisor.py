@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.overview.problems import stack_problems
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.stack_processes import Stack
@@ -29,13 +30,26 @@ class Ready(http.server.BaseHTTPRequestHandler):
 host, _, port = sys.argv[sys.argv.index("--http") + 1].partition(":")
 http.server.ThreadingHTTPServer((host, int(port)), Ready).serve_forever()
 """
+CONTROLLER = """
+import sys, time
+from pathlib import Path
+from cumulant.flows.release.controller.heartbeat import Heartbeat
+from cumulant.flows.release.controller.metrics_server import serve_metrics
+state, heartbeat = Path(sys.argv[1]), Heartbeat(5)
+with serve_metrics(state / "stack", str, ready=heartbeat.is_fresh):
+    while True:
+        if not (state / "hang").exists():
+            heartbeat.beat()
+        time.sleep(0.05)
+"""
 MODULE = (sys.executable, "-c", SERVER, "/models/1")
 
 
 @pytest.fixture
 def stack(tmp_path):
+    controller = (sys.executable, "-c", CONTROLLER, str(tmp_path))
     return Stack(
-        state=tmp_path, uses=tmp_path / "uses", model="m", environment="local", gateway=WAITS, controller=WAITS
+        state=tmp_path, uses=tmp_path / "uses", model="m", environment="local", gateway=WAITS, controller=controller
     )
 
 
@@ -52,7 +66,7 @@ async def until(condition):
     raise AssertionError
 
 
-def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
+def test_the_controller_is_ready_while_its_loop_goes_on_and_restarted_by_a_cause(stack):
     facts, traffic = [], MemoryTraffic()
     first = ServedVersion(version="1", command=MODULE, port=free_port("a", ()), generation=1)
     second = msgspec.structs.replace(first, port=free_port("a", {first.port}), generation=2)
@@ -74,6 +88,12 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
         try:
             await until(lambda: state_of("server-1.1") == "ready" and state_of("controller") == "ready")
             assert (stack.logs / "server-1.1.log").exists()
+            (stack.state / "hang").touch()
+            await until(lambda: state_of("controller") == "not ready")
+            [problem] = [one for one in stack_problems(read_status(stack.state)) if one.subject == "controller"]
+            assert "controller is not ready: its loop has made no step for more than 120 s" in problem.sentence
+            (stack.state / "hang").unlink()
+            await until(lambda: state_of("controller") == "ready")
             put(second, controller=1)
             traffic.apply(routes(second, 2))
             await until(lambda: state_of("server-1.2") == "ready" and state_of("server-1.1") is None)

@@ -20,6 +20,7 @@ from cumulant.flows.release import store
 from cumulant.flows.release.actions import abort
 from cumulant.flows.release.controller.evidence import fetch_output_shape
 from cumulant.flows.release.controller.external_servers import ExternalServers
+from cumulant.flows.release.controller.heartbeat import Heartbeat
 from cumulant.flows.release.controller_process import (
     Controllers,
     LogLines,
@@ -251,10 +252,13 @@ def test_a_fault_of_the_controller_does_not_end_it(world):
     said, rounds = [], []
 
     class Broken:
+        heartbeat = Heartbeat()
+
         def tick(self):
             raise ZeroDivisionError("surprise")
 
     run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 2, LogLines(said.append))
+    assert Broken.heartbeat.is_fresh(), "its loop goes on"
     assert "ZeroDivisionError: surprise" in said[0]
     assert len(rounds) == 3
 

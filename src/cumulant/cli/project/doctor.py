@@ -185,6 +185,7 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         # Only `up` and releases need a gateway.
         yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
         yield from _stores(loaded, connect=drivers.state == "ok")
+        yield from processes(loaded)
         yield private(loaded)
 
 
@@ -248,6 +249,30 @@ def _gateway(loaded: Project) -> str:
 
     check_gateway(loaded)
     return f"{scheme_of(loaded.endpoints.traffic)}:// is installed"
+
+
+def processes(loaded: Project) -> Iterator[DoctorFinding]:
+    """What is wrong with the processes of `up` on this machine, where they run."""
+    from cumulant.flows.stack.status import read_status, without_ended_processes
+
+    try:
+        status = read_status(loaded.state)
+    except CumulantError as error:
+        yield _fault("processes", error)
+        return
+    if status is None:
+        return
+    status = without_ended_processes(status)
+    if not status.running:
+        yield DoctorFinding("processes", "fail", "those of `cumulant up` have ended without `down`", "cumulant up")
+        return
+    if status.trouble:
+        yield DoctorFinding("processes", "fail", status.trouble, "cumulant ps")
+    for child in status.faulty:
+        detail = ": ".join(filter(None, (f"{child.name} is {child.state}", child.trouble or child.message)))
+        yield DoctorFinding("processes", "warn" if child.kind == "controller" else "fail", detail, "cumulant ps")
+    if not status.trouble and not status.faulty:
+        yield DoctorFinding("processes", "ok", f"{len(status.children)} of `cumulant up` answer")
 
 
 def private(loaded: Project) -> DoctorFinding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.identities.api_address import running_url
 from cumulant.flows.observe.programs import API_TOKEN, FOLDER
 from cumulant.flows.observe.scrape_token import TokenRenewal
-from cumulant.flows.release.controller.metrics_server import FILE as CONTROLLER_FILE
+from cumulant.flows.release.controller.metrics_server import read_address
 from cumulant.flows.stack.desired_state import FOLDER as STACK
 from cumulant.flows.stack.status import Status
 
@@ -35,7 +34,7 @@ class ScrapeTargets:
 
     def __init__(self, project: Project) -> None:
         self._project, self._folder = project, project.state / FOLDER
-        self._controller = project.state / STACK / CONTROLLER_FILE
+        self._stack = project.state / STACK
         self._gateway: Gateway = project.gateway()
         self._labels = {"project": project.name, "environment": project.environment}
         self._written: dict[str, bytes] = {}
@@ -46,7 +45,7 @@ class ScrapeTargets:
         groups = {
             "servers": [self._group(child.url or "", process=child.name) for child in servers],
             "gateway": [self._group(url) for url in self._gateway_urls()],
-            "controller": [self._group(url) for url in _controller_urls(self._controller)],
+            "controller": [self._group(address.url) for address in [read_address(self._stack)] if address],
             "api": [self._group(url) for url in self._api_urls(status)],
         }
         for kind, targets in groups.items():
@@ -77,9 +76,3 @@ class ScrapeTargets:
             address = self._gateway.address()
             return [] if address is None else [address.admin]
         return []
-
-
-def _controller_urls(path: Path) -> list[str]:
-    with suppress(OSError, msgspec.DecodeError, KeyError):
-        return [str(msgspec.json.decode(path.read_bytes(), type=dict[str, str | int])["url"])]
-    return []

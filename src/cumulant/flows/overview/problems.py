@@ -186,11 +186,7 @@ def stack_problems(status: Status | None) -> list[ModelProblem]:
         return [_of_stack("critical", "stack", text, status.at, label="start it again", command="cumulant up")]
     problems = [_of_stack("critical", "stack", status.trouble, status.at)]
     problems = problems if status.trouble else []
-    for child in status.children:
-        if child.ready and not child.trouble:
-            continue
-        if child.state in ("starting", "draining", "stopping"):
-            continue
+    for child in status.faulty:
         # What a server cannot do while it answers, callers get as errors: 429 of a full queue, 503 without its store.
         harms = child.kind == "server" or (child.kind == "gateway" and not child.ready)
         level: Level = "critical" if harms else "warning"

@@ -61,7 +61,12 @@ def main(words: Sequence[str] | None = None) -> int:
                 sign_in_background(project, report),
                 watch_objectives(project, LogLines(sys.stderr.write)),
                 record_refusals(project, LogLines(sys.stderr.write), servers=True),
-                serve_metrics(project.state / FOLDER, CachedExposition([project]), allow=_anonymous(project)) as url,
+                serve_metrics(
+                    project.state / FOLDER,
+                    CachedExposition([project]),
+                    allow=_anonymous(project),
+                    ready=acting.heartbeat.is_fresh,
+                ) as url,
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):
                 report(f"controlling releases of {project.name}; metrics are at {url}/metrics")

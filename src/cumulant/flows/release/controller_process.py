@@ -18,6 +18,7 @@ from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import CustomMetrics
 from cumulant.flows.release.controller.effects import ReleaseEffects
 from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence, ServerStatus
+from cumulant.flows.release.controller.heartbeat import Heartbeat
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
 from cumulant.flows.release.controller.route_keeper import RouteKeeper
@@ -115,6 +116,7 @@ class Controllers:
     def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
         self._project, self._report, self._settle = project, report, settle
         self._by_model: dict[str, Controller] = {}
+        self.heartbeat = Heartbeat()
 
     def tick(self) -> list[Release]:
         """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
@@ -129,6 +131,7 @@ class Controllers:
                 )
         releases, faults = [], dict[str, CumulantError]()
         for name, controller in self._by_model.items():
+            self.heartbeat.beat()
             try:
                 releases.append(controller.tick())
             except CumulantError as error:
@@ -154,7 +157,9 @@ def run(
     """Run rounds until `ended`, which waits so many seconds, returns true; a failure lengthens the wait to 30 s."""
     reported: dict[str, tuple[object, ...]] = {}
     owed, slo, pause = RollbackOutbox(project, report), SloGateReader(project), _ROUND
+    acting.heartbeat.beat()
     while not ended(pause):
+        acting.heartbeat.beat()
         try:
             owed.tick()
             releases = acting.tick()

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from cumulant.core.system.child_processes import RestartDelay, kill_group
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.serving.spawning import spawn
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, describe_exit, unreported
-from cumulant.flows.stack.reconcile import PresentProcess, WantedProcess
+from cumulant.flows.stack.reconcile import Kind, PresentProcess, WantedProcess
 from cumulant.flows.stack.status import ChildStatus, State
 
 #: a life that has answered for so many seconds is no crash loop: the next start has no delay
@@ -25,6 +25,8 @@ LONG_LIFE = 5.0
 LONGEST_DELAY = 10.0
 #: seconds for which a process that was ready may give no sign before it is ended and started again
 HANG = 30.0
+#: the same of kinds of which a step may take long
+_LONGER_HANGS: Mapping[Kind, float] = {"controller": 600.0}
 #: seconds between the polite request to end and the end
 PATIENCE = 40.0
 _MINUTE = 60.0
@@ -91,6 +93,8 @@ class Child:
         self.ready = False
         #: what a server that is ready cannot do
         self.trouble = ""
+        #: why it is not ready, where that is known
+        self.fault = ""
         self.drained = False
         self._salt = salt
         self._began = self._heard = self._due = self._stopped = 0.0
@@ -115,6 +119,10 @@ class Child:
     @property
     def stopping(self) -> bool:
         return self._stopped > 0
+
+    @property
+    def _hang(self) -> float:
+        return _LONGER_HANGS.get(self.wanted.kind, HANG)
 
     def age(self, now: float) -> float:
         return now - self._began
@@ -180,8 +188,8 @@ class Child:
                 self._report_start()
         elif self._not_ready_since is None:
             self._not_ready_since = at
-        elif now - self._heard > HANG and self._heard > self._began and not self.stopping:
-            self._cause = f"it did not answer for {HANG:g} s"
+        elif now - self._heard > self._hang and self._heard > self._began and not self.stopping:
+            self._cause = f"it did not answer for {self._hang:g} s"
             self.kill()
 
     def reap(self, now: float, at: datetime) -> None:
@@ -209,18 +217,19 @@ class Child:
 
     def status(self, now: float) -> ChildStatus:
         self._restarts = [moment for moment in self._restarts if now - moment < _MINUTE]
+        state = self._state()
         return ChildStatus(
             name=self.wanted.name,
             kind=self.wanted.kind,
             version=self.wanted.version,
-            state=self._state(),
+            state=state,
             process=self.identity,
             url=self.wanted.url,
             ready=self.ready,
             restarts=len(self._restarts),
             not_ready_since=self._not_ready_since,
             since=self._since if self.alive else None,
-            message="" if self.ready else self.log.last_line(),
+            message="" if self.ready else (state == "not ready" and self.fault) or self.log.last_line(),
             trouble=self.trouble if self.ready else "",
         )
 

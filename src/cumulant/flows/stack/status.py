@@ -70,6 +70,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     def running(self) -> bool:
         return not is_gone(self.supervisor)
 
+    @property
+    def faulty(self) -> list[ChildStatus]:
+        """The processes that should be ready and are not, or that cannot do all that they should."""
+        passing = ("starting", "draining", "stopping")
+        return [child for child in self.children if child.state not in passing and (child.trouble or not child.ready)]
+
     def server(self, version: str) -> ChildStatus | None:
         return next((child for child in self.children if child.version == version), None)
 

@@ -14,9 +14,11 @@ from datetime import datetime
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.release.controller.heartbeat import MOST
+from cumulant.flows.release.controller.metrics_server import read_address
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.stack.child_process import Child, log_file
-from cumulant.flows.stack.desired_state import read_desired_state
+from cumulant.flows.stack.desired_state import FOLDER, read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.flows.stack.gateway_key import CALLER_KEY, GATEWAY_KEY, new_key, remove_keys, write_key
 from cumulant.flows.stack.health import (
@@ -46,6 +48,8 @@ _SETTLED = 2.0
 _DRAIN = 30.0
 #: seconds for which a server that was replaced waits for requests that the gateway assigned to it before
 _REPLACED = 2.0
+#: of a controller that was ready
+_HUNG = f"its loop has made no step for more than {MOST:g} s, or its port does not answer: no release advances"
 
 
 class StackSupervisor:
@@ -204,6 +208,7 @@ class StackSupervisor:
             for child, child_health in zip(children, health, strict=True):
                 child.observe(child_health.ready, now, at)
                 child.trouble = server_trouble(child, child_health)
+                child.fault = "" if child_health.ready or child.wanted.kind != "controller" else _HUNG
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
@@ -219,8 +224,16 @@ class StackSupervisor:
                 return ServerHealth(ready=self._url is not None and await listens(self._url))
             case "console" | "observer":
                 return ServerHealth(ready=await listens(child.wanted.url or ""))
-            case "agent" | "controller":
+            case "controller":
+                return await self._controller_health(child)
+            case "agent":
                 return ServerHealth(ready=child.age(self._steady()) > _SETTLED)
+
+    async def _controller_health(self, child: Child) -> ServerHealth:
+        address = read_address(self._stack.state / FOLDER)
+        if address is None or child.identity is None or address.pid != child.identity.pid:  # it begins
+            return ServerHealth(ready=False)
+        return await server_health(address.url)
 
     async def _is_drained(self, child: Child) -> bool:
         version, url = child.wanted.version, child.wanted.url or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,17 +21,36 @@ from cumulant.core.system.atomic_files import replace_file
 FILE = "controller.json"
 _SECONDS = 10.0
 _JSON = "application/json"
-_METRICS = "/metrics"
+_METRICS, _READY = "/metrics", "/v2/health/ready"
 #: paths, and what a caller does there; None: a probe
-ROUTES: Mapping[str, str | None] = {"/healthz": None, "/v2/health/live": None, _METRICS: "alerts.show"}
+ROUTES: Mapping[str, str | None] = {"/healthz": None, "/v2/health/live": None, _READY: None, _METRICS: "alerts.show"}
 
 
-def _respond(target: str, allow: Callable[[str], None], metrics: Callable[[], str]) -> tuple[int, str, bytes]:
+class ControllerAddress(msgspec.Struct, frozen=True):
+    """Where the controller's metrics are, and the number of its process."""
+
+    url: str
+    pid: int
+
+
+def read_address(stack: Path) -> ControllerAddress | None:
+    """What `serve_metrics` has written to the supervisor's folder; None while no controller has."""
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode((stack / FILE).read_bytes(), type=ControllerAddress)
+    return None
+
+
+def _respond(
+    target: str, allow: Callable[[str], None], metrics: Callable[[], str], ready: Callable[[], bool]
+) -> tuple[int, str, bytes]:
     """Status, content type and body for a path. Raises CumulantError: as `allow` and `metrics`."""
     path = urlsplit(target).path
     if path not in ROUTES:
         return _json(404, {"error": f"there is nothing at this path; see {_METRICS}"})
     action = ROUTES[path]
+    if path == _READY:
+        fresh = ready()
+        return _json(200 if fresh else 503, {"ready": fresh})
     if action is None:
         return _json(200, {"ready": True})
     allow(action)
@@ -48,12 +67,16 @@ def _header(value: str | None) -> bytes | None:
 
 @contextmanager
 def serve_metrics(
-    stack: Path, metrics: Callable[[], str], *, allow: Callable[[str], None] = lambda _: None
+    stack: Path,
+    metrics: Callable[[], str],
+    *,
+    allow: Callable[[str], None] = lambda _: None,
+    ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[str]:
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
 
     `metrics` gives the text of `/metrics`. `allow` raises RefusedError where a caller may not do an action: callers
-    have no names, and may do what any user of this machine may.
+    have no names, and may do what any user of this machine may. `ready`: whether the loop of this process goes on.
 
     Raises:
         OSError: the folder cannot be written.
@@ -61,12 +84,13 @@ def serve_metrics(
     hosts = Hosts(local=True)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
         timeout = _SECONDS
 
         def do_GET(self) -> None:
             fault = hosts.fault(*(_header(self.headers.get(name)) for name in ("host", "origin")))
             try:
-                answer = _json(403, {"error": fault}) if fault else _respond(self.path, allow, metrics)
+                answer = _json(403, {"error": fault}) if fault else _respond(self.path, allow, metrics, ready)
             except RefusedError as error:
                 answer = _json(403, {"error": error.message})
             except CumulantError as error:
@@ -86,7 +110,7 @@ def serve_metrics(
         url = f"http://127.0.0.1:{server.server_address[1]}"
         path = stack / FILE
         stack.mkdir(parents=True, exist_ok=True)
-        replace_file(path, msgspec.json.encode({"url": url, "pid": os.getpid()}), durable=False)
+        replace_file(path, msgspec.json.encode(ControllerAddress(url, os.getpid())), durable=False)
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         try:
             yield url
