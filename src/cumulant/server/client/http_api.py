@@ -122,7 +122,11 @@ class HttpApi:
         return job
 
     def _cancel(self, operation: Operation, arguments: Mapping[str, Any], key: str, job: Job | None) -> None:
-        """Cancel a job, also one whose name has not arrived: the same key has the same answer, and begins no other."""
+        """Cancel a job, also one whose name has not arrived: the same key has the same answer, and begins no other.
+
+        What is not known afterwards is said, with the command that shows it.
+        """
+        cancelled = False
         try:
             for number in range(_TRIES):
                 if job is None:
@@ -132,16 +136,29 @@ class HttpApi:
                     time.sleep(_JOB_BEGINS * 2**number)
             if job is not None:
                 self.call("jobs.cancel", job=job.id)
-                self._note(f"job {job.id} is cancelled")
-                return
+                cancelled = True
         except CumulantError:  # it has ended meanwhile, or the server is away
-            if job is not None:
-                return
-        self._note("whether its job began is not known: `cumulant jobs list` shows it")
+            pass
+        finally:  # also where the user does not wait
+            place = f"--project {self.project} --server {self.url}"
+            if job is None:
+                self._note(f"whether its job began is not known: `cumulant jobs list {place}` shows it")
+            elif cancelled:
+                self._note(f"job {job.id} is cancelled")
+            else:
+                self._note(f"job {job.id} may go on: `cumulant jobs show {job.id} {place}` shows it")
 
     def submit(self, name: str, /, **arguments: Any) -> Job:
-        """Begin a long operation, and return its job: it goes on whether anybody follows it or not."""
-        return self._begin(find_operation(name), arguments, uuid.uuid4().hex)
+        """Begin a long operation, and return its job: it goes on whether anybody follows it or not.
+
+        An interrupt before the job has a name cancels it.
+        """
+        operation, key = find_operation(name), uuid.uuid4().hex
+        try:
+            return self._begin(operation, arguments, key)
+        except KeyboardInterrupt:
+            self._cancel(operation, arguments, key, None)
+            raise
 
     def follow(self, job: str, progress: Progress = silent) -> Job:
         """Wait until a job has succeeded. Raises as `follow_job`."""
