@@ -19,11 +19,14 @@ _LONGEST_EXCHANGED = timedelta(days=1)
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
-    """How long a session lives when it is not used, and at most; after which one by a provider is checked there."""
+    """How long a session lives when it is not used, and at most; after which one by a provider is checked there, and
+    the API tokens of its user are refused.
+    """
 
     idle: timedelta = timedelta(hours=1)
     longest: timedelta = timedelta(hours=12)
     recheck: timedelta = timedelta(hours=1)
+    recheck_tokens: timedelta = timedelta(days=7)
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +79,9 @@ def sign_in_policy(spec: SignInSpec) -> SignInPolicy:
     return SignInPolicy(
         url=(spec.url or "").rstrip("/"),
         provider=provider,
-        limits=SessionLimits(duration(spec.idle), duration(spec.longest), duration(spec.recheck)),
+        limits=SessionLimits(
+            duration(spec.idle), duration(spec.longest), duration(spec.recheck), duration(spec.recheck_tokens)
+        ),
         proxies=tuple(ipaddress.ip_network(network) for network in spec.proxies),
         trusted=tuple(map(_trusted, spec.trusted)),
     )
@@ -96,8 +101,9 @@ def _faults(spec: SignInSpec) -> Iterator[tuple[str, str]]:
     yield from _provider_faults(spec)
     if not timedelta(0) < duration(spec.idle) <= duration(spec.longest):
         yield "idle", "must be more than 0 and at most `longest`"
-    if duration(spec.recheck) <= timedelta(0):
-        yield "recheck", "must be more than 0"
+    for key, text in (("recheck", spec.recheck), ("recheck_tokens", spec.recheck_tokens)):
+        if duration(text) <= timedelta(0):
+            yield key, "must be more than 0"
     for network in spec.proxies:
         if not _is_network(network):
             yield "proxies", f'"{network}" is no address or network; write 10.0.0.7 or 10.0.0.0/24'

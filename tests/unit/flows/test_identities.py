@@ -16,7 +16,6 @@ from cumulant.flows.identities.sessions import USES as SESSION_USES
 from cumulant.flows.identities.sessions import Sessions, list_sessions, revoke_sessions
 from cumulant.flows.identities.sign_in_links import LIFE, create_link, link_url, use_link
 from cumulant.flows.identities.tokens import (
-    CONFIRMED,
     USE_INTERVAL,
     USES,
     create_token,
@@ -199,25 +198,33 @@ def test_tokens_follow_the_groups_of_their_users_sign_ins(project, monkeypatch):
     journal, kind = project.journal(), "identities.token_groups_changed"
     service = create_token(project, "ci", service="ci", scope=("runs.show",), principal=ADA, clock=FixedClock(NOW))
 
+    def sign_in(user, groups, at, **more):
+        follow_groups(journal, Principal(user, groups, via="http", **more), at, confirmed=7 * days)
+
     def find_now(secret, at):
-        return find_token(journal, secret, at, uses, confirmed=CONFIRMED)
+        return find_token(journal, secret, at, uses, confirmed=7 * days)
 
     for groups in (("other", "team"), ("team", "other")):  # a provider keeps no order
-        follow_groups(journal, Principal("user:ada", groups, via="http"), NOW + days)
-        follow_groups(journal, Principal("user:ada", ("admins",), tenant="another", via="http"), NOW + days)
-        follow_groups(journal, Principal("user:bob", ("admins",), via="http"), NOW + days)
+        sign_in("user:ada", groups, NOW + days)
+        sign_in("user:ada", ("admins",), NOW + days, tenant="another")
+        sign_in("user:bob", ("admins",), NOW + days)
         assert find_now(new.secret, NOW + days).groups == ("other", "team")
     [event] = journal.events(kinds=[kind])
     assert (event.actor, event.data["before"], event.data["groups"]) == ("user:ada", ["team"], ["other", "team"])
     with monkeypatch.context() as patch:
         patch.setattr(journal, "transaction", None)  # a sign-in that changes nothing does not wait for who writes
-        follow_groups(journal, Principal("user:ada", ("team", "other"), via="http"), NOW + days)
+        sign_in("user:ada", ("team", "other"), NOW + days)
     assert find_now(service.secret, NOW + 40 * days).groups == ()
-    assert find_now(new.secret, NOW + 31 * days) is None, "30 days after the last sign-in"
-    follow_groups(journal, Principal("user:ada", ("other", "team"), via="http"), NOW + 32 * days)
+    assert find_now(new.secret, NOW + 7.9 * days) is not None
+    assert find_now(new.secret, NOW + 8 * days) is None, "7 days after the last sign-in"
+    sign_in("user:ada", ("other", "team"), NOW + 32 * days)
     assert find_now(new.secret, NOW + 33 * days) is not None
+    hour = days / 24
+    for at in (33 * days, 33 * days + hour):  # of a short time each sign-in is stored soon
+        follow_groups(journal, Principal("user:ada", ("other", "team"), via="http"), NOW + at, confirmed=hour)
+    assert find_token(journal, new.secret, NOW + 33 * days + 1.9 * hour, uses, confirmed=hour) is not None
     revoke_token(project, new.token.id, principal=ADA)
-    follow_groups(journal, Principal("user:ada", ("other",), via="http"), NOW + 33 * days)
+    sign_in("user:ada", ("other",), NOW + 33 * days)
     assert find_now(new.secret, NOW + 33 * days) is None
     assert len(list(journal.events(kinds=[kind]))) == 1
 

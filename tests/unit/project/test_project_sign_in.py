@@ -67,6 +67,7 @@ def test_plain_http_is_for_loopback(tmp_path, url):
         (f"{PROVIDER}, client_secret: hunter2", "write ${secret:NAME}"),
         (f"{PROVIDER}, client_secret: 'x${{secret:OIDC}}'", "write ${secret:NAME}"),
         ("idle: 0s", "must be more than 0"),
+        ("recheck_tokens: 0s", "must be more than 0"),
         ("idle: 2h, longest: 1h", "at most `longest`"),
         ("proxies: [example.com]", "no address or network"),
         ("proxies: [10.0.0.1/8]", "no address or network"),

@@ -117,9 +117,12 @@ def test_a_token_whose_user_has_to_sign_in_again_is_told_so(serve):
     server = serve("shop", "other", sign_in="url: https://c.example.com, issuer: https://i.example.com, client_id: c")
     browser, headers = server.browser(), server.token()
     assert browser.get(X, headers=headers).status_code == 200
-    server.clock.sleep(31 * 86_400)
+    server.clock.sleep(6.9 * 86_400)
+    assert browser.get(X, headers=headers).status_code == 200
+    server.clock.sleep(0.2 * 86_400)
     answer = browser.get(X, headers=headers)
     assert (answer.status_code, answer.json()["detail"].partition(":")[0]) == (401, "sign in again")
+    assert "cumulant login" in answer.json()["hint"]
     of_other = browser.get("/v1/projects/other/x", headers=headers).json()
     assert of_other["detail"] == "this token is not of this project"
 

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 #: the reports of when tokens were used
 USES = "api_token_use"
 USE_INTERVAL = timedelta(hours=1)
-#: where users sign in by a provider, for so long a user's token is good after the provider has named its groups, which
-#: is stored once in a day
-CONFIRMED, _STORED = timedelta(days=30), timedelta(days=1)
+#: a sign-in by a provider is stored once in this part of the time for which it makes its user's tokens good, and once
+#: in a day
+_STORED_PART, _STORED = 7, timedelta(days=1)
 DEFAULT_LIFE, LONGEST_LIFE = timedelta(days=90), timedelta(days=366)
 #: an expired token is listed for so long at most
 _LISTED = timedelta(days=30)
@@ -199,17 +199,19 @@ def revoke_token(project: Project, token: str, *, principal: Principal, reason: 
     return _view(key, record, SystemClock().now(), None)
 
 
-def follow_groups(journal: Journal, principal: Principal, now: datetime) -> None:
-    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment.
+def follow_groups(journal: Journal, principal: Principal, now: datetime, *, confirmed: timedelta) -> None:
+    """Give the tokens of a user, whom the provider has just signed in, the groups of this moment, and let them be good
+    for as long as `confirmed` again.
 
     The sign-in waits for it: where nothing changes, it waits for nobody who writes to the journal.
     """
-    if not any(_is_behind(known, principal, now) for _, known in _records(journal)):
+    oldest = now - min(_STORED, confirmed / _STORED_PART)
+    if not any(_is_behind(known, principal, now, oldest) for _, known in _records(journal)):
         return
     with journal.transaction(actor=Actor(principal.id)) as transaction:
         for row in transaction.rows(TOKENS):
             known = msgspec.convert(row.value, ApiToken)
-            if not _is_behind(known, principal, now):
+            if not _is_behind(known, principal, now, oldest):
                 continue
             changed = _has_other_groups(known, principal)
             record = msgspec.structs.replace(known, groups=principal.groups, confirmed=now)
@@ -277,11 +279,11 @@ def choose(kind: str, beginning: str, known: Iterable[str]) -> str:
     return matches[0]
 
 
-def _is_behind(record: ApiToken, principal: Principal, now: datetime) -> bool:
-    """Whether a token is of a user who signs in now, and has other groups, or was confirmed long ago."""
+def _is_behind(record: ApiToken, principal: Principal, now: datetime, oldest: datetime) -> bool:
+    """Whether a token is of a user who signs in now, and has other groups, or was confirmed at `oldest` or before."""
     if (record.principal, record.tenant) != (principal.id, principal.tenant) or now >= record.expires:
         return False
-    return _has_other_groups(record, principal) or now - _confirmed(record) >= _STORED
+    return _has_other_groups(record, principal) or _confirmed(record) <= oldest
 
 
 def _has_other_groups(record: ApiToken, principal: Principal) -> bool:

@@ -77,6 +77,14 @@ class SignInSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             extra=_DURATION,
         ),
     ] = "1h"
+    recheck_tokens: Annotated[
+        str,
+        Meta(
+            description="So long after the last sign-in of their user by a provider, API tokens are refused until the"
+            " next one; those of service accounts are not.",
+            extra=_DURATION,
+        ),
+    ] = "7d"
     proxies: Annotated[
         list[str],
         Meta(description="Addresses or networks of proxies whose `X-Forwarded-` headers are believed: `10.0.0.0/24`."),

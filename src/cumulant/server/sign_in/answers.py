@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cumulant.core.errors import CumulantError
-from cumulant.flows.identities.tokens import CONFIRMED
 from cumulant.server.handler import problem_response
 from cumulant.server.operation import OTHER_PROJECT
 from cumulant.server.problem import problem as problem_document
@@ -75,9 +74,9 @@ def token_of_other_project() -> Response:
 
 
 def unconfirmed_token() -> Response:
-    """401 of a valid token whose user has not signed in by the provider for too long."""
-    hint = "sign in to the console at /login, after which the token is good again, or run `cumulant login`"
-    text = f"sign in again: the provider has not confirmed this token's user for {CONFIRMED.days} days"
+    """401 of a valid token whose user has not signed in by the provider for `sign_in.recheck_tokens`."""
+    hint = "run `cumulant login`, or sign in to the console at /login: the token is good again after either"
+    text = "sign in again: the provider has not confirmed this token's user for longer than sign_in.recheck_tokens"
     return problem(401, "credentials", text, hint, headers=_BEARER)
 
 

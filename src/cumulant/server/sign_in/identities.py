@@ -12,7 +12,7 @@ from cumulant.core.network.hosts import Hosts
 from cumulant.flows.identities.last_use import LastUse
 from cumulant.flows.identities.records import principal_of, secret_hash
 from cumulant.flows.identities.sessions import Sessions
-from cumulant.flows.identities.tokens import CONFIRMED, USE_INTERVAL, USES, find_token, follow_groups, lookup_token
+from cumulant.flows.identities.tokens import USE_INTERVAL, USES, find_token, follow_groups, lookup_token
 from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
 from cumulant.project.redaction import redaction_of
 from cumulant.server.sign_in.cookies import Cookies
@@ -62,7 +62,7 @@ class Identities:
         self.sessions = Sessions(self.home.journal(), self.policy.limits)
         declared = (*hosts, self.policy.url.partition("://")[2]) if self.policy.url else hosts
         self.hosts = Hosts(declared, local=local or bool(self.policy.url))
-        self._confirmed = None if self.policy.provider is None else CONFIRMED
+        self._confirmed = None if self.policy.provider is None else self.policy.limits.recheck_tokens
         self._uses = {name: LastUse(USES, USE_INTERVAL) for name in projects}
 
     @property
@@ -93,7 +93,9 @@ class Identities:
         """
         for project in self.projects.values():
             try:
-                follow_groups(project.journal(), principal, self.clock.now())
+                follow_groups(
+                    project.journal(), principal, self.clock.now(), confirmed=self.policy.limits.recheck_tokens
+                )
             except CumulantError as error:
                 log_failure(error)
 
