@@ -31,6 +31,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def bytes_digest(content: bytes) -> str:
+    """SHA-256 of a file's bytes, as `file_digest`."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def tree_digest(path: Path) -> tuple[str, int]:
     """The content hash and size in bytes of a file or folder."""
     if path.is_file():

@@ -84,9 +84,12 @@ def test_a_bundle_is_named_by_its_content(folder):
         key = store_code(project)
         assert store_code(project) == key
         (folder / "unused.py").write_text("changed = 1\n")
+        (folder / "cumulant.yaml").write_text("version: 1\n")  # a worker goes by what was loaded
         assert store_code(project) == key
         (folder / "helpers" / "text.py").write_text("changed = 1\n")
-        assert store_code(project) != key
+        changed = store_code(project)
+        assert changed != key
+        assert files_of(stored_in(project, changed))["files/shop/cumulant.yaml"] == PROJECT
 
 
 def test_code_that_is_too_large_is_refused_with_its_largest_file(folder, monkeypatch):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import IntegrityError, UsageError
-from cumulant.core.ids import digest, file_digest
+from cumulant.core.ids import bytes_digest, digest, file_digest
 from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 from cumulant.flows.ledger.stored_folder import stored_folder
@@ -52,19 +52,21 @@ def store_code(project: Project) -> str:
     Raises:
         UsageError: it is larger than MOST_BYTES.
     """
-    files = sorted(set(_code_files(project)))
-    size = sum(path.stat().st_size for path in files)
-    if size > MOST_BYTES:
-        largest = max(files, key=lambda path: path.stat().st_size)
+    read = _documents(project)
+    others = set(_code_files(project)) - read.keys()
+    sizes = {path: len(content) for path, content in read.items()} | {path: path.stat().st_size for path in others}
+    if (size := sum(sizes.values())) > MOST_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
         raise UsageError(
             f"the project's code takes {size / 1e6:,.0f} MB, and at most {MOST_BYTES / 1e6:,.0f} MB go to workers",
             subject=str(largest),
             hint="keep data out of the Python files, or use `compute: subprocess://`",
         )
-    base = Path(os.path.commonpath([project.root.parent, *(path.parent for path in files)]))
+    contents = read | {path: path.read_bytes() for path in others}
+    base = Path(os.path.commonpath([project.root.parent, *(path.parent for path in contents)]))
     manifest = _Manifest(
         project.root.relative_to(base).as_posix(),
-        {path.relative_to(base).as_posix(): file_digest(path) for path in files},
+        {path.relative_to(base).as_posix(): bytes_digest(contents[path]) for path in sorted(contents)},
     )
     key = _key(manifest)
     if project.objects().find(key) is None:
@@ -72,7 +74,7 @@ def store_code(project: Project) -> str:
             for name in manifest.files:
                 target = folder / _FILES / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(base / name, target)
+                target.write_bytes(contents[base / name])
             (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
     return key
 
@@ -138,12 +140,19 @@ def _remove_unused(folder: Path) -> None:
     remove_abandoned(folder.glob(f"{_DRAFT}*"))
 
 
+def _documents(project: Project) -> dict[Path, bytes]:
+    """The project file and those that it extends, as they were when the project was loaded: they may differ by now.
+
+    What is extended in an object store, each machine fetches itself.
+    """
+    own = [document for document in project.file.layers.documents if not document.shared]
+    return {Path(os.path.normpath(document.path.absolute())): document.content for document in own}
+
+
 def _code_files(project: Project) -> Iterator[Path]:
+    """The other files of the bundle."""
     from cumulant.data.code_hash import code_files
 
-    # What is extended in an object store, each machine fetches itself.
-    own = (document.path for document in project.file.layers.documents if not document.shared)
-    yield from (Path(os.path.normpath(path.absolute())) for path in own)
     root = project.root
     contracts = (root / source.contract for source in project.spec.data.values() if source.contract)
     yield from (path for path in contracts if path.is_file())

@@ -116,8 +116,13 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
     """The file at `path` as an entry tree; `shown` is how problems name the file.
 
     Raises:
-        ProjectFileError: unreadable, too large, not UTF-8, not YAML, empty or no mapping; with line and column.
+        ProjectFileError: as `read_content` and `document_of`.
     """
+    return document_of(read_content(path, shown), shown, layer=layer, name=name)
+
+
+def read_content(path: Path, shown: str) -> bytes:
+    """Raises ProjectFileError: unreadable, or too large."""
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -131,6 +136,15 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
         raise file_error(
             [(shown, None, f"the file is larger than {MAX_BYTES // 1000} kB, which no project file needs")]
         )
+    return raw
+
+
+def document_of(raw: bytes, shown: str, *, layer: Layer = "file", name: str | None = None) -> YamlEntry:
+    """The content of a file as an entry tree.
+
+    Raises:
+        ProjectFileError: not UTF-8, not YAML, empty or no mapping; with line and column.
+    """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,11 +18,12 @@ from cumulant.project.file.document import (
     Layer,
     Place,
     YamlEntry,
+    document_of,
     entry_of,
     file_error,
     merge,
     parse_document,
-    read_document,
+    read_content,
     relabel,
 )
 from cumulant.project.file.shared_objects import fetch_shared, join_url
@@ -41,10 +42,12 @@ Overrides = Iterable[str] | Mapping[str, object]
 class Document:
     """One file that was read: a whole or partial project, or the keys of an environment.
 
-    `shared`: it is an object of a store, and `path` this machine's copy.
+    `content`: as it was read, whatever the file holds now. `shared`: it is an object of a store, and `path` this
+    machine's copy.
     """
 
     path: Path
+    content: bytes
     root: YamlEntry
     environment: bool
     shared: bool = False
@@ -89,12 +92,13 @@ class _Reader:
             seen.add(target)
             path, shown = self._fetched(extends, target)
             try:
-                base = read_document(path, shown, layer=layer, name=name)
+                content = read_content(path, shown)
+                base = document_of(content, shown, layer=layer, name=name)
             except ProjectFileError as error:
                 if path.is_file():
                     raise
                 raise _extends_error(extends, f'extends "{extends.value}": {error.problems[0][2]}') from None
-            self.documents.append(Document(path, base, layer == "environment", "://" in target))
+            self.documents.append(Document(path, content, base, layer == "environment", "://" in target))
             below.insert(0, base)
             extends = base.get("extends")
         return below
@@ -136,8 +140,9 @@ def read_layers(
         EngineUnavailableError: the object store of a file does not answer.
     """
     file = root / FILE
-    whole = read_document(file, FILE)
-    reader = _Reader(root, drivers, [Document(file, whole, environment=False)])
+    content = read_content(file, FILE)
+    whole = document_of(content, FILE)
+    reader = _Reader(root, drivers, [Document(file, content, whole, environment=False)])
     project = reduce(merge, [*reader.bases(whole.get("extends"), Place(FILE, None), "extends", None), whole])
     sections, own = _chosen(reader, project.get("environments"), environment)
     project = merge(_without(project, "environments"), sections)
