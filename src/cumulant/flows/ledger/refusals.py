@@ -17,6 +17,7 @@ from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.occurrences import OccurrenceCounter, Occurrences
 from cumulant.flows.ledger.decisions import AccessRefused, RefusalKey, emit_refusal
+from cumulant.flows.maintenance.rounds import repeat_in_background
 from cumulant.ports.journal import Freezing
 from cumulant.serving.access.refusal_log import MERGED, MOST, WINDOW, RefusalRecord, read_records
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 #: the row that names the parts of which there are events
 _KIND, _KEY = "refusals", "parts"
-#: seconds between two looks; at the end, for one that is under way, and to write what is counted
-_ROUND, _LAST, _WRITE = 10.0, 2.0, 3.0
+#: seconds between two looks, and at the end to write what is counted
+_ROUND, _WRITE = 10.0, 3.0
 
 
 def ingest_refusals(project: Project) -> int:
@@ -117,15 +118,19 @@ def record_refusals(
     """
     counter: OccurrenceCounter[RefusalKey] = OccurrenceCounter(window, MOST, _merged)
     project.refusals = counter
-    ended = threading.Event()
-    thread = threading.Thread(target=_work, args=(project, counter, ended, report, servers), daemon=True)
-    thread.start()
+
+    def work() -> None:
+        _report(project, counter, report)
+        if servers:
+            ingest_refusals(project)
+
     try:
-        yield
+        with repeat_in_background(project, work, report, failure="refused requests of servers wait", pause=_ROUND):
+            try:
+                yield
+            finally:
+                project.refusals = None
     finally:
-        project.refusals = None
-        ended.set()
-        thread.join(_LAST)
         last = threading.Thread(target=_report, args=(project, counter, report), kwargs={"every": True}, daemon=True)
         last.start()
         last.join(_WRITE)
@@ -133,22 +138,6 @@ def record_refusals(
 
 def _merged(key: RefusalKey) -> RefusalKey:
     return key._replace(principal=MERGED, resource=MERGED, policies=(), source="", token="")
-
-
-def _work(
-    project: Project,
-    counter: OccurrenceCounter[RefusalKey],
-    ended: threading.Event,
-    report: Callable[[str], object],
-    servers: bool,
-) -> None:
-    while not ended.wait(_ROUND):
-        _report(project, counter, report)
-        try:
-            if servers:
-                ingest_refusals(project)
-        except (CumulantError, OSError, sqlite3.Error) as error:
-            report(f"refused requests of servers wait: {project.vault.redact(str(error))}")
 
 
 def _report(
