@@ -365,6 +365,8 @@ def test_a_candidate_that_waits_is_begun_by_the_controller_that_acts(world):
     class Idle:
         """Another one has the lease."""
 
+        heartbeat = Heartbeat()
+
         def tick(self):
             return []
 
@@ -399,6 +401,8 @@ def test_one_fault_does_not_blind_the_controller_for_long(world):
     pauses, faults = [], [ZeroDivisionError("once"), StorageError("the disk is full")]
 
     class Once:
+        heartbeat = Heartbeat()
+
         def tick(self):
             if faults:
                 raise faults.pop(0)
