@@ -26,6 +26,13 @@ BASE, CASES = "/projects/shop", 4
 _REVIEW = "monitoring: {review: {budget: 4/day, sample: 100%, second: 0%}}\n"
 #: pixels of an image to a unit of its drawing, as in `chart_image.js`
 SCALE = 2
+#: texts of charts whose letters are below 11 pixels on the screen
+SMALL_LETTERS = """
+[...document.querySelectorAll("svg.chart text")].map((text) => {
+  const matrix = text.getScreenCTM();
+  return [parseFloat(getComputedStyle(text).fontSize) * Math.hypot(matrix.a, matrix.b), text.textContent];
+}).filter(([size]) => size > 0 && size < 10.95)
+"""
 PAGES = (
     "/review",
     "/models",
@@ -87,6 +94,7 @@ def test_no_page_breaks_its_policy_or_runs_a_hostile_text(tab):
     for path in PAGES:
         tab.open(f"{BASE}{path}")
         assert tab.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+        assert tab.page.evaluate(SMALL_LETTERS) == [], path
         assert tab.page.locator("h1").count() == 1
         assert "Something went wrong" not in tab.page.title()
         tab.check()
@@ -137,6 +145,8 @@ def test_cases_are_decided_undone_and_skipped_with_keys_alone(tab, project):
 def test_tables_of_slices_are_whole_on_a_small_screen(tab):
     tab.page.set_viewport_size({"width": 1280, "height": 800})
     tab.open(f"{BASE}/models/shop/1")
+    assert tab.page.locator("svg.chart text").count() > 0
+    assert tab.page.evaluate(SMALL_LETTERS) == []
     grid = tab.page.locator("#slices + p + .grid")
     # As many tables as a version with three slices has.
     grid.evaluate("grid => { for (const _ of [1, 2]) grid.append(grid.firstElementChild.cloneNode(true)); }")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cumulant.flows.reports import wording
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 #: effects beyond so many margins are drawn at the edge
 _MOST = 2.0
-_WIDTH, _ROW, _TOP, _BOTTOM = 900.0, 34.0, 30.0, 30.0
+_WIDTH, _ROW, _TOP, _BOTTOM = 900.0, 40.0, 30.0, 30.0
 _LEFT, _RIGHT = 150.0, 660.0
 _WORDS = {"within its margin": "within", "worse": "worse"}
+#: between two lines of a text
+_LINE = 16
 
 
 class MarginEffect(NamedTuple):
@@ -28,7 +30,6 @@ class MarginEffect(NamedTuple):
 
     metric: str
     verdict: str
-    required: bool
     value: float | None
     low: float | None
     high: float | None
@@ -53,7 +54,7 @@ def effect_of(metric: MetricView) -> MarginEffect | None:
     if metric.unit != "ms":
         low = None if metric.low is None else metric.low / metric.margin
         high = None if metric.high is None else metric.high / metric.margin
-    return MarginEffect(metric.metric, metric.verdict, metric.required, value, low, high)
+    return MarginEffect(metric.metric, metric.verdict, value, low, high)
 
 
 def forest_plot(metrics: Sequence[MetricView]) -> Drawing | None:
@@ -119,9 +120,16 @@ def _row(effect: MarginEffect, y: float) -> Markup:
         if abs(effect.value) > _MOST:
             arrow, x = ("▶", _RIGHT + 9) if effect.value > 0 else ("◀", _LEFT - 9)
             parts.append(element("text", arrow, x=x, y=y + 4, class_="middle"))
-    word = effect.verdict + ("" if effect.required else " · not required")
-    parts.append(element("text", word, x=_RIGHT + 18, y=y + 4, class_=f"word {effect.tone}"))
-    return element("g", *parts)
+    return element("g", *parts, *_words(effect, y))
+
+
+def _words(effect: MarginEffect, y: float) -> Iterator[Markup]:
+    """The verdict, and its clause on what that does to the release on a line of its own."""
+    lines = effect.verdict.split("; ")
+    top = y + 4 - _LINE * (len(lines) - 1) / 2
+    for place, line in enumerate(lines):
+        style = "clause" if place else f"word {effect.tone}"
+        yield element("text", line, x=_RIGHT + 18, y=top + _LINE * place, class_=style)
 
 
 def _interval(effect: MarginEffect, y: float) -> Markup:

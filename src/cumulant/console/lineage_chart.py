@@ -10,7 +10,13 @@ from markupsafe import Markup
 from cumulant.flows.registry.lineage_graph import KINDS, Kind, LineageGraph, LineageNode
 from cumulant.flows.reports.svg_elements import Child, element
 
-_WIDTH, _HEAD, _ROW, _BOX, _TALL = 1080.0, 30.0, 46.0, 186.0, 34.0
+#: five columns are as wide as a page of 800 pixels, where a letter keeps 11 of them
+_BOX, _GAP, _HEAD, _ROW, _TALL = 132.0, 30.0, 30.0, 56.0, 44.0
+#: pixels of a unit where there is room for them
+_LARGEST = 1.2
+#: characters of a line in a box
+_LINE = 16
+_BREAKS = "-_/."
 #: nodes of a kind, of more the older ones are a group
 MOST = 6
 TITLES: Mapping[Kind, str] = {
@@ -55,11 +61,11 @@ def lineage_chart(
     href: Callable[[LineageNode | NodeGroup], str],
 ) -> Markup:
     """An element of its own, since its nodes are links. `href`: where a node or a group leads."""
-    gap = (_WIDTH - _BOX) / max(len(columns) - 1, 1)
+    width = len(columns) * (_BOX + _GAP) - _GAP
     places: dict[str, tuple[float, float]] = {}
     boxes: list[Child] = []
     for across, (kind, shown) in enumerate(columns.items()):
-        x = round(across * gap, 1)
+        x = across * (_BOX + _GAP)
         boxes.append(element("text", TITLES[kind], x=x, y=18, class_="name"))
         for row, node in enumerate(shown):
             y = _HEAD + row * _ROW
@@ -68,7 +74,7 @@ def lineage_chart(
             boxes.append(_box(node, x, y, href(node), is_focus=node.key == focus))
     lines = dict.fromkeys((places[source], places[target]) for source, target in graph.edges)
     most = max((len(shown) for shown in columns.values()), default=1)
-    box = f"0 0 {_WIDTH:g} {_HEAD + most * _ROW:g}"
+    box = f"-1 0 {width + 2:g} {_HEAD + most * _ROW:g}"
     label = f"Lineage: {len(graph.nodes)} nodes and {len(graph.edges)} edges; the table below lists them"
     edges = [_edge(*ends) for ends in lines]
     head = element("path", d="M0 0L8 4L0 8z", class_="arrow")
@@ -81,9 +87,10 @@ def lineage_chart(
         *edges,
         *boxes,
         viewBox=box,
+        width=round(width * _LARGEST),
         role="group",
         aria_label=label,
-        class_="chart lineage-graph",
+        class_=f"chart lineage-graph columns{len(columns)}",
     )
 
 
@@ -104,15 +111,28 @@ def _box(node: LineageNode | NodeGroup, x: float, y: float, href: str, *, is_foc
         note = f"{len(node.members)} older {TITLES[node.kind].lower()}"
     else:
         text, style, note = node_text(node), "node focus-node" if is_focus else "node", f"{node.kind} {node.id}"
-    shown = text if len(text) <= 22 else f"{text[:21]}…"
+    lines = box_lines(text)
+    top = y + 26 - 8 * (len(lines) - 1)
+    texts = [element("text", line, x=x + 8, y=top + 16 * place) for place, line in enumerate(lines)]
     return element(
         "a",
         element("title", note),
         element("rect", x=x, y=y, width=_BOX, height=_TALL, rx=7, class_=style),
-        element("text", shown, x=x + 10, y=y + 21),
+        *texts,
         href=href,
         aria_current="true" if is_focus else None,
     )
+
+
+def box_lines(text: str) -> list[str]:
+    """`text` in one or two lines; of a name that is too long the end is cut, never the identity after it."""
+    if len(text) <= _LINE:
+        return [text]
+    head, _, rest = text.rpartition(" ")
+    if not head:
+        end = max(text.rfind(sign, 1, _LINE) for sign in _BREAKS) + 1 or _LINE
+        head, rest = text[:end], text[end:]
+    return [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in (head, rest)]
 
 
 def _edge(source: tuple[float, float], target: tuple[float, float]) -> Markup:

@@ -60,7 +60,7 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
         text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
         return end_release(release, "inconclusive", text, at=at)
     verdicts = {name: board.verdict for name, board in release.boards.items()}
-    moot = _moot_metrics(release, verdicts)
+    moot = moot_metrics(release)
     harmful = {
         name: with_interval(release.boards[name])
         for name, verdict in verdicts.items()
@@ -105,7 +105,7 @@ def _unmet_conditions(release: Release, verdicts: Verdicts) -> list[str]:
         short = step.samples - release.samples.get(arm, 0)
         if short > 0:
             needs.append(f"the {arm} lacks {short} of {step.samples} requests")
-    moot = _moot_metrics(release, verdicts)
+    moot = moot_metrics(release)
     needs += [
         f"{board.metric} is beyond its margin so far"
         for name, board in release.boards.items()
@@ -161,10 +161,13 @@ def _selective_labels(release: Release, verdicts: Verdicts) -> list[str]:
     return [f"{text} (release.metrics.quality.required: false goes on without)"]
 
 
-def _moot_metrics(release: Release, verdicts: Verdicts) -> frozenset[str]:
-    """Metrics that stand for quality while it is not known, where labels of the release show it within its margin."""
+def moot_metrics(release: Release) -> frozenset[str]:
+    """Metrics that stand for quality while it is not known, where labels of the release show it within its margin.
+
+    They neither roll back nor stop a step.
+    """
     quality = release.boards.get("quality")
-    if quality is None or quality.margin is None or quality.beyond or not verdicts["quality"].acceptable_alone:
+    if quality is None or quality.margin is None or quality.beyond or not quality.verdict.acceptable_alone:
         return frozenset()
     return STAND_INS
 

@@ -83,6 +83,8 @@ def test_a_refused_snapshot_names_its_breaches_and_its_changes(client, project):
     assert "&lt;b&gt;kind&lt;/b&gt;" in text
     assert "<b>kind" not in text
     assert f'href="{BASE}/visits/snapshots.csv"' in text
+    assert f'<a href="{BASE}/visits/quarantine?rule=pages%3Amin">8</a>' in text
+    assert "8 rows refused by pages:min" in client.get(f"{BASE}/visits/quarantine?rule=pages%3Amin").text
 
 
 def test_quarantine_marks_the_bad_cell_and_hashes_personal_values(client):

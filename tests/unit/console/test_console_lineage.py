@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from releases import MOMENT, release
 
-from cumulant.console.lineage_chart import MOST, NodeGroup, grouped
+from cumulant.console.lineage_chart import MOST, NodeGroup, box_lines, grouped
 from cumulant.core.events import Actor
 from cumulant.flows.registry.lineage_graph import LineageGraph, LineageNode, lineage_graph, near
 from cumulant.flows.release import store
@@ -65,6 +65,23 @@ def test_older_nodes_of_a_kind_are_a_group_that_opens(project):
     opened = client.get(group).text
     assert "4 more" not in opened
     assert opened.count('class="node"') == 1 + 1 + 9
+    columns, width = re.search(r'viewBox="-1 0 (\d+) .*columns(\d)"', opened).group(2, 1)
+    assert int(width) * 11 / 12 <= 734 / 5 * int(columns), "letters of 12 units have 11 pixels on a page of 800"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("shop 9", ["shop 9"]),
+        ("20261201T024407-32326b", ["20261201T024407-", "32326b"]),
+        ("weather-observations 81950488", ["weather-observa…", "81950488"]),
+        ("w" * 40, ["w" * 16, "w" * 15 + "…"]),
+        ("-" + "w" * 20, ["-" + "w" * 15, "w" * 5]),
+        ("w" * 16 + " 3", ["w" * 16, "3"]),
+    ],
+)
+def test_a_box_keeps_the_identity_after_a_long_name(text, lines):
+    assert box_lines(text) == lines
 
 
 def test_hostile_names_are_texts(project):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from console_support import ADA, HOSTILE, console_client, send_form
+from releases import release
 
 from cumulant.alerting.alert_state import Finding
 from cumulant.console.backtest_chart import backtest_chart, window_begin
@@ -21,7 +22,8 @@ from cumulant.flows.monitoring.backtest.backtest_record import BacktestResult, s
 from cumulant.flows.monitoring.backtest.policy_comparison import Difference, PolicyResult
 from cumulant.flows.monitoring.drift.drift_history import COMPARED, HISTORY, ColumnHistory, DriftHistory, FoundChange
 from cumulant.flows.monitoring.monitoring_views import retraining
-from cumulant.flows.monitoring.state import WATCH, MonitoringState, WindowRecord
+from cumulant.flows.monitoring.state import TRAINING, WATCH, MonitoringState, RetrainRequest, WindowRecord, write
+from cumulant.flows.release import store
 from cumulant.monitoring.drift.profiles import ColumnCells, ProfileBlock
 from cumulant.monitoring.events import RetrainingProgressed, RetrainingRequested
 from cumulant.monitoring.retrain_rule import RetrainState
@@ -332,3 +334,12 @@ def test_a_retrained_version_is_shown_with_the_verdict_of_its_gate_and_its_relea
         assert (version.version, version.passed, version.word, version.against) == ("shop/1", True, "better", "naive")
         assert version.low < version.difference < version.high
         assert "against naive" in console_client(project).get("/projects/shop/monitoring").text
+        request = RetrainRequest(requested=START, champion="shop/0", trigger="harm", sentence="harm", stage="released")
+        request = msgspec.structs.replace(request, candidate="shop/1", release="r9", message="it is being released")
+        promoted = msgspec.structs.replace(release(model="shop", id="r9"), status="promoted", ended=START)
+        with project.journal().transaction(actor=Actor("t")) as transaction:
+            write(transaction, TRAINING, "shop", request, expect=0)
+            store.write(transaction, None, promoted, expect=0)
+        text = console_client(project).get("/projects/shop/monitoring").text
+        assert "The release of shop/1 ended: promoted." in text
+        assert "it is being released" not in text

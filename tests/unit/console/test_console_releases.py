@@ -1,12 +1,15 @@
 """Pages of releases: what they show, and what an operator may do there."""
 
+import io
 import re
 
 import msgspec
 import pytest
 from console_support import ADA, HOSTILE, SAME_ORIGIN, csrf_of, send_form
 from releases import MOMENT, World, played, release, remembered
+from rich.console import Console
 
+from cumulant.cli.release.release_page import metrics as metrics_table
 from cumulant.console.forest_plot import effect_of, forest_plot
 from cumulant.console.pages.releases import OPERATIONS, step_card
 from cumulant.core.events import Actor
@@ -236,6 +239,30 @@ def test_the_plot_hatches_what_is_undecided_and_clips_what_is_far(canary):
     assert max(float(x) for x in re.findall(r'(?:x2|cx)="([\d.]+)"', drawing)) <= 660
     assert forest_plot([]) is None
     assert forest_plot([msgspec.structs.replace(errors, margin=None)]) is None
+
+
+def test_a_verdict_says_what_a_metric_does_to_the_release(project, client, canary):
+    """In the plot, in the table and on a terminal in the same words: beyond its margin, required or not."""
+    boards = canary.boards
+    quality = msgspec.structs.replace(boards["quality"], margin=0.01, beyond=False, fine=99.0)
+    stand_in = msgspec.structs.replace(boards["prediction"], margin=0.1, beyond=True, harm_bar=3.0)
+    beyond = msgspec.structs.replace(boards["latency"], margin=0.1, beyond=True, required=False)
+    errors = msgspec.structs.replace(boards["errors"], beyond=False, required=False, fine=0.0)
+    now = msgspec.structs.replace(canary, boards=boards | {"errors": errors, "latency": beyond, "prediction": stand_in})
+    words = {metric.metric: metric.verdict for metric in view(now).metrics}
+    assert words["errors"] == "not yet shown; promotion does not wait"
+    assert words["latency"] == words["prediction"] == "beyond its margin so far; no step advances"
+    now = msgspec.structs.replace(now, boards=now.boards | {"quality": quality})
+    put(project, now)
+    words = {metric.metric: metric.verdict for metric in view(now).metrics}
+    assert (words["quality"], words["prediction"]) == ("within its margin", "beyond its margin so far; informs only")
+    text, stream = client.get(PAGE).text, io.StringIO()
+    Console(file=stream, width=200).print(metrics_table(view(now)))
+    assert text.count(">informs only<") == 1
+    assert f"<td>{words['prediction']}</td>" in text
+    assert words["prediction"] in stream.getvalue()
+    ended = msgspec.structs.replace(now, status="promoted", ended=MOMENT)
+    assert {metric.metric: metric.verdict for metric in view(ended).metrics}["latency"] == "beyond its margin"
 
 
 def test_a_hostile_metric_is_text_in_the_drawing(canary):

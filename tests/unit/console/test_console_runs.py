@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -231,6 +232,11 @@ def test_the_search_of_a_finished_run_is_that_of_its_record(trained):
     text = console_client(trained).get("/projects/shop/runs/latest").text
     assert "Trials in order" in text
     assert f"the best is number {found.best}" in text
+    changes = console_client(trained).get("/projects/shop/events?kind=changes").text
+    assert '<option value="changes" selected>' in changes
+    kinds = set(re.findall(r'class="kind[^"]*">([^<]+)<', changes))
+    assert {"data.snapshot_accepted", "training.gate_decided"} <= kinds
+    assert not {kind for kind in kinds if kind.startswith(("step.", "run.", "access."))}
 
 
 def test_a_run_that_no_job_of_this_server_does_cannot_be_cancelled_here(project, client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from sign_in_support import ADA, LOCAL
@@ -31,6 +32,21 @@ def test_a_link_signs_a_browser_in_once(serve):
     other = server.browser().get("/login", params={"code": code})
     assert other.status_code == 403
     assert "set-cookie" not in other.headers
+
+
+@pytest.mark.parametrize("asked", ["/page?x=1&kind=a%2Fb", "/device?user_code=ABCD-EFGH&project=shop"])
+def test_a_link_leads_to_the_page_that_its_browser_asked_for(serve, asked):
+    server = serve()
+    browser = server.browser()
+    login = browser.get(asked, headers=PAGE).headers["location"]
+    assert "cumulant session link" in browser.get(login).text
+    signed_in = browser.get("/login", params={"code": create_link(server.home, principal=ADA, clock=server.clock)})
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, asked)
+    assert list(browser.cookies) == [COOKIE], "the path is kept for one sign-in"
+    browser.get(login)
+    browser.get("/login")  # as after signing out
+    again = browser.get("/login", params={"code": create_link(server.home, principal=ADA, clock=server.clock)})
+    assert again.headers["location"] == "/"
 
 
 def test_the_cookie_is_of_this_host_alone_and_no_script_reads_it(serve):
@@ -220,6 +236,11 @@ HOSTILE = [
     "http:/evil.example",
     "///evil.example",
     "/page\x00",
+    "%2F%2Fevil.example",
+    "/%2Fevil.example",
+    "/%5cevil.example",
+    "https:%2F%2Fevil.example",
+    "https:evil.example",
 ]
 
 
@@ -231,6 +252,11 @@ def test_no_sign_in_leads_to_another_site(serve, target):
     answer = server.browser().get("/login", params={"code": code, "next": target})
     assert answer.headers["location"] == "/"
     assert [cookie.partition("=")[0] for cookie in answer.headers.get_list("set-cookie")] == [COOKIE]
+    browser = server.browser()
+    assert "set-cookie" not in browser.get("/login", params={"next": target}).headers
+    browser.cookies.set("cumulant-next-8700", quote(target, safe=""), domain="127.0.0.1")
+    answer = browser.get("/login", params={"code": create_link(server.home, principal=ADA, clock=server.clock)})
+    assert answer.headers["location"] == "/"
 
 
 def test_paths_of_this_server_are_kept():
@@ -260,6 +286,10 @@ def test_programs_get_a_problem_document(serve, headers, path):
 def test_a_part_of_a_page_leads_the_whole_page_to_the_sign_in(serve):
     answer = serve().browser().get("/page", headers=PAGE | {"hx-request": "true"})
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/login")
+    shown = {"hx-request": "true", "hx-current-url": f"{LOCAL}/page?a=b"}
+    assert serve().browser().get("/part", headers=PAGE | shown).headers["hx-redirect"] == "/login?next=/page%3Fa%3Db"
+    hostile = shown | {"hx-current-url": "https://evil.example//evil.example"}
+    assert serve().browser().get("/part", headers=PAGE | hostile).headers["hx-redirect"] == "/login"
     assert serve().browser().post("/page", headers=PAGE).status_code == 401
 
 

@@ -24,9 +24,32 @@ _PAGE = 50
 _GAP = timedelta(hours=1)
 #: most values of a line, and characters of one
 _VALUES, _CHARACTERS = 6, 60
+#: the value of the filter for what an operator looks for first: what changed and what failed, without the steps of runs
+_CHANGES = "changes"
+_CHANGE_KINDS = (
+    "alert.",
+    "data.",
+    "deployment.",
+    "model.",
+    "monitoring.retraining_*",
+    "release.ended",
+    "release.held",
+    "release.resumed",
+    "release.rolled_back",
+    "release.slo_*",
+    "release.started",
+    "release.step_begun",
+    "release.waits",
+    "run.failed",
+    "stack.",
+    "step.failed",
+    "traffic.routes_changed",
+    "training.gate_decided",
+)
 #: groups of kinds that the filter offers
 GROUPS = (
     ("", "all kinds"),
+    (_CHANGES, "changes and failures"),
     ("release.", "releases"),
     ("alert.", "alerts"),
     ("model.", "models"),
@@ -83,9 +106,8 @@ def events(page: PageRequest) -> Response:
 
 def _filter(page: PageRequest) -> EventFilter:
     kind = page.query("kind")
-    return EventFilter(
-        kinds=(kind,) if kind else (), actor=page.query("actor"), text=page.query("text"), run=page.query("run")
-    )
+    kinds = _CHANGE_KINDS if kind == _CHANGES else (kind,) if kind else ()
+    return EventFilter(kinds=kinds, actor=page.query("actor"), text=page.query("text"), run=page.query("run"))
 
 
 def _before(page: PageRequest) -> int | None:

@@ -183,7 +183,7 @@ def heat_map(history: DriftHistory, href: Callable[[str, int | None], str], chos
     ]
     box = f"0 0 {_WIDTH:g} {_ROW * len(history.columns) + 4:g}"
     label = f"Drift of {len(rows)} columns over {columns} windows; the table below has the numbers"
-    content = element("svg", *rows, viewBox=box, role="group", aria_label=label, class_="chart heatmap")
+    content = element("svg", *rows, viewBox=box, role="group", aria_label=label, class_="chart wide heatmap")
     return HeatMap(content, day(history.windows[0]), day(history.windows[-1]))
 
 

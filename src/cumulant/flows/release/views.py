@@ -33,7 +33,10 @@ _VERDICTS = {
 
 
 class MetricView(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric. `harm` and `fine` are shares of the evidence that would prove it, 0 to 1 and above."""
+    """One metric. `harm` and `fine` are shares of the evidence that would prove it, 0 to 1 and above.
+
+    `verdict`: what is shown so far, with what that does to the release where it may surprise: a clause after `; `.
+    """
 
     metric: str
     unit: str
@@ -141,7 +144,7 @@ def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
         sentence=sentence(release, returns),
         step=release.step.label,
         stages=_stages(release),
-        metrics=[metric_view(board) for board in boards],
+        metrics=_metrics(release, boards),
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
         lacks=lacks,
         assumptions=assumptions,
@@ -251,27 +254,46 @@ def ending_message(release: Release, at: datetime) -> Message:
     )
 
 
-def metric_view(board: Board) -> MetricView:
-    """A board with its evidence as shares of what would prove it."""
+def _metrics(release: Release, boards: Sequence[Board]) -> list[MetricView]:
+    moot: frozenset[str] = frozenset()
+    if "quality" in release.boards:
+        from cumulant.release.decide import moot_metrics
+
+        moot = moot_metrics(release)
+    return [metric_view(board, moot=board.metric in moot, over=release.over) for board in boards]
+
+
+def metric_view(board: Board, *, moot: bool, over: bool) -> MetricView:
+    """A board with its evidence as shares of what would prove it.
+
+    `moot`: the metric neither rolls back nor stops a step. `over`: the release has ended.
+    """
     return struct_from(
         MetricView,
         board,
-        verdict=_verdict(board),
+        verdict=_verdict(board, moot=moot, over=over),
         harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
         fine=_part(board.combined_fine, board.fine_bar),
         evidence=board_figure(board),
     )
 
 
-def _verdict(board: Board) -> str:
+def _verdict(board: Board, *, moot: bool, over: bool) -> str:
+    """The verdict in the words of every page and of the command line."""
     if board.margin is None:
         return "reported only"
-    verdict = board.verdict
-    if verdict.harmful:
-        return "worse"
-    if verdict.acceptable:
+    shown = board.verdict
+    if shown.harmful:
+        return "worse; informs only" if moot else "worse"
+    if board.beyond:  # this stops a step, whether promotion waits for the metric or not
+        text = "beyond its margin" if over else "beyond its margin so far"
+        return f"{text}; informs only" if moot else text if over else f"{text}; no step advances"
+    if shown.acceptable:
         return "within its margin"
-    return "no data yet" if not sum(board.samples.values()) else "not yet shown"
+    text = "no data yet" if not sum(board.samples.values()) else "not yet shown"
+    if moot:
+        return f"{text}; informs only"
+    return text if over or board.required else f"{text}; promotion does not wait"
 
 
 def _part(evidence: float, bar: float) -> float:

@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 420.0, 300.0
 RIGHT, TOP, BOTTOM = 12.0, 12.0, 40.0
+#: width of a drawing from which it takes a whole line of a page
+_WIDE = 800.0
 #: height of the two lines above the drawing of a file
 _HEADING = 44.0
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -62,7 +64,8 @@ class Drawing(NamedTuple):
 
     def __html__(self) -> str:
         box = f"0 0 {self.width:g} {self.height:g}"
-        return element("svg", self.content, viewBox=box, role="img", aria_label=self.text, class_="chart")
+        style = "chart wide" if self.width >= _WIDE else "chart"
+        return element("svg", self.content, viewBox=box, role="img", aria_label=self.text, class_=style)
 
     def __str__(self) -> str:
         return self.__html__()
@@ -115,7 +118,7 @@ class Frame:
         self._log_y = log_y
         self._y_ticks = _powers(self.y1) if log_y else ticks(self.y0, self.y1)
         # Room for the widest tick label and the axis' name beside it.
-        self.left = 26 + 6.8 * max(len(_tick(value)) for value in self._y_ticks)
+        self.left = 28 + 8.4 * max(len(_tick(value)) for value in self._y_ticks)
 
     def x(self, value: float) -> float:
         return round(self.left + (value - self.x0) / (self.x1 - self.x0) * (self.width - self.left - RIGHT), 2)

@@ -12,7 +12,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.server.handler import problem_response
 from cumulant.server.operation import OTHER_PROJECT
 from cumulant.server.problem import problem as problem_document
-from cumulant.server.sign_in.local_paths import HOME, login_path, path_of, renewal_path
+from cumulant.server.sign_in.local_paths import login_path, path_of, renewal_path
 
 _PAGE_HEADERS = {
     "content-security-policy": (
@@ -61,7 +61,7 @@ def unknown_caller(request: Request, *, renews: bool = False) -> Response:
         return page(HTTPStatus.UNAUTHORIZED.phrase, text, link=("Sign in", renewal_path("/")), status=401)
     if "hx-request" in headers:
         shown = path_of(headers.get("hx-current-url", ""))
-        return _unauthorized({"hx-redirect": renewal_path(shown) if renews else login_path(HOME)})
+        return _unauthorized({"hx-redirect": renewal_path(shown) if renews else login_path(shown)})
     if "text/html" not in headers.get("accept", ""):
         return _unauthorized({})
     return redirect(renewal_path(target) if renews else login_path(target))

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-#: the session, and a sign-in that is under way
-Kind = Literal["cumulant", "cumulant-login"]
+#: the session, a sign-in that is under way, and the path that a browser without a session asked for
+Kind = Literal["cumulant", "cumulant-login", "cumulant-next"]
 SESSION: Kind = "cumulant"
 LOGIN: Kind = "cumulant-login"
+NEXT: Kind = "cumulant-next"
 
 
 class Cookies:

@@ -8,6 +8,7 @@ _LONGEST = 2_000
 HOME = "/"
 #: paths that only lead back to the sign-in
 _OWN = ("/login", "/logout")
+_SLASHES = ("%2f", "%5c")
 
 
 def local_path(text: str) -> str:
@@ -15,7 +16,8 @@ def local_path(text: str) -> str:
     if not text.startswith("/") or len(text) > _LONGEST or not text.isascii() or not text.isprintable():
         return HOME
     path = text.partition("?")[0]
-    if "\\" in text or " " in text or "//" in path or path.startswith(_OWN):
+    # Whoever decodes a path once more would read the second sign of these as a slash before a host.
+    if "\\" in text or " " in text or "//" in path or path.startswith(_OWN) or path[1:4].lower() in _SLASHES:
         return HOME
     return text
 

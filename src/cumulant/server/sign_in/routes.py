@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.routing import Route
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
+from cumulant.flows.identities.sign_in_links import LIFE as LINK_LIFE
 from cumulant.flows.identities.sign_in_links import use_link
 from cumulant.flows.identities.used_states import open_once
 from cumulant.server.sign_in.answers import page, redirect
-from cumulant.server.sign_in.cookies import LOGIN, SESSION
+from cumulant.server.sign_in.cookies import LOGIN, NEXT, SESSION
 from cumulant.server.sign_in.issuer import TokenRefusedError
 from cumulant.server.sign_in.local_paths import HOME, local_path
 from cumulant.server.sign_in.log import log_failure
@@ -53,7 +54,7 @@ class SignInPages:
             return page(_TITLE, "This server has no provider for sign-in (sign_in.issuer): it takes API tokens alone.")
         code = request.query_params.get("code")
         if code is None:
-            return page(_TITLE, f"Run this on the machine of the server, and open its link: {self._command(request)}")
+            return self._link_page(request)
         return await self._login_by_link(request, code)
 
     async def _login_by_link(self, request: Request, code: str) -> Response:
@@ -63,7 +64,24 @@ class SignInPages:
         if opened is None:
             text = f"This link was used, or has expired. For another one, run: {self._command(request)}"
             return page(_TITLE, text, status=403)
-        return self._signed_in(request, opened, request.query_params.get("next", HOME))
+        cookies = self._identities.cookies
+        target = request.query_params.get("next") or unquote(cookies.read(request, NEXT)) or HOME
+        response = self._signed_in(request, opened, target)
+        if cookies.read(request, NEXT):
+            cookies.clear(response, request, NEXT)
+        return response
+
+    def _link_page(self, request: Request) -> Response:
+        """How to get a link. The browser keeps the path that it asked for: the link, from a terminal, has none."""
+        text = f"Run this on the machine of the server, and open its link in this browser: {self._command(request)}"
+        response, cookies = page(_TITLE, text), self._identities.cookies
+        target = local_path(request.query_params.get("next", HOME))
+        if target != HOME:
+            seconds = int(LINK_LIFE.total_seconds())
+            cookies.set(response, request, NEXT, quote(target, safe=""), seconds=seconds)
+        elif cookies.read(request, NEXT):
+            cookies.clear(response, request, NEXT)
+        return response
 
     async def start(self, request: Request) -> Response:
         """Send the browser to the provider."""

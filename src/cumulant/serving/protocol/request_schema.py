@@ -288,22 +288,32 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(zone: ZoneInfo | None) -> Check:
-    clock_time = f" or a clock time that {zone.key} has" if zone else ""
+    clock_time = f" or a clock time of {zone.key}" if zone else ""
+    expected = f"a time such as 2013-04-01T06:00:00Z{clock_time}, or seconds since 1970"
 
     def check(value: object) -> datetime:
         try:
             if isinstance(value, str):
                 when = datetime.fromisoformat(value)
-                if when.tzinfo:
-                    return when.astimezone(UTC)
-                # A repeated hour is read as its first occurrence; a skipped one is refused.
-                moment = when.replace(tzinfo=zone or UTC, fold=0).astimezone(UTC)
-                if zone is None or moment.astimezone(zone).replace(tzinfo=None, fold=0) == when.replace(fold=0):
-                    return moment
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                return EPOCH + timedelta(seconds=value)
+                moment = when.astimezone(UTC) if when.tzinfo else _first_moment(when, zone)
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                moment = EPOCH + timedelta(seconds=value)
+            else:
+                moment = None
         except (ValueError, OverflowError):
-            pass
-        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{clock_time}, or seconds since 1970")
+            raise ValueError(expected) from None
+        if moment is None:
+            if zone is None or not isinstance(value, str):
+                raise ValueError(expected)
+            raise ValueError(f"a time with an offset: clocks of {zone.key} skip this one when they are put forward")
+        return moment
 
     return check
+
+
+def _first_moment(when: datetime, zone: ZoneInfo | None) -> datetime | None:
+    """The moment of a clock time, of a repeated hour the first one; None of a time that the clocks skip."""
+    moment = when.replace(tzinfo=zone or UTC, fold=0).astimezone(UTC)
+    if zone is None or moment.astimezone(zone).replace(tzinfo=None, fold=0) == when.replace(fold=0):
+        return moment
+    return None
