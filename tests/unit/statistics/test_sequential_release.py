@@ -107,6 +107,10 @@ def test_the_usual_times_are_those_at_which_half_of_the_releases_begin_to_decide
     shown = look_of(looks_of_arms(traffic, not_worse_test(0.05, 0.02), **what), 0.5)
     assert harm / 2 < seen < 5 * harm + 2
     assert fine / 2 < shown < 5 * fine + 2
+    # A rate of the edge of floats is none: the candidate alone gives evidence, `margin` a request.
+    for rate in (0.0, 5e-324):
+        seconds = not_worse_seconds(traffic, rate=rate, margin=0.02)
+        assert seconds == pytest.approx(math.log(1 / 0.05) / (2000 * share * 0.02))
 
 
 @pytest.mark.parametrize("wanted", [0.05, 0.3, 0.5, 0.8, 1 - 1e-9])

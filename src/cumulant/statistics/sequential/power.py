@@ -135,8 +135,9 @@ def _steps_until(grows: Floats, needed: float) -> float:
 
 def _divergence(true: float, other: npt.ArrayLike) -> Floats:
     """Expected log likelihood ratio a request of Poisson events at the rate `true` against each other one."""
-    rates = np.asarray(other, dtype=np.float64)
-    divergence: Floats = true * np.log(true / rates) + rates - true
+    from scipy.special import kl_div
+
+    divergence: Floats = np.asarray(kl_div(true, np.asarray(other, dtype=np.float64)))
     return divergence
 
 
