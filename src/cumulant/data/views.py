@@ -53,6 +53,19 @@ def read_quarantine(
     return _masked(refused, broken, personal_columns(snapshot), salt, divided=bool(broken.any()))
 
 
+def count_refused(snapshot: Snapshot, tables: TableStore, *, files: Collection[str] | None = None) -> dict[str, int]:
+    """How many rows each rule refused, of these files or of all, most first; a row counts under the first rule."""
+    import polars as pl
+
+    if snapshot.quarantine is None:
+        return {}
+    rows = tables.scan(snapshot.quarantine)
+    if files is not None:
+        rows = rows.filter(pl.col(FILE).is_in(list(files)))
+    counts = rows.group_by(RULE).agg(pl.len().alias("rows")).sort(["rows", RULE], descending=[True, False]).collect()
+    return {str(rule): int(count) for rule, count in counts.iter_rows()}
+
+
 class QuarantineIndex(NamedTuple):
     """Refused rows in the order of `read_quarantine`: a row of `rows` has the `__rule` of one, its `DAY` and its
     `PLACE` in the table.

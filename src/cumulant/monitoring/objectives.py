@@ -96,7 +96,10 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BurnState(msgspec.Struct, frozen=True, kw_only=True):
-    """A burn rate in force: in both windows (None: no requests), the rate at which it alerts, and whether it does."""
+    """A burn rate in force: in both windows (None: no requests), the rate at which it alerts, and whether it does.
+
+    `ends_below`: of an alert that fires already, the lower rate at which it ends; None: it does not fire yet.
+    """
 
     severity: Severity
     long: str
@@ -104,6 +107,7 @@ class BurnState(msgspec.Struct, frozen=True, kw_only=True):
     long_rate: float | None
     short_rate: float | None
     limit: float
+    ends_below: float | None = None
     requests: int
     firing: bool
 
@@ -285,6 +289,7 @@ def _burn_state(
         long_rate=long_rate,
         short_rate=short_rate,
         limit=limit,
+        ends_below=least * limit if least < 1 else None,
         requests=requests,
         firing=burning and requests >= objective.fewest,
     )

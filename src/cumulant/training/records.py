@@ -206,11 +206,13 @@ class RuleVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The gate's answer: `passed` where every rule passed. `word` tells the metric searched, against the champion
-    where there is one, else against naive. `level`: of the intervals of differences.
+    where there is one, else against naive. `warnings`: what the rules do not measure, such as a model that predicts one
+    class alone. `level`: of the intervals of differences.
     """
 
     passed: bool
     word: Word
     rules: tuple[RuleVerdict, ...]
     text: str
+    warnings: tuple[str, ...] = ()
     level: float = LEVEL

@@ -108,8 +108,9 @@ def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path:
     assert "done (gate refused)" in cumulant("runs", "show", "--project", str(copy)).out
     (run,) = cumulant("runs", "list", "--project", str(copy), "--json").document
     assert (run["status"], run["verdict"]) == ("done", "refused")
-    last = cumulant("events", "list", "--project", str(copy), "--json").document[-1]
-    assert (last["kind"], last["data"]["verdict"]) == ("run.finished", "refused")
+    events = cumulant("events", "list", "--project", str(copy), "--json").document
+    assert (events[-1]["kind"], events[-1]["data"]["verdict"]) == ("run.finished", "refused")
+    assert "model.aliased" not in [event["kind"] for event in events], "a refused version gets no alias"
     before = cumulant("runs", "list", "--project", str(trained), "--json").document[-1]
     assert (before["status"], before["verdict"]) == ("done", "passed")
 

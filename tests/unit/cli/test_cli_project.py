@@ -107,6 +107,9 @@ def test_a_breached_contract_ends_with_1_and_its_rows_can_be_seen(project: Path,
     seen = cumulant("data", "quarantine", "rows", "--project", str(project), "--json")
     assert seen.code == 0
     assert seen.document["rows_quarantined"] > 4
+    assert seen.document["rules"] == {"pages:max": seen.document["rows_quarantined"]}
+    by_rule = f"by rule: pages:max {seen.document['rows_quarantined']:,}"
+    assert by_rule in cumulant("data", "quarantine", "rows", "--project", str(project)).out
     assert all(int(float(row["pages"])) > 20 for row in seen.document["rows"])
     out = tmp_path / "refused.csv"
     assert cumulant("data", "quarantine", "rows", "--out", str(out), "--project", str(project)).code == 0

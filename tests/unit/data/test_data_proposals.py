@@ -241,6 +241,34 @@ def test_a_wrong_value_in_a_column_of_numbers_is_a_warning():
     assert many.startswith("warning: many holds numbers, but 9 of 400 values are none (the first in row 1); it stays")
 
 
+def test_wrong_values_in_a_column_of_dates_are_counted():
+    """ISO 8601, with an offset too, and other formats; day and month in doubt stay text as without wrong values."""
+    moments = [START + timedelta(hours=9 * n) for n in range(300)]
+
+    def written(form: str, wrong: int = 1, text: str = "2026-13-45") -> pl.Series:
+        return pl.Series([text if 5 <= n < 5 + wrong else f"{at:{form}}" for n, at in enumerate(moments)])
+
+    frame = pl.DataFrame(
+        {
+            "seen_at": written("%Y-%m-%dT%H:%M:%SZ", text="unclear"),
+            "paid_at": written("%Y-%m-%d %H:%M"),
+            "due": written("%d/%m/%Y", text="31/02/2026"),
+            "many": written("%d.%m.%Y", wrong=9),
+            "doubt": pl.Series(["soon", *[f"{1 + n % 9}/{1 + n % 7}/2024" for n in range(299)]]),
+        }
+    )
+    proposed = infer(frame, time="seen_at", rules=False)
+    rules = {name: (rule.type, rule.date_format) for name, rule in proposed.spec.rules.items()}
+    assert rules == {"paid_at": ("time", None), "due": ("date", "31/12/2024")}
+    assert proposed.spec.time == EventTime(column="seen_at")
+    seen, _, due, many = [note for note in proposed.notes if "not parse" in note]
+    rest = "but 1 of 300 values does not parse as one (the first in row 6); it is read as a"
+    assert seen == f"warning: seen_at holds times, {rest} time, and rows with such a value go to quarantine"
+    assert due.startswith(f"warning: due holds dates, written 31/12/2024, {rest} date")
+    assert "many holds dates, written 31/12/2024, but 9 of 300 values do not parse as one" in many
+    assert "more than the 1% of the rows that may go to quarantine" in many
+
+
 def orders(rows: int = 300) -> pl.DataFrame:
     """Orders of two months: each is shipped within 3 days and decided within 20; dates as a shop writes them."""
     at = [START + timedelta(minutes=300 * (n // 2)) for n in range(rows)]

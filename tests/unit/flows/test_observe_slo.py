@@ -14,6 +14,7 @@ from cumulant.cli.app import run
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.traffic import Exchange
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
+from cumulant.flows.observe.objective_alerts import evaluate_objectives
 from cumulant.flows.observe.slo import declared_objectives, objective_rules, show_objectives
 from cumulant.flows.observe.slo_rules import SOURCES, rules_text
 from cumulant.project.file.loading import load
@@ -50,6 +51,12 @@ def test_the_state_comes_from_the_gateways_log(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "99.9% in 30d" in shown
     assert "page" in shown
+    assert "ends below" not in shown
+    with load(tmp_path) as project:  # from now on the alert fires, which ends below 80% of its limit
+        evaluate_objectives(project, principal=project.principal())
+    assert run(["slo", "show", "--project", str(tmp_path)]) == 1
+    shown += capsys.readouterr().out
+    assert "page, ends below 11.5" in shown
     assert "no release begins now: the error budget of availability burns 100 times" in shown
     assert run(["slo", "rules", "--project", str(tmp_path)]) == 0
     assert YAML(typ="safe").load(capsys.readouterr().out)["groups"]

@@ -26,7 +26,7 @@ def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
             run_id=None,
             created=datetime(2026, 1, 1, tzinfo=UTC),
             tags={"cumulant.verdict": verdict},
-            aliases=("champion",) if str(number) == champion else (),
+            aliases=_aliases(str(number) == champion, candidate=candidate and number == len(verdicts)),
         )
         for number, verdict in enumerate(verdicts, 1)
     ][::-1]
@@ -43,6 +43,10 @@ def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
     return SimpleNamespace(name="late", registry=lambda: registry)
 
 
+def _aliases(champion: bool, *, candidate: bool) -> tuple[str, ...]:
+    return (*(("candidate",) if candidate else ()), *(("champion",) if champion else ()))
+
+
 def test_the_first_to_serve_is_the_newest_that_passed() -> None:
     assert champion_uri(_project("passed", "passed", "refused")) == "late/2"
     assert champion_uri(_project("refused", "passed", "refused", champion="1")) == "late@champion"
@@ -53,12 +57,14 @@ def test_the_first_to_serve_is_the_newest_that_passed() -> None:
 def test_a_refused_candidate_must_be_named() -> None:
     with pytest.raises(RefusedError, match="the gate refused version 2"):
         find_candidate(_project("passed", "refused"), "")
+    with pytest.raises(RefusedError, match="the gate refused version 2 of late, the newest"):  # it has no alias
+        find_candidate(_project("passed", "refused", champion="1", candidate=False), "")
     assert find_candidate(_project("passed", "refused"), "late/2").version == "2"
     assert find_candidate(_project("refused", "passed"), "").version == "2"
 
 
 def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> None:
-    train = "`cumulant train` gives it to the new version"
+    train = "`cumulant train` gives it to a version that passes the gate"
     for versions, champion, hint in (
         (2, "", f"{train}; or name one: late/2"),
         (2, "2", f"{train}; or name one: late/1"),
@@ -73,4 +79,4 @@ def test_without_any_version_the_hint_names_none(tmp_path: Path) -> None:
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
     with load(tmp_path) as project, pytest.raises(NotFoundError, match="alias candidate") as caught:
         find_candidate(project, "")
-    assert caught.value.hint == "`cumulant train` gives it to the new version"
+    assert caught.value.hint == "`cumulant train` gives it to a version that passes the gate"

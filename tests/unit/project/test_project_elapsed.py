@@ -81,7 +81,8 @@ def test_names_are_free_and_can_be_written_in_python():
 
 
 def test_text_of_which_some_is_no_time_stays_text(tmp_path):
-    days = ["unknown yet", *(str(date(2023, 1, 1) + timedelta(days=number % 20)) for number in range(ROWS - 1))]
+    days = [str(date(2023, 1, 1) + timedelta(days=number % 20)) for number in range(ROWS)]
+    days[:10] = ["unknown yet"] * 10  # more than may go to quarantine
     texts = table().with_columns(signup=pl.Series(days))
     texts.write_csv(tmp_path / "orders.csv")
     made = create_from(tmp_path / "orders.csv", "y", name="m", directory=tmp_path, time="at")

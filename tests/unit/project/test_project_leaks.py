@@ -54,7 +54,11 @@ NUMBERS = [float(n) for n in range(120)]
         ([None if n % 3 else n * 2.0 for n in range(240)], [float(n) for n in range(240)], False),
         ([None if n % 3 == 0 else n * 2.0 for n in range(240)], [float(n) for n in range(240)], True),
         ([(n * 7) % 120 for n in range(120)], NUMBERS, False),
-        ([str(n) for n in range(120)], NUMBERS, False),
+        ([str(n) for n in range(120)], NUMBERS, True),  # the target as text
+        ([str(n + 1) for n in range(120)], NUMBERS, False),
+        ([f"name {n % 60}" for n in range(120)], [f"name {n % 60}" for n in range(120)], True),
+        ([(n % 60 * 7) % 60 for n in range(300)], [f"name {n % 60}" for n in range(300)], True),  # one to one
+        ([(n * 7) % 60 for n in range(120)], [f"name {n % 60}" for n in range(120)], False),  # 2 rows a value: chance
         ([f"group {n // 6}" for n in range(480)], [float(n // 6) for n in range(480)], True),
     ],
 )

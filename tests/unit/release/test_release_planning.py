@@ -16,6 +16,7 @@ from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of
 from cumulant.ports.access import Principal
 from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ReleaseSpec, StagesSpec
+from cumulant.release.wording import span
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,9 @@ def test_samples_that_never_come():
 
 def test_labels_that_come_after_the_release_are_told_with_what_stands_for_them():
     found = build_plan(spec(), rate=200, errors=0.005, label_delay=timedelta(days=7))
-    assert any(text.startswith("quality: labels come 7 days after a request") for text in found.undecided)
+    late = next(text for text in found.undecided if text.startswith("quality: a label comes 7 days after its request"))
+    assert found.seconds is not None
+    assert f"and the release is promoted at the earliest after {span(found.seconds)}" in late
     assert found.advice == []
     assert "labelled rows of the past" in found.instead[0]
     assert "holdback: until_labels" in found.instead[1]

@@ -114,6 +114,24 @@ def test_a_job_whose_process_is_gone_is_lost(api, record):
     assert api.post(f"{path}/cancel", json={}).status_code == 409
 
 
+@pytest.mark.parametrize(
+    ("operation", "result", "code"),
+    [
+        ("training.train", {"verdict": {"text": "passed", "passed": True}}, 0),
+        ("training.train", {"verdict": {"text": "refused: log loss", "passed": False}}, 1),
+        ("training.evaluate", {"judgement": {"verdict": {"text": "refused", "passed": False}}}, 1),
+        ("training.reproduce", {"identical": False}, 1),
+        ("monitoring.run", {"alarming": True, "findings": []}, 1),
+        ("monitoring.run", {"alarming": False, "findings": []}, 0),
+        ("maintenance.tick", {"jobs": [], "error": {"error": "no store", "code": "engine-unavailable"}}, 3),
+        ("data.validate", None, 0),
+    ],
+)
+def test_following_a_job_ends_as_the_command_without_a_server(project, record, operation, result, code):
+    job = record(status="succeeded", operation=operation, result=result).rpartition("/")[2]
+    assert run(["jobs", "follow", job, "--project", str(project.root)]) == code
+
+
 def test_a_training_is_shown_with_its_version_and_gate(project, record, capsys):
     result = {"run": "r1", "model": {"name": "churn", "version": "3"}, "verdict": {"text": "passed"}}
     job = record(status="succeeded", operation="training.train", result=result).rpartition("/")[2]

@@ -9,8 +9,10 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.statistics import Rows
+from cumulant.statistics import metric as metric_of
 from cumulant.training.evaluation.comparisons import Rival
 from cumulant.training.evaluation.gate import gate
+from cumulant.training.evaluation.one_class import one_class_warning
 from cumulant.training.records import Verdict
 from cumulant.training.spec import GateRule
 from cumulant.training.trainers.baseline import Naive
@@ -240,3 +242,20 @@ def test_regressions_are_judged_the_lower_the_better():
     found = gate(near, task="regression", main="rmse", naive=mean, rules={"r2": GateRule(min=0.5)})
     assert found.passed
     assert not gate(mean, task="regression", main="rmse", naive=near).passed
+
+
+def test_a_model_that_predicts_one_class_alone_is_named_as_such():
+    """Scores that rank well pass, though no row reaches the threshold: recall is 0."""
+    good = rows(0.02, costs=False)
+    assert judged(good).warnings == ()
+    for decision, named in ((False, "so recall is 0: it misses all"), (True, "positive for all 3,000 test rows")):
+        verdict = judged(replace(good, decision=np.full(len(good), decision)))
+        assert (verdict.passed, verdict.word) == (True, "better")
+        assert named in verdict.warnings[0]
+        assert "the verdict is about average precision, not about decisions" in verdict.warnings[0]
+    truth = np.tile([0.0, 0.0, 1.0, 2.0], 50)
+    chance = np.tile([0.4, 0.3, 0.3], (200, 1))
+    for first in (0.4, 0.2):  # one class alone; then two
+        chance[0] = [first, 0.3, 0.5 - first]
+        warning = one_class_warning(Rows(truth=truth, prediction=chance), task="multiclass", main=metric_of("log_loss"))
+        assert ("one class for all 200 test rows, 100 of which are of another" in warning) == (first == 0.4)

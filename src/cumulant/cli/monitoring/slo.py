@@ -109,4 +109,10 @@ def _row(state: ObjectiveState) -> tuple[str, ...]:
 def _burn_row(burn: BurnState) -> tuple[str, ...]:
     rates = " / ".join("-" if rate is None else f"{rate:.2f}" for rate in (burn.long_rate, burn.short_rate))
     windows = f"{burn.long} / {burn.short}"
-    return windows, rates, f"{burn.limit:g}", f"{burn.requests:,}", burn.severity if burn.firing else ""
+    return windows, rates, f"{burn.limit:g}", f"{burn.requests:,}", _alert(burn)
+
+
+def _alert(burn: BurnState) -> str:
+    if not burn.firing:
+        return ""
+    return burn.severity if burn.ends_below is None else f"{burn.severity}, ends below {burn.ends_below:.3g}"

@@ -10,6 +10,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
+from cumulant.core.errors import error_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,9 +73,10 @@ def show(call: Invocation, job: JobId) -> None:
     examples=["cumulant jobs follow 20261124T101500-3fa2c1 --server URL"],
 )
 def follow(call: Invocation, job: JobId) -> None:
-    """Wait for the end of a job, and show it; one that failed ends this command with its error and exit code.
+    """Wait for the end of a job, and show it; exit code as of the command that does the same without a server.
 
-    Ctrl-C ends this command only.
+    One that failed ends this command with its error. Exit code 1 where the gate refused a training or an evaluation, a
+    reproduced version differs, or monitoring found something. Ctrl-C ends this command only.
     """
     from cumulant.server.client.caller import follow_job
 
@@ -82,6 +84,26 @@ def follow(call: Invocation, job: JobId) -> None:
     with call.api() as api, call.progress(f"job {job}") as progress:
         ended = follow_job(api, job, progress)
     call.answer(ended, lambda console: _show(console, call, ended))
+    match ended.operation, ended.result:
+        case "maintenance.tick", {"error": dict() as error}:
+            raise error_from(error)
+        case _ if _is_negative(ended):
+            raise typer.Exit(1)
+
+
+def _is_negative(job: Job) -> bool:
+    """Whether a job that succeeded has a result with which the command of its operation ends with 1."""
+    match job.operation, job.result:
+        case "training.train", {"verdict": {"passed": False}}:
+            return True
+        case "training.evaluate", {"judgement": {"verdict": {"passed": False}}}:
+            return True
+        case "training.reproduce", {"identical": False}:
+            return True
+        case "monitoring.run", {"alarming": True}:
+            return True
+        case _:
+            return False
 
 
 @command(

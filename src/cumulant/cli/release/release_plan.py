@@ -56,8 +56,7 @@ def _sentence(plan: ReleasePlan) -> str:
     text, needed = "a candidate that is no worse is promoted after", f"{plan.requests_needed:,.0f} requests"
     if plan.requests_a_day is not None or plan.observed_seconds is None:
         return f"{text} {span(plan.seconds)}, at the earliest ({needed})"
-    observed = span(plan.observed_seconds)
-    return f"{text} {needed}, at the earliest: {span(plan.seconds)} while requests come as in the last {observed}"
+    return f"{text} {needed}, at the earliest: they take {span(plan.seconds)} at the rate that was measured"
 
 
 def _traffic(plan: ReleasePlan) -> str:

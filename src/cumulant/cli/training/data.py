@@ -173,14 +173,15 @@ def quarantine(
             none = f"no row of {clean(file)}" if file else f"none of {rows_in:,} rows of {source}"
             console.print(f"nothing in quarantine: {none} was refused", soft_wrap=True)
         else:
-            console.print(f"quarantine of {source}: {plural(count, 'row')} {place}", soft_wrap=True)
+            rules = ", ".join(f"{clean(rule)} {refused_by:,}" for rule, refused_by in refused.rules.items())
+            console.print(f"quarantine of {source}: {plural(count, 'row')} {place}, by rule: {rules}", soft_wrap=True)
         if out is not None:
             console.print(f"written to {out}")
         elif count:
             show_frame(console, frame_of(refused))
             print_rest(console, len(refused.rows), count, option="--rows N or --out FILE")
 
-    figures = {"source": source, "rows_in": rows_in, "rows_quarantined": count}
+    figures = {"source": source, "rows_in": rows_in, "rows_quarantined": count, "rules": refused.rules}
     call.answer(figures | ({"file": str(out)} if out else {"rows": refused.rows}), text)
 
 

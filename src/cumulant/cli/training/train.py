@@ -55,7 +55,7 @@ def train(
     """Bring data and features up to date, search, evaluate, package, register.
 
     Steps that were done before are reused; an interrupted run continues from its last finished step.
-    Exit code 1 where the gate refuses: the version is registered all the same, without the alias `champion`.
+    Exit code 1 where the gate refuses: the version is registered all the same, without an alias.
     Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
     arguments = {

@@ -121,8 +121,11 @@ class _Inference:
             self._notes.append(f"{WARNING}the event's time is {column} (not {rest}); `--time` sets another")
         elif named is None:
             self._notes.append(f"the event's time is {column}")
-        if (rule := self._rules.get(column)) is not None and "date_format" in rule:
-            rule["type"] = "time"
+        if (rule := self._rules.get(column)) is not None:
+            if "date_format" in rule:
+                rule["type"] = "time"
+            elif rule.get("type") in ("date", "time"):  # `event_time` declares as much
+                del self._rules[column]
         if self._raw[column].dtype.is_numeric():
             self._notes.append(f"{column} holds {self._unit(column)} since 1970 (UTC) and is read as times")
             return EventTime(column=column)
@@ -214,7 +217,8 @@ class _Inference:
     def _has_zone(self, column: str) -> bool:
         dtype = self._raw[column].dtype
         if isinstance(dtype, pl.String):
-            text = self._raw[column].drop_nulls().str.strip_chars()
+            readable = self._as_time(self._raw.select(column)).is_not_null()
+            text = self._raw[column].filter(readable).str.strip_chars()
             return bool(text.str.contains(r"(?:[Zz]|[+-]\d{2}:?\d{2})$").all()) and bool(
                 text.str.contains(":", literal=True).all()
             )

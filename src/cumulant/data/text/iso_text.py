@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import polars as pl
 
@@ -76,6 +76,31 @@ def days(text: pl.Expr) -> pl.Expr:
 def has_offset(text: pl.Expr) -> pl.Expr:
     """Whether `text` without blanks around it looks like ISO 8601 with an offset."""
     return text.str.contains(_WITH_OFFSET)
+
+
+class MostlyDates(NamedTuple):
+    """How a column of dates with a few other values is read. are_dates: [n]; form: None where it is ISO 8601."""
+
+    are_dates: pl.Series
+    form: DateFormat | None
+    clock: bool
+
+
+def mostly_dates(text: pl.Series, least: float) -> MostlyDates | None:
+    """The one format in which at least that share of `text` (stripped, none missing) are dates; None without one."""
+    frame = text.alias("text").to_frame()
+    forms: tuple[DateFormat | None, ...] = (None, *get_args(DateFormat))
+    fitting: list[MostlyDates] = []
+    for form in forms:
+        are_dates = frame.select(moments(pl.col("text"), "UTC", form).is_not_null()).to_series()
+        if text.len() and are_dates.sum() >= least * text.len():
+            fitting.append(MostlyDates(are_dates, form, clock=date_text.has_clock(text.filter(are_dates))))
+    iso = next((each for each in fitting if each.form is None), None)
+    if iso is not None:
+        return iso
+    # those that are dates must be so by the stricter rules for a column of dates alone
+    clear = [each for each in fitting if date_text.detect(text.filter(each.are_dates)) == each.form]
+    return clear[0] if len(fitting) == len(clear) == 1 else None
 
 
 def _parts(text: pl.Series) -> pl.DataFrame:

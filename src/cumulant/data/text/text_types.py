@@ -7,12 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from cumulant.data.text import date_text, number_text
+from cumulant.data.text import date_text, iso_text, number_text
 from cumulant.data.text.identifier_text import PADDED
 
 #: what may go to quarantine before a run stops, so that wrong values in a column of numbers may
 _QUARANTINE = 0.01
-_MOSTLY_NUMBERS = 0.9
+_MOSTLY_NUMBERS = _MOSTLY_DATES = 0.9
 #: whole numbers that may need more than 64 bits
 _LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
@@ -53,7 +53,7 @@ class TextTypes:
                 continue
             if text.cast(pl.Float64, strict=False).null_count():
                 if not self._formatted(name, text) and not self._nearly_numbers(name, missing):
-                    self._dates(name, text)
+                    self._dates(name, text, missing)
                 continue
             if self._identifiers(name, text):
                 continue
@@ -113,14 +113,36 @@ class TextTypes:
         )
         return True
 
-    def _dates(self, name: str, text: pl.Series) -> None:
+    def _dates(self, name: str, text: pl.Series, missing: list[str]) -> None:
         """Dates that are not ISO 8601; declared where the order of day and month is clear."""
         if (form := date_text.detect(text)) is not None:
             kind = "time" if date_text.has_clock(text) else "date"
             self.rules.setdefault(name, {}).update(type=kind, date_format=form)
             self.notes.append(f"{name} is text that is read as {kind}s, written {form}; requests carry ISO 8601")
-        elif date_text.is_date(text):
+        elif not self._nearly_dates(name, missing) and date_text.is_date(text):
             self.notes.append(
                 f"{name} stays text, though it looks like dates: which part is the day and which the month is unclear; "
                 f"if it is one: rules: {{{name}: {{type: date, date_format: 31/12/2024}}}}, or 12/31/2024"
             )
+
+    def _nearly_dates(self, name: str, missing: list[str]) -> bool:
+        """Note a column of dates, in any format, with a few other values; few enough go to quarantine."""
+        text = self._raw[name].str.strip_chars()
+        filled = text.is_not_null() & (text != "") & ~text.is_in(missing)
+        read = iso_text.mostly_dates(text.filter(filled), _MOSTLY_DATES)
+        if read is None or (wrong := filled.arg_true().filter(~read.are_dates)).len() == 0:
+            return False
+        count, verb = f"{wrong.len():,} of {text.len():,} values", "does" if wrong.len() == 1 else "do"
+        kind, written = "time" if read.clock else "date", "" if read.form is None else f", written {read.form}"
+        message = f"{WARNING}{name} holds {kind}s{written}, but {count} {verb} not parse as one (the first in row "
+        message += f"{wrong[0] + 1:,})"
+        if self._wrong + wrong.len() > _QUARANTINE * text.len():
+            self.notes.append(
+                f"{message}, more than the {_QUARANTINE:.0%} of the rows that may go to quarantine: fix them, or "
+                "declare what they mean under `missing`"
+            )
+            return True
+        self._wrong += wrong.len()
+        self.rules.setdefault(name, {}).update({"type": kind} | ({"date_format": read.form} if read.form else {}))
+        self.notes.append(f"{message}; it is read as a {kind}, and rows with such a value go to quarantine")
+        return True

@@ -9,22 +9,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from cumulant.alerting.alert_state import AlertsState, Finding
+from cumulant.alerting.alert_state import Finding
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.alerting.store import read
 from cumulant.flows.maintenance.rounds import repeat_in_background
 from cumulant.flows.observe.gateway_requests import GatewayRequests
-from cumulant.flows.observe.slo import objective_states
+from cumulant.flows.observe.slo import OBJECTIVE, active_alerts, objective_states
 from cumulant.monitoring.objective_text import objective_advice, objective_sentence
-from cumulant.monitoring.objectives import CAUSES, ObjectiveState, Severity
+from cumulant.monitoring.objectives import CAUSES, ObjectiveState
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-#: the rule of these alerts
-OBJECTIVE = "objective"
 #: seconds between two evaluations
 _ROUND = 30.0
 
@@ -48,15 +46,6 @@ def objective_findings(model: str, states: Sequence[ObjectiveState], active: Col
                 next=objective_advice(state),
                 level="critical" if state.firing == "page" else "warning",
             )
-
-
-def active_alerts(model: str, alerts: AlertsState) -> dict[str, Severity]:
-    """The objectives whose alert fires, with how urgent it is."""
-    return {
-        alert.finding.subject: "page" if alert.finding.level == "critical" else "ticket"
-        for alert in alerts.alerts.values()
-        if alert.finding.scope == (model, OBJECTIVE)
-    }
 
 
 def evaluate_objectives(

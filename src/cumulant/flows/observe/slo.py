@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.units import from_micros
+from cumulant.flows.alerting.store import read
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.observe.gateway_requests import GatewayRequests
 from cumulant.flows.observe.slo_rules import Source, rules_text, service_name
@@ -20,6 +21,7 @@ from cumulant.monitoring.objectives import Objective, ObjectiveState, Severity, 
 from cumulant.monitoring.slo_gate import find_hold
 
 if TYPE_CHECKING:
+    from cumulant.alerting.alert_state import AlertsState
     from cumulant.monitoring.request_counts import RequestMinutes
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 _MATCHER = r"""\s*[A-Za-z_][A-Za-z0-9_]*\s*(?:=~|!~|!=|=)\s*(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')\s*"""
 #: label matchers of Prometheus, between the braces of a selector
 _MATCHERS = re.compile(f"{_MATCHER}(?:,{_MATCHER})*")
+
+
+#: the rule of the alerts on objectives
+OBJECTIVE = "objective"
 
 
 class SloView(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,17 +48,29 @@ class SloView(msgspec.Struct, frozen=True, kw_only=True):
 def show_objectives(
     project: Project, *, principal: Principal, clock: Clock | None = None, requests: GatewayRequests | None = None
 ) -> SloView:
-    """The state of each objective: budget and burn rates. `requests`: what a server remembers of them.
+    """The state of each objective: budget and burn rates, by the limits that its alert has now. `requests`: what a
+    server remembers of them.
 
     Raises:
         UsageError: the project declares none.
         StorageError, EngineUnavailableError: the gateways' log cannot be read.
     """
     declared, now = declared_objectives(project), (clock or SystemClock()).now()
+    active = active_alerts(project.name, read(project.journal())[0])
     with (requests or GatewayRequests()).counted(project, now) as minutes:
-        states = objective_states(declared, minutes, now)
-    hold = find_hold(states, project.policies.release.slo)
+        states = objective_states(declared, minutes, now, active)
+        plain = objective_states(declared, minutes, now) if active else states
+    hold = find_hold(plain, project.policies.release.slo)  # as the start of a release decides
     return SloView(model=project.name, at=now, objectives=states, hold=hold)
+
+
+def active_alerts(model: str, alerts: AlertsState) -> dict[str, Severity]:
+    """The objectives whose alert fires, with how urgent it is."""
+    return {
+        alert.finding.subject: "page" if alert.finding.level == "critical" else "ticket"
+        for alert in alerts.alerts.values()
+        if alert.finding.scope == (model, OBJECTIVE)
+    }
 
 
 def objective_states(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_state import AlertsState, is_silent
-from cumulant.flows.observe.objective_alerts import OBJECTIVE
-from cumulant.flows.observe.slo import objective_states
+from cumulant.flows.observe.slo import OBJECTIVE, objective_states
 from cumulant.flows.overview.problems import ModelProblem, NextStep
 from cumulant.monitoring.objective_text import objective_advice, objective_sentence
 from cumulant.monitoring.objectives import CAUSES, UNDECLARED, Objective, ObjectiveState

@@ -15,8 +15,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.drift.drift_history import COMPARED
 from cumulant.flows.monitoring.state import read_request, read_state
 from cumulant.flows.observe.gateway_requests import GatewayRequests
-from cumulant.flows.observe.objective_alerts import active_alerts
-from cumulant.flows.observe.slo import objective_states
+from cumulant.flows.observe.slo import active_alerts, objective_states
 from cumulant.flows.overview.changes import Change, last_before
 from cumulant.flows.overview.data_problems import data_problems
 from cumulant.flows.overview.figures import (

@@ -76,7 +76,8 @@ def _verdict(candidate: ModelCandidate) -> str:
     champion = candidate.judgement.champion_uri
     against = "" if not verdict.passed else f" against {f'`{champion}`' if champion else 'the naive baseline'}"
     rules = "\n".join(f"- {'passed' if rule.passed else '**refused**'}: {rule.text}" for rule in verdict.rules)
-    return f"**Gate: {word}**{against}\n\n{rules}"
+    warnings = "".join(f"- warning: {warning}\n" for warning in verdict.warnings)
+    return f"**Gate: {word}**{against}\n\n{warnings}{rules}"
 
 
 def _table(candidate: ModelCandidate) -> str:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> tuple[ModelVersion, bool]:
     """Log and register the candidate, and set its aliases by the verdict; returns also whether it existed.
 
-    The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
-    project delivers through releases and has a champion, or requires an approval first.
+    A version that the gate refused gets no alias, nor does the champion made again. With `promote`, a candidate that
+    passed becomes the champion, unless the project delivers through releases and has a champion, or requires an
+    approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])
@@ -39,7 +40,7 @@ def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> t
 
     def log() -> dict[str, object]:
         version = _log(context, candidate, key)
-        if not candidate.same:  # a release would compare the champion with itself
+        if verdict.passed and not candidate.same:  # a release would compare the champion with itself
             _point(context, version, CANDIDATE)
         if promote and verdict.passed and _may_lead(context, candidate, version):
             _point(context, version, CHAMPION)

@@ -184,6 +184,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     reference: str
     rules: tuple[RuleReport, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ParityReport(msgspec.Struct, frozen=True):

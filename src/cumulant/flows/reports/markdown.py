@@ -110,7 +110,8 @@ def _gate(report: ReportData) -> list[str]:
     ]
     verdict = f"**{wording.gate_word(gate.verdict, passed=gate.passed)}**, against {text(gate.reference)}."
     heads = ["rule", "measured", "difference", "verdict", "holds"]
-    return ["## Gate", "", verdict, "", *table(heads, rows, right=["measured", "difference"])]
+    warnings = [line for warning in gate.warnings for line in (f"- **warning**: {text(warning)}", "")]
+    return ["## Gate", "", verdict, "", *warnings, *table(heads, rows, right=["measured", "difference"])]
 
 
 def _metrics(metrics: Sequence[MetricReport], measured: str) -> list[str]:

@@ -192,6 +192,7 @@ def gate(judgement: Judgement) -> GateReport:
         passed=verdict.passed,
         reference=reference,
         rules=tuple(_rule(rule) for rule in verdict.rules),
+        warnings=verdict.warnings,
     )
 
 

@@ -229,6 +229,10 @@ def _quality_lead(report: ReportData) -> str:
 
 
 def gate_text(gate: GateReport) -> str:
+    return " ".join([_rules_text(gate), *(f"Warning: {warning}." for warning in gate.warnings)])
+
+
+def _rules_text(gate: GateReport) -> str:
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
         names = ", ".join(wording.title(rule.metric).lower() for rule in failed)

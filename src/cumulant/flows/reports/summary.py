@@ -78,7 +78,7 @@ def show_metrics(console: Console, report: ReportData) -> None:
 
 
 def show_gate(console: Console, gate: GateReport) -> None:
-    """The verdict word, and the rules where one did not hold."""
+    """The verdict word, the rules, and what they do not measure."""
     style = "green" if gate.passed else "red"
     console.print(
         Text.assemble(
@@ -93,6 +93,7 @@ def show_gate(console: Console, gate: GateReport) -> None:
         value = f"{wording.number(rule.value.value)}, " if rule.value else ""
         gap = f", by {rule.difference.value:+.3g}" if rule.difference and rule.against != "limit" else ""
         console.print(Text.assemble(mark, clean(rule.text), (clean(f"  ({value}{word}{gap})"), "dim")), soft_wrap=True)
+    warn(console, gate.warnings)
 
 
 def draw_intervals(model: Interval, naive: Interval | None) -> Text:

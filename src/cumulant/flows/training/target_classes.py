@@ -95,9 +95,10 @@ def _declared(project: Project, task: Task, kind: Kind, counts: Mapping[str, int
 
 
 def _version(project: Project) -> ModelVersion | None:
-    for alias in (CHAMPION, CANDIDATE):
+    """The champion, else the candidate, else the newest version; None where there is none."""
+    for uri in (f"{project.name}@{CHAMPION}", f"{project.name}@{CANDIDATE}", project.name):
         try:
-            return project.registry().resolve(f"{project.name}@{alias}")
+            return project.registry().resolve(uri)
         except NotFoundError:
             continue
     return None

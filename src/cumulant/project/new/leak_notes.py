@@ -50,7 +50,7 @@ def leak_notes(rows: pl.DataFrame, features: Sequence[str], label: pl.Series, ta
         copies = [name for name in numeric if _correlation(both[name], y) > _CORRELATED]
         others = [name for name in numeric if name not in copies]
         return _copies(copies, target) + _sums(both.select(others), y, target)
-    named = [name for name in features if both[name].dtype == pl.String and _names_class(both[name], label)]
+    named = [name for name in features if _names_class(both[name], label)]
     return [] if not named else [_text(f"{', '.join(named)} names the class of {target} in nearly all rows")]
 
 

@@ -36,7 +36,7 @@ def gives_away(values: pl.Series, target: pl.Series) -> bool:
     if both["target"].dtype.is_numeric() and values.dtype.is_numeric() and _same_order(both):
         return True
     if classes > _CLASSES:
-        return not values.dtype.is_numeric() and _names_classes(both)
+        return _is_equal(both) or (_is_recoding(both) if values.dtype.is_numeric() else _names_classes(both))
     rarest = both["target"].value_counts()["count"].min()
     if both.height < _FEW_ROWS or not isinstance(rarest, int) or rarest < _FEW_OF_A_CLASS:
         return both["value"].n_unique() == classes == both.unique().height
@@ -73,6 +73,22 @@ def _is_pure(both: pl.DataFrame) -> bool:
 
 def _names_classes(both: pl.DataFrame) -> bool:
     return both["value"].n_unique() * _ROWS_PER_VALUE <= both.height and _is_pure(both)
+
+
+def _is_recoding(both: pl.DataFrame) -> bool:
+    """Whether values and targets go together one to one, and not because each is there about once."""
+    return _names_classes(both) and both["value"].n_unique() == both["target"].n_unique()
+
+
+def _is_equal(both: pl.DataFrame) -> bool:
+    """Whether each value is the target, or what is written there reads as the same number."""
+    import polars as pl
+
+    same = pl.col("value").cast(pl.String) == pl.col("target").cast(pl.String)
+    if both["target"].dtype.is_numeric():
+        same = same | (pl.col("value").cast(pl.Float64, strict=False) == pl.col("target").cast(pl.Float64))
+    equal = both.drop_nulls().select(same.all()).item()
+    return bool(equal) and both["value"].drop_nulls().len() >= max(_FEW_ROWS, both.height / 2)
 
 
 def _cuts(both: pl.DataFrame) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, did_you_mean
 from cumulant.data.snapshot import Snapshot
-from cumulant.data.views import preview_rows, read_quarantine
+from cumulant.data.views import count_refused, preview_rows, read_quarantine
 from cumulant.flows.data.source_views import QuarantineView, SourceDetail, quarantine_view, show_source
 from cumulant.flows.data.validate import newest_snapshot, refused_snapshot, required_snapshot, validate
 from cumulant.server.operation import ApiCall, PageQuery, get, post
@@ -68,10 +68,13 @@ def rows(call: ApiCall, source: str, query: RowQuery) -> DataRows:
 
 
 class RefusedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """Refused rows of a snapshot, by column; `total`: how many there are of the file, or of all that were read."""
+    """Refused rows of a snapshot, by column; `total`: how many there are of the file, or of all that were read;
+    `rules`: how many of them each rule refused, most first. A row that breaks several counts under the first one.
+    """
 
     rows_in: int
     total: int
+    rules: dict[str, int]
     columns: list[str]
     rows: list[dict[str, Any]]
 
@@ -95,6 +98,7 @@ def quarantine(call: ApiCall, source: str, query: RefusedQuery) -> RefusedRows:
     return RefusedRows(
         rows_in=snapshot.rows_in,
         total=frame.height if query.file else snapshot.rows_quarantined,
+        rules=count_refused(snapshot, tables, files=files),
         columns=shown.columns,
         rows=shown.to_dicts(),
     )

@@ -10,6 +10,7 @@ from cumulant.core.servable import Task
 from cumulant.statistics import Metric, Rows, metric, metrics_for
 from cumulant.statistics.records import LEVEL
 from cumulant.training.evaluation.comparisons import Comparisons, Rival
+from cumulant.training.evaluation.one_class import one_class_warning
 from cumulant.training.records import Against, RuleVerdict, Verdict
 from cumulant.training.spec import GateRule
 
@@ -42,7 +43,8 @@ def gate(
     hundredth of its value; without one for a declared cost, by a tenth. `before` is an earlier champion: margins
     hold against it too, so that those of successors do not add up, but for what is shown to be better than the
     champion. `level` is that of the intervals, above the usual where the rows have judged other models. `doubt`: why
-    the candidate's answers may be too good, which no rule can then make up for.
+    the candidate's answers may be too good, which no rule can then make up for. A classifier that predicts one class
+    for every row is named as such in the warnings: rules about scores may hold for it.
 
     Raises:
         UsageError: a rule names a metric that does not exist, does not measure the task or needs costs, or has neither
@@ -68,7 +70,9 @@ def gate(
         (rule.word for rule in verdicts if rule.against == "champion" and rule.metric == main), verdicts[0].word
     )
     text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in verdicts if not rule.passed)
-    return Verdict(passed=passed, word=word, rules=tuple(verdicts), text=text, level=level)
+    warning = one_class_warning(candidate, task=task, main=metric(main))
+    warnings = (warning,) if warning else ()
+    return Verdict(passed=passed, word=word, rules=tuple(verdicts), text=text, warnings=warnings, level=level)
 
 
 def _of_first(comparisons: Comparisons, margins: Mapping[str, float], main: str) -> list[RuleVerdict]:

@@ -33,17 +33,20 @@ def warning_texts(
     return [text for text in texts if text]
 
 
-def late_labels_text(delay: timedelta | None, stages: list[StagePlan]) -> str | None:
-    """That labels come after the release, in words; None where they come in time or nothing is known of them."""
+def late_labels_text(delay: timedelta | None, stages: list[StagePlan], seconds: float | None) -> str | None:
+    """That labels come after the release, in words; None where they come in time or nothing is known of them.
+
+    `seconds`: until promotion, at the earliest; None: the release ends as inconclusive.
+    """
     longest = sum(stage.at_most for stage in stages if stage.mirror)
-    usual = sum(stage.seconds for stage in stages)
-    if delay is None or delay.total_seconds() <= usual:
+    least = sum(stage.seconds for stage in stages) if seconds is None else seconds
+    if delay is None or delay.total_seconds() <= least:
         return None
-    text = f"quality: labels come {span(delay.total_seconds())} after a request, and a release takes"
-    text += f" {span(usual)}"
+    text = f"quality: a label comes {span(delay.total_seconds())} after its request, and the release"
+    text += f" {'lasts at least' if seconds is None else 'is promoted at the earliest after'} {span(least)}"
     if delay.total_seconds() <= longest:
         return f"{text}: most labels come too late for it"
-    return f"{text}, at most {span(longest)}: no label comes in time"
+    return f"{text}, its stages with mirrored requests last {span(longest)} at most: no label comes in time"
 
 
 def substitute_texts(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> list[str]:

@@ -129,7 +129,7 @@ def build_plan(
         stages, lacks = _extend_for_quality(stages, pairs)
     # Rows of the past may show quality, too.
     unshown = lacks >= 1 and policy.evaluation is None
-    missing, tardy = list(undecided_texts(stages, named)), late_labels_text(label_delay, stages)
+    missing = list(undecided_texts(stages, named))
     if pairs is not None and (text := undecided_quality_text(pairs, unshown=unshown)) is not None:
         missing.append(text)
     helps = [
@@ -142,6 +142,7 @@ def build_plan(
         or any(stage.fine_seconds is None for stage in stages[-1].metrics if named[stage.metric].required)
     )
     times = [*(stage.seconds for stage in stages[:-1]), _last_stage_seconds(stages[-1], named)]
+    tardy = late_labels_text(label_delay, stages, None if late else sum(times))
     return ReleasePlan(
         requests=traffic.rate,
         requests_a_day=traffic.requests_a_day,

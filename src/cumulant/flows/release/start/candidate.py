@@ -33,11 +33,7 @@ def find_candidate(project: Project, uri: str) -> ModelVersion:
     except NotFoundError:
         if uri:
             raise
-        raise NotFoundError(
-            f"no version of {project.name} has the alias candidate",
-            subject=project.name,
-            hint="`cumulant train` gives it to the new version" + _newest_version_hint(project),
-        ) from None
+        version = _newest_if_refused(project)
     if version.name != project.name:
         raise UsageError(
             f"{version.name} is not the model of this project, {project.name}",
@@ -47,22 +43,36 @@ def find_candidate(project: Project, uri: str) -> ModelVersion:
     from cumulant.flows.stack.served_versions import is_refused  # loads serving, which a plan without candidate skips
 
     if not uri and is_refused(version):
+        place = "which has the alias candidate" if CANDIDATE in version.aliases else "the newest"
         raise RefusedError(
-            f"the gate refused version {version.version} of {version.name}, which has the alias candidate",
+            f"the gate refused version {version.version} of {version.name}, {place}",
             subject=f"{version.name}/{version.version}",
             hint=f"train another, or name it to release it all the same: {version.name}/{version.version}",
         )
     return version
 
 
-def _newest_version_hint(project: Project) -> str:
-    """The hint that names the newest version beside the champion; empty without one."""
+def _newest_if_refused(project: Project) -> ModelVersion:
+    """The newest version where the gate refused it, which is why none is the candidate.
+
+    Raises:
+        NotFoundError: no version was refused last. The hint names the newest version beside the champion, if any.
+    """
+    from cumulant.flows.stack.served_versions import is_refused
+
     try:
         versions = project.registry().versions(project.name)
     except NotFoundError:  # the model has no version yet
-        return ""
+        versions = []
+    if versions and is_refused(versions[0]) and CHAMPION not in versions[0].aliases:
+        return versions[0]
     newest = next((version for version in versions if CHAMPION not in version.aliases), None)
-    return "" if newest is None else f"; or name one: {newest.name}/{newest.version}"
+    raise NotFoundError(
+        f"no version of {project.name} has the alias candidate",
+        subject=project.name,
+        hint="`cumulant train` gives it to a version that passes the gate"
+        + ("" if newest is None else f"; or name one: {newest.name}/{newest.version}"),
+    ) from None
 
 
 def find_author(project: Project, version: ModelVersion) -> str:
