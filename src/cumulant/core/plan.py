@@ -76,7 +76,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """The newest row of `source` with the same `by`, known at the prediction and at most `within_us` old."""
+    """The last row of `source` with the same `by`, known at the prediction and at most `within_us` old.
+
+    Rows are in the order of (known time, event time, row identity), as for `last` of a window.
+    """
 
     source: str
     by: tuple[str, ...]
@@ -90,7 +93,7 @@ class Window(msgspec.Struct, frozen=True):
     A row becomes known when its event time has come and every column in `value` and `by` is known.
     `count` without a value counts rows; every other aggregation skips null values. Over no rows: count
     and distinct are 0, all others null. `std` is the sample standard deviation, null below two values.
-    `last` takes the value that became known last; among equals the later row of the source.
+    `last` takes the value of the last row in the order of (known time, event time, row identity).
     """
 
     source: str
