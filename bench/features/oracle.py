@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/features/oracle.py [--least 500000] [--first 0]
 
-Worlds, oracle and paths are those of `tests/unit/features/oracle*.py`: ties, duplicate and null keys, late, early and
+The oracle is `cumulant.testing.plans.oracle`, worlds and paths are those of `tests/unit/features/oracle_*.py`: ties, duplicate and null keys, late, early and
 corrected known times, changes of clocks in 2013, 2100 and 2150, years 1900 to 2262, ms, us and ns, naive and aware
 times, -0.0, NaN, infinities, decimals, Unicode keys, constants near 1e9, sums beyond 64 bits. Prints how many values
 were compared on each path, and each mismatch; fails where there is one.

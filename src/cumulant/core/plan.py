@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Literal
 
 import msgspec
 
-from cumulant.core.expr import Node
+from cumulant.core.errors import IntegrityError
+from cumulant.core.expr import Call, Node, walk
 
 #: Column types that packages exchange. `time` is UTC microseconds.
 DType = Literal["bool", "int", "float", "str", "time", "date", "bytes"]
 Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "distinct", "last"]
+
+#: the newest form of stored plans that this version reads and writes
+PLAN_FORMAT = 1
+#: operators (`op:NAME`) and aggregations (`agg:NAME`) that came after operator set 1, with the set that added them
+LATER: dict[str, int] = {}
+#: the newest operator set that this version computes
+OPERATOR_SET = max([1, *LATER.values()])
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -67,7 +76,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """The newest row of `source` with the same `by`, known at the prediction and at most `within_us` old."""
+    """The last row of `source` with the same `by`, known at the prediction and at most `within_us` old.
+
+    Rows are in the order of (known time, event time, row identity), as for `last` of a window.
+    """
 
     source: str
     by: tuple[str, ...]
@@ -81,7 +93,7 @@ class Window(msgspec.Struct, frozen=True):
     A row becomes known when its event time has come and every column in `value` and `by` is known.
     `count` without a value counts rows; every other aggregation skips null values. Over no rows: count
     and distinct are 0, all others null. `std` is the sample standard deviation, null below two values.
-    `last` takes the value that became known last; among equals the later row of the source.
+    `last` takes the value of the last row in the order of (known time, event time, row identity).
     """
 
     source: str
@@ -111,11 +123,34 @@ class PredictAt(msgspec.Struct, frozen=True):
     offset_us: int = 0
 
 
-class FeaturePlan(msgspec.Struct, frozen=True, dict=True):
+class PlanVersions(msgspec.Struct, frozen=True):
+    """The versions of a stored plan, which are read before the rest: other versions of the rest may not be readable."""
+
+    format: int = 1
+    operators: int = 1
+
+    def check(self, plan: str) -> None:
+        """Refuse a plan that is newer than this version of Cumulant. `plan` names it in the message.
+
+        Raises:
+            IntegrityError: the format or the operator set is newer.
+        """
+        if self.format > PLAN_FORMAT or self.operators > OPERATOR_SET:
+            raise IntegrityError(
+                f"{plan} has format {self.format} and operator set {self.operators}; this version of Cumulant reads "
+                f"up to format {PLAN_FORMAT} and operator set {OPERATOR_SET}",
+                subject=plan,
+                hint="install the version of Cumulant that wrote it, or train and package again with this one",
+            )
+
+
+class FeaturePlan(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
     """Everything needed to compute features for rows of the `entity` source, offline or online.
 
     `features` are in dependency order; `request` are the raw fields a caller sends. What is derived from a plan may be
-    kept in its `__dict__`, which is no part of what is equal or stored.
+    kept in its `__dict__`, which is no part of what is equal or stored. `format` is the version of the stored form,
+    `operators` the smallest operator set with all that the plan uses. A version 1 is not written, so that plans from
+    before there were versions keep their hashes.
     """
 
     entity: str
@@ -123,6 +158,8 @@ class FeaturePlan(msgspec.Struct, frozen=True, dict=True):
     sources: dict[str, Source]
     features: tuple[FeatureSpec, ...]
     request: tuple[Field, ...]
+    format: int = 1
+    operators: int = 1
 
     @property
     def needs_state(self) -> bool:
@@ -133,3 +170,27 @@ class FeaturePlan(msgspec.Struct, frozen=True, dict=True):
     def names(self) -> tuple[str, ...]:
         """The features, in order. A name with a leading underscore is a part of others, and no feature itself."""
         return tuple(feature.name for feature in self.features if not feature.name.startswith("_"))
+
+
+def operator_set(features: Iterable[FeatureSpec]) -> int:
+    """The smallest operator set that has every operator and aggregation of `features`."""
+    sets = [1]
+    for feature in features:
+        window = feature.window
+        if window is not None:
+            sets.append(LATER.get(f"agg:{window.agg}", 1))
+        for node in (feature.expr, None if window is None else window.value):
+            parts = () if node is None else walk(node)
+            sets += [LATER.get(f"op:{part.op}", 1) for part in parts if isinstance(part, Call)]
+    return max(sets)
+
+
+def read_plan(value: object) -> FeaturePlan:
+    """A stored plan, from JSON values.
+
+    Raises:
+        IntegrityError: a newer version of Cumulant wrote it.
+        msgspec.ValidationError: it is no plan.
+    """
+    msgspec.convert(value, PlanVersions).check("the feature plan")
+    return msgspec.convert(value, FeaturePlan)

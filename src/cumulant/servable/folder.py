@@ -13,6 +13,7 @@ import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.ids import file_digest
+from cumulant.core.plan import PlanVersions
 from cumulant.core.servable import FORMAT, GRAPH_FORMAT, GraphServable, Servable
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 
@@ -23,8 +24,9 @@ _KINDS: Mapping[str, type[Servable | GraphServable]] = {FORMAT: Servable, GRAPH_
 _AnyServable = TypeVar("_AnyServable", bound=Servable | GraphServable)
 
 
-class _Format(msgspec.Struct):
+class _Versions(msgspec.Struct):
     format: str = ""
+    plan: PlanVersions = PlanVersions()
 
 
 def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
@@ -32,7 +34,8 @@ def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
 
     Raises:
         NotFoundError: there is no servable in `folder`.
-        IntegrityError: the description cannot be read, is of another format, or a file was altered.
+        IntegrityError: the description cannot be read, is of another format, holds a feature plan that a newer version
+            of Cumulant wrote, or a file was altered.
     """
     servable = load_description(folder, verify=verify)
     if not isinstance(servable, Servable):
@@ -68,12 +71,14 @@ def _read(path: Path) -> Servable | GraphServable:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error
     try:
-        format_name = msgspec.json.decode(text, type=_Format).format
+        versions = msgspec.json.decode(text, type=_Versions)
+        format_name = versions.format
         if format_name not in _KINDS:
             hint = "build the servable again with this version of Cumulant"
             raise IntegrityError(
                 f'{path} has format "{format_name}", expected "{FORMAT}"', subject=str(path), hint=hint
             )
+        versions.plan.check(f"the feature plan of {path}")
         return msgspec.json.decode(text, type=_KINDS[format_name])
     except (msgspec.DecodeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not a servable's description: {error}", subject=str(path)) from None

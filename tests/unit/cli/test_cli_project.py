@@ -53,6 +53,21 @@ def test_plan_shows_what_would_run(project: Path, cumulant: Any) -> None:
     text = cumulant("plan", "--project", str(project))
     assert "bought" in text.out
     assert "channel" in text.out
+    assert "compile everywhere: all" in text.out
+
+
+def test_features_of_rows_that_prepare_returns_are_batch_only(project: Path, cumulant: Any) -> None:
+    (project / "clean.py").write_text("import polars as pl\n\ndef clean(frame: pl.DataFrame):\n    return frame\n")
+    file = project / "cumulant.yaml"
+    file.write_text(re.sub(r"^( +)path:", r"\1prepare: clean.py:clean\n\1path:", file.read_text(), flags=re.MULTILINE))
+    text = cumulant("plan", "--project", str(project))
+    assert text.code == 0, text.err
+    assert "compile everywhere: none" in text.out
+    assert "batch only: made of rows that clean.py:clean returns; servers expect such rows" in text.out
+    shown = cumulant("features", "show", "--project", str(project))
+    assert "batch only: made of rows that clean.py:clean returns" in shown.out
+    listed = cumulant("features", "show", "--project", str(project), "--json").document["features"]
+    assert {(each["tier"], *each["functions"]) for each in listed} == {("batch", "clean.py:clean")}
 
 
 def test_plan_refuses_a_watched_slice_with_a_misspelt_field(project: Path, cumulant: Any) -> None:
@@ -179,6 +194,7 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
     told = cumulant("features", "show", "--project", str(project), "--json").document
     names = [feature["name"] for feature in told["features"]]
     assert "channel" in names
+    assert {(feature["tier"], *feature["functions"]) for feature in told["features"]} == {("everywhere",)}
     assert "bought" not in names
     got = cumulant("features", "get", "--rows", "3", "--project", str(project), "--json").document
     assert (got["rows"], len(got["values"])) == (400, 3)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import oracle
 from oracle_worlds import HALF, Row, World
 
 from cumulant.core.plan import FeaturePlan
@@ -18,6 +17,7 @@ from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
+from cumulant.testing.plans import oracle
 
 
 @dataclass

@@ -26,7 +26,7 @@ from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]
 START = datetime(2024, 1, 1, tzinfo=UTC)
-CARDS = ["a", "b"]
+CARDS = ["a", "b", None]
 SCHEMA: Any = {
     "id": pl.Int64,
     "part": pl.String,
@@ -77,7 +77,7 @@ def made_rows(random: Random, count: int) -> list[Row]:
                 "part": f"p{number}",
                 "card": random.choice(CARDS),
                 "at": at,
-                "done": random.choice([START + timedelta(hours=3), at]),
+                "done": random.choice([START + timedelta(hours=3), at, None]),
                 "amount": random.choice([None, 0.1, 0.2, 1e9]),
                 "word": random.choice([None, "x", "y", "z"]),
             }

@@ -13,6 +13,7 @@ from cumulant.features.definition.definitions import source
 from cumulant.features.definition.functions import col, when
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
+from cumulant.features.definition.tiers import BATCH, SERVER, STREAM, refusals, require_target, tiers
 from cumulant.features.offline.groups import fingerprint, groups_of
 
 HOUR = 3_600_000_000
@@ -217,3 +218,43 @@ def test_the_groups_of_a_plan_are_made_once_and_are_no_part_of_it() -> None:
     assert (made, msgspec.json.encode(made)) == (equal, stored)
     sooner = msgspec.structs.replace(made, features=())
     assert groups_of(sooner) == ()
+
+
+def test_a_feature_of_rows_that_python_made_is_computed_by_batches_alone() -> None:
+    made = plan(
+        far=col("distance") > 100,
+        temp=weather.as_of("carrier").columns("temp"),
+        warm=col("distance") + weather.as_of("carrier").columns("temp")["temp"],
+        n=flights.by("carrier").count(window="1d"),
+    )
+    run = {"weather": "clean.py:hourly", "unread": "clean.py:other"}
+    found = tiers(made, run)
+    part = next(name for name in found if name.startswith("_"))  # of `warm`
+    assert {name for name, tier in found.items() if tier.tier == "batch"} == {"temp", "warm", part}
+    assert found["warm"].functions == ("clean.py:hourly",)
+    assert {tier.tier for tier in tiers(made, {}).values()} == {"everywhere"}
+    # Every feature takes its key and moment from the row itself.
+    assert {tier.tier for tier in tiers(made, {"flights": "clean.py:rows"}).values()} == {"batch"}
+    assert [refusals(made, run, target) for target in (BATCH, SERVER)] == [(), ()]
+    refused_ones = refusals(made, run, STREAM)
+    assert {one.feature for one in refused_ones} == {"temp", "warm", part}
+    assert {one.function for one in refused_ones} == {"clean.py:hourly"}
+    with pytest.raises(DefinitionError, match="a stream cannot compute temp, warm: it reads rows that the Python fun"):
+        require_target(made, run, STREAM)
+    require_target(made, run, SERVER)
+    require_target(made, {}, STREAM)
+
+
+def test_a_target_without_the_order_of_a_source_takes_no_last_of_rows_without_a_key() -> None:
+    keyless = {**SOURCES, "flights": msgspec.structs.replace(FLIGHTS, key=())}
+    by = flights.by("carrier")
+    last = by.last("distance", window="1d")
+    defined = {"n": by.count(window="1d"), "newest": last, "more": last["1d"] + 1}
+    made = compile_plan(collect(defined), keyless, entity="flights", predict_at=None)
+    assert [(one.feature, one.function) for one in refusals(made, {}, STREAM)] == [("newest_1d", None), ("more", None)]
+    assert refusals(plan(**defined), {}, STREAM) == ()
+    with pytest.raises(
+        DefinitionError, match=r"cannot compute newest_1d, more: .*rows of flights, which have no key"
+    ) as error:
+        require_target(made, {}, STREAM)
+    assert error.value.hint == "declare a `key` of the source"

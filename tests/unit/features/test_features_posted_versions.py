@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 import msgspec
-import oracle
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +36,7 @@ from cumulant.features.posted.posted_events import log_table
 from cumulant.features.posted.state_update import DEFAULT_SKEW_US, advance
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
+from cumulant.testing.plans import oracle
 
 Row = dict[str, Any]
 OP = Field("op", "str")

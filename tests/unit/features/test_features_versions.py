@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import oracle
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -26,6 +25,7 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
+from cumulant.testing.plans import oracle
 
 Row = dict[str, Any]
 DATES = {"__from": pl.Int64, "__until": pl.Int64}

@@ -8,6 +8,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.feature_texts import batch_only_text
 from cumulant.flows.reports.terminal import cell, heading, pairs, table, warn
 from cumulant.flows.reports.wording import classes_text
 
@@ -82,6 +83,13 @@ def _show(console: Console, plan: TrainingPlan, call: Invocation) -> None:
     console.print(table(["source", "rows", "quarantined", ""], rows))
     kinds = [(source.name, source.dtype) for source in plan.features.features]
     console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
+    if plan.batch_only:
+        others = [name for name, _ in kinds if name not in plan.batch_only]
+        functions = dict.fromkeys(name for named in plan.batch_only.values() for name in named)
+        console.print(f"compile everywhere: {', '.join(others) or 'none'}", soft_wrap=True)
+        console.print(batch_only_text(functions), soft_wrap=True)
+    else:
+        console.print("compile everywhere: all")
     warn(console, plan.warnings)
     for note in plan.notes:
         console.print(f"note: {note}", soft_wrap=True)

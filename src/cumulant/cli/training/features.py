@@ -14,7 +14,7 @@ from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.data.masking import mask_frame
-from cumulant.flows.reports.feature_texts import personal
+from cumulant.flows.reports.feature_texts import TIERS, batch_only_text, personal
 from cumulant.flows.reports.wording import instant
 
 if TYPE_CHECKING:
@@ -61,10 +61,13 @@ def show(
         from cumulant.flows.reports.terminal import table
 
         rows = [
-            (feature.name, feature.dtype, feature.description or feature.definition, feature.owner)
+            (feature.name, feature.dtype, feature.description or feature.definition, TIERS[feature.tier], feature.owner)
             for feature in listed.features
         ]
-        console.print(table(["feature", "type", "what it is", "owner"], rows))
+        console.print(table(["feature", "type", "what it is", "compiles", "owner"], rows))
+        functions = list(dict.fromkeys(name for feature in listed.features for name in feature.functions))
+        if functions:
+            console.print(batch_only_text(functions), style="dim", soft_wrap=True)
         fields = ", ".join(field.name for field in listed.request)
         console.print(f"a request carries: {fields}", style="dim")
 

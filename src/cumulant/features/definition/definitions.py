@@ -152,7 +152,7 @@ class Keyed:
         return self._windowed("distinct", value, window)
 
     def last(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
-        """The value that became known last; among equals that of the later row."""
+        """The value that became known last; of equal ones that with the later event time, then the larger key."""
         return self._windowed("last", value, window)
 
     def _windowed(self, agg: Aggregation, value: Value | None, window: Span | Sequence[Span]) -> Windowed:
@@ -178,7 +178,8 @@ class AsOf:
     def columns(self, *names: str) -> Columns:
         """Columns of that row, as features of the same names; missing where there is no such row.
 
-        Each column is looked up by its known time; of rows known at the same time the later one counts, null or not.
+        Each column is looked up by its known time; of rows known at the same time the one with the later event time,
+        then with the larger key counts, null or not.
         """
         return Columns(self._source, column_names("columns", names), self._by, self._within_us)
 

@@ -12,6 +12,7 @@ from cumulant.core.expr import Node
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.expr import features as features_of
 from cumulant.core.plan import (
+    PLAN_FORMAT,
     Aggregation,
     DType,
     FeaturePlan,
@@ -21,6 +22,7 @@ from cumulant.core.plan import (
     PredictAt,
     Source,
     Window,
+    operator_set,
 )
 from cumulant.features.definition import known_time
 from cumulant.features.definition.dtypes import NUMBERS, TIMES, Kind, describe_kind, resolve
@@ -53,6 +55,8 @@ def compile_plan(
         sources={name: _trim_source(sources[name], used[name]) for name in sorted(used)},
         features=specs,
         request=request,
+        format=PLAN_FORMAT,
+        operators=operator_set(specs),
     )
 
 

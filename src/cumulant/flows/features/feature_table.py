@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError
 from cumulant.core.ids import canonical, digest
-from cumulant.core.plan import FeaturePlan
+from cumulant.core.plan import FeaturePlan, read_plan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
@@ -132,7 +132,7 @@ def run_features(context: Context, *, key: str, inputs: object) -> dict[str, obj
     """The step `features` in a process of its own: the table and how many of its rows were computed."""
     made_of = msgspec.convert(inputs, Inputs)
     snapshots = {name: load_snapshot(context.project, identity) for name, identity in made_of.snapshots.items()}
-    return _compute(context, key, msgspec.convert(made_of.plan, FeaturePlan), snapshots, made_of)
+    return _compute(context, key, read_plan(made_of.plan), snapshots, made_of)
 
 
 def _compute(

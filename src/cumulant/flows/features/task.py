@@ -38,13 +38,13 @@ class Task:
 def task_from_json(value: Mapping[str, object]) -> Task:
     """The task that `Task.to_json` describes, in another process of the project."""
     from cumulant.core.expr import Node
-    from cumulant.core.plan import FeaturePlan, PredictAt
+    from cumulant.core.plan import PredictAt, read_plan
 
     return Task(
         entity=str(value["entity"]),
         target=msgspec.convert(value["target"], Node),
         predict_at=msgspec.convert(value["predict_at"], PredictAt | None),
-        plan=msgspec.convert(value["plan"], FeaturePlan),
+        plan=read_plan(value["plan"]),
     )
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from cumulant.core.errors import IntegrityError
 from cumulant.core.ids import digest, folder_size
-from cumulant.core.plan import FeaturePlan
+from cumulant.core.plan import read_plan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.deployment.versions import find_references
@@ -130,10 +131,10 @@ def _in_use(project: Project) -> Iterator[ModelVersion]:
 
 
 def _plan(step: StepRecord) -> str:
-    """The plan's digest as versions carry it; "" for a plan of an older format, which no version here can read."""
+    """The plan's digest as versions carry it; "" for a plan of a format that no version here can read."""
     try:
-        return digest(msgspec.convert(_inputs(step).get("plan"), FeaturePlan))
-    except msgspec.ValidationError:
+        return digest(read_plan(_inputs(step).get("plan")))
+    except (msgspec.ValidationError, IntegrityError):
         return ""
 
 

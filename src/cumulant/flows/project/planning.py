@@ -11,6 +11,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.features.definition.known_time import show_moment
+from cumulant.features.definition.tiers import tiers
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.deployment.deployment import is_shared
@@ -64,6 +65,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = None
     classes: dict[str, int] = {}
     warnings: tuple[str, ...] = ()
+    #: features that only a batch can compute from raw rows, with the Python functions whose results they read
+    batch_only: dict[str, tuple[str, ...]] = {}
 
 
 @verb("project.plan")
@@ -125,7 +128,13 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         task=None if rows is None else rows.task,
         classes={} if rows is None else rows.counts,
         warnings=(*warnings, *shared_registry_warnings(project.file, project.environment)),
+        batch_only=_batch_only(project, task.plan),
     )
+
+
+def _batch_only(project: Project, features: FeaturePlan) -> dict[str, tuple[str, ...]]:
+    functions = {name: source.prepare for name, source in project.spec.data.items() if source.prepare is not None}
+    return {name: tier.functions for name, tier in tiers(features, functions).items() if tier.tier == "batch"}
 
 
 def _unconnected_notes(project: Project) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns, features
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros
 from cumulant.features.definition.known_time import show_micros
+from cumulant.features.definition.tiers import Tier
 
 _INFIX = {
     "add": "+",
@@ -47,6 +48,14 @@ _AGGREGATIONS = {
     "distinct": "number of different values",
     "last": "last known value",
 }
+
+#: what computes a feature from raw rows
+TIERS: Mapping[Tier, str] = {"everywhere": "everywhere", "batch": "batch only"}
+
+
+def batch_only_text(functions: Iterable[str]) -> str:
+    """What the tier `batch` means for a project with these `prepare` functions."""
+    return f"batch only: made of rows that {', '.join(functions)} returns; servers expect such rows and do not run it"
 
 
 def kind(feature: FeatureSpec) -> str:

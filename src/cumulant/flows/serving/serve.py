@@ -266,11 +266,11 @@ class _StateInputs(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_online_state(context: Context, *, inputs: dict[str, object], table: str) -> dict[str, object]:
     """The step `online state` in a process of its own: the table, and what was filled."""
-    from cumulant.core.plan import FeaturePlan
+    from cumulant.core.plan import read_plan
 
     made_of = msgspec.convert(inputs, _StateInputs)
     snapshots = {name: load_snapshot(context.project, identity) for name, identity in made_of.snapshots.items()}
-    plan = msgspec.convert(made_of.plan, FeaturePlan)
+    plan = read_plan(made_of.plan)
     return _fill(context, plan, snapshots, table=table, as_of=made_of.as_of, since=made_of.since)
 
 

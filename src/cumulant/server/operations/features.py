@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.plan import Field
 from cumulant.data.masking import mask_frame
+from cumulant.features.definition.tiers import Tier
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.project.planning import plan
 from cumulant.flows.reports.feature_texts import definition, kind, personal
@@ -27,6 +28,10 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None
     owner: str | None
     tags: tuple[str, ...]
+    #: what computes it from raw rows
+    tier: Tier
+    #: of the tier `batch`: the Python functions whose results it reads
+    functions: tuple[str, ...]
 
 
 class FeatureList(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +57,8 @@ def list_(call: ApiCall) -> FeatureList:
             description=feature.description,
             owner=feature.owner,
             tags=tuple(feature.tags),
+            tier="batch" if feature.name in planned.batch_only else "everywhere",
+            functions=planned.batch_only.get(feature.name, ()),
         )
         for feature in planned.features.features
     ]

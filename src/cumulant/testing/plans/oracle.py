@@ -1,70 +1,85 @@
 """A slow, obviously right engine: for each row, look at every row of the source.
 
-It shares with the engine only the definitions (plan and expression tree); values, times and windows are done again
-here, in plain Python over lists of dicts whose times are datetimes.
+It shares with the engines only the definitions (plan and expression tree); values, times and windows are done again
+here, in plain Python over lists of dicts whose times are datetimes. Sums are exact.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
-from cumulant.core.units import micros
+from cumulant.core.units import EPOCH, micros
+from cumulant.features.definition.dtypes import Kind
 from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 
 Row = dict[str, Any]
-EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+#: a row of a source with its known time, and its place
+_Known = tuple[datetime, int, Row]
 
 
 def features(
     plan: FeaturePlan,
-    sources: dict[str, list[Row]],
-    rows: list[Row] | None = None,
+    sources: Mapping[str, Sequence[Row]],
+    rows: Sequence[Row] | None = None,
     *,
     as_of: datetime | None = None,
 ) -> list[Row]:
-    """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside what it held `as_of`."""
-    asked = sources[plan.entity] if rows is None else rows
+    """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside what it held `as_of`.
+
+    Rows with versions have the moments from which and until which each is in force in `__from` and `__until`, in
+    microseconds. A sum, mean or deviation is a fraction: compare with `same`.
+    """
+    queries = sources[plan.entity] if rows is None else rows
     until = as_of or datetime.max.replace(tzinfo=UTC)
-    return [of_row(plan, sources, row, None if rows is None else until) for row in asked]
+    return [of_row(plan, sources, row, None if rows is None else until) for row in queries]
 
 
-def of_row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: datetime | None) -> Row:
+def of_row(plan: FeaturePlan, sources: Mapping[str, Sequence[Row]], row: Row, apart: datetime | None) -> Row:
     """Of a row given apart from what was known by a moment, or of one that the history has (None)."""
+    assert plan.predict_at is not None, "windows and lookups have a moment of prediction"
     at = row[plan.predict_at.column]
     moment = None if at is None else at + timedelta(microseconds=plan.predict_at.offset_us)
-    found = {}
+    values: Row = {}
     for spec in plan.features:
         measure = spec.window or spec.lookup
         if measure is None:
             continue
         key = [row[name] for name in measure.by]
         if moment is None or None in key:
-            found[spec.name] = None
+            values[spec.name] = None
             continue
-        past = [one for one in sources[measure.source] if in_force(one, moment)]
+        past = [
+            other
+            for other in sources[measure.source]
+            if all(other[name] == value for name, value in zip(measure.by, key, strict=True))
+            and in_force(other, moment)
+        ]
         itself = apart is not None and measure.source == plan.entity and _brings(plan, measure)
         if itself and not _held(plan, measure, row, [p for p in past if _known(plan, measure, p, apart)]):
             past = [*past, row]
-        known = [
-            (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
-        ]
-        same = sorted(
-            (k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key),
-            key=lambda k: (k[0], *_rank(plan.sources[measure.source], k[2]), k[1]),
+        entries = [(_enters(plan, measure, other), place, other) for place, other in enumerate(past)]
+        equal = sorted(
+            ((when, place, other) for when, place, other in entries if when is not None and when <= moment),
+            key=partial(_order, plan.sources[measure.source]),
         )
-        found[spec.name] = _lookup(measure, same, moment) if spec.lookup else _window(plan, measure, same, moment)
-    return found
+        values[spec.name] = (
+            _lookup(measure, equal, moment) if isinstance(measure, Lookup) else _window(plan, measure, equal, moment)
+        )
+    return values
 
 
-def _rank(source: Source, row: Row) -> tuple[datetime, int]:
-    """The place of a row among those known at one moment: by its own time, then by the number of its key."""
-    return row[source.event_time], row_identity([row[name] for name in source.key])
+def _order(source: Source, known: _Known) -> tuple[datetime, datetime, int, int]:
+    """Known time, event time, row identity; rows without a key are as in their source."""
+    when, place, row = known
+    return when, row[source.event_time or ""], row_identity([row[name] for name in source.key]), place
 
 
 def in_force(row: Row, moment: datetime) -> bool:
@@ -73,7 +88,7 @@ def in_force(row: Row, moment: datetime) -> bool:
     return (begin is None or begin <= at) and (end is None or at < end)
 
 
-def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]) -> bool:
+def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: Sequence[Row]) -> bool:
     names = [*plan.sources[plan.entity].key, *measure.by]
     mine = [row.get(name) for name in names]
     return bool(plan.sources[plan.entity].key) and None not in mine and any([p[n] for n in names] == mine for p in past)
@@ -81,7 +96,7 @@ def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]
 
 def _known(plan: FeaturePlan, measure: Window | Lookup, row: Row, as_of: datetime | None) -> bool:
     """Whether the history of a moment has the row and its place, though values of it may become known later."""
-    event = row[plan.sources[measure.source].event_time]
+    event: datetime = row[plan.sources[measure.source].event_time or ""]
     return _enters(plan, measure, row) is not None and as_of is not None and event <= as_of
 
 
@@ -98,42 +113,48 @@ def _brings(plan: FeaturePlan, measure: Window | Lookup) -> bool:
 
 
 def _enters(plan: FeaturePlan, measure: Window | Lookup, row: Row) -> datetime | None:
+    """The known time of a row; None where it never has one."""
     source = plan.sources[measure.source]
-    event = row[source.event_time]
-    times = [event]
-    for name in _columns(measure):
-        known = source.known.get(name)
-        if known is None:
-            continue
-        start = event if known.column is None else row[known.column]
-        times.append(None if start is None else start + timedelta(microseconds=known.delay_us))
-    return None if None in times else max(times)
-
-
-def _lookup(measure: Lookup, same: list[tuple[datetime, int, Row]], moment: datetime) -> Any:
-    if not same:
+    event: datetime | None = row[source.event_time or ""]
+    if event is None:
         return None
-    when, _, newest = same[-1]
+    enters, read = event, _columns(measure)
+    for name, known in source.known.items():
+        if name not in read:
+            continue
+        start: datetime | None = event if known.column is None else row[known.column]
+        if start is None:
+            return None
+        enters = max(enters, start + timedelta(microseconds=known.delay_us))
+    return enters
+
+
+def _lookup(measure: Lookup, equal: Sequence[_Known], moment: datetime) -> Any:
+    if not equal:
+        return None
+    when, _, newest = equal[-1]
     too_old = measure.within_us is not None and moment - when > timedelta(microseconds=measure.within_us)
     return None if too_old else newest[measure.column]
 
 
 def inside(row: Row) -> Row:
+    """The row with its times in microseconds since 1970 UTC, as compilers hold them."""
     return {name: micros(value - EPOCH) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
-def _window(plan: FeaturePlan, window: Window, same: list[tuple[datetime, int, Row]], moment: datetime) -> Any:
+def _window(plan: FeaturePlan, window: Window, equal: Sequence[_Known], moment: datetime) -> Any:
     start = moment - timedelta(microseconds=window.span_us)
-    rows = [row for when, _, row in same if when > start]
+    rows = [row for when, _, row in equal if when > start]
     if window.value is None:
         return len(rows)
-    kinds = {field.name: field.dtype for field in plan.sources[window.source].fields}
+    kinds: dict[str, Kind] = {field.name: field.dtype for field in plan.sources[window.source].fields}
     value = compile_node(window.value, kinds)
     values = [v for v in (value(inside(row), {}) for row in rows) if v is not None]
     return aggregate(window.agg, values)
 
 
-def aggregate(agg: str, values: list[Any]) -> Any:
+def aggregate(agg: str, values: Sequence[Any]) -> Any:
+    """`agg` of values that are not null, in their order."""
     if agg == "count":
         return len(values)
     if agg == "distinct":
@@ -143,19 +164,22 @@ def aggregate(agg: str, values: list[Any]) -> Any:
     if agg == "last":
         return values[-1]
     if agg in {"min", "max"}:
-        found = min(values) if agg == "min" else max(values)
-        return int(found) if isinstance(found, bool) else found
+        extreme = min(values) if agg == "min" else max(values)
+        return int(extreme) if isinstance(extreme, bool) else extreme
+    return _exact(agg, values)
+
+
+def _exact(agg: str, values: Sequence[Any]) -> Any:
+    """A sum, mean or deviation of at least one value."""
     if agg == "sum" and all(isinstance(v, int) for v in values):
         return sum(values) if -(2**63) <= sum(values) < 2**63 else None
-    exact = [Fraction(v) for v in values]
+    # Deviations are of float64 values.
+    exact = [Fraction(float(v) if agg == "std" else v) for v in values]
     total = sum(exact, Fraction(0))
     if agg == "sum":
         return total
-    if agg == "mean":
-        return total / len(exact)
-    exact = [Fraction(float(v)) for v in values]  # deviations are of float64 values
-    mean = sum(exact, Fraction(0)) / len(exact)
-    return _root(sum((v - mean) ** 2 for v in exact) / (len(exact) - 1))
+    mean = total / len(exact)
+    return mean if agg == "mean" else _root(sum(((v - mean) ** 2 for v in exact), Fraction(0)) / (len(exact) - 1))
 
 
 def _root(square: Fraction) -> Fraction | float:

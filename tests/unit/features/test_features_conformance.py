@@ -1,0 +1,75 @@
+"""Both compilers of feature plans against the public cases: offline over tables, online filled and from events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+import pytest
+
+from cumulant.core.plan import Source
+from cumulant.features.offline.offline import compute
+from cumulant.features.offline.polars_compiler import TYPES
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.state_update import advance
+from cumulant.testing.online import MemoryOnline
+from cumulant.testing.plans import oracle
+from cumulant.testing.plans.cases import DTYPES, PlanCase, plan_case
+from cumulant.testing.plans.conformance import PlanConformance
+from cumulant.testing.plans.oracle import Row
+
+VERSIONS = {"__from": pl.Int64, "__until": pl.Int64}
+
+
+def frame(of: Source, rows: Sequence[Row]) -> pl.DataFrame:
+    versions = VERSIONS if any("__from" in row for row in rows) else {}
+    return pl.DataFrame(rows, schema={name: TYPES[dtype] for name, dtype in DTYPES.items()} | versions)
+
+
+def served(case: PlanCase, store: MemoryOnline) -> list[Row]:
+    columns = OnlineFeatures(case.plan, store, "t").vectors(case.queries).columns
+    return [{name: values[at] for name, values in columns.items()} for at in range(len(case.queries))]
+
+
+class TestOffline(PlanConformance):
+    def features(self, case: PlanCase) -> list[Row]:
+        sources = case.plan.sources
+        frames = {name: frame(sources[name], rows) for name, rows in case.accepted.items()}
+        return compute(case.plan, frames, rows=frame(sources["tx"], case.queries)).to_dicts()
+
+
+class TestFilledOnline(PlanConformance):
+    def features(self, case: PlanCase) -> list[Row]:
+        store = MemoryOnline()
+        frames = {name: frame(case.plan.sources[name], rows) for name, rows in case.accepted.items()}
+        materialize(case.plan, frames, store, table="t")
+        return served(case, store)
+
+
+class TestPostedOnline(PlanConformance):
+    def features(self, case: PlanCase) -> list[Row]:
+        store = MemoryOnline()
+        materialize(
+            case.plan,
+            {name: frame(case.plan.sources[name], []) for name in case.deliveries},
+            store,
+            table="t",
+        )
+        writer = StateWriter(case.plan, store, "t")
+        for name, rows in case.deliveries.items():
+            for start in range(0, len(rows), 7):
+                advance([writer], name, rows[start : start + 7])
+        return served(case, store)
+
+
+@pytest.mark.parametrize("kind", ["ties", "duplicated", "contradicted", "corrected"])
+def test_the_cases_tell_the_order_and_the_number_of_arrivals_from_the_definition(kind: str) -> None:
+    """Each row as it arrives, with rows of one moment in that order, gives other values."""
+    case = plan_case(kind, 0)
+    sources = {name: msgspec.structs.replace(one, key=()) for name, one in case.plan.sources.items()}
+    plan = msgspec.structs.replace(case.plan, sources=sources)
+    values = oracle.features(plan, case.deliveries, case.queries[:8])  # none of which is in the history
+    assert case.mismatches(values + case.expected[8:])
