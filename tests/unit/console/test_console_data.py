@@ -27,7 +27,7 @@ data:
     key: visit
     event_time: {column: at, zone: UTC}
     personal: [email]
-    rules: {pages: {min: 1}}
+    rules: {pages: {min: 1, in: [3]}}
     quarantine: 60%
 """
 
@@ -84,6 +84,8 @@ def test_a_refused_snapshot_names_its_breaches_and_its_changes(client, project):
     assert "<b>kind" not in text
     assert f'href="{BASE}/visits/snapshots.csv"' in text
     assert f'<a href="{BASE}/visits/quarantine?rule=pages%3Amin">8</a>' in text
+    # All of them break `pages:in` too, and are stored under the first rule: no link leads to an empty page.
+    assert text.count("/visits/quarantine?rule=") == 1
     assert "8 rows refused by pages:min" in client.get(f"{BASE}/visits/quarantine?rule=pages%3Amin").text
 
 

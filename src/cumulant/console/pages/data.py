@@ -13,6 +13,7 @@ from cumulant.console.security import security_headers
 from cumulant.console.texts import plain
 from cumulant.core.errors import UsageError
 from cumulant.data.snapshot import Snapshot
+from cumulant.data.views import count_refused
 from cumulant.flows.data.source_views import (
     QuarantineView,
     SnapshotLine,
@@ -75,6 +76,7 @@ def source(page: PageRequest) -> Response:
         newest=detail.newest,
         refused=detail.refused,
         checks=[] if shown is None else sorted(shown.checks, key=lambda check: (check.passed, -check.failed)),
+        counts={} if shown is None else count_refused(shown, page.project.tables()),
         shifts=() if detail.newest is None else shift_texts(detail.newest),
         warnings=_warnings(detail.newest),
         chart=_history_chart(page, detail),
