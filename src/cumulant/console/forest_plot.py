@@ -36,7 +36,7 @@ class MarginEffect(NamedTuple):
 
     @property
     def tone(self) -> str:
-        return _WORDS.get(self.verdict, "undecided")
+        return _WORDS.get(self.verdict.partition(";")[0], "undecided")
 
 
 def effect_of(metric: MetricView) -> MarginEffect | None:

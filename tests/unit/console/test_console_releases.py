@@ -236,6 +236,9 @@ def test_the_plot_hatches_what_is_undecided_and_clips_what_is_far(canary):
     assert "▶" in drawing
     assert "url(#hatch)" not in drawing
     assert 'class="reach worse"' in drawing
+    informs = str(forest_plot([msgspec.structs.replace(far, verdict="worse; informs only")]))
+    assert "url(#hatch)" not in informs
+    assert 'class="reach worse"' in informs
     assert max(float(x) for x in re.findall(r'(?:x2|cx)="([\d.]+)"', drawing)) <= 660
     assert forest_plot([]) is None
     assert forest_plot([msgspec.structs.replace(errors, margin=None)]) is None

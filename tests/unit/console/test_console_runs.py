@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import re
 import time
@@ -13,9 +14,14 @@ import pytest
 from console_support import ADA, HOSTILE, SAME_ORIGIN, ConsoleClient, console_application, console_client, csrf_of
 from console_trained import make_trained
 
+from cumulant.alerting.alert_events import MessageRefused, ReceiverFailed
+from cumulant.console.pages.events import REQUESTED_ENDS
 from cumulant.core.events import Actor
+from cumulant.features.events import StateLost
 from cumulant.flows.ledger.ledger_records import RUN, STEP, RunRecord, StepRecord, StepUse
 from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.stack import supervisor
+from cumulant.flows.stack.events import ProcessEnded
 from cumulant.flows.training.run_trials import run_trials
 from cumulant.flows.training.search_step import FoldReports
 from cumulant.project.file.loading import load
@@ -237,6 +243,32 @@ def test_the_search_of_a_finished_run_is_that_of_its_record(trained):
     kinds = set(re.findall(r'class="kind[^"]*">([^<]+)<', changes))
     assert {"data.snapshot_accepted", "training.gate_decided"} <= kinds
     assert not {kind for kind in kinds if kind.startswith(("step.", "run.", "access."))}
+
+
+def process_ended(cause):
+    return ProcessEnded(name="server-1", process="server", version="1", pid=2, cause=cause, seconds=3.0)
+
+
+def test_events_that_tell_of_a_failure_are_among_the_changes_and_red(project, client):
+    bad = [
+        StateLost(table="visits", versions=("1",)),
+        ReceiverFailed(receiver="chat", message="m1", fault="no answer"),
+        MessageRefused(receiver="chat", message="m1", title="critical: loss", fault="400"),
+        process_ended("signal 9 (SIGKILL)"),
+        process_ended("its settings changed; it did not within 10 s"),
+    ]
+    with project.journal().transaction(actor=Actor("service:test")) as transaction:
+        for fact in (*bad, *map(process_ended, REQUESTED_ENDS)):
+            transaction.emit(fact)
+    text = client.get("/projects/flight-late/events?kind=changes").text
+    lines = re.findall(r'class="kind ([^"]*)">([^<]+)<', text)
+    assert sorted(kind for tone, kind in lines if tone == "bad") == sorted(fact.kind for fact in bad)
+    assert [tone for tone, kind in lines if kind == ProcessEnded.kind].count("") == len(REQUESTED_ENDS)
+
+
+def test_the_causes_of_requested_ends_are_those_of_the_supervisor():
+    source = inspect.getsource(supervisor)
+    assert [cause for cause in REQUESTED_ENDS if f'"{cause}"' not in source] == []
 
 
 def test_a_run_that_no_job_of_this_server_does_cannot_be_cancelled_here(project, client):

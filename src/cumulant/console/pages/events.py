@@ -30,8 +30,11 @@ _CHANGE_KINDS = (
     "alert.",
     "data.",
     "deployment.",
+    "features.state_lost",
     "model.",
     "monitoring.retraining_*",
+    "notify.failed",
+    "notify.refused",
     "release.ended",
     "release.held",
     "release.resumed",
@@ -61,8 +64,19 @@ GROUPS = (
     ("stack.", "stack"),
     ("access.", "access"),
 )
-_BAD = frozenset({"refused", "failed", "fired", "rolled_back", "process_ended", "rows_quarantined"})
+_BAD = frozenset({"refused", "failed", "fired", "rolled_back", "rows_quarantined", "state_lost"})
 _GOOD = frozenset({"resolved", "snapshot_accepted"})
+_PROCESS_ENDED = "stack.process_ended"
+#: causes of the ends of processes that were requested, as the supervisor writes them
+REQUESTED_ENDS = frozenset(
+    {
+        "it is no longer wanted",
+        "it was asked to end",
+        "its settings changed",
+        "the process that started it has ended",
+        "the supervisor ends",
+    }
+)
 _KEY = frozenset({"release.started", "release.ended", "model.aliased", "training.gate_decided"})
 
 
@@ -127,11 +141,14 @@ def with_gaps(listed: Iterable[Event]) -> Iterator[tuple[Event, str]]:
 
 
 def line_of(event: Event, gap: str) -> Line:
-    return Line(event, event_text(event), tone(event.kind), _detail(event), gap)
+    return Line(event, event_text(event), tone(event), _detail(event), gap)
 
 
-def tone(kind: str) -> str:
+def tone(event: Event) -> str:
     """How an event reads at a glance: `bad`, `good`, `key` or nothing."""
+    kind = event.kind
+    if kind == _PROCESS_ENDED:
+        return "" if event.data["cause"] in REQUESTED_ENDS else "bad"
     last = kind.rpartition(".")[2]
     if last in _BAD or last.endswith("_refused"):
         return "bad"
