@@ -83,6 +83,10 @@ def test_looking_at_a_link_does_not_use_it(serve):
     browser = server.browser()
     assert browser.head("/login", params={"code": code}).status_code == 400
     assert browser.get("/login", params={"code": code}, headers={"sec-purpose": "prefetch"}).status_code == 400
+    for headers in ({"sec-purpose": "prefetch"}, {"sec-fetch-site": "cross-site"}):
+        assert "set-cookie" not in browser.get("/login", params={"next": "/page"}, headers=headers).headers
+    shown = browser.get("/login", params={"next": "/page"}, headers={"sec-fetch-site": "none"})
+    assert shown.headers["set-cookie"].startswith("cumulant-next-8700=")
     assert browser.get("/login", params={"code": code}).status_code == 303
 
 

@@ -76,6 +76,8 @@ class SignInPages:
         text = f"Run this on the machine of the server, and open its link in this browser: {self._command(request)}"
         response, cookies = page(_TITLE, text), self._identities.cookies
         target = local_path(request.query_params.get("next", HOME))
+        if _is_unseen(request):  # it says nothing of what this browser's user asked for
+            return response
         if target != HOME:
             seconds = int(LINK_LIFE.total_seconds())
             cookies.set(response, request, NEXT, quote(target, safe=""), seconds=seconds)
@@ -186,6 +188,11 @@ def _signed_out(address: str) -> Response:
 def _is_prefetch(request: Request) -> bool:
     """Whether a browser only looks ahead: its user has not opened the link."""
     return "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", ""))
+
+
+def _is_unseen(request: Request) -> bool:
+    """Whether no user asked for the page here: the browser looks ahead, or a page of another site leads to it."""
+    return _is_prefetch(request) or request.headers.get("sec-fetch-site") == "cross-site"
 
 
 def _unavailable(error: CumulantError) -> Response:
