@@ -23,9 +23,9 @@ _KEPT = 20
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding of an evaluation.
 
-    `moved`: what changed and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when it began; `kind`:
-    the likely `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`; `cost` and `next`:
-    sentences, or empty; `level` raises the rule's own.
+    `moved`: what changed and how much ("missing values of fare rose from 0.1% to 38%"), without the time; `since`: when
+    it began, or with `at_least` perhaps before; `kind`: the likely `data_fault`, `covariate`, `prior`, `concept`,
+    `volume`, `quality` or `feed`; `cost` and `next`: sentences, or empty; `level` raises the rule's own.
     """
 
     model: str
@@ -37,6 +37,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     cost: str = ""
     next: str = ""
     level: Level | None = None
+    at_least: bool = False
 
     @property
     def scope(self) -> Scope:

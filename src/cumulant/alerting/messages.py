@@ -30,8 +30,8 @@ _LINES = 20
 def sentence(alert: Alert) -> str:
     """`missing values of fare rose from 0.1% to 38%, since 2026-11-24 06:00 UTC. Likely a data fault: ...`."""
     finding = alert.finding
-    moved = finding.moved.rstrip(".")
-    parts = [f"{moved}." if moved.startswith("Since ") else f"{moved}, since {_moment(finding.since)}."]
+    since = f"{'at least since' if finding.at_least else 'since'} {_moment(finding.since)}"
+    parts = [f"{finding.moved.rstrip('.')}, {since}."]
     if finding.kind:
         parts.append(f"Likely {_KINDS.get(finding.kind, finding.kind)}.")
     if finding.cost:

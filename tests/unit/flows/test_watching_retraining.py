@@ -7,18 +7,26 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.alerting.alert_state import Alert, AlertsState
+from cumulant.alerting.messages import sentence
 from cumulant.core.errors import ContractBreachError, EngineUnavailableError, ObjectiveMissedError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read
-from cumulant.flows.monitoring.alerts import training_alerts
+from cumulant.flows.monitoring.alerts import evaluation_alerts, training_alerts
+from cumulant.flows.monitoring.result import EvaluationResult
 from cumulant.flows.monitoring.retraining import continue_retraining
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request, write
+from cumulant.flows.overview.problems import alert_problems
 from cumulant.flows.release.start.start import ReleaseStart
 from cumulant.flows.training.train import train
+from cumulant.monitoring.performance.loss_monitor import Harm, LossFinding
+from cumulant.monitoring.performance.rows import PredictionWindow
+from cumulant.monitoring.retrain_rule import RetrainAction
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 
 WHO = Principal("user:ada")
+NEXT_DAY = datetime(2013, 6, 3, tzinfo=UTC)
 SHOP = """\
 version: 1
 model: {name: shop}
@@ -133,3 +141,49 @@ def test_the_champion_made_again_raises_an_alert_only_where_the_champion_does_ha
         firing = [alert for alert in read(found.journal())[0].alerts.values() if alert.finding.rule == "retraining"]
         assert bool(firing) == (trigger == "harm")
         assert found.registry().resolve("shop@champion").version == "1"
+
+
+def test_a_loss_is_dated_once_by_the_field_of_its_alert():
+    """The text has no time of its own: every reader shows `since`, and says of which zone it is."""
+    day = datetime(2013, 6, 2, tzinfo=UTC)
+    refit, skill = (
+        LossFinding(
+            question=question,
+            word="worse",
+            excess=0.02,
+            low=0.01,
+            high=0.03,
+            evidence=9.0,
+            bar=5.0,
+            since=since,
+            sentence=f"Since {since:%Y-%m-%d %H:%M} UTC the model loses {size}.",
+            change=f"the model loses {size}",
+            at_least=at_least,
+        )
+        for question, since, size, at_least in (("refit", day, "0.02", True), ("skill", NEXT_DAY, "0.03", False))
+    )
+    window = PredictionWindow(day, NEXT_DAY)
+    harm = Harm(window=window, word="worse", kind="concept", findings=(refit, skill), moved=None, sentence="x")
+    result = EvaluationResult(
+        model="late",
+        version="1",
+        at=NEXT_DAY,
+        until=NEXT_DAY,
+        fresh=1,
+        windows=(),
+        harm=harm,
+        estimate=None,
+        audit=None,
+        reference_loss=0.2,
+        outcomes=(),
+        fault=None,
+        action=RetrainAction(do="nothing", trigger=None, sentence="Nothing is due."),
+        notes=(),
+    )
+    (finding,) = evaluation_alerts(result)
+    assert finding.moved == "the model loses 0.02; the model loses 0.03"
+    assert (finding.since, finding.at_least) == (day, True)
+    alert = Alert(id="a1", status="firing", level="critical", finding=finding, began=NEXT_DAY, seen=NEXT_DAY)
+    assert sentence(alert).startswith(f"{finding.moved}, at least since 2013-06-02 00:00 UTC. Likely a concept shift")
+    (problem,) = alert_problems(AlertsState(alerts={"a1": alert}), NEXT_DAY)
+    assert (problem.sentence, problem.since) == (finding.moved, day)

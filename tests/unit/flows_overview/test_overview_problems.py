@@ -100,12 +100,6 @@ def test_alerts_that_fire_are_findings_and_others_are_not():
     assert only.advice == "look at it"
 
 
-def test_the_date_at_the_head_of_a_finding_is_said_once():
-    moved = "Since 2013-06-13 00:00 the model loses 0.02 more. Since 2013-06-14 00:00 it loses more still."
-    (only,) = alert_problems(state_of(alert(moved=moved)), NOW)
-    assert only.sentence == "the model loses 0.02 more. Since 2013-06-14 00:00 it loses more still"
-
-
 @pytest.mark.parametrize(
     ("kind", "target"),
     [

@@ -330,6 +330,8 @@ def test_the_sentence_says_what_a_person_needs():
     )
     assert (told.status, told.level, told.kind) == ("firing", "critical", "alert")
     assert told.key == message(changes[1]).key
+    oldest = message(run([(0, [msgspec.structs.replace(found, at_least=True)])])[1][1]).text
+    assert oldest.startswith("missing values rose from 0.1% to 38%, at least since 2026-11-24 06:00 UTC. Likely")
 
 
 def test_periods_of_the_budget():

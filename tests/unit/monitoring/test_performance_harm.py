@@ -84,7 +84,9 @@ def test_a_changed_truth_is_harm_of_the_kind_concept(reference):
     assert START + 9 * DAY <= since <= START + 13 * DAY
     refit = next(one for one in told[-1].findings if one.question == "refit")
     assert refit.low < refit.excess < refit.high
-    assert "than what the model retrained on recent rows would lose" in told[-1].sentence
+    assert refit.sentence == f"Since {since:%Y-%m-%d %H:%M} UTC {refit.change}."
+    assert refit.change.endswith("more than what the model retrained on recent rows would lose")
+    assert not refit.at_least
 
 
 def overconfident(days, seed, **more):

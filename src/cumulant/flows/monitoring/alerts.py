@@ -68,8 +68,9 @@ def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
             rule="loss",
             subject="loss",
             kind=harm.kind or "quality",
-            moved=harm.sentence,
+            moved="; ".join(finding.change or finding.sentence.rstrip(".") for finding in worse),
             since=evaluation.harm_since,
+            at_least=any(finding.at_least for finding in worse if finding.since == evaluation.harm_since),
             cost="; ".join(
                 f"{finding.excess:.3g} a prediction above {finding.question}" for finding in worse if finding.excess
             ),

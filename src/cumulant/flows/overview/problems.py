@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
@@ -22,8 +21,6 @@ Level = Literal["critical", "warning", "notice", "unknown", "ok"]
 LEVELS: tuple[Level, ...] = ("critical", "warning", "notice", "unknown", "ok")
 #: where the next step is taken; `command`: by its command alone
 Target = Literal["alerts", "command", "data", "events", "monitoring", "release", "review", "rollback", "runs", "stack"]
-#: how findings of a loss begin; `since` says it
-_DATED = re.compile(r"^Since \d{4}-\d\d-\d\d( \d\d:\d\d)? ")
 #: how long the end of a release stays worth a word
 _RECENT = timedelta(days=1)
 _ALERT_LEVELS: dict[str, Level] = {"critical": "critical", "warning": "warning", "info": "notice"}
@@ -112,7 +109,7 @@ def _alert_problem(alert: Alert, *, known: bool) -> ModelProblem:
 
 
 def _sentence(finding: Finding) -> str:
-    text = _DATED.sub("", finding.moved).rstrip(".")
+    text = finding.moved.rstrip(".")
     return f"{DRIFT_WORDS[finding.rule]}: {text}" if finding.rule in DRIFT_WORDS else text
 
 

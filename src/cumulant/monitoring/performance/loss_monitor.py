@@ -49,7 +49,9 @@ class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
     """The result for one question.
 
     excess, low, high: mean loss above the comparison, since `since` where the word is `worse`, else over the recent
-    windows; the interval is not corrected for repeated looks. evidence reaches `bar` when proven.
+    windows; the interval is not corrected for repeated looks. evidence reaches `bar` when proven. sentence: with the
+    time; change: without it, where the word is `worse`. at_least: it may have begun before `since`, the oldest window
+    that is kept.
     """
 
     question: Question
@@ -61,6 +63,8 @@ class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
     bar: float
     since: datetime | None
     sentence: str
+    change: str = ""
+    at_least: bool = False
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
@@ -326,6 +330,9 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
     since = monitor.starts[look - (test.worse.looks - len(monitor.starts))] if monitor.starts else None
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
+    oldest = monitor.answers[policy.questions[0]].worse.looks - len(monitor.starts)
+    change = _change(question, excess, monitor.baseline) if word == "worse" else ""
+    at_least = word == "worse" and since is not None and look <= oldest
     return LossFinding(
         question=question,
         word=word,
@@ -335,28 +342,33 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
         evidence=test.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
-        sentence=_sentence(question, word, excess, _since(monitor, look, since), monitor.baseline),
+        sentence=f"{_since(since, at_least=at_least)} {change}."
+        if change
+        else _sentence(question, word, excess, monitor.baseline),
+        change=change,
+        at_least=at_least,
     )
 
 
-def _since(monitor: LossMonitor, look: int, since: datetime | None) -> str:
-    """When a change began, at the earliest the oldest window that is kept."""
-    if since is None:
-        return ""
-    oldest = monitor.answers[monitor.policy.questions[0]].worse.looks - len(monitor.starts)
-    return f"{'At least since' if look <= oldest else 'Since'} {since:%Y-%m-%d %H:%M}"
+def _since(since: datetime | None, *, at_least: bool) -> str:
+    return "" if since is None else f"{'At least since' if at_least else 'Since'} {since:%Y-%m-%d %H:%M} UTC"
 
 
-def _sentence(question: Question, word: Word, excess: float, since: str, reference: Baseline) -> str:
+def _change(question: Question, excess: float, reference: Baseline) -> str:
+    return f"the model loses {_size(excess, reference)} more than {COMPARED_WITH[question]}"
+
+
+def _size(excess: float, reference: Baseline) -> str:
+    return f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
+
+
+def _sentence(question: Question, word: Word, excess: float, reference: Baseline) -> str:
     if word == "cannot_tell":
         old = ""
         if question != "skill" and excess > 0 and reference.miscalibration >= excess / 2:
             lost = f"{reference.miscalibration:.3g}"
             old = f"Calibrated anew the model would have lost {lost} less on the reference already: that is not new. "
         return f"{old}Whether the model loses more than {COMPARED_WITH[question]} is not known yet."
-    size = f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
-    if word == "worse":
-        return f"{since} the model loses {size} more than {COMPARED_WITH[question]}."
     if word == "better":
-        return f"The model loses {size} less than {COMPARED_WITH[question]}."
+        return f"The model loses {_size(excess, reference)} less than {COMPARED_WITH[question]}."
     return f"The model loses not more than {COMPARED_WITH[question]}, within the margin."
