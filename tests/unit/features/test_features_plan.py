@@ -13,7 +13,7 @@ from cumulant.features.definition.definitions import source
 from cumulant.features.definition.functions import col, when
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
-from cumulant.features.definition.tiers import BATCH, SERVER, STREAM, refusals, require_target, tiers
+from cumulant.features.definition.tiers import tiers
 from cumulant.features.offline.groups import fingerprint, groups_of
 
 HOUR = 3_600_000_000
@@ -235,26 +235,3 @@ def test_a_feature_of_rows_that_python_made_is_computed_by_batches_alone() -> No
     assert {tier.tier for tier in tiers(made, {}).values()} == {"everywhere"}
     # Every feature takes its key and moment from the row itself.
     assert {tier.tier for tier in tiers(made, {"flights": "clean.py:rows"}).values()} == {"batch"}
-    assert [refusals(made, run, target) for target in (BATCH, SERVER)] == [(), ()]
-    refused_ones = refusals(made, run, STREAM)
-    assert {one.feature for one in refused_ones} == {"temp", "warm", part}
-    assert {one.function for one in refused_ones} == {"clean.py:hourly"}
-    with pytest.raises(DefinitionError, match="a stream cannot compute temp, warm: it reads rows that the Python fun"):
-        require_target(made, run, STREAM)
-    require_target(made, run, SERVER)
-    require_target(made, {}, STREAM)
-
-
-def test_a_target_without_the_order_of_a_source_takes_no_last_of_rows_without_a_key() -> None:
-    keyless = {**SOURCES, "flights": msgspec.structs.replace(FLIGHTS, key=())}
-    by = flights.by("carrier")
-    last = by.last("distance", window="1d")
-    defined = {"n": by.count(window="1d"), "newest": last, "more": last["1d"] + 1}
-    made = compile_plan(collect(defined), keyless, entity="flights", predict_at=None)
-    assert [(one.feature, one.function) for one in refusals(made, {}, STREAM)] == [("newest_1d", None), ("more", None)]
-    assert refusals(plan(**defined), {}, STREAM) == ()
-    with pytest.raises(
-        DefinitionError, match=r"cannot compute newest_1d, more: .*rows of flights, which have no key"
-    ) as error:
-        require_target(made, {}, STREAM)
-    assert error.value.hint == "declare a `key` of the source"
