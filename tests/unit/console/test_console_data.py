@@ -89,6 +89,19 @@ def test_a_refused_snapshot_names_its_breaches_and_its_changes(client, project):
     assert "8 rows refused by pages:min" in client.get(f"{BASE}/visits/quarantine?rule=pages%3Amin").text
 
 
+def test_snapshots_that_refused_no_row_have_no_chart_of_refused_rows(project):
+    for count in (5, 6):
+        write(project.root, [f"v{n},2026-01-01T10:00:00Z,person{n}@example.com,3" for n in range(count)])
+        validate(project, principal=ADA)
+    text = console_client(project).get(f"{BASE}/visits").text
+    assert "None of the last 2 snapshots refused a row." in text
+    assert "Share of refused rows" not in text
+    refuse(project)
+    text = console_client(project).get(f"{BASE}/visits").text
+    assert "Share of refused rows in 3 snapshots" in text
+    assert "No refused rows" not in text
+
+
 def test_quarantine_marks_the_bad_cell_and_hashes_personal_values(client):
     text = client.get(f"{BASE}/visits/quarantine").text
     assert text.count('class="bad-cell"') == 3

@@ -235,12 +235,12 @@ def _history_rows(detail: SourceDetail) -> list[tuple[str | int, ...]]:
 
 
 def _history_chart(page: PageRequest, detail: SourceDetail) -> Chart | None:
-    """Refused rows of each snapshot, as a share of its rows."""
+    """Refused rows of each snapshot, as a share of its rows; None with less than two, or where no row was refused."""
     lines = list(reversed(detail.history))
-    if len(lines) < 2:
+    if len(lines) < 2 or not any(line.rows_quarantined for line in lines):
         return None
     shares = [line.rows_quarantined / (line.rows_in or 1) for line in lines]
-    frame = Frame((-0.5, len(lines) - 0.5), (0.0, 1.1 * max(*shares, 0.001)))
+    frame = Frame((-0.5, len(lines) - 0.5), (0.0, 1.1 * max(shares)))
     dots = [
         frame.dot(
             place,
