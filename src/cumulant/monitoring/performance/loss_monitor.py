@@ -331,7 +331,7 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
     oldest = monitor.answers[policy.questions[0]].worse.looks - len(monitor.starts)
-    change = _change(question, excess, monitor.baseline) if word == "worse" else ""
+    text = _change(question, excess, monitor.baseline) if word == "worse" else ""
     at_least = word == "worse" and since is not None and look <= oldest
     return LossFinding(
         question=question,
@@ -342,10 +342,10 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
         evidence=test.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
-        sentence=f"{_since(since, at_least=at_least)} {change}."
-        if change
+        sentence=f"{_since(since, at_least=at_least)} {text}."
+        if text
         else _sentence(question, word, excess, monitor.baseline),
-        change=change,
+        change=text,
         at_least=at_least,
     )
 
