@@ -30,7 +30,8 @@ class Bounds(msgspec.Struct, frozen=True):
 class Messages(NamedTuple):
     """Messages of one partition in order, with the position of each, and the position after the last.
 
-    A value of None is a message without one (a tombstone). Positions may have gaps.
+    A value of None is a message without one (a tombstone). Positions may have gaps; where what follows holds no message
+    (a marker of a transaction), there are none, and only `next` moves.
     """
 
     partition: int
@@ -64,6 +65,12 @@ class Streams(Protocol):
         StorageError: the place cannot be read or written.
         UsageError: a name that no topic can have.
     """
+
+    def identity(self, topic: str) -> str:
+        """What tells a topic from another one of its name, which was made after it was deleted, as far as the driver
+        knows.
+        """
+        ...
 
     def partitions(self, topic: str) -> list[int]:
         """The numbers of the topic's partitions, ascending."""

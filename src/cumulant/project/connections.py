@@ -83,9 +83,16 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         "objects": lambda opened: opened.objects().find("doctor"),
         "log": lambda opened: opened.log().days(),
         "online": lambda opened: opened.online().tables(),
+        "streams": _read_topics,
         "registry": _resolve,
     }
     return {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
+
+
+def _read_topics(project: Project) -> None:
+    for spec in project.spec.data.values():
+        if spec.stream is not None:
+            project.streams().partitions(spec.stream)
 
 
 def _resolve(project: Project) -> None:

@@ -89,4 +89,5 @@ def _named(project: Project, port: str, key: str) -> list[tuple[str, YamlEntry |
     return [
         (files_base(source.path, project.root), layers.project.at(("data", name, "path")))
         for name, source in spec.data.items()
+        if source.stream is None
     ]

@@ -26,6 +26,7 @@ from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
+from cumulant.ports.streams import Streams
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
@@ -184,6 +185,10 @@ class Project:
     def log_url(self, name: LogName = PREDICTIONS) -> str:
         """The URL of a log, for the processes that write it."""
         return url_below(self.endpoints.log, name)
+
+    def streams(self) -> Streams:
+        """The topics that sources name."""
+        return self._client("streams", self.endpoints.streams)  # type: ignore[no-any-return]
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

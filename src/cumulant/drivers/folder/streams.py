@@ -33,6 +33,10 @@ class FolderStreams:
     def __init__(self, url: str) -> None:
         self._root = Path(url.partition("://")[2] or ".").expanduser()
 
+    def identity(self, topic: str) -> str:
+        self._files(topic)
+        return "folder"
+
     def partitions(self, topic: str) -> list[int]:
         return sorted(self._files(topic))
 
