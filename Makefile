@@ -53,7 +53,7 @@ layout: $(READY)
 docs: $(READY)
 	@$(BIN)/python tools/check_docs.py
 
-bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serving/peers.sh for its peers; online needs valkey-server, as of tools/engines.sh); figures go to bench/RESULTS.md by hand, with the machine
+bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serving/peers.sh for its peers; online needs valkey-server, and streams kafka-run, as of tools/engines.sh); figures go to bench/RESULTS.md by hand, with the machine
 	@$(BIN)/python bench/features/run.py $(DATA)
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
@@ -63,6 +63,7 @@ bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/projects/run.py $(DATA)
 	@$(BIN)/python bench/online/hot_entity.py
 	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/online/run.py
+	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/streams/ingest.py
 	@$(BIN)/python bench/serving/run.py
 	@$(BIN)/python bench/monitoring/review.py $(DATA)
 	@$(BIN)/python bench/console/run.py

@@ -29,27 +29,34 @@ PARTITION, POSITION, VALUE = "__partition", "__position", "__value"
 class CheckedMessages:
     """`rows`: those that pass, untyped; `refused`: `__rule`, `__partition`, `__position`, `__value`.
 
-    `columns`: the columns so far and their types.
+    `columns`: the columns so far and their types; `schema`: those of these messages as they came.
     """
 
     rows: pl.DataFrame
     refused: pl.DataFrame
     columns: Mapping[str, DType]
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
     rules: Counter[str] = field(default_factory=Counter)
 
 
-def check_messages(batch: Sequence[Messages], context: PartContext, known: Mapping[str, DType]) -> CheckedMessages:
+def check_messages(
+    batch: Sequence[Messages],
+    context: PartContext,
+    known: Mapping[str, DType],
+    schema: Mapping[str, pl.DataType] | None = None,
+) -> CheckedMessages:
     """Decode messages and check each row by itself, by the rules of the source.
 
     What needs other rows (keys once, references, distributions) is checked when the snapshot is made. A column that was
-    `known` before, or is declared, and that no message has is null.
+    `known` before, or is declared, and that no message has is null. `schema`: of the messages just before.
 
     Raises:
         DataError: the messages have more fields than a table can have, or a condition names a column that is not known.
         DefinitionError: a rule that cannot be used.
     """
     values = [value for messages in batch for value in messages.values]
-    rows, refused = decode(values, context.spec, known, context.source)
+    rows, refused = decode(values, context.spec, known, context.source, schema)
+    came = {name: dtype for name, dtype in rows.schema.items() if name != MESSAGE}
     if len({*known, *rows.columns}) > MOST_FIELDS:
         raise DataError(
             f"the messages of {context.source} have more than {MOST_FIELDS:,} fields",
@@ -68,7 +75,7 @@ def check_messages(batch: Sequence[Messages], context: PartContext, known: Mappi
         refused |= dict(zip(failing[MESSAGE].to_list(), failing[RULE].to_list(), strict=True))
         rows = rows.filter(rule.is_null())
     return CheckedMessages(
-        rows.drop(MESSAGE), _refused_frame(batch, values, refused), columns, Counter(refused.values())
+        rows.drop(MESSAGE), _refused_frame(batch, values, refused), columns, came, Counter(refused.values())
     )
 
 

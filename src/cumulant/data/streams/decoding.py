@@ -16,6 +16,7 @@ from cumulant.data.formats.json_limits import DEPTH, is_deep
 from cumulant.data.formats.json_lines import read_jsonl
 from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.spec import SourceSpec
+from cumulant.data.streams.typed_decoding import decode_typed
 
 #: the rule that a message without a value breaks, or with an object without a field
 EMPTY = "row:empty"
@@ -41,8 +42,15 @@ class Decoded(NamedTuple):
     refused: dict[int, str]
 
 
-def decode(values: Sequence[bytes | None], spec: SourceSpec, known: Mapping[str, DType], source: str) -> Decoded:
-    """The rows of messages, with the declared columns that are taken from paths. `known`: types of earlier messages.
+def decode(
+    values: Sequence[bytes | None],
+    spec: SourceSpec,
+    known: Mapping[str, DType],
+    source: str,
+    schema: Mapping[str, pl.DataType] | None = None,
+) -> Decoded:
+    """The rows of messages, with the declared columns that are taken from paths. `known`: types of earlier messages;
+    `schema`: the columns of the messages just before, under which these are tried first.
 
     Raises:
         DataError: the messages together have more fields than a table can have.
@@ -54,6 +62,40 @@ def decode(values: Sequence[bytes | None], spec: SourceSpec, known: Mapping[str,
             lines[number] = value
         else:
             _sort_out(number, value, lines, refused)
+    if schema is not None and not spec.columns:
+        quick = _decode_quickly(lines, spec, known, source, schema)
+        if quick is not None:
+            return Decoded(quick.rows, refused | quick.refused)
+    return _decode_lines(lines, refused, spec, known, source)
+
+
+def _decode_quickly(
+    lines: Mapping[int, bytes],
+    spec: SourceSpec,
+    known: Mapping[str, DType],
+    source: str,
+    schema: Mapping[str, pl.DataType],
+) -> Decoded | None:
+    """The rows of messages of which all have the columns of `schema`, or are refused; None: some have others."""
+    numbers, texts = list(lines), list(lines.values())
+    typed = decode_typed(texts, schema)
+    if typed is None:
+        return None
+    others = {numbers[place]: texts[place] for place in typed.others}
+    decoded = _decode_lines(others, {}, spec, known, source)
+    if decoded.rows.height:
+        return None
+    messages = numbers if not others else [numbers[place] for place in typed.places]
+    return Decoded(typed.rows.with_columns(pl.Series(MESSAGE, messages, dtype=pl.Int64)), decoded.refused)
+
+
+def _decode_lines(
+    lines: dict[int, bytes],
+    refused: dict[int, str],
+    spec: SourceSpec,
+    known: Mapping[str, DType],
+    source: str,
+) -> Decoded:
     while lines:
         try:
             rows, more = _read(list(lines.values()), list(lines), spec, source)
@@ -63,6 +105,8 @@ def decode(values: Sequence[bytes | None], spec: SourceSpec, known: Mapping[str,
                 raise
         else:
             mixed = _columns_of_text(rows.schema, spec, known)
+            if mixed and _all_typed(lines, rows.schema):
+                mixed = set()
             odd = _of_other_kinds(_kinds_of(lines, more, mixed), spec, known) if mixed else {}
             if not odd:
                 return Decoded(*_without_misfits(rows, refused | more))
@@ -120,6 +164,13 @@ def _columns_of_text(schema: Mapping[str, pl.DataType], spec: SourceSpec, known:
         for name, dtype in schema.items()
         if isinstance(dtype, pl.String) and _KIND_OF.get(known.get(name, "int")) and not _is_typed(name, spec)
     } - {*spec.columns}
+
+
+def _all_typed(lines: Mapping[int, bytes], schema: Mapping[str, pl.DataType]) -> bool:
+    """Whether every message has values of these types alone, as JSON has them."""
+    columns = {name: dtype for name, dtype in schema.items() if name != MESSAGE}
+    typed = decode_typed(list(lines.values()), columns)
+    return typed is not None and not typed.others
 
 
 def _is_typed(name: str, spec: SourceSpec) -> bool:
@@ -189,7 +240,7 @@ def _of_other_kinds(
         if usual is not None:
             refused[name] = {"nested"} if usual == "text" else set(count) - {usual}
     return {
-        number: f"{name}:kind"
+        number: f"{name}:{'nested' if kind == 'nested' else 'kind'}"
         for number, fields in kinds.items()
         for name, kind in fields.items()
         if kind in refused.get(name, ())

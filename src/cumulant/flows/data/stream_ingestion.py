@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from cumulant.flows.data.stream_records import find_state, streamed_sources
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.data.streams.checking import CheckedMessages
     from cumulant.data.streams.records import StreamBatch, StreamState
     from cumulant.ports.access import Principal
@@ -155,6 +157,7 @@ class _Reader:
         self._opened_at = 0.0
         self._state, self._version = self._load()
         bounds = self._streams.bounds(topic)
+        self._schema: Mapping[str, pl.DataType] | None = None
         #: what was read and is not committed yet, its bytes, and when its first message came
         self._pending: list[Messages] = []
         self._pending_bytes, self._pending_since = 0, 0.0
@@ -303,7 +306,8 @@ class _Reader:
         from cumulant.data.streams.checking import check_messages
 
         context = PartContext(self._source, self._policy, self._project.tables())
-        checked = check_messages(batch, context, self._state.columns)
+        checked = check_messages(batch, context, self._state.columns, self._schema)
+        self._schema = checked.schema
         count = checked.refused.height
         if count >= _ALL_REFUSED and not checked.rows.height and not self._limits.accept_refused:
             rules = ", ".join(f"{rule} ({number:,})" for rule, number in checked.rules.most_common(3))
