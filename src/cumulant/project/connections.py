@@ -83,9 +83,10 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         "objects": lambda opened: opened.objects().find("doctor"),
         "log": lambda opened: opened.log().days(),
         "online": lambda opened: opened.online().tables(),
-        "streams": _read_topics,
         "registry": _resolve,
     }
+    if project.reads_streams:
+        uses["streams"] = _read_topics
     return {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
 
 

@@ -84,6 +84,8 @@ def _named(project: Project, port: str, key: str) -> list[tuple[str, YamlEntry |
     layers, spec = project.file.layers, project.file.spec
     if port == "traffic" and project.file.environment.traffic is None:
         return []  # the default is built in
+    if port == "streams" and not project.reads_streams:
+        return []
     if port != "files":
         return [(project.endpoints.of(port), layers.chosen.get(key))]
     return [

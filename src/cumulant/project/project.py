@@ -186,6 +186,12 @@ class Project:
         """The URL of a log, for the processes that write it."""
         return url_below(self.endpoints.log, name)
 
+    @property
+    def reads_streams(self) -> bool:
+        """Whether a source has a stream, or the environment says where topics are."""
+        named = self.file.environment.streams is not None
+        return named or any(source.stream is not None for source in self.file.spec.data.values())
+
     def streams(self) -> Streams:
         """The topics that sources name."""
         return self._client("streams", self.endpoints.streams)  # type: ignore[no-any-return]
