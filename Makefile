@@ -53,7 +53,7 @@ layout: $(READY)
 docs: $(READY)
 	@$(BIN)/python tools/check_docs.py
 
-bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serving/peers.sh for its peers; online needs valkey-server, as of tools/engines.sh); figures go to bench/RESULTS.md by hand, with the machine
+bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serving/peers.sh for its peers; online needs valkey-server, and streams kafka-run, as of tools/engines.sh); figures go to bench/RESULTS.md by hand, with the machine
 	@$(BIN)/python bench/features/run.py $(DATA)
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
@@ -63,13 +63,15 @@ bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/projects/run.py $(DATA)
 	@$(BIN)/python bench/online/hot_entity.py
 	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/online/run.py
+	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/streams/ingest.py
+	@$(BIN)/python bench/streams/kills.py
 	@$(BIN)/python bench/serving/run.py
 	@$(BIN)/python bench/monitoring/review.py $(DATA)
 	@$(BIN)/python bench/console/run.py
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
-	  --extra local --extra audit --extra catboost --extra cedar --extra console --extra excel --extra xgboost --extra objects --extra otel --extra river --extra valkey --extra postgres --group dev pyproject.toml requirements/all.in -o requirements/all.txt
+	  --extra local --extra audit --extra catboost --extra cedar --extra console --extra excel --extra xgboost --extra objects --extra otel --extra river --extra kafka --extra valkey --extra postgres --group dev pyproject.toml requirements/all.in -o requirements/all.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
 	  --extra serve pyproject.toml -o requirements/serve.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

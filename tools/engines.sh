@@ -45,6 +45,18 @@ if [ ! -x "$engines/bin/mock-oauth2-server" ] && command -v mvn >/dev/null 2>&1;
     echo "Maven cannot fetch mock-oauth2-server: the test of sign-in by a second provider skips" >&2
   fi
 fi
+# Kafka comes from Maven, and needs Java 17; without it the tests of streams on a broker skip.
+if [ ! -x "$engines/bin/kafka-run" ] && command -v mvn >/dev/null 2>&1; then
+  if mvn -q -B -f tools/kafka/pom.xml org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+    -DoutputDirectory="$PWD/$engines/kafka"; then
+    # the arguments: options of Java, then a class of Kafka with its own arguments
+    printf '%s\n' '#!/bin/sh' 'CLASSPATH="$(dirname "$(readlink -f "$0")")/../kafka/*" exec java "$@"' \
+      >"$engines/bin/kafka-run"
+    chmod +x "$engines/bin/kafka-run"
+  else
+    echo "Maven cannot fetch Kafka: the tests of streams on a broker skip" >&2
+  fi
+fi
 # What tests pages for accessibility comes from npm; without it these tests of the console skip.
 if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1

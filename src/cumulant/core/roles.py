@@ -34,6 +34,7 @@ ROLES_OF: Mapping[str, tuple[Role, ...]] = {
     "alerts.steer": _OPERATOR,
     "alerts.test": ("operator", "admin"),
     "data.infer": _DEVELOPER,
+    "data.ingest": _BOTH,
     "data.quarantine": _DEVELOPER,
     "data.show": _DEVELOPER,
     "data.validate": _BOTH,

@@ -68,6 +68,7 @@ from cumulant.data.snapshot import (
     UnreadableFile,
     pack_name,
 )
+from cumulant.data.streams.batches import batch_inputs
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
@@ -93,8 +94,9 @@ def ingest(
     """The snapshot of source `name` as it is now. Only new or changed files are read; `force` compares contents.
 
     `previous`: the last accepted snapshot; `others`: those that `references` may name; `frame` replaces the files;
-    `listing`: the files (None: they are listed); `used`: the columns whose loss matters, by use in a mapping (None:
-    all); `budget`: of memory (None: half of the machine's); `erased`: subjects whose rows are dropped.
+    `listing`: the files, or batches of a stream (None: files are listed); `used`: the columns whose loss matters, by
+    use in a mapping (None: all); `budget`: of memory (None: half of the machine's); `erased`: subjects whose rows are
+    dropped.
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a refused schema change. Its
@@ -113,14 +115,19 @@ def ingest(
     elif listing is None:
         listing = list_files(spec, source=name, root=root, files=files)
     known = None if force else previous
-    inputs = [frame_input(frame, spec, name)] if listing is None else file_inputs(listing, spec, root, files, known)
+    if listing is None:
+        inputs = [frame_input(frame, spec, name)]
+    elif spec.stream is not None:
+        inputs = batch_inputs(listing, spec, tables)
+    else:
+        inputs = file_inputs(listing, spec, root, files, known)
     try:
         run = _read_and_check(context, inputs, previous, others or {}, now, progress, force=force)
     except AbsentColumnError as error:
         raise as_contract_breach(error, previous) from error
     if listing is not None:
         run = replace(run, warnings=skipped_warnings(listing, root))
-        if previous is not None:
+        if previous is not None and spec.stream is None:
             gone = find_gone_files(previous, run.inputs, run.parts, spec, root=root, unreadable=run.unreadable)
             run = replace(run, gone=gone)
     snapshot = _build_snapshot(run, used)

@@ -20,7 +20,18 @@ DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_READING = frozenset(
-    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
+    [
+        "path",
+        "stream",
+        "quarantine",
+        "severity",
+        "batch",
+        "table",
+        "on_schema_change",
+        "keep",
+        "contract",
+        "missing_files",
+    ]
 )
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
 _VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
@@ -159,6 +170,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "below it that are named `column=value` are columns."
         ),
     ] = ""
+    stream: Annotated[
+        str | None,
+        Meta(
+            description="In place of a path: the topic whose messages, one JSON object each, `cumulant ingest run` "
+            "takes in. Where topics are, `streams` of the environment says."
+        ),
+    ] = None
     format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"
     separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
     encoding: Annotated[str, Meta(description="The text encoding of CSV files.")] = "utf-8"
@@ -274,6 +292,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "deleted": self.deleted is None,
             "columns": not self.columns,
             "subject": self.subject is None,
+            "stream": self.stream is None,
             "sheet": not self.sheet,
             "missing_files": self.missing_files == _MISSING_FILES,
             "batch": self.batch == BatchPolicy(),

@@ -1,7 +1,11 @@
-"""Port `objects`: immutable files and folders under content names (servables, reports, studies)."""
+"""Port `objects`: immutable files and folders under content names (servables, reports, studies).
+
+Port `artifacts`: named files below one address, such as those of a registry's runs and models.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -28,3 +32,31 @@ class ObjectStore(Protocol):
     def keys(self, prefix: str = "") -> list[str]: ...
 
     def delete(self, key: str) -> None: ...
+
+
+class ArtifactEntry(Protocol):
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+class Artifacts(Protocol):
+    """Paths are relative to the address, with `/` between their parts."""
+
+    def upload(self, path: str, source: Path) -> None:
+        """Write a file, new or not."""
+        ...
+
+    def download(self, path: str, target: Path) -> bool:
+        """Read a file into `target`; False where it does not exist."""
+        ...
+
+    def entries(self, prefix: str = "") -> Iterator[ArtifactEntry]:
+        """The files below the folder `prefix`, at any depth."""
+        ...
+
+    def delete(self, paths: list[str]) -> None:
+        """Delete files; one that does not exist is none."""
+        ...

@@ -85,7 +85,15 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         "online": lambda opened: opened.online().tables(),
         "registry": _resolve,
     }
+    if project.reads_streams:
+        uses["streams"] = _read_topics
     return {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
+
+
+def _read_topics(project: Project) -> None:
+    for spec in project.spec.data.values():
+        if spec.stream is not None:
+            project.streams().partitions(spec.stream)
 
 
 def _resolve(project: Project) -> None:

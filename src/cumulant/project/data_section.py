@@ -38,6 +38,7 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         UsageError: a limit that is no share, or a `min` above its `max`.
     """
     paths_of(spec.columns)
+    _check_stream(spec)
     nulls = {column: share(rule.nulls) for column, rule in spec.rules.items() if rule.nulls is not None}
     return SourcePolicy(
         spec=spec,
@@ -53,6 +54,27 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         distributions=dict(_distributions(spec)),
         known=_known(spec),
     )
+
+
+#: keys of files, and what rows of a stream cannot have yet, each with the reason
+_NOT_OF_STREAMS = {
+    "path": "rows come from one or the other",
+    "format": "messages are JSON",
+    "sheet": "messages are JSON",
+    "missing": "a missing value of JSON is null",
+    "prepare": "its code would have to run on single messages, and is for files",
+    "subject": "erasing a subject reads files again, and would leave the rows that were ingested",
+}
+
+
+def _check_stream(spec: SourceSpec) -> None:
+    """Raises UsageError: a source of a stream has a key that only one of files can have."""
+    default = SourceSpec()
+    for key, reason in _NOT_OF_STREAMS.items() if spec.stream is not None else ():
+        if getattr(spec, key) != getattr(default, key):
+            raise UsageError(
+                f"a source with `stream` cannot have `{key}`: {reason}", subject=key, hint=f"leave out `{key}`"
+            )
 
 
 def known_delays(spec: SourceSpec) -> dict[str, timedelta | None]:

@@ -84,9 +84,12 @@ def _named(project: Project, port: str, key: str) -> list[tuple[str, YamlEntry |
     layers, spec = project.file.layers, project.file.spec
     if port == "traffic" and project.file.environment.traffic is None:
         return []  # the default is built in
+    if port == "streams" and not project.reads_streams:
+        return []
     if port != "files":
         return [(project.endpoints.of(port), layers.chosen.get(key))]
     return [
         (files_base(source.path, project.root), layers.project.at(("data", name, "path")))
         for name, source in spec.data.items()
+        if source.stream is None
     ]

@@ -21,6 +21,7 @@ KEYS = {
     "files": "data",
     "online": "online",
     "log": "log",
+    "streams": "streams",
     "registry": "tracking_uri",
     "secrets": "secrets",
     "access": "access",
@@ -37,6 +38,7 @@ DEFAULTS = {
     "files": "file://.",
     "online": "sqlite://",
     "log": "file://",
+    "streams": "folder://",
     "registry": "mlflow+sqlite://",
     "secrets": f"env://{STATE}/secrets",
     "access": "open://",
@@ -54,6 +56,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     files: str
     online: str
     log: str
+    streams: str
     registry: str
     secrets: str
     access: str

@@ -26,6 +26,7 @@ from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
+from cumulant.ports.streams import Streams
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
@@ -184,6 +185,16 @@ class Project:
     def log_url(self, name: LogName = PREDICTIONS) -> str:
         """The URL of a log, for the processes that write it."""
         return url_below(self.endpoints.log, name)
+
+    @property
+    def reads_streams(self) -> bool:
+        """Whether a source has a stream, or the environment says where topics are."""
+        named = self.file.environment.streams is not None
+        return named or any(source.stream is not None for source in self.file.spec.data.values())
+
+    def streams(self) -> Streams:
+        """The topics that sources name."""
+        return self._client("streams", self.endpoints.streams)  # type: ignore[no-any-return]
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

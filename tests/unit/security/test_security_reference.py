@@ -109,9 +109,9 @@ def test_connections_are_documented():
     """Every driver with a port to a network is in the table; a new one fails here until it is."""
     named = section("Connections").lower()
     drivers = {path.name for path in (ROOT / "src/cumulant/drivers").iterdir() if (path / "__init__.py").exists()}
-    of_this_machine = {"local", "cedar", "worker", "envoy"}
+    of_this_machine = {"local", "folder", "cedar", "worker", "envoy"}
     words = {"mlflow": "mlflow", "objectstore": "object stores", "postgres": "postgresql", "valkey": "valkey"}
-    words |= {"webhook": "webhook", "mail": "mail"}
+    words |= {"webhook": "webhook", "mail": "mail", "kafka": "kafka"}
     assert drivers - of_this_machine == set(words)
     assert all(word in named for word in words.values())
 

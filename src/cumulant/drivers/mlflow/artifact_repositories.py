@@ -23,7 +23,7 @@ from cumulant.drivers.mlflow.location import BUCKETS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cumulant.ports.artifacts import ArtifactEntry, Artifacts
+    from cumulant.ports.objects import ArtifactEntry, Artifacts
     from cumulant.ports.secrets import Secrets
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
-    from cumulant.ports.artifacts import Artifacts
+    from cumulant.ports.objects import Artifacts
     from cumulant.ports.secrets import Secrets
 
 

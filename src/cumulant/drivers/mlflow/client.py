@@ -32,7 +32,7 @@ from cumulant.ports.registry import MODEL_URI, About, ModelVersion, cut_versions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cumulant.ports.artifacts import Artifacts
+    from cumulant.ports.objects import Artifacts
     from cumulant.ports.registry import Origin, RunLog
     from cumulant.ports.secrets import Secrets
 

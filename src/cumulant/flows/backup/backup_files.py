@@ -223,7 +223,9 @@ def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Pat
     for name, spec in project.file.spec.data.items():
         files = dict.fromkeys(source_files.get(name, ()))
         stored = len(area.files(files))
-        if spec.path and not stored:
+        if spec.stream:
+            yield f"topic {spec.stream} of source {name}; the rows that were ingested are tables"
+        elif spec.path and not stored:
             yield f"files of source {name}{snapshots}"
         elif stored < len(files):
             yield f"{len(files) - stored} files of source {name} outside of the folder{snapshots}"

@@ -250,11 +250,17 @@ def _source_line(
 ) -> DeclaredSource:
     return DeclaredSource(
         name=name,
-        path=project.policies.sources[name].spec.path or project.policies.source(name).spec.path or "",
+        path=_place(project, name),
         snapshot=None if newest is None else newest.line,
         broken=0 if newest is None else newest.warnings,
         refused=None if refused is None else refused.line,
     )
+
+
+def _place(project: Project, name: str) -> str:
+    """The path of a source's files, or its stream."""
+    spec = project.policies.sources[name].spec
+    return f"stream:{spec.stream}" if spec.stream else spec.path or project.policies.source(name).spec.path
 
 
 def _listed(row: Row) -> _ListedSnapshot:

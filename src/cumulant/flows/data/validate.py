@@ -14,6 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.erasures import erased_subjects
 from cumulant.flows.data.memory_budget import memory_budget
+from cumulant.flows.data.stream_records import list_ingested
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction, can_reach
@@ -102,7 +103,10 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     project = context.project
     policy = project.policies.source(name)
     spec = policy.spec
-    listing = list_files(spec, source=name, root=project.root, files=project.files())
+    if spec.stream is None:
+        listing = list_files(spec, source=name, root=project.root, files=project.files())
+    else:
+        listing = list_ingested(project, name)
     inputs = {
         "reading": READING,
         # Not in full: a rule's set of allowed values may be personal.

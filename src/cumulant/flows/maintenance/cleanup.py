@@ -91,6 +91,7 @@ def clean(
 def _unneeded(project: Project) -> list[Removed]:
     return [
         *_data_tables(project),
+        *_stream_tables(project),
         *_feature_tables(project),
         *_objects(project),
         *_searches(project),
@@ -153,6 +154,20 @@ def _data_tables(project: Project) -> Iterator[Removed]:
             if row is not None:
                 needed.append(msgspec.convert(row.value, Snapshot))
         yield from (_table(project, key) for key in removable_keys(source, needed, project.tables()))
+
+
+def _stream_tables(project: Project) -> Iterator[Removed]:
+    """Tables of batches that a killed ingestion stored and nothing committed."""
+    from cumulant.data.streams.records import unneeded_keys
+    from cumulant.flows.data.stream_records import find_state, read_batches
+
+    tables = project.tables()
+    for source, declared in project.policies.sources.items():
+        state, _ = find_state(project, source)
+        if declared.spec.stream is not None and state is not None:
+            keys = tables.keys(f"streams/{source}/")
+            unneeded = unneeded_keys(source, read_batches(project, source), state.batches, keys)
+            yield from (_table(project, key) for key in unneeded)
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:

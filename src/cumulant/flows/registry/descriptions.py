@@ -63,7 +63,7 @@ def dataset_of(project: Project, candidate: ModelCandidate, source: str) -> Data
     return Dataset(
         name=source,
         digest=snapshot.id,
-        source=project.vault.redact(declared.spec.path if declared else "") or source,
+        source=project.vault.redact((declared.spec.stream or declared.spec.path) if declared else "") or source,
         rows=snapshot.rows_passed,
         fields={field.name: field.dtype for field in snapshot.fields},
         use="training" if source == work.task.entity else "lookup",

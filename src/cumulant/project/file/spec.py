@@ -104,7 +104,6 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     absent: ClassVar[dict[str, str]] = {
         "labels": "labels and their join with predictions are kept where `log` says; files of labels are named by"
         " `monitoring.labels`",
-        "streams": "no part reads streams: rows come from files, which `data` names, or are posted to a server",
     }
     extends: Annotated[
         str | None,
@@ -150,6 +149,14 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         Meta(
             description="Logs of predictions: a folder, or a bucket where servers and readers share no folder. "
             "Default: the state folder."
+        ),
+    ] = None
+    streams: Annotated[
+        str | None,
+        Meta(
+            description="Where the topics are that sources name: `folder://FOLDER`, one folder a topic, or"
+            " `kafka://HOST:PORT`, encrypted `kafkas://USER@HOST:PORT?password=SECRET`. Default: `streams` in the state"
+            " folder."
         ),
     ] = None
     secrets: Annotated[
@@ -222,7 +229,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 #: the keys of an environment that name drivers
-DRIVERS = ("tracking_uri", "journal", "store", "online", "log", "secrets", "access", "compute", "traffic")
+DRIVERS = ("tracking_uri", "journal", "store", "online", "log", "streams", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
 SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
 

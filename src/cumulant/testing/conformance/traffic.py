@@ -25,9 +25,9 @@ from cumulant.core.traffic import (
 from cumulant.ports.traffic import Gateway, ListenOptions
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GATEWAY_KEY
-from cumulant.testing.conformance.gateway_faults import FaultRules
-from cumulant.testing.conformance.gateway_life import LifeRules
-from cumulant.testing.conformance.gateway_tls import TlsRules
+from cumulant.testing.conformance.gateways.faults import FaultRules
+from cumulant.testing.conformance.gateways.life import LifeRules
+from cumulant.testing.conformance.gateways.tls import TlsRules
 from cumulant.testing.conformance.routes import MODEL, routes_of
 from cumulant.testing.gateways import Caller, Reader, wait_for
 

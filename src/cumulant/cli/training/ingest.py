@@ -1,0 +1,231 @@
+"""`cumulant ingest`: take in messages of streams, and how far that is."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+from cumulant.core.system.end_signals import setting
+from cumulant.core.units import duration
+from cumulant.core.units import size as byte_size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.data.stream_ingestion import IngestedSource
+    from cumulant.flows.data.stream_views import StreamStatus
+
+app = application(
+    "ingest",
+    "Take in messages of streams; how far that is.",
+    examples=["cumulant ingest run --once", "cumulant ingest status", "cumulant ingest refused payments"],
+)
+#: the least and the most bytes of a batch: it is held in memory several times over
+_LEAST_BATCH, _MOST_BATCH = 1 << 10, 1 << 30
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--source", metavar="NAME", help="A source with a stream; may be repeated. Default: all of them."),
+]
+
+
+@command(
+    app,
+    action="data.ingest",
+    examples=[
+        "cumulant ingest run",
+        "cumulant ingest run --once --source payments --json",
+        "cumulant ingest run --every 60s --batch-size 64MiB",
+    ],
+)
+def run(
+    call: Invocation,
+    source: Sources = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End when what is there now is taken in.")] = False,
+    every: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long a batch waits for more messages: 10s, 1m.")
+    ] = "10s",
+    batch_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="The bytes of messages at which a batch is stored, such as 32MiB.")
+    ] = "32MiB",
+    accept_refused: Annotated[
+        bool, typer.Option("--accept-refused", help="Go on where no message of a large batch passes.")
+    ] = False,
+) -> None:
+    """Take in messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
+
+    Rows and positions are committed together, so that a killed command, run again, neither loses nor repeats one.
+    `cumulant data validate` makes a snapshot of the rows. Ctrl-C and SIGTERM commit what was read, and end the command.
+    Exit code 1 with --once where a source has more refused messages than its `quarantine` allows.
+    """
+    from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+
+    seconds, most = duration(every).total_seconds(), byte_size(batch_size)
+    if seconds <= 0:
+        raise UsageError(f"a batch has no time to wait: {every}", subject="--every", hint="give 10s or 1m")
+    if not _LEAST_BATCH <= most <= _MOST_BATCH:
+        raise UsageError(f"no batch has {batch_size}", subject="--batch-size", hint="give a size from 1KiB to 1GiB")
+    with _ending() as stop, call.project() as project, call.progress("ingest") as progress:
+        results = ingest_streams(
+            project,
+            principal=project.principal(),
+            sources=source or (),
+            once=once,
+            stop=stop,
+            limits=IngestLimits(bytes=most, seconds=seconds, accept_refused=accept_refused),
+            progress=progress,
+        )
+    call.answer({"sources": results}, lambda console: _print_run(console, results, call))
+    if once and any(result.too_many_refused for result in results):
+        raise typer.Exit(1)
+
+
+@command(
+    app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
+)
+def status(call: Invocation, source: Sources = None) -> None:
+    """Show how far each stream was taken in: rows, refused messages, and how many wait.
+
+    Exit code 1 where a topic cannot be read.
+    """
+    from cumulant.flows.data.stream_views import stream_status
+
+    with call.project() as project:
+        streams = stream_status(project, principal=project.principal(), sources=source or ())
+    call.answer({"sources": streams}, lambda console: _print_status(console, streams))
+    if any(stream.error is not None for stream in streams):
+        raise typer.Exit(1)
+
+
+@command(
+    app,
+    action="data.quarantine",
+    examples=["cumulant ingest refused payments", "cumulant ingest refused payments --out refused.jsonl"],
+)
+def refused(
+    call: Invocation,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source with a stream.")],
+    rows: Annotated[int, typer.Option(metavar="N", help="How many messages to show.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Show refused messages, newest first: the rule, the place in the topic, and the message as it came.
+
+    Of a source with personal columns the messages themselves are not shown.
+    """
+    from cumulant.cli.training.frame_output import check_out, write_frame
+    from cumulant.flows.data.stream_views import refused_messages
+
+    check_out(out)
+    with call.project(personal=True) as project:
+        shown = refused_messages(
+            project, source, principal=project.principal(), limit=None if out is not None else rows
+        )
+    if out is not None:
+        write_frame(shown.frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.output import print_rest
+        from cumulant.cli.training.frame_output import show_frame
+
+        console.print(f"refused messages of {source}: {shown.total:,}", soft_wrap=True)
+        if out is not None:
+            console.print(f"written to {out}", soft_wrap=True)
+        elif shown.total:
+            show_frame(console, shown.frame)
+            print_rest(console, shown.frame.height, shown.total, option="--rows N or --out FILE")
+
+    document = {"source": source, "refused": shown.total, "rules": shown.rules}
+    call.answer(document | ({"file": str(out)} if out else {"messages": shown.frame.to_dicts()}), text)
+
+
+@contextmanager
+def _ending() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set while the block runs; a second Ctrl-C interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    mark = setting(stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(number: int, _: object) -> None:
+        mark()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_run(console: Console, results: Sequence[IngestedSource], call: Invocation) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    rows = [
+        (
+            result.source,
+            result.topic,
+            f"{result.messages:,}",
+            f"{result.rows:,}",
+            f"{result.refused:,}",
+            _lag(result.lag),
+        )
+        for result in results
+    ]
+    heads = ["source", "topic", "messages", "rows", "refused", "waiting"]
+    console.print(table(heads, rows, right=heads[2:]))
+    for result in results:
+        if result.refused:
+            rules = ", ".join(f"{rule} ({count:,})" for rule, count in [*result.rules.items()][:5])
+            console.print(clean(f"{result.source}: refused by {rules}"), markup=False, soft_wrap=True)
+            line = call.line(f"ingest refused {result.source}")
+            console.print(f"next: {line}", style="dim", markup=False, soft_wrap=True)
+
+
+def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    heads = ["source", "topic", "messages", "rows", "refused", "batches", "newest", "waiting"]
+    rows = [
+        (
+            stream.source,
+            stream.topic,
+            f"{stream.messages:,}",
+            f"{stream.rows:,}",
+            f"{stream.refused:,}",
+            f"{stream.batches:,}",
+            "–" if stream.at is None else stream.at.strftime("%Y-%m-%d %H:%M:%S"),
+            _lag(stream.lag),
+        )
+        for stream in streams
+    ]
+    console.print(table(heads, rows, right=["messages", "rows", "refused", "batches", "waiting"]))
+    partitions = [
+        (stream.source, part.partition, f"{part.position:,}", f"{part.end:,}", f"{part.lag:,}")
+        for stream in streams
+        for part in stream.partitions
+    ]
+    if partitions:
+        console.print("")
+        heads = ["source", "partition", "next position", "end", "waiting"]
+        console.print(table(heads, partitions, right=heads[1:]))
+    for stream in streams:
+        if stream.error is not None:
+            console.print(clean(f"{stream.source}: {stream.error}"), markup=False, soft_wrap=True)
+
+
+def _lag(lag: int | None) -> str:
+    return "–" if lag is None else f"{lag:,}"

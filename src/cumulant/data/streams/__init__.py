@@ -1,0 +1,1 @@
+"""Messages of a stream as rows of a source: decoded, checked by its contract, and stored in batches."""

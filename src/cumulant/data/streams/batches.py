@@ -1,0 +1,52 @@
+"""Batches of a stream as the inputs of a snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cumulant.core.ids import digest
+from cumulant.data.files.inputs import SourceInput
+from cumulant.data.files.listing import FileListing
+from cumulant.data.files.reading import with_absent
+from cumulant.data.streams.records import StreamBatch, positions_after
+from cumulant.data.text.csv_text import FileTable
+from cumulant.ports.files import FileInfo
+from cumulant.ports.streams import Messages
+
+if TYPE_CHECKING:
+    from cumulant.data.spec import SourceSpec
+    from cumulant.ports.tables import TableStore
+
+
+def content_of(batch: Sequence[Messages], spec: SourceSpec, before: Mapping[str, int]) -> str:
+    """The digest of messages, of their place in the topic, and of what decides which of them become rows."""
+    hashed = hashlib.sha256()
+    for messages in batch:
+        hashed.update(b"\n".join(value or b"" for value in messages.values))
+    return digest([spec.reading_values(), dict(before), positions_after(batch), hashed.hexdigest()])
+
+
+def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
+    """The batches with rows as the files of a source."""
+    files = [
+        FileInfo(f"stream:{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
+        for batch in batches
+        if batch.rows is not None
+    ]
+    return FileListing(files, [])
+
+
+def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> list[SourceInput]:
+    """The batches of a listing as the inputs of a snapshot. Declared paths were followed when they were ingested."""
+    return [_input(file, spec, tables) for file in listing.files]
+
+
+def _input(file: FileInfo, spec: SourceSpec, tables: TableStore) -> SourceInput:
+    content, key = file.stamp.split(" ", 1)
+
+    def rows(_: object) -> FileTable:
+        return with_absent(FileTable(tables.scan(key).collect()), spec)
+
+    return SourceInput(file.url, content, file.bytes, file.stamp, guessed=True, rows=rows)

@@ -1,0 +1,106 @@
+"""What was ingested from a stream, as the journal keeps it: batches, and the positions after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from cumulant.core.events import Fact
+from cumulant.core.plan import DType
+from cumulant.core.refs import TableRef
+from cumulant.ports.streams import Messages
+
+#: journal rows: how far a source's stream was read, and each batch of it (`SOURCE/NUMBER`)
+STREAM, BATCH = "stream", "stream_batch"
+
+
+class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that were ingested at once: the positions after them by partition, and what became of them.
+
+    `content` is the digest of the messages, their positions and the declaration; None as `rows` or `refused`: there
+    are none.
+    """
+
+    number: int
+    content: str
+    positions: dict[str, int]
+    messages: int
+    rows: TableRef | None
+    refused: TableRef | None
+    rules: dict[str, int]
+    at: datetime
+
+    @property
+    def rows_passed(self) -> int:
+        return 0 if self.rows is None else self.rows.rows
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the stream of a source was ingested. `identity`: of the topic, as its driver tells.
+
+    `positions`: by partition, of the next message; `columns`: those that its messages had so far.
+    """
+
+    topic: str
+    identity: str
+    positions: dict[str, int] = {}
+    columns: dict[str, DType] = {}
+    batches: int = 0
+    messages: int = 0
+    rows: int = 0
+    refused: int = 0
+    at: datetime | None = None
+
+    def after(self, batch: StreamBatch, columns: Mapping[str, DType]) -> StreamState:
+        """The state once the batch is committed."""
+        return msgspec.structs.replace(
+            self,
+            positions=self.positions | batch.positions,
+            columns=dict(columns),
+            batches=batch.number,
+            messages=self.messages + batch.messages,
+            rows=self.rows + batch.rows_passed,
+            refused=self.refused + batch.messages - batch.rows_passed,
+            at=batch.at,
+        )
+
+
+class StreamIngested(Fact, frozen=True, kw_only=True):
+    """A batch of a stream was ingested."""
+
+    kind: ClassVar[str] = "data.stream_ingested"
+
+    source: str
+    topic: str
+    batch: int
+    messages: int
+    rows: int
+    refused: int
+    positions: dict[str, int]
+
+
+def batch_key(source: str, number: int) -> str:
+    """The key of a batch's journal row; numbers sort as texts."""
+    return f"{source}/{number:012d}"
+
+
+def table_key(source: str, number: int, content: str, what: str) -> str:
+    """The key of a batch's table: `rows` or `refused`. A killed process may leave one that no batch names."""
+    return f"streams/{source}/{number:012d}-{content[:16]}/{what}"
+
+
+def unneeded_keys(source: str, batches: Iterable[StreamBatch], last: int, keys: Iterable[str]) -> list[str]:
+    """Those of the stored keys of a source that no batch names, up to the number of the last one: a process may be
+    about to commit what has a later number.
+    """
+    needed = {table.key for batch in batches for table in (batch.rows, batch.refused) if table is not None}
+    prefix = f"streams/{source}/"
+    return [key for key in keys if key not in needed and int(key.removeprefix(prefix)[:12]) <= last]
+
+
+def positions_after(batch: Sequence[Messages]) -> dict[str, int]:
+    """The position after the last message of each partition."""
+    return {str(messages.partition): messages.next for messages in batch}

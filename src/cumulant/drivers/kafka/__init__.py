@@ -1,0 +1,1 @@
+"""Kafka, and brokers that have its protocol."""

@@ -1,0 +1,102 @@
+"""The connection settings of a Kafka URL."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.ports.secrets import Secrets
+
+#: options of an encrypted connection, each a file, and the client's setting: the authorities that are trusted, and the
+#: client's own certificate and its key
+_FILES = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:(?P<port>\d{1,5}))?")
+_HINT = "write kafka://HOST:PORT,HOST:PORT, or kafkas:// for an encrypted connection"
+_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
+_PORT = 9092
+
+
+class KafkaAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """The brokers that are asked first. `settings`: of the client's encrypted connection; `secret`: name of the
+    password.
+    """
+
+    brokers: tuple[str, ...]
+    encrypted: bool
+    settings: dict[str, str]
+    user: str | None = None
+    secret: str | None = None
+    mechanism: str = "SCRAM-SHA-512"
+
+    def client_settings(self, secrets: Secrets | None) -> dict[str, object]:
+        """The settings of a client's connection.
+
+        Raises:
+            UsageError: the password is a secret, and no store of secrets is given.
+            NotFoundError: there is no such secret.
+        """
+        protocol = ("SASL_" if self.user else "") + ("SSL" if self.encrypted else "PLAINTEXT")
+        settings: dict[str, object] = {"bootstrap.servers": ",".join(self.brokers), "security.protocol": protocol}
+        settings |= self.settings
+        if self.user is not None and self.secret is not None:
+            if secrets is None:
+                raise UsageError("the password of the brokers is a secret, and no store of secrets is given")
+            password = secrets.get(self.secret)
+            settings |= {"sasl.mechanism": self.mechanism, "sasl.username": self.user, "sasl.password": password}
+        return settings
+
+
+def parse_kafka_url(url: str) -> KafkaAddress:
+    """`kafka://[USER@]HOST[:PORT][,HOST...][?password=SECRET&mechanism=NAME]`; `kafkas://` is encrypted, and also takes
+    `ca`, `cert` and `key`.
+
+    Raises:
+        UsageError: the URL is invalid, or contains a password.
+    """
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    credentials, at, hosts = place.rpartition("@")
+    encrypted = scheme.lower() == "kafkas"
+    if ":" in credentials:
+        hint = "write ?password=NAME, where NAME is a secret"
+        raise UsageError("the address of the brokers holds a password, which others can read there", hint=hint)
+    brokers = tuple(_broker(text, url) for text in hosts.rstrip("/").split(","))
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    known = {"password", "mechanism", *(_FILES if encrypted else ())}
+    if unknown := [name for name in options if name not in known]:
+        takes = "an address takes password and mechanism; kafkas:// also ca=FILE, cert=FILE and key=FILE"
+        raise UsageError(f'the address of the brokers has an option "{unknown[0][:100]}"', subject=url, hint=takes)
+    user, secret = unquote(credentials) if at else None, options.get("password") or None
+    if (user is None) != (secret is None):
+        hint = "write kafkas://USER@HOST:PORT?password=NAME, where NAME is a secret"
+        raise UsageError("a user of the brokers needs a password, and a password a user", subject=url, hint=hint)
+    if secret is not None and (placed := _PLACEHOLDER.fullmatch(secret)):
+        message = f"?password= takes the name of a secret, not {secret}"
+        raise UsageError(message, hint=f"write ?password={placed[1]}")
+    mechanism = options.get("mechanism", "SCRAM-SHA-512")
+    if mechanism not in _MECHANISMS:
+        hint = f"it can be {', '.join(_MECHANISMS)}"
+        raise UsageError(f'no mechanism of passwords is named "{mechanism[:100]}"', subject=url, hint=hint)
+    if mechanism == "PLAIN" and not encrypted:
+        hint = "write kafkas://, or use SCRAM-SHA-512"
+        raise UsageError("with PLAIN the password would be sent as it is", subject=url, hint=hint)
+    files = {_FILES[name]: value for name, value in options.items() if name in _FILES}
+    for file in files.values():
+        if not Path(file).is_file():
+            raise UsageError("a file that the address of the brokers names does not exist", subject=file)
+    return KafkaAddress(
+        brokers=brokers, encrypted=encrypted, settings=files, user=user, secret=secret, mechanism=mechanism
+    )
+
+
+def _broker(text: str, url: str) -> str:
+    match = _BROKER.fullmatch(text)
+    port = int((match and match["port"]) or _PORT)
+    if match is None or not 0 < port < 1 << 16:
+        raise UsageError(f"{url} is no address of brokers", subject=url, hint=_HINT)
+    return f"{match['host']}:{port}"

@@ -1,0 +1,81 @@
+"""What was ingested of the streams of a project, as the journal knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError, UsageError, not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cumulant.data.files.listing import FileListing
+    from cumulant.data.streams.records import StreamBatch, StreamState
+    from cumulant.ports.journal import Row
+    from cumulant.project.project import Project
+
+
+def streamed_sources(project: Project, names: Iterable[str] = ()) -> dict[str, str]:
+    """The topic of each of these sources (default: all that have a stream).
+
+    Raises:
+        NotFoundError: there is no such source.
+        UsageError: a source that is named has no stream, or none has.
+    """
+    declared = project.policies.sources
+    topics = {name: policy.spec.stream for name, policy in declared.items() if policy.spec.stream is not None}
+    chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in declared:
+            raise not_found("source", name, declared)
+        if name not in topics:
+            raise UsageError(
+                f"source {name} has no stream", subject=name, hint="`cumulant data validate` reads sources of files"
+            )
+    if not topics:
+        raise UsageError(
+            "no source of the project has a stream", hint="name a topic: `stream: TOPIC` under `data: SOURCE:`"
+        )
+    return {name: topics[name] for name in chosen or topics}
+
+
+def find_state(project: Project, source: str) -> tuple[StreamState | None, int]:
+    """How far the stream of a source was ingested, and the version of that row; None and 0 where nothing was."""
+    from cumulant.data.streams.records import STREAM, StreamState
+
+    row = project.journal().get(STREAM, source)
+    return (None, 0) if row is None else (msgspec.convert(row.value, StreamState), row.version)
+
+
+def read_batches(project: Project, source: str) -> list[StreamBatch]:
+    """The batches of a source in order."""
+    from cumulant.data.streams.records import BATCH
+
+    return [_batch(row) for row in project.journal().rows(BATCH, f"{source}/")]
+
+
+def list_ingested(project: Project, source: str) -> FileListing:
+    """The batches of a source of which a snapshot is made.
+
+    Raises:
+        NotFoundError: no row was ingested yet.
+    """
+    from cumulant.data.streams.batches import list_batches
+
+    topic = streamed_sources(project, [source])[source]
+    listing = list_batches(topic, read_batches(project, source))
+    if not listing.files:
+        raise NotFoundError(
+            f"no message of {topic} was ingested yet for source {source}",
+            subject=source,
+            hint=f"`cumulant ingest run --once --source {source}` takes in what is there",
+        )
+    return listing
+
+
+def _batch(row: Row) -> StreamBatch:
+    from cumulant.data.streams.records import StreamBatch
+
+    return msgspec.convert(row.value, StreamBatch)

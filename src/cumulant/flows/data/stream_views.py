@@ -1,0 +1,123 @@
+"""Streams for readers: how far each was ingested, and the messages that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
+from cumulant.flows.ledger.actions import verb
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The next position to read of a partition, its end, and the messages between them."""
+
+    partition: int
+    position: int
+    end: int
+    lag: int
+
+
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read."""
+
+    source: str
+    topic: str
+    batches: int = 0
+    messages: int = 0
+    rows: int = 0
+    refused: int = 0
+    at: datetime | None = None
+    lag: int | None = None
+    partitions: tuple[PartitionStatus, ...] = ()
+    error: str | None = None
+
+
+@verb("data.show")
+def stream_status(project: Project, *, principal: Principal, sources: Iterable[str] = ()) -> list[StreamStatus]:
+    """How far the streams of these sources (default: all) were ingested.
+
+    Raises:
+        NotFoundError: there is no such source.
+        UsageError: no source has a stream.
+    """
+    del principal
+    return [_status(project, source, topic) for source, topic in streamed_sources(project, sources).items()]
+
+
+def _status(project: Project, source: str, topic: str) -> StreamStatus:
+    state, _ = find_state(project, source)
+    status = StreamStatus(source=source, topic=topic)
+    if state is not None:
+        counts = {name: getattr(state, name) for name in ("batches", "messages", "rows", "refused", "at")}
+        status = msgspec.structs.replace(status, **counts)
+    try:
+        streams = project.streams()
+        bounds = streams.bounds(topic)
+        stored = {} if state is None else state.positions
+        positions = {number: stored.get(str(number), there.begin) for number, there in bounds.items()}
+        lags = streams.lag(topic, positions)
+    except CumulantError as error:
+        return msgspec.structs.replace(status, error=project.vault.redact(error.full_text))
+    partitions = tuple(
+        PartitionStatus(partition=number, position=positions[number], end=there.end, lag=lags[number])
+        for number, there in bounds.items()
+    )
+    return msgspec.structs.replace(status, lag=sum(lags.values()), partitions=partitions)
+
+
+class RefusedMessages(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest refused messages of a source (`frame`: `rule`, `partition`, `position`, `value`), of `total`."""
+
+    total: int
+    rules: dict[str, int]
+    frame: pl.DataFrame
+
+
+@verb("data.quarantine", personal=True)
+def refused_messages(
+    project: Project, source: str, *, principal: Principal, limit: int | None = None
+) -> RefusedMessages:
+    """The refused messages of a source, newest batch first; without their values where the source has personal columns.
+
+    Raises:
+        NotFoundError: there is no such source.
+        UsageError: it has no stream.
+    """
+    import polars as pl
+
+    from cumulant.data.row_columns import RULE
+    from cumulant.data.streams.checking import PARTITION, POSITION, VALUE
+
+    del principal
+    streamed_sources(project, [source])
+    personal = bool(project.policies.source(source).spec.personal)
+    value = pl.lit("(personal)") if personal else pl.col(VALUE).map_elements(_text, return_dtype=pl.String)
+    columns = [pl.col(RULE), pl.col(PARTITION), pl.col(POSITION), value.alias(VALUE)]
+    frames, rules, rows = [], dict[str, int](), 0
+    for batch in reversed(read_batches(project, source)):
+        if batch.refused is None:
+            continue
+        for rule, count in batch.rules.items():
+            rules[rule] = rules.get(rule, 0) + count
+        if limit is None or rows < limit:
+            frames.append(project.tables().scan(batch.refused).collect().select(columns))
+            rows += batch.refused.rows
+    schema = {RULE: pl.String, PARTITION: pl.Int64, POSITION: pl.Int64, VALUE: pl.String}
+    frame = pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+    frame = frame.rename({name: name.strip("_") for name in schema})
+    return RefusedMessages(total=sum(rules.values()), rules=rules, frame=frame if limit is None else frame.head(limit))
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", errors="replace")

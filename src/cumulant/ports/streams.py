@@ -1,0 +1,121 @@
+"""Port `streams`: topics of messages in partitions, each read from positions that the reader keeps.
+
+A position is a number that grows within a partition; which numbers there are is the driver's matter (offsets of a
+broker, places in a file). The reader stores the positions beside what it made of the messages, so that both are
+committed together: a driver keeps no position for anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from cumulant.core.errors import DataError
+
+
+class LostMessagesError(DataError):
+    """Messages after a stored position are gone, or the topic was made anew: going on would leave a gap."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The positions of a partition: `begin`, of the oldest message that is still there, and `end`, of the next one."""
+
+    begin: int
+    end: int
+
+
+class Messages(NamedTuple):
+    """Messages of one partition in order, with the position of each, and the position after the last.
+
+    A value of None is a message without one (a tombstone). Positions may have gaps; where what follows holds no message
+    (a marker of a transaction), there are none, and only `next` moves.
+    """
+
+    partition: int
+    values: Sequence[bytes | None]
+    positions: Sequence[int]
+    next: int
+
+
+class Consumer(Protocol):
+    """Reads the partitions that it was opened for. For one thread."""
+
+    def read(self, limit: int, seconds: float) -> list[Messages]:
+        """The next messages, of about `limit` bytes at most (one message may be larger), waiting for the first at most
+        `seconds`; empty where there is none by then. A partition may come several times, in order.
+
+        Raises:
+            LostMessagesError: messages between the position and what is there now were deleted.
+            NotFoundError: the topic is gone.
+            EngineUnavailableError: the broker does not answer.
+            StorageError: a partition cannot be read.
+        """
+        ...
+
+
+class Streams(Protocol):
+    """The topics of one place. Its methods may be called by many threads and processes at once.
+
+    Raises, in every method:
+        NotFoundError: there is no such topic.
+        EngineUnavailableError: the broker does not answer.
+        StorageError: the place cannot be read or written.
+        UsageError: a name that no topic can have.
+    """
+
+    def identity(self, topic: str) -> str:
+        """What tells a topic from another one of its name, which was made after it was deleted, as far as the driver
+        knows.
+        """
+        ...
+
+    def partitions(self, topic: str) -> list[int]:
+        """The numbers of the topic's partitions, ascending."""
+        ...
+
+    def bounds(self, topic: str) -> dict[int, Bounds]:
+        """The positions of every partition as they are now."""
+        ...
+
+    def consume(self, topic: str, positions: Mapping[int, int]) -> AbstractContextManager[Consumer]:
+        """A reader of these partitions, each from its position on. It is assigned to them, and joins no group.
+
+        Raises:
+            LostMessagesError: a position is before the oldest message, or after the newest.
+        """
+        ...
+
+    def produce(self, topic: str, values: Iterable[bytes], *, partition: int) -> int:
+        """Append messages to a partition, and return the position after the last. They are durable when this returns.
+
+        Raises:
+            UsageError: a message that the driver cannot hold.
+        """
+        ...
+
+    def lag(self, topic: str, positions: Mapping[int, int]) -> dict[int, int]:
+        """How many messages each of these partitions has from the position on; an upper limit where a driver counts
+        positions of which some hold no message.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def check_position(topic: str, partition: int, position: int, bounds: Bounds) -> None:
+    """Raises LostMessagesError: the position is not within the bounds of its partition."""
+    if position < bounds.begin:
+        message = (
+            f"messages of {topic} were deleted before they were read: partition {partition} begins at "
+            f"{bounds.begin:,}, and was read up to {position:,}"
+        )
+        raise LostMessagesError(message, subject=topic, hint="keep messages longer than ingestion may stand still")
+    if position > bounds.end:
+        message = (
+            f"{topic} is not the topic that was read before: partition {partition} ends at {bounds.end:,}, and was "
+            f"read up to {position:,}"
+        )
+        raise LostMessagesError(message, subject=topic, hint="a topic that was deleted and made anew needs a new name")

@@ -1,0 +1,1 @@
+"""Rules of the port `traffic` for what every gateway does with requests: faults, life, encryption."""

@@ -1,0 +1,217 @@
+"""Messages of a stream become rows by the rules of their source; a bad one is refused alone, with rule and place."""
+
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cumulant.core.errors import DataError, DefinitionError
+from cumulant.data.parts.part import PartContext
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
+from cumulant.data.streams.checking import check_messages
+from cumulant.data.streams.decoding import MESSAGE, decode
+from cumulant.drivers.local.tables import FileTables
+from cumulant.ports.streams import Messages
+from cumulant.project.data_section import source_policy
+
+PLAIN = SourceSpec(stream="t")
+
+
+def rows_of(values, spec=PLAIN, known=None, schema=None):
+    rows, refused = decode(values, spec, known or {}, "s", schema)
+    return dict(zip(rows[MESSAGE].to_list(), rows.drop(MESSAGE).to_dicts(), strict=True)), refused
+
+
+def checked(tmp_path, values, spec, known=None):
+    context = PartContext("s", source_policy(spec), FileTables(f"file://{tmp_path}"))
+    return check_messages([Messages(0, values, range(len(values)), len(values))], context, known or {})
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (None, "row:empty"),
+        (b"", "row:empty"),
+        (b" \n ", "row:empty"),
+        (b"{}", "row:empty"),
+        (b"{ \t}", "row:empty"),
+        (b"[1]", "row:json"),
+        (b"[1", "row:json"),
+        (b'[{"a": 1}]', "row:json"),
+        (b"17", "row:json"),
+        (b"null", "row:json"),
+        (b"text", "row:json"),
+        (b'{"a": 1', "row:json"),
+        (b'{"a": 1}}', "row:json"),
+        (b'{"a": 1}{"a": 2}', "row:json"),
+        (b'{"a": NaN}', "row:json"),
+        (b'{"a": "\xff"}', "row:json"),
+        (b"\x00\x01\x02", "row:json"),
+        (b"\xef\xbb\xbf", "row:json"),
+        (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", "row:depth"),
+        (b'{"a": ' * 5000 + b"1" + b"}" * 5000, "row:depth"),
+        (b'{"a": [1]}', "a:nested"),
+        (b'{"a": {"b": 1}}', "a:nested"),
+        (b'{"a": true}', "a:kind"),
+        (b'{"a": "x"}', "a:kind"),
+        (b'{"a": 1, "c": [1, {"d": 2}]}', "c:nested"),
+        (b'{"a": 1, "c": {"d": 2}}', "c:nested"),
+        (b'{"a": 1, "__row": 2}', "__row:name"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("schema", [None, {"a": pl.Float64(), "b": pl.String()}])
+def test_a_bad_message_is_refused_and_no_other(value, rule, first, schema):
+    good = [b'{"a": 1, "b": "x"}', b'{"a": 2.5}', b' {\n"a": 3,\n"b": "\\n"\n}\n']
+    values = [value, *good] if first else [*good, value]
+    rows, refused = rows_of(values, schema=schema)
+    bad = 0 if first else 3
+    assert refused == {bad: rule}
+    expected = [{"a": 1.0, "b": "x"}, {"a": 2.5, "b": None}, {"a": 3.0, "b": "\n"}]
+    assert [rows[number] for number in sorted(rows)] == expected
+
+
+def test_many_bad_messages_at_once():
+    values = [b'{"a": %d}' % number for number in range(300)]
+    for place, bad in {3: b"{", 50: b'{"a": true}', 51: b'{"a": []}', 120: b"x", 299: b'{"z": {"y": 1}}'}.items():
+        values[place] = bad
+    rows, refused = rows_of(values)
+    assert refused == {3: "row:json", 50: "a:kind", 51: "a:nested", 120: "row:json", 299: "z:nested"}
+    assert rows == {number: {"a": number} for number in range(300) if number not in refused}
+
+
+def test_a_single_bad_message_and_none():
+    assert rows_of([b"x"]) == ({}, {0: "row:json"})
+    assert rows_of([]) == ({}, {})
+
+
+def test_the_kind_that_a_field_had_before_decides():
+    values = [b'{"a": "x"}', b'{"a": "y"}', b'{"a": 1}']
+    assert rows_of(values)[1] == {}
+    assert rows_of(values, known={"a": "int"})[1] == {0: "a:kind", 1: "a:kind"}
+    assert rows_of([b'{"a": 1}', b'{"a": true}', b'{"a": true}'], known={"a": "float"})[1] == {1: "a:kind", 2: "a:kind"}
+    assert rows_of([b'{"a": true}', b'{"a": 2}', b'{"a": 3}'], known={"a": "bool"})[1] == {1: "a:kind", 2: "a:kind"}
+    assert rows_of([b'{"a": "1"}'], SourceSpec(stream="t", rules={"a": RuleSpec(type="int")}), {"a": "int"})[1] == {}
+
+
+def test_numbers_and_truth_values_among_texts_are_texts():
+    rows, refused = rows_of([b'{"a": "x"}', b'{"a": "y"}', b'{"a": 1}', b'{"a": true}', b'{"a": {"b": 1}}'])
+    assert refused == {4: "a:nested"}
+    assert [row["a"] for row in rows.values()] == ["x", "y", "1", "true"]
+
+
+def test_declared_paths_are_followed():
+    spec = SourceSpec(stream="t", columns={"city": "address.city"})
+    values = [b'{"id": 1, "address": {"city": "Bern", "no": [1]}}', b'{"id": 2}', b'{"id": 3, "address": {"city": {}}}']
+    values += [b"x", b'{"id": {}, "address": {"city": "Rom"}}']
+    rows, refused = rows_of(values, spec)
+    assert rows == {0: {"id": 1, "city": "Bern"}, 1: {"id": 2, "city": None}}
+    assert refused == {2: "city:path", 3: "row:json", 4: "id:nested"}
+
+
+def test_too_many_fields_are_refused(tmp_path):
+    wide = json.dumps(dict.fromkeys(map(str, range(10_001)), 1)).encode()
+    assert rows_of([b'{"a": 1}', wide]) == ({0: {"a": 1}}, {1: "row:json"})
+    known = dict.fromkeys(map(str, range(10_000)), "int")
+    with pytest.raises(DataError, match="fields"):
+        checked(tmp_path, [b'{"one": 1}'], PLAIN, known)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=12), st.from_regex(rb'\{"[ab]": ?(1|"x"|true|null|\[1\]|\{\})\}?\n?'))))
+def test_every_message_is_a_row_or_refused(values):
+    rows, refused = decode(values, PLAIN, {}, "s")
+    assert sorted([*rows[MESSAGE].to_list(), *refused]) == list(range(len(values)))
+
+
+VALUES = st.sampled_from(
+    ["1", "2.5", "-7", "true", "null", '"x"', '"1"', '"\\u00e9"', "[1]", "1e400", str(2**63), "1.0"]
+)
+OBJECTS = st.dictionaries(st.sampled_from(["a", "b", "c d", "ä"]), VALUES, min_size=1, max_size=3)
+
+
+def written(fields):
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
+
+
+@given(st.lists(OBJECTS.map(written), max_size=12))
+def test_the_types_of_earlier_messages_change_no_row(texts):
+    values = [text.encode() for text in texts]
+    slow, refused = decode(values, PLAIN, {}, "s")
+    schema = {name: dtype for name, dtype in slow.schema.items() if name != MESSAGE}
+    quick, again = decode(values, PLAIN, {}, "s", schema)
+    assert again.keys() == refused.keys()  # one that breaks two rules may be refused by either
+    assert quick.select(sorted(quick.columns)).equals(slow.select(sorted(slow.columns)))
+
+
+def test_a_new_field_and_a_wider_type_are_seen():
+    schema = {"a": pl.Int64()}
+    values = [b'{"a": 1}'] * 50 + [b'{"a": 2.5}', b'{"a": 3, "new": "x"}']
+    rows, refused = decode(values, PLAIN, {"a": "int"}, "s", schema)
+    assert refused == {}
+    assert rows["a"].to_list() == [1.0] * 50 + [2.5, 3.0]
+    assert rows["new"].to_list() == [None] * 51 + ["x"]
+
+
+CONTRACT = SourceSpec(
+    stream="t",
+    key="id",
+    event_time=EventTime(column="at"),
+    rules={
+        "amount": RuleSpec(type="float", min=0, nulls=0),
+        "kind": RuleSpec(in_=["card", "cash"]),
+        "paid": RuleSpec(type="time"),
+    },
+    table=TableRule(where=["paid >= at"]),
+)
+
+
+def payment(**changes):
+    fields = {"id": 1, "at": "2026-11-01T10:00:00Z", "amount": 2.5, "kind": "card", "paid": "2026-11-01T11:00:00Z"}
+    return json.dumps({name: value for name, value in (fields | changes).items() if value is not ...}).encode()
+
+
+def test_rows_are_checked_by_the_rules_of_their_source(tmp_path):
+    bad = {
+        "id:nulls": payment(id=...),
+        "at:nulls": payment(at=None),
+        "at:type": payment(at="yesterday"),
+        "at:zone": payment(at="2026-11-01T10:00:00"),
+        "amount:min": payment(amount=-1),
+        "amount:nulls": payment(amount=...),
+        "amount:type": payment(amount="much"),
+        "kind:in": payment(kind="gold"),
+        "where:paid >= at": payment(paid="2026-10-01T11:00:00Z"),
+    }
+    values = [payment(), *bad.values(), payment(id=2, kind=..., paid=...), payment(id=1)]
+    result = checked(tmp_path, values, CONTRACT)
+    assert result.refused["__rule"].to_list() == list(bad)
+    assert result.refused["__position"].to_list() == list(range(1, 10))
+    assert result.refused["__value"].to_list() == list(bad.values())
+    assert result.rules == dict.fromkeys(bad, 1)
+    assert result.rows["id"].to_list() == [1, 2, 1]  # which of two rows of a key counts, the snapshot decides
+    assert result.columns == {"id": "int", "at": "time", "amount": "float", "kind": "str", "paid": "time"}
+
+
+def test_columns_that_no_message_has_are_null(tmp_path):
+    result = checked(tmp_path, [payment(kind=..., paid=...)], CONTRACT, {"shop": "str", "note": "int"})
+    assert result.refused.height == 0
+    assert result.rows.select("kind", "paid", "shop", "note").row(0) == (None, None, None, None)
+    only_bad = checked(tmp_path, [b'{"other": 1}', b"x"], CONTRACT)
+    assert (only_bad.rows.height, only_bad.rules) == (0, {"id:nulls": 1, "row:json": 1})
+
+
+def test_the_places_of_refused_messages_are_those_of_their_partition(tmp_path):
+    batch = [Messages(2, [b"x", b'{"a": 1}'], [70, 75], 80), Messages(0, [], [], 3), Messages(1, [None], [9], 10)]
+    context = PartContext("s", source_policy(PLAIN), FileTables(f"file://{tmp_path}"))
+    result = check_messages(batch, context, {})
+    assert result.refused.rows() == [("row:json", 2, 70, b"x"), ("row:empty", 1, 9, None)]
+    assert result.rows.equals(pl.DataFrame({"a": [1]}))
+
+
+def test_a_declaration_that_cannot_be_used_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no column"):
+        checked(tmp_path, [b'{"a": 1}'], SourceSpec(stream="t", table=TableRule(where=["b > 1"])))
+    with pytest.raises(DefinitionError, match="regular expression"):
+        checked(tmp_path, [b'{"a": "1"}'], SourceSpec(stream="t", rules={"a": RuleSpec(pattern="(")}))
