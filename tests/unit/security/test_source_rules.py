@@ -35,6 +35,7 @@ RANDOM = {
     "serving/logged_answers.py",
     "serving/models/sample_inputs.py",
     "testing/log.py",
+    "testing/plans/cases.py",
     "testing/servers/fault_proxy.py",
     "testing/servers/programs.py",
 }
