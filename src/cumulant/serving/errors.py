@@ -42,9 +42,7 @@ def status_of(error: CumulantError) -> int:
             return 429
         case EngineUnavailableError():
             return 503
-        case OutOfMemoryError():  # the gateway ejects a server by 502 to 504, and one large request is no reason
-            return 500
-        case IntegrityError() | _:
+        case IntegrityError() | OutOfMemoryError() | _:  # never 502 to 504, by which the gateway ejects a server
             return 500
 
 

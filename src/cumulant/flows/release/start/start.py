@@ -367,9 +367,9 @@ def _await_ready(
 
 
 def start_waiting_release(
-    project: Project, *, begin: Callable[..., ReleaseStart] = start_release, slo: SloGateReader | None = None
+    project: Project, *, begin: Callable[..., ReleaseStart] = start_release
 ) -> ReleaseStart | None:
-    """Begin the release that waits, if one does and nothing is under way. `slo` reads the objectives.
+    """Begin the release that waits, if one does and nothing is under way.
 
     Raises:
         CumulantError: as `start_release`.
@@ -385,7 +385,6 @@ def start_waiting_release(
             principal=msgspec.convert(row.value["principal"], Principal),
             approval=bool(row.value.get("approval")),
             override_slo=str(row.value.get("override_slo", "")),
-            slo=slo,
         )
     except RetryableError:
         raise
