@@ -10,7 +10,7 @@ import pytest
 from release_servers import project, served, serving
 from releases import MOMENT, release
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, OutOfMemoryError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
@@ -326,6 +326,13 @@ def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_
         transaction.put(store.WAITING, "late", note)
     start_waiting_release(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
     assert asked == [True]
+
+    def lacking(*_, **__):
+        raise OutOfMemoryError("the comparison has too little memory")
+
+    with pytest.raises(OutOfMemoryError):
+        start_waiting_release(world.late, begin=lacking)
+    assert world.late.journal().get(store.WAITING, "late") is None, "each round would lack it again"
 
 
 def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_path, clock):

@@ -14,6 +14,7 @@ from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
     NotFoundError,
+    OutOfMemoryError,
     RefusedError,
     RetryableError,
     UsageError,
@@ -386,9 +387,9 @@ def start_waiting_release(
             approval=bool(row.value.get("approval")),
             override_slo=str(row.value.get("override_slo", "")),
         )
-    except RetryableError:
-        raise
-    except CumulantError:
+    except CumulantError as error:
+        if isinstance(error, RetryableError) and not isinstance(error, OutOfMemoryError):  # which it would lack again
+            raise
         with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
             present = transaction.get(store.WAITING, row.key)
             if present is not None and present.version == row.version:
