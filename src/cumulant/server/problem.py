@@ -14,6 +14,7 @@ from cumulant.core.errors import (
     LeaseHeldError,
     MissingPartError,
     ObjectiveMissedError,
+    OutOfMemoryError,
     RefusedError,
     StorageError,
 )
@@ -26,6 +27,7 @@ _STATUS: tuple[tuple[type[CumulantError], int], ...] = (
     (LeaseHeldError, 409),
     (ObjectiveMissedError, 409),
     (MissingPartError, 501),
+    (OutOfMemoryError, 503),
     (StorageError, 507),
     (IntegrityError, 500),
     (ForbiddenError, 403),
@@ -79,4 +81,6 @@ def problem_status(error: CumulantError) -> int:
 
 def problem_headers(error: CumulantError) -> dict[str, str]:
     """Headers of an error, such as `Retry-After`."""
+    if isinstance(error, OutOfMemoryError):
+        return {"retry-after": "1"}
     return {name.decode(): value.decode() for name, value in headers_of(error)}

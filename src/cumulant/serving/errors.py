@@ -40,9 +40,9 @@ def status_of(error: CumulantError) -> int:
             return 400
         case OverloadedError() | DeadlineError():
             return 429
-        case EngineUnavailableError() | OutOfMemoryError():
+        case EngineUnavailableError():
             return 503
-        case IntegrityError() | _:
+        case IntegrityError() | OutOfMemoryError() | _:  # never 502 to 504, by which the gateway ejects a server
             return 500
 
 
@@ -53,7 +53,7 @@ def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
             return error.headers
         case OverloadedError():
             return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
-        case EngineUnavailableError() | OutOfMemoryError():
+        case EngineUnavailableError():
             return ((b"retry-after", b"1"),)
         case _:
             return ()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from cumulant.flows.identities.tokens import list_tokens, lookup_token
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.observe.programs import FOLDER, ObservingPrograms, find_programs, observing_processes
 from cumulant.flows.observe.scrape_targets import ScrapeTargets
-from cumulant.flows.observe.scrape_token import RENEWED, TokenRenewal, renew_scrape_token
+from cumulant.flows.observe.scrape_token import RENEWED, RETRIED, TokenRenewal, renew_scrape_token, renewal_interval
 from cumulant.flows.stack import lifecycle
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.identity import Home
@@ -168,11 +170,16 @@ def test_the_api_is_a_target_while_it_serves_and_there_is_a_token(project, monke
     assert scraped() == [["127.0.0.1:7004"]], "that of `cumulant api`"
     now, path = [0.0], project.state / FOLDER / "api_token"
     renewal, before = TokenRenewal(project, path, steady=lambda: now[0]), path.read_text()
-    for at, same in ((RENEWED - 1, True), (RENEWED, False)):
+    with monkeypatch.context() as patch:
+        patch.setattr("cumulant.flows.observe.scrape_token.replace_file", refuse)
+        now[0] = RENEWED
+        renewal()
+        renewal.close()
+    for at, same in ((RENEWED + RETRIED - 1, True), (RENEWED + RETRIED, False)):
         now[0] = at
         renewal()
         renewal.close()
-        assert (path.read_text() == before) is same
+        assert (path.read_text() == before) is same, "one that failed is tried again soon"
     assert (find(project, before), find(project, path.read_text()).name) == (None, "prometheus")
     for name, renewed in (("replace_file", False), ("revoke_token", True)):
         with monkeypatch.context() as patch:
@@ -190,6 +197,27 @@ def test_the_api_is_a_target_while_it_serves_and_there_is_a_token(project, monke
     observing_processes(project, BOTH)
     assert scraped(console) == []
     assert "may not do identities.token_create" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recheck_tokens", "days"), [("", 3.5), ("recheck_tokens: 1d,", 0.5), ("recheck_tokens: 60d,", 7)]
+)
+def test_the_token_is_renewed_before_the_policy_of_a_provider_refuses_it(project, recheck_tokens, days):
+    path, now = project.root / "api_token", [0.0]
+    assert renewal_interval(project) == RENEWED
+    section = f"sign_in: {{{recheck_tokens} issuer: 'https://id.example', client_id: c, url: 'https://c.example'}}"
+    (project.root / "cumulant.yaml").write_text(
+        f"version: 1\nmodel: {{name: late}}\nenvironments: {{local: {{{section}}}}}\n"
+    )
+    with load(project.root) as declared:
+        assert renewal_interval(declared) == days * 86_400
+        assert renew_scrape_token(declared, path)
+        before = path.read_text()
+        os.utime(path, (time.time() - 86_400 * days,) * 2)
+        renewal = TokenRenewal(declared, path, steady=lambda: now[0])
+        renewal()
+        renewal.close()
+        assert path.read_text() != before, "the start of the stack kept it, and it is old"
 
 
 def test_observers_are_supervised_and_end_last(project):

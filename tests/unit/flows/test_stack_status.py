@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from cumulant.cli.project.doctor import processes
+from cumulant.cli.serving.stack_table import table
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import silent
 from cumulant.flows.deployment.host_lifecycle import HostOptions
@@ -41,10 +44,17 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready(tmp_pa
     assert full.trouble.startswith("the supervisor could not write this for 50 s")
     assert [(one.state, one.ready) for one in full.children] == [("waiting", False), ("ready", True)]
     hung = ChildStatus(name="controller", kind="controller", process=alive, **common)
-    hung = msgspec.structs.replace(hung, state="not ready", ready=False, message="no step")
-    now = msgspec.structs.replace(known, at=datetime.now(UTC), children=(children[1], hung))
+    hung = msgspec.structs.replace(hung, state="not ready", ready=False, message="no step", not_ready_since=NOW)
+    starting = msgspec.structs.replace(hung, state="starting")
+    late = "controller is not ready since 2026-11-24 00:00 UTC: no step"
+    later = datetime.now(UTC) + timedelta(hours=1)  # the check uses the clock of this machine, which may stop for long
+    now = msgspec.structs.replace(known, at=later, children=(children[1], hung))
     for status, expected in (
-        (now, ("warn", "controller is not ready: no step", "cumulant ps")),
+        (now, ("warn", late, "cumulant ps")),
+        (
+            msgspec.structs.replace(now, children=(children[1], starting)),
+            ("ok", "1 of `cumulant up` answer; controller is starting"),
+        ),
         (msgspec.structs.replace(now, supervisor=gone), ("fail", "those of `cumulant up` have ended without `down`")),
         (msgspec.structs.replace(now, children=children[1:]), ("ok", "1 of `cumulant up` answer")),
     ):
@@ -52,6 +62,9 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready(tmp_pa
         write_status(tmp_path, status)
         [finding] = processes(SimpleNamespace(state=tmp_path))
         assert (finding.state, finding.detail, finding.fix)[: len(expected)] == expected
+    text = io.StringIO()
+    Console(file=text, width=400).print(table(now))
+    assert "since 2026-11-24 00:00 UTC: no step" in text.getvalue()
     found = without_ended_processes(msgspec.structs.replace(known, supervisor=gone))
     assert [(one.name, one.state, one.process, one.ready) for one in found.children] == [
         ("server-1", "ended", None, False),

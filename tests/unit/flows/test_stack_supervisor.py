@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.overview.problems import stack_problems
+from cumulant.flows.release.controller.metrics_server import ControllerAddress
+from cumulant.flows.stack.child_process import Child, LogFile
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
+from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.stack_processes import Stack
 from cumulant.flows.stack.status import read_status
-from cumulant.flows.stack.supervisor import StackSupervisor
+from cumulant.flows.stack.supervisor import StackSupervisor, controller_fault
 from cumulant.testing.traffic import MemoryTraffic
 
 WAITS = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -33,14 +38,10 @@ http.server.ThreadingHTTPServer((host, int(port)), Ready).serve_forever()
 CONTROLLER = """
 import sys, time
 from pathlib import Path
-from cumulant.flows.release.controller.heartbeat import Heartbeat
 from cumulant.flows.release.controller.metrics_server import serve_metrics
-state, heartbeat = Path(sys.argv[1]), Heartbeat(5)
-with serve_metrics(state / "stack", str, ready=heartbeat.is_fresh):
-    while True:
-        if not (state / "hang").exists():
-            heartbeat.beat()
-        time.sleep(0.05)
+state = Path(sys.argv[1])
+with serve_metrics(state / "stack", str, ready=lambda: not (state / "hang").exists()):
+    time.sleep(600)
 """
 MODULE = (sys.executable, "-c", SERVER, "/models/1")
 
@@ -113,6 +114,38 @@ def test_the_controller_is_ready_while_its_loop_goes_on_and_restarted_by_a_cause
         "again, after its settings changed",
         "the supervisor ends",
     ]
+
+
+def test_a_controller_that_does_not_answer_is_named_and_never_ended(stack, tmp_path):
+    at, supervisor = datetime(2026, 11, 24, tzinfo=UTC), StackSupervisor(stack, MemoryTraffic(), MemoryTraffic())
+    wanted = WantedProcess(name="controller", kind="controller", command=WAITS)
+    child = Child(wanted, LogFile(tmp_path / "controller.log"))
+
+    def state_at(now):
+        status = child.status(now)
+        return status.state, controller_fault(child).partition(":")[0]
+
+    child.start(wanted, 100, at)
+    pid = child.identity.pid
+    assert asyncio.run(supervisor._controller_health(child)) is None, "it has not written where it is"
+    assert state_at(219)[0] == "starting"
+    assert state_at(221) == ("not ready", "it has not answered since it was started")
+    child.observe(True, 222, at)
+    assert state_at(222) == ("ready", "")
+    (tmp_path / "stack").mkdir()
+    replace_file(tmp_path / "stack" / "controller.json", msgspec.json.encode(ControllerAddress("http://x:1", pid + 1)))
+    assert asyncio.run(supervisor._controller_health(child)) is None, "another controller's says nothing of this one"
+    for now in (223, 100_000):
+        child.observe(False, now, at)
+        assert state_at(now) == (
+            "not ready",
+            "its loop has made no step for more than 120 s, or its port does not answer",
+        )
+    assert f"`kill -9 {pid}`" in controller_fault(child)
+    child.reap(100_001, at)
+    assert child.alive
+    child.kill()
+    child.process.wait(20)
 
 
 def test_a_question_to_a_gateway_that_does_not_answer_holds_up_no_end(stack):

@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.alerting.alert_state import Alert, AlertsState
 from cumulant.alerting.messages import sentence
-from cumulant.core.errors import ContractBreachError, EngineUnavailableError, ObjectiveMissedError
+from cumulant.core.errors import ContractBreachError, EngineUnavailableError, ObjectiveMissedError, OutOfMemoryError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read
 from cumulant.flows.monitoring.alerts import evaluation_alerts, training_alerts
@@ -65,8 +65,9 @@ def test_a_server_that_does_not_answer_gives_no_training_up(project, monkeypatch
     assert not read(project.journal())[0].alerts
 
 
-def test_data_that_validation_refuses_end_the_training_once_and_are_told(project, monkeypatch):
-    failing(monkeypatch, ContractBreachError("12% of orders were refused"))
+@pytest.mark.parametrize("error", [ContractBreachError, OutOfMemoryError])
+def test_what_would_fail_again_ends_the_training_once_and_raises_an_alert(project, monkeypatch, error):
+    failing(monkeypatch, error("12% of orders were refused"))
     assert continue_retraining(project, principal=WHO).stage == "failed"
     failing(monkeypatch, AssertionError("it was tried again"))
     assert continue_retraining(project, principal=WHO).stage == "failed"

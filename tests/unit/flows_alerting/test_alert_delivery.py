@@ -135,6 +135,17 @@ def test_one_that_hangs_delays_no_other(tmp_path, web):
             assert outbox.waiting(late.journal(), quick.name) == []
 
 
+def test_the_end_may_wait_while_a_round_begins_a_delivery(late):
+    postman = Dispatcher(late)
+
+    class Adds(threading.Thread):
+        def join(self, timeout=None):
+            postman._threads["another"] = threading.Thread()
+
+    postman._threads["one"] = Adds()
+    assert postman.wait(0) == []
+
+
 def test_a_kill_between_sending_and_noting_repeats_one_message_at_most(late, web):
     see(late, finding("a"), finding("b"), finding("c"))
     with delivering_process(late) as process:

@@ -10,7 +10,7 @@ import pytest
 from release_servers import project, served, serving
 from releases import MOMENT, release
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, OutOfMemoryError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
@@ -249,18 +249,56 @@ def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_fault_of_the_controller_does_not_end_it(world):
-    said, rounds = [], []
+    said, rounds, fresh = [], [], []
 
     class Broken:
-        heartbeat = Heartbeat()
+        heartbeat = Heartbeat(steady=lambda: 100.0 * len(rounds))
 
         def tick(self):
+            fresh.append(self.heartbeat.is_fresh())
             raise ZeroDivisionError("surprise")
 
-    run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 2, LogLines(said.append))
-    assert Broken.heartbeat.is_fresh(), "its loop goes on"
+    run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 3, LogLines(said.append))
+    assert fresh == [True] * 3, "each round is a step of the loop"
     assert "ZeroDivisionError: surprise" in said[0]
-    assert len(rounds) == 3
+
+
+def test_each_model_and_each_phase_of_a_start_is_a_step_of_the_loop(world, monkeypatch):
+    now, fresh, late = [0.0], [], world.late
+    acting = Controllers(late, world.said.append, settle=1)
+    acting.heartbeat = Heartbeat(steady=lambda: now[0])
+
+    def step(seconds):
+        now[0] += seconds
+        fresh.append(acting.heartbeat.is_fresh())
+
+    class Slow:
+        def tick(self):
+            step(100)
+
+    acting._by_model = dict.fromkeys("abc", Slow())
+    monkeypatch.setattr(acting, "_models", lambda: [*"abc"])
+    acting.tick()
+    assert fresh == [True] * 3
+    stored, version = store.read_required(late.journal(), "late")
+    over = end_release(stored, "rolled_back", "x", at=MOMENT)
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, stored, over, expect=version)
+        transaction.put(store.WAITING, "late", {"uri": "late/7", "principal": msgspec.to_builtins(ADA)})
+
+    def begin(*_, progress, **__):
+        for text in ("compare", "prepare"):
+            step(500)
+            progress(text)
+        step(500)
+
+    monkeypatch.setattr("cumulant.flows.release.controller_process.start_release", begin)
+    monkeypatch.setattr(acting, "tick", lambda: [over])
+    rounds = iter((False, True))
+    run(late, acting, lambda _: next(rounds), world.said.append)
+    assert fresh[3:] == [True] * 3
+    step(121)
+    assert not fresh[-1], "outside a start a step has two minutes"
 
 
 def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
@@ -288,6 +326,13 @@ def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_
         transaction.put(store.WAITING, "late", note)
     start_waiting_release(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
     assert asked == [True]
+
+    def lacking(*_, **__):
+        raise OutOfMemoryError("the comparison has too little memory")
+
+    with pytest.raises(OutOfMemoryError):
+        start_waiting_release(world.late, begin=lacking)
+    assert world.late.journal().get(store.WAITING, "late") is None, "each round would lack it again"
 
 
 def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_path, clock):

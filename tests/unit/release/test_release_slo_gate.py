@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 import pytest
@@ -274,11 +275,13 @@ def waiting(tmp_path, clock, monkeypatch):
 def test_a_candidate_that_waits_keeps_waiting_until_the_objectives_are_met(waiting, clock):
     answer(waiting, clock, 1000, failing=0.05)
     with pytest.raises(ObjectiveMissedError):
-        start_waiting_release(waiting, slo=SloGateReader(waiting, clock=clock))
+        start_waiting_release(waiting, begin=partial(start_release, slo=SloGateReader(waiting, clock=clock)))
     assert store.read(waiting.journal(), "late") is None
     assert waiting.journal().get(store.WAITING, "late") is not None
     clock.move(timedelta(days=31))
-    begun = start_waiting_release(waiting, slo=SloGateReader(waiting, clock=clock)).release
+    begun = start_waiting_release(
+        waiting, begin=partial(start_release, slo=SloGateReader(waiting, clock=clock))
+    ).release
     assert begun.candidate.version == "3"
 
 
@@ -287,5 +290,7 @@ def test_a_candidate_that_waits_with_a_reason_begins_at_once(waiting, clock):
     with waiting.journal().transaction(actor=Actor("user:ada")) as transaction:
         note = {"uri": "late/3", "principal": {"id": "user:ada"}, "override_slo": "it fixes the failures"}
         transaction.put(store.WAITING, "late", note)
-    begun = start_waiting_release(waiting, slo=SloGateReader(waiting, clock=clock)).release
+    begun = start_waiting_release(
+        waiting, begin=partial(start_release, slo=SloGateReader(waiting, clock=clock))
+    ).release
     assert begun.slo_override == "overridden by ada: it fixes the failures"

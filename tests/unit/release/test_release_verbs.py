@@ -289,6 +289,9 @@ def test_the_metrics_of_the_controller_over_http(late, tmp_path):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(url + path, timeout=30)
     assert not file.exists()
+    with serve_metrics(tmp_path / "stack", str):
+        file.write_text('{"url":"http://127.0.0.1:1","pid":1}')
+    assert file.exists(), "another controller's"
 
 
 def effects(found, clock, said, receivers=()):

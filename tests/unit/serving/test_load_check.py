@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from serving_graphs import echo, scale, tensor, write
 from serving_models import servable
 
-from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.core.errors import IntegrityError, OutOfMemoryError, UsageError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.folder import load_description, write_description
 from cumulant.serving.content_pins import pin
@@ -142,6 +142,21 @@ def test_an_example_that_its_model_refuses_is_no_sound_servable(tmp_path):
     described(tmp_path / "two", example={"i": [9]})
     with pytest.raises(IntegrityError, match="cannot answer its own example"):
         open_model(tmp_path / "two").try_run()
+
+
+def test_lack_of_memory_is_no_fault_of_a_servable(tmp_path, monkeypatch):
+    bomb(tmp_path / "one")
+    graph = open_model(described(tmp_path / "one", example={"x": [1.0, 2.0, 3.0]}))
+    with pytest.raises(OutOfMemoryError, match="too little memory"):
+        graph.try_run()
+    rows = open_model(servable(tmp_path / "two"))
+
+    def lacking(*_):
+        raise OutOfMemoryError("a run has too little memory")
+
+    monkeypatch.setattr(rows.runner, "try_run", lacking)
+    with pytest.raises(OutOfMemoryError, match="too little memory"):
+        rows.try_run()
 
 
 def test_an_example_of_unknown_shape_is_not_tried(tmp_path):

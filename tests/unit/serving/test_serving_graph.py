@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,9 @@ from serving_models import call
 
 from cumulant.core.errors import OutOfMemoryError
 from cumulant.servable.engine import DTYPES
-from cumulant.server.problem import problem_of
+from cumulant.server.problem import problem_headers, problem_of
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.grpc.errors import code_of
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, raw_bytes, to_array
 
@@ -96,9 +98,13 @@ def test_a_run_that_lacks_memory_is_no_fault_of_the_caller(tmp_path):
     app = ServingApplication(ModelSet([open_model(write(tmp_path / "graph", graph))]))
     assert call(app, "POST", INFER, {"inputs": [as_json("x", "INT64", np.array([2]))]}).status_code == 200
     answered = call(app, "POST", INFER, {"inputs": [as_json("x", "INT64", np.array([2**44]))]})
-    assert (answered.status_code, answered.headers["retry-after"]) == (503, "1")
+    assert answered.status_code == 500, "the gateway ejects a server by 502 to 504"
+    assert "retry-after" not in answered.headers
     assert "too little memory: ConstantOfShape: it needs" in answered.json()["error"]
-    problem = problem_of(OutOfMemoryError("a run", hint="send fewer rows"))
+    error = OutOfMemoryError("a run", hint="send fewer rows")
+    assert code_of(error) is grpc.StatusCode.INTERNAL, "which Envoy counts as 500; UNAVAILABLE it counts as 503"
+    problem = problem_of(error)
+    assert problem_headers(error) == {"retry-after": "1"}
     assert (problem.status, problem.code, problem.retryable) == (503, "out-of-memory", True)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
+from cumulant.core.errors import DeadlineError, OutOfMemoryError, OverloadedError, RequestError
 from cumulant.serving.cache import answer_cache
 from cumulant.serving.cache.answer_cache import AnswerCache, Caching
 from cumulant.serving.scheduling import runner as runner_module
@@ -127,7 +127,7 @@ def test_an_engine_that_fails_is_told_and_the_next_run_goes_on():
 
     async def act():
         made = runner(Broken())
-        with pytest.raises(CumulantError, match="no room"):
+        with pytest.raises(OutOfMemoryError, match="no room"):
             await made.run_later(feeds(1), 1)
         assert (await made.run_later(feeds(1), 1))[0].tolist() == [[2.0]]
         made.close()
@@ -227,6 +227,17 @@ def test_measuring_finds_out_that_neighbours_change_answers():
     assert made.cost.estimate(1) > 0
     refusing = Runner(Doubling(), ["y"], exact=True)
     refusing.measure(lambda rows: feeds(*[float("nan")] * rows))
+    too_large = np.broadcast_to(np.float32(1), (2**45, 1))
+    lacking = runner(Doubling())
+    lacking.measure(lambda rows: {"x": np.concatenate([too_large, too_large])})
+    assert (lacking.exact, lacking.pays) == (False, False), "rows that cannot be allocated stop no start"
+
+    class First(Doubling):
+        def run(self, feeds, outputs=()):
+            return [feeds["x"][:1] * 2]
+
+    jobs = [ScoringJob({"x": too_large}, 1, Demand(), None) for _ in range(2)]
+    assert runner(First())._scored(jobs) == [[np.float32(2)], [np.float32(2)]], "one by one where memory ends together"
     assert not refusing.exact
 
 

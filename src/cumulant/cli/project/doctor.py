@@ -269,10 +269,13 @@ def processes(loaded: Project) -> Iterator[DoctorFinding]:
     if status.trouble:
         yield DoctorFinding("processes", "fail", status.trouble, "cumulant ps")
     for child in status.faulty:
-        detail = ": ".join(filter(None, (f"{child.name} is {child.state}", child.trouble or child.message)))
+        state = " ".join(filter(None, (f"{child.name} is {child.state}", child.silence)))
+        detail = ": ".join(filter(None, (state, child.trouble or child.message)))
         yield DoctorFinding("processes", "warn" if child.kind == "controller" else "fail", detail, "cumulant ps")
     if not status.trouble and not status.faulty:
-        yield DoctorFinding("processes", "ok", f"{len(status.children)} of `cumulant up` answer")
+        late = "".join(f"; {child.name} is {child.state}" for child in status.children if not child.ready)
+        ready = sum(child.ready for child in status.children)
+        yield DoctorFinding("processes", "ok", f"{ready} of `cumulant up` answer{late}")
 
 
 def private(loaded: Project) -> DoctorFinding:

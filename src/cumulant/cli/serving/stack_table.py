@@ -49,6 +49,7 @@ def table(status: Status) -> RenderableType:
         state = Text(child.state, style=_STYLES.get(child.state, ""))
         age = "" if child.since is None else span((datetime.now(UTC) - child.since).total_seconds())
         restarts = str(child.restarts) if child.restarts else ""
+        message = ": ".join(filter(None, (child.silence, child.message)))
         grid.add_row(
             clean(child.name),
             state,
@@ -56,7 +57,7 @@ def table(status: Status) -> RenderableType:
             address(status, child),
             age,
             restarts,
-            Text(clean(child.trouble), style="red") if child.trouble else Text(clean(child.message)),
+            Text(clean(child.trouble), style="red") if child.trouble else Text(clean(message)),
         )
     processes = grid if status.children else Text("no process runs here yet", style="dim")
     parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), processes]

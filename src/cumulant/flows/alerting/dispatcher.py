@@ -108,9 +108,10 @@ class Dispatcher:
     def wait(self, seconds: float) -> list[str]:
         """Wait for deliveries; names of the receivers that are not done by then."""
         until = time.monotonic() + seconds
-        for thread in self._threads.values():
+        threads = self._threads.copy()  # a round of another thread may add to it
+        for thread in threads.values():
             thread.join(max(0.0, until - time.monotonic()))
-        return [name for name, thread in self._threads.items() if thread.is_alive()]
+        return [name for name, thread in threads.items() if thread.is_alive()]
 
     def _serve(self, receiver: Receiver) -> None:
         """All that waits for one receiver, until it fails or another process delivers to it."""

@@ -11,6 +11,7 @@ from cumulant.core.errors import (
     CumulantError,
     DataError,
     ObjectiveMissedError,
+    OutOfMemoryError,
     RefusedError,
     RetryableError,
     UsageError,
@@ -179,7 +180,8 @@ def _fail(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, error: CumulantError
 ) -> tuple[RetrainRequest, int]:
     reason = project.vault.redact(error.message)
-    if isinstance(error, RetryableError):  # however long it takes: the training stays requested
+    # However long it takes, the training stays requested; what lacks memory would lack it each round.
+    if isinstance(error, RetryableError) and not isinstance(error, OutOfMemoryError):
         slo_hold = isinstance(error, ObjectiveMissedError)
         return _note(project, wanted, version, reason, slo_hold=slo_hold)
     return _move(project, wanted, version, principal, stage="failed", message=reason)

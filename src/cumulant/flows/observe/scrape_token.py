@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 #: the only action that the token is good for
 _SCOPE = ("stack.show",)
 _NAME = "prometheus"
-#: of a token, and seconds after which it is renewed
-_LIFE, RENEWED = timedelta(days=30), 7 * 86_400.0
+#: of a token; seconds after which it is renewed, and after which a renewal that failed is tried again
+_LIFE, RENEWED, RETRIED = timedelta(days=30), 7 * 86_400.0, 300.0
 #: seconds that the end of a stack waits for a renewal
 _ENDED = 10.0
 
@@ -67,21 +68,40 @@ def _revoke(project: Project, secret: str, principal: Principal, reason: str) ->
         sys.stderr.write(f"a token of Prometheus is not revoked: {error.message}\n")
 
 
+def renewal_interval(project: Project) -> float:
+    """Seconds after which the token is renewed: a provider's policy may refuse users' tokens before they expire."""
+    policy = project.sign_in
+    if policy.provider is None:
+        return RENEWED
+    return min(RENEWED, policy.limits.recheck_tokens.total_seconds() / 2)
+
+
 class TokenRenewal:
     """Renews the token of a stack that runs for weeks, on a thread: users' tokens are not good for ever."""
 
     def __init__(self, project: Project, path: Path, *, steady: Callable[[], float] = time.monotonic) -> None:
         self._project, self._path, self._steady = project, path, steady
-        self._renewed = steady()
+        self._interval = renewal_interval(project)
+        self._due = steady() + self._interval - self._age()
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> None:
-        """Begin a renewal where one is due and none is under way; it is tried again after as long."""
-        if self._steady() - self._renewed < RENEWED or (self._thread is not None and self._thread.is_alive()):
+        """Begin a renewal where one is due and none is under way; one that fails is tried again within minutes."""
+        if self._steady() < self._due or (self._thread is not None and self._thread.is_alive()):
             return
-        self._renewed = self._steady()
-        self._thread = threading.Thread(target=renew_scrape_token, args=(self._project, self._path), daemon=True)
+        self._due = self._steady() + min(RETRIED, self._interval)
+        self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
+
+    def _renew(self) -> None:
+        if renew_scrape_token(self._project, self._path):
+            self._due = self._steady() + self._interval
+
+    def _age(self) -> float:
+        """Seconds since the token was written: the start of the stack may have kept the one of before."""
+        with suppress(OSError):
+            return max(0.0, time.time() - self._path.stat().st_mtime)
+        return 0.0
 
     def close(self) -> None:
         """Wait for a renewal that is under way, before the project is closed."""

@@ -6,11 +6,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, ObjectiveMissedError
 from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
 from cumulant.flows.deployment.deployment import deployment_of, is_shared
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.release import store
@@ -18,12 +20,12 @@ from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import CustomMetrics
 from cumulant.flows.release.controller.effects import ReleaseEffects
 from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence, ServerStatus
-from cumulant.flows.release.controller.heartbeat import Heartbeat
+from cumulant.flows.release.controller.heartbeat import LONG_STEP, Heartbeat
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
 from cumulant.flows.release.controller.route_keeper import RouteKeeper
 from cumulant.flows.release.slo_gate import SloGateReader
-from cumulant.flows.release.start.start import start_waiting_release
+from cumulant.flows.release.start.start import start_release, start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
 from cumulant.flows.stack.desired_state import FOLDER
@@ -168,7 +170,9 @@ def run(
                 if reported.get(release.model) != now:
                     reported[release.model] = now
                     report(f"release {release.id}: {sentence(release)}")
-            _begin_waiting(project, releases, report, slo)
+            _begin_waiting(
+                project, releases, report, slo, progress=lambda _text, _share=None: acting.heartbeat.beat(LONG_STEP)
+            )
             pause = min([_ROUND, *(release.policy.look for release in releases if not release.over)])
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
@@ -215,7 +219,12 @@ def describe_progress(release: Release) -> str:
 
 
 def _begin_waiting(
-    project: Project, releases: Sequence[Release], report: Callable[[str], None], slo: SloGateReader
+    project: Project,
+    releases: Sequence[Release],
+    report: Callable[[str], None],
+    slo: SloGateReader,
+    *,
+    progress: Progress = silent,
 ) -> None:
     """Start a waiting release, if this process acts: the one before is among the `releases` of its round.
 
@@ -223,8 +232,9 @@ def _begin_waiting(
     """
     if not any(release.model == project.name for release in releases):
         return
+    progress("begin the release that waits")
     try:
-        begun = start_waiting_release(project, slo=slo)
+        begun = start_waiting_release(project, begin=partial(start_release, slo=slo, progress=progress))
     except ObjectiveMissedError:  # without its figures, which change each round
         report("the candidate that waits does not begin while an objective of the served model is missed")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -25,8 +26,10 @@ LONG_LIFE = 5.0
 LONGEST_DELAY = 10.0
 #: seconds for which a process that was ready may give no sign before it is ended and started again
 HANG = 30.0
-#: the same of kinds of which a step may take long
-_LONGER_HANGS: Mapping[Kind, float] = {"controller": 600.0}
+#: seconds after whose start a process of a kind is not ready, where it has not answered; others may load for long
+_STARTS: Mapping[Kind, float] = {"controller": 120.0}
+#: what is not ended where it does not answer: a step of it may take long, and it would begin the same again
+_NEVER_ENDED: frozenset[Kind] = frozenset({"controller"})
 #: seconds between the polite request to end and the end
 PATIENCE = 40.0
 _MINUTE = 60.0
@@ -121,8 +124,9 @@ class Child:
         return self._stopped > 0
 
     @property
-    def _hang(self) -> float:
-        return _LONGER_HANGS.get(self.wanted.kind, HANG)
+    def is_heard(self) -> bool:
+        """Whether it has answered in this life."""
+        return self._heard > self._began
 
     def age(self, now: float) -> float:
         return now - self._began
@@ -175,7 +179,7 @@ class Child:
             self._report_start()
 
     def observe(self, ready: bool, now: float, at: datetime) -> None:
-        """Record whether it answers. One that has stopped answering for long is killed."""
+        """Record whether it answers. One that has stopped answering for long is killed; a controller never is."""
         if not self.alive:
             return
         self.ready = ready
@@ -188,9 +192,12 @@ class Child:
                 self._report_start()
         elif self._not_ready_since is None:
             self._not_ready_since = at
-        elif now - self._heard > self._hang and self._heard > self._began and not self.stopping:
-            self._cause = f"it did not answer for {self._hang:g} s"
+        elif now - self._heard > HANG and self.is_heard and self._is_ended_by_silence():
+            self._cause = f"it did not answer for {HANG:g} s"
             self.kill()
+
+    def _is_ended_by_silence(self) -> bool:
+        return not self.stopping and self.wanted.kind not in _NEVER_ENDED
 
     def reap(self, now: float, at: datetime) -> None:
         """Record its end; kill it where it does not end in time after a request."""
@@ -217,7 +224,7 @@ class Child:
 
     def status(self, now: float) -> ChildStatus:
         self._restarts = [moment for moment in self._restarts if now - moment < _MINUTE]
-        state = self._state()
+        state = self._state(now)
         return ChildStatus(
             name=self.wanted.name,
             kind=self.wanted.kind,
@@ -233,7 +240,7 @@ class Child:
             trouble=self.trouble if self.ready else "",
         )
 
-    def _state(self) -> State:
+    def _state(self, now: float) -> State:
         if not self.alive:
             return "waiting"
         if self.stopping:
@@ -242,7 +249,8 @@ class Child:
             return "draining"
         if self.ready:
             return "ready"
-        return "not ready" if self._heard > self._began else "starting"
+        late = self.age(now) > _STARTS.get(self.wanted.kind, math.inf)
+        return "not ready" if late or self.is_heard else "starting"
 
     def _end(self, now: float, at: datetime) -> None:
         self._due = now

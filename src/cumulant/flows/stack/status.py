@@ -47,6 +47,13 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
     def pid(self) -> int | None:
         return None if self.process is None else self.process.pid
 
+    @property
+    def silence(self) -> str:
+        """Since when one that should be ready is not, as `since 2026-11-24 10:05 UTC`; else empty."""
+        if self.state != "not ready" or self.not_ready_since is None:
+            return ""
+        return f"since {self.not_ready_since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All processes of a supervisor, as they were at `at`."""

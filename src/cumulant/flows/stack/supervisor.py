@@ -48,8 +48,11 @@ _SETTLED = 2.0
 _DRAIN = 30.0
 #: seconds for which a server that was replaced waits for requests that the gateway assigned to it before
 _REPLACED = 2.0
-#: of a controller that was ready
+#: of a controller that has answered, and of one that has not
 _HUNG = f"its loop has made no step for more than {MOST:g} s, or its port does not answer: no release advances"
+_UNHEARD = "it has not answered since it was started: no release advances"
+#: a controller is not ended by the supervisor: its step may only take long, and it would begin the same again
+_REMEDY = "if that lasts, `kill -9 {pid}`: it is started again, and requests are served meanwhile"
 
 
 class StackSupervisor:
@@ -206,15 +209,17 @@ class StackSupervisor:
             health = await asyncio.gather(*map(self._health, children))
             now, at = self._steady(), self._clock.now()
             for child, child_health in zip(children, health, strict=True):
-                child.observe(child_health.ready, now, at)
-                child.trouble = server_trouble(child, child_health)
-                child.fault = "" if child_health.ready or child.wanted.kind != "controller" else _HUNG
+                if child_health is not None:
+                    child.observe(child_health.ready, now, at)
+                    child.trouble = server_trouble(child, child_health)
+                child.fault = controller_fault(child)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
             await asyncio.sleep(_CHECK_SECONDS)
 
-    async def _health(self, child: Child) -> ServerHealth:
+    async def _health(self, child: Child) -> ServerHealth | None:
+        """None: nothing is known, so that it counts as before."""
         if not child.alive:
             return ServerHealth(ready=False)
         match child.wanted.kind:
@@ -229,10 +234,10 @@ class StackSupervisor:
             case "agent":
                 return ServerHealth(ready=child.age(self._steady()) > _SETTLED)
 
-    async def _controller_health(self, child: Child) -> ServerHealth:
+    async def _controller_health(self, child: Child) -> ServerHealth | None:
         address = read_address(self._stack.state / FOLDER)
-        if address is None or child.identity is None or address.pid != child.identity.pid:  # it begins
-            return ServerHealth(ready=False)
+        if address is None or child.identity is None or address.pid != child.identity.pid:
+            return None  # it begins, or another controller of this folder has replaced or removed the file
         return await server_health(address.url)
 
     async def _is_drained(self, child: Child) -> bool:
@@ -282,6 +287,13 @@ class StackSupervisor:
             if now - self._written >= _STATUS_SECONDS:
                 self._write_status(now, at)
             await asyncio.sleep(_CHECK_SECONDS / 4)
+
+
+def controller_fault(child: Child) -> str:
+    """Why a controller is not ready, and what to do; empty for one that is, and for other processes."""
+    if child.wanted.kind != "controller" or child.ready or child.identity is None:
+        return ""
+    return f"{_HUNG if child.is_heard else _UNHEARD}; {_REMEDY.format(pid=child.identity.pid)}"
 
 
 def server_trouble(child: Child, health: ServerHealth) -> str:

@@ -80,8 +80,8 @@ class SignInSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     recheck_tokens: Annotated[
         str,
         Meta(
-            description="So long after the last sign-in of their user by a provider, API tokens are refused until the"
-            " next one; those of service accounts are not.",
+            description="So long after the last sign-in of their user by a provider, or a day earlier (a seventh, where"
+            " that is less), API tokens are refused until the next one; those of service accounts are not.",
             extra=_DURATION,
         ),
     ] = "7d"

@@ -127,6 +127,8 @@ class GraphModel:
         except (RequestError, OutOfMemoryError) as error:
             if example is None:  # made-up values may be none that the graph takes: an index, a text
                 return
+            if isinstance(error, OutOfMemoryError):  # no fault of the servable
+                raise
             message = f"{self.name} cannot answer its own example: {error.message}"
             raise IntegrityError(message, subject=self.name, hint="package it again") from None
         self.answers(RequestWork(feeds, 1), raw)

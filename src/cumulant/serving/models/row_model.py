@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cumulant.core.errors import CumulantError, IntegrityError, OutOfMemoryError, RequestError, UsageError
+from cumulant.core.errors import CumulantError, IntegrityError, RequestError, UsageError
 from cumulant.core.servable import UNREGISTERED, Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
 from cumulant.features.online.hashed_keys import HashedKeys
@@ -149,12 +149,7 @@ class RowModel:
         feeds = self._synthetic_feeds(_TRIED)
         try:
             answers = self.answers(RequestWork(feeds, _TRIED), self.runner.try_run(feeds))
-        except (
-            RequestError,
-            OutOfMemoryError,
-            ValueError,
-            IndexError,
-        ) as error:  # of answers of other shapes
+        except (RequestError, ValueError, IndexError) as error:  # the others of answers of other shapes
             why = error.message if isinstance(error, CumulantError) else str(error)
             message = f"{self.name} cannot answer the rows that it describes: {why[:200]}"
             raise IntegrityError(message, subject=self.name, hint="package it again") from None

@@ -109,7 +109,7 @@ class Runner:
         try:
             seconds = self._least({rows: example(rows) for rows in _SIZES})
             self.exact = self.exact and self._is_exact(example(_SIZES[1]))
-        except (RequestError, OutOfMemoryError):
+        except (RequestError, OutOfMemoryError, MemoryError):  # the last one: of feeds and state, which numpy allocates
             self.exact = self.pays = False
             return
         for rows, took in seconds.items():
@@ -338,8 +338,10 @@ class Runner:
                 return [self._engine.run(batch[0].feeds, self._outputs)]
             together = {name: np.concatenate([job.feeds[name] for job in batch]) for name in batch[0].feeds}
             return _split(self._engine.run(together, self._outputs), [job.rows for job in batch])
-        except CumulantError as error:
-            return [error] if len(batch) == 1 else [self._scored([job])[0] for job in batch]
+        except (CumulantError, MemoryError) as error:
+            if len(batch) > 1:
+                return [self._scored([job])[0] for job in batch]
+            return [error if isinstance(error, CumulantError) else OutOfMemoryError(f"too little memory: {error}")]
         except Exception as error:  # noqa: BLE001 - the thread's edge: the engine's thread must outlive any fault
             return [CumulantError(f"the engine failed: {error}")] * len(batch)
 

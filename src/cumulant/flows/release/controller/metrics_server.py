@@ -76,7 +76,7 @@ def serve_metrics(
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
 
     `metrics` gives the text of `/metrics`. `allow` raises RefusedError where a caller may not do an action: callers
-    have no names, and may do what any user of this machine may. `ready`: whether the loop of this process goes on.
+    have no names, and may do what any user of this machine may. `ready`: whether this process makes progress.
 
     Raises:
         OSError: the folder cannot be written.
@@ -116,4 +116,6 @@ def serve_metrics(
             yield url
         finally:
             server.shutdown()
-            path.unlink(missing_ok=True)
+            address = read_address(stack)
+            if address is not None and address.pid == os.getpid():  # else it is another controller's
+                path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
     NotFoundError,
+    OutOfMemoryError,
     RefusedError,
     RetryableError,
     UsageError,
@@ -367,9 +368,9 @@ def _await_ready(
 
 
 def start_waiting_release(
-    project: Project, *, begin: Callable[..., ReleaseStart] = start_release, slo: SloGateReader | None = None
+    project: Project, *, begin: Callable[..., ReleaseStart] = start_release
 ) -> ReleaseStart | None:
-    """Begin the release that waits, if one does and nothing is under way. `slo` reads the objectives.
+    """Begin the release that waits, if one does and nothing is under way.
 
     Raises:
         CumulantError: as `start_release`.
@@ -385,11 +386,10 @@ def start_waiting_release(
             principal=msgspec.convert(row.value["principal"], Principal),
             approval=bool(row.value.get("approval")),
             override_slo=str(row.value.get("override_slo", "")),
-            slo=slo,
         )
-    except RetryableError:
-        raise
-    except CumulantError:
+    except CumulantError as error:
+        if isinstance(error, RetryableError) and not isinstance(error, OutOfMemoryError):  # which it would lack again
+            raise
         with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
             present = transaction.get(store.WAITING, row.key)
             if present is not None and present.version == row.version:
