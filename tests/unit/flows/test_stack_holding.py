@@ -236,16 +236,6 @@ class TestChild:
         one.reap(132.0, AT)
         assert self.facts[-1].cause == "it did not answer for 30 s"
 
-    def test_a_step_of_the_controller_may_take_longer(self, tmp_path):
-        one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
-        one.start(msgspec.structs.replace(wanted, kind="controller"), 0.0, AT)
-        one.observe(True, 1.0, AT)
-        one.observe(False, 2.0, AT)
-        one.observe(False, 600.0, AT)
-        assert one.process.poll() is None
-        one.observe(False, 601.5, AT)
-        assert one.process.wait(timeout=60) == -signal.SIGKILL
-
     def test_it_dies_with_its_starter(self, tmp_path, process):
         program = f"""
 import sys; from datetime import UTC, datetime; from pathlib import Path
