@@ -86,7 +86,8 @@ def _is_equal(both: pl.DataFrame) -> bool:
 
     same = pl.col("value").cast(pl.String) == pl.col("target").cast(pl.String)
     if both["target"].dtype.is_numeric():
-        same = same | (pl.col("value").cast(pl.Float64, strict=False) == pl.col("target").cast(pl.Float64))
+        number = pl.col("value").cast(pl.Float64, strict=False) == pl.col("target").cast(pl.Float64)
+        same = same | number.fill_null(value=False)  # text that is no number; `all` would pass over nulls
     equal = both.drop_nulls().select(same.all()).item()
     return bool(equal) and both["value"].drop_nulls().len() >= max(_FEW_ROWS, both.height / 2)
 
