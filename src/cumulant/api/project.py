@@ -191,8 +191,8 @@ class Project(MethodGroup):
     ) -> TrainingView[TrainResult]:
         """From the sources to a registered version. `.page` of the result is the content of its report.
 
-        A gate that refuses raises nothing: see `.verdict`. Without `promote` the version stays a candidate, whatever
-        the verdict.
+        A gate that refuses raises nothing: see `.verdict`. Without `promote` a version that passes becomes the
+        candidate only; one that is refused gets no alias.
         """
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.train import train

@@ -360,6 +360,11 @@ def test_features_in_words() -> None:
             "window",
             "number of flights rows with the same origin that became known in the last 1d",
         ),
+        (
+            FeatureSpec("m", "int", window=Window("rows", ("email",), "count", None, 24 * hour)),
+            "window",
+            "number of rows with the same email that became known in the last 1d",
+        ),
     ]
     for feature, expected_kind, words in cases:
         assert (kind(feature), definition(feature)) == (expected_kind, words)

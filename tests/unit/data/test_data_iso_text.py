@@ -110,3 +110,14 @@ def test_a_column_of_one_form_is_searched_for_it_once(monkeypatch, texts) -> Non
     texts = texts * iso_text._MANY
     found = pl.DataFrame({"text": texts}).select(iso_text.moments(pl.col("text"), None, None)).to_series().to_list()
     assert found == [text and expected(text, None)[0] for text in texts]
+
+
+def test_free_text_is_ruled_out_by_a_sample(monkeypatch) -> None:
+    """As each format is parsed slowly. Dates are still recognized where the first values are none."""
+    parts, lengths = iso_text._parts, []
+    monkeypatch.setattr(iso_text, "_parts", lambda text: lengths.append(text.len()) or parts(text))
+    assert iso_text.mostly_dates(pl.Series(["to be called back"] * 9_000), 0.9) is None
+    assert sum(lengths) < 9_000
+    late = iso_text.mostly_dates(pl.Series(["unknown"] * 900 + ["2024-01-31"] * 8_100), 0.9)
+    assert late is not None
+    assert late.are_dates.sum() == 8_100

@@ -266,7 +266,7 @@ def test_wrong_values_in_a_column_of_dates_are_counted():
     assert seen == f"warning: seen_at holds times, {rest} time, and rows with such a value go to quarantine"
     assert due.startswith(f"warning: due holds dates, written 31/12/2024, {rest} date")
     assert "many holds dates, written 31/12/2024, but 9 of 300 values do not parse as one" in many
-    assert "more than the 1% of the rows that may go to quarantine" in many
+    assert "more than the 1% of the rows that may go to quarantine; it stays text" in many
 
 
 def orders(rows: int = 300) -> pl.DataFrame:

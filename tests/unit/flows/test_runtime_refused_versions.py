@@ -16,8 +16,9 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.loading import load
 
 
-def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
-    """A project with versions 1, 2, ... of these verdicts; the newest is the candidate, unless there is none."""
+def _project(*verdicts: str, champion: str = "", candidate: str | None = "newest") -> Any:
+    """A project with versions 1, 2, ... of these verdicts, and who has the aliases."""
+    candidate = str(len(verdicts)) if candidate == "newest" else candidate
     known = [
         ModelVersion(
             name="late",
@@ -26,12 +27,12 @@ def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
             run_id=None,
             created=datetime(2026, 1, 1, tzinfo=UTC),
             tags={"cumulant.verdict": verdict},
-            aliases=_aliases(str(number) == champion, candidate=candidate and number == len(verdicts)),
+            aliases=_aliases(str(number) == champion, candidate=str(number) == candidate),
         )
         for number, verdict in enumerate(verdicts, 1)
     ][::-1]
     places = {f"late/{one.version}": one for one in known}
-    places |= {"late": known[0]} | ({"late@candidate": known[0]} if candidate else {})
+    places |= {"late": known[0]} | ({"late@candidate": places[f"late/{candidate}"]} if candidate else {})
     places |= {"late@champion": places[f"late/{champion}"]} if champion else {}
 
     def resolve(uri: str) -> ModelVersion:
@@ -58,7 +59,10 @@ def test_a_refused_candidate_must_be_named() -> None:
     with pytest.raises(RefusedError, match="the gate refused version 2"):
         find_candidate(_project("passed", "refused"), "")
     with pytest.raises(RefusedError, match="the gate refused version 2 of late, the newest"):  # it has no alias
-        find_candidate(_project("passed", "refused", champion="1", candidate=False), "")
+        find_candidate(_project("passed", "refused", champion="1", candidate=None), "")
+    with pytest.raises(RefusedError, match="the gate refused version 2 of late, the newest"):  # after a first training
+        find_candidate(_project("passed", "refused", champion="1", candidate="1"), "")
+    assert find_candidate(_project("passed", "passed", champion="1", candidate="1"), "").version == "1"
     assert find_candidate(_project("passed", "refused"), "late/2").version == "2"
     assert find_candidate(_project("refused", "passed"), "").version == "2"
 
@@ -71,7 +75,7 @@ def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> N
         (1, "1", train),
     ):
         with pytest.raises(NotFoundError, match="alias candidate") as caught:
-            find_candidate(_project(*["passed"] * versions, champion=champion, candidate=False), "")
+            find_candidate(_project(*["passed"] * versions, champion=champion, candidate=None), "")
         assert caught.value.hint == hint
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import ProjectFileError
-from cumulant.project.file.document import MAX_BYTES, MAX_DEPTH, parse_document, read_document
+from cumulant.project.file.document import MAX_BYTES, MAX_DEPTH, document_of, parse_document, read_content
 
 
 def parsed(text: str):
@@ -151,7 +151,7 @@ def test_deep_nesting_is_refused(opening):
 def test_files_that_cannot_be_read(tmp_path):
     def said(path) -> tuple[int | None, str]:
         with pytest.raises(ProjectFileError) as caught:
-            read_document(path, "cumulant.yaml")
+            document_of(read_content(path, "cumulant.yaml"), "cumulant.yaml")
         return caught.value.problems[0][1:]
 
     assert said(tmp_path / "missing.yaml") == (None, "the file does not exist")
@@ -161,7 +161,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
     assert "larger than" in said(tmp_path / "big.yaml")[1]
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfversion: 1\r\nfeatures: x.py\r\n")
-    assert read_document(tmp_path / "bom.yaml", "x").plain() == {"version": 1, "features": "x.py"}
+    assert document_of(read_content(tmp_path / "bom.yaml", "x"), "x").plain() == {"version": 1, "features": "x.py"}
 
 
 def test_an_empty_value_is_told_from_null():

@@ -56,6 +56,8 @@ NUMBERS = [float(n) for n in range(120)]
         ([(n * 7) % 120 for n in range(120)], NUMBERS, False),
         ([str(n) for n in range(120)], NUMBERS, True),  # the target as text
         ([str(n + 1) for n in range(120)], NUMBERS, False),
+        (["red", "blue"] * 60, NUMBERS, False),  # no numbers
+        ([str(n) if n % 9 else "none" for n in range(120)], NUMBERS, False),
         ([f"name {n % 60}" for n in range(120)], [f"name {n % 60}" for n in range(120)], True),
         ([(n % 60 * 7) % 60 for n in range(300)], [f"name {n % 60}" for n in range(300)], True),  # one to one
         ([(n * 7) % 60 for n in range(120)], [f"name {n % 60}" for n in range(120)], False),  # 2 rows a value: chance

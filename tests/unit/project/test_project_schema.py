@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from cumulant import datasets
 from cumulant.core.errors import ProjectFileError
-from cumulant.project.file.document import read_document
+from cumulant.project.file.document import document_of, read_content
 from cumulant.project.file.loading import load
 from cumulant.project.file.schema import json_schema, schema_text, structs_below
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
@@ -29,7 +29,7 @@ def plain(folder: Path) -> object:
     file = folder / ("cumulant.yaml" if folder.parent == INTENT else "cumulant.yaml.tmpl")
     if folder.parent == INTENT and not file.exists():
         pytest.skip("the folder of intended projects is not on this machine")
-    return read_document(file, "cumulant.yaml").plain()
+    return document_of(read_content(file, "cumulant.yaml"), "cumulant.yaml").plain()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,8 @@ def test_our_reader_agrees_with_a_yaml_library():
     for folder in FILES[2:]:
         file = folder / "cumulant.yaml.tmpl"
         theirs = YAML(typ="safe", pure=True).load(file)
-        assert json.loads(json.dumps(theirs, default=str)) == read_document(file, "x").plain()
+        ours = document_of(read_content(file, "x"), "x")
+        assert json.loads(json.dumps(theirs, default=str)) == ours.plain()
 
 
 #: (a value, where it goes); each must be refused by the loader and by the schema alike

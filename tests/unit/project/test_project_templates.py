@@ -20,7 +20,7 @@ from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.datasets import payments
 from cumulant.features.definition.loading import load as load_features
 from cumulant.project.driver_checks import check_drivers
-from cumulant.project.file.document import read_document
+from cumulant.project.file.document import document_of, read_content
 from cumulant.project.file.loading import load
 from cumulant.project.file.schema import json_schema
 from cumulant.project.new.new_folder import new_folder
@@ -42,7 +42,7 @@ def test_a_template_is_a_project_that_loads(tmp_path, template):
     project = load(created.path)
     check_drivers(project)
     load_features(project.policies.features)
-    jsonschema.validate(read_document(project.file.path, "x").plain(), json_schema())
+    jsonschema.validate(document_of(read_content(project.file.path, "x"), "x").plain(), json_schema())
     assert {".gitignore", "cumulant.schema.json", "cumulant.yaml", "features.py"} <= set(listing(created.path))
     assert not [name for name in listing(created.path) if name.endswith(".tmpl")]
     first = project.file.path.read_text().splitlines()[0]

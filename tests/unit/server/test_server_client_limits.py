@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -165,6 +166,27 @@ def test_an_interrupt_before_the_job_has_a_name_cancels_it(project, monkeypatch)
     assert len(submitted) == 2
 
 
+def test_a_job_that_ended_before_its_cancellation_is_reported_with_its_status(project, monkeypatch):
+    def interrupt(self, job, progress):
+        deadline = time.monotonic() + 60
+        while self.call("jobs.show", job=job).status == "running" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        jobs.append(job)
+        raise KeyboardInterrupt
+
+    notes, jobs = [], []
+    monkeypatch.setattr("cumulant.server.jobs.start_process", lambda _: start(["true"], stdout=subprocess.PIPE))
+    monkeypatch.setattr(HttpApi, "follow", interrupt)
+    with serving({project.name: project}) as url:
+        api = HttpApi(url, project="churn", note=notes.append)
+        with pytest.raises(KeyboardInterrupt):
+            api.call("data.validate")
+        assert notes == [
+            f"job {jobs[0]} ended before it could be cancelled: {api.call('jobs.show', job=jobs[0]).status}"
+        ]
+        api.close()
+
+
 def test_a_stream_that_ends_or_is_away_is_opened_again_after_a_pause(monkeypatch):
     """A proxy answers so while its server restarts; and a stream that ended was opened 2,000 times a second."""
     answers, pauses, notes = iter([503, 502, 504, 429, 200, 200, 403]), [], []
@@ -213,5 +235,5 @@ def test_an_interrupt_stays_one_where_the_job_cannot_be_cancelled(monkeypatch):
         api = HttpApi(url, project="churn", note=notes.append)
         with pytest.raises(KeyboardInterrupt):
             api.call("data.validate", progress=interrupt)
-        assert notes == [f"job j may go on: `cumulant jobs show j --project churn --server {url}` shows it"]
+        assert notes == [f"job j may still run: `cumulant jobs show j --project churn --server {url}` shows it"]
         api.close()

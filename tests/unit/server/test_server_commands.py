@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from filled_project import fill_journal, write_project
 
@@ -13,6 +14,7 @@ from cumulant.cli.app import COMMANDS, load, run
 from cumulant.cli.local_commands import REASONS
 from cumulant.project.file.loading import load as load_project
 from cumulant.server.operation_list import OPERATIONS
+from cumulant.server.operations.data import RefusedRows
 
 #: command lines that read, in an order in which they may run; CASE is a waiting case
 READS = [
@@ -352,6 +354,11 @@ def test_each_command_has_an_operation_or_a_reason():
         *("report", "token create", "monitor backtest"),
         *("events export", "events checkpoint", "labels import-predictions"),
     }
+
+
+def test_refused_rows_of_an_earlier_server_are_read():
+    answer = {"rows_in": 3, "total": 1, "columns": ["id"], "rows": [{"id": 7}]}
+    assert msgspec.convert(answer, RefusedRows).rules == {}
 
 
 def test_each_operation_has_a_command_or_is_of_the_api_alone():

@@ -114,6 +114,10 @@ def test_a_job_whose_process_is_gone_is_lost(api, record):
     assert api.post(f"{path}/cancel", json={}).status_code == 409
 
 
+NO_LABELS = {"posted": 0, "labelled": 0, "pairs": 0, "graded": 0}
+NOT_ERASED: dict[str, object] = {"subject": "4f", "sources": [], "remaining": []}
+
+
 @pytest.mark.parametrize(
     ("operation", "result", "code"),
     [
@@ -125,6 +129,10 @@ def test_a_job_whose_process_is_gone_is_lost(api, record):
         ("monitoring.run", {"alarming": False, "findings": []}, 0),
         ("maintenance.tick", {"jobs": [], "error": {"error": "no store", "code": "engine-unavailable"}}, 3),
         ("data.validate", None, 0),
+        ("labels.ingest", NO_LABELS | {"sources": [{"name": "a.csv", "rows": 2, "problems": {"no key": 2}}]}, 1),
+        ("labels.ingest", NO_LABELS | {"sources": [{"name": "a.csv", "rows": 2, "problems": {"no key": 1}}]}, 0),
+        ("subjects.erase", NOT_ERASED | {"receipts": [{"store": "log", "status": "pending"}]}, 1),
+        ("subjects.erase", NOT_ERASED | {"receipts": [{"store": "log", "status": "erased"}]}, 0),
     ],
 )
 def test_following_a_job_ends_as_the_command_without_a_server(project, record, operation, result, code):

@@ -100,7 +100,7 @@ def test_a_token_is_of_one_project(serve):
         assert browser.get(path, headers=headers).status_code in (401, 404), path
 
 
-def test_a_token_of_another_project_is_told_so_whether_or_not_the_project_exists(serve):
+def test_a_token_of_another_project_is_refused_alike_whether_or_not_the_project_exists(serve):
     server = serve("shop", "other")
     browser, headers = server.browser(), server.token("other")
     own, none = (browser.get(f"/v1/projects/{name}/x", headers=headers) for name in ("shop", "none"))
@@ -113,7 +113,7 @@ def test_a_token_of_another_project_is_told_so_whether_or_not_the_project_exists
     assert browser.get("/", headers=headers).json()["detail"] == "the token of this request is not valid here"
 
 
-def test_a_token_whose_user_has_to_sign_in_again_is_told_so(serve):
+def test_a_token_whose_user_has_to_sign_in_again_is_refused_with_that_reason(serve):
     server = serve("shop", "other", sign_in="url: https://c.example.com, issuer: https://i.example.com, client_id: c")
     browser, headers = server.browser(), server.token()
     assert browser.get(X, headers=headers).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from cumulant.cli.command import application, command
@@ -76,11 +77,12 @@ def follow(call: Invocation, job: JobId) -> None:
     """Wait for the end of a job, and show it; exit code as of the command that does the same without a server.
 
     One that failed ends this command with its error. Exit code 1 where the gate refused a training or an evaluation, a
-    reproduced version differs, or monitoring found something. Ctrl-C ends this command only.
+    reproduced version differs, monitoring found something, no label of the files can be used, or an erasure waits.
+    Ctrl-C ends this command only.
     """
     from cumulant.server.client.caller import follow_job
 
-    call.output.interrupted = f"the job goes on: `{call.line(f'jobs cancel {job}')}` ends it"
+    call.output.interrupted = f"the job continues: `{call.line(f'jobs cancel {job}')}` ends it"
     with call.api() as api, call.progress(f"job {job}") as progress:
         ended = follow_job(api, job, progress)
     call.answer(ended, lambda console: _show(console, call, ended))
@@ -94,14 +96,21 @@ def follow(call: Invocation, job: JobId) -> None:
 def _is_negative(job: Job) -> bool:
     """Whether a job that succeeded has a result with which the command of its operation ends with 1."""
     match job.operation, job.result:
-        case "training.train", {"verdict": {"passed": False}}:
+        case (
+            ("training.train", {"verdict": {"passed": False}})
+            | ("training.evaluate", {"judgement": {"verdict": {"passed": False}}})
+            | ("training.reproduce", {"identical": False})
+            | ("monitoring.run", {"alarming": True})
+        ):
             return True
-        case "training.evaluate", {"judgement": {"verdict": {"passed": False}}}:
-            return True
-        case "training.reproduce", {"identical": False}:
-            return True
-        case "monitoring.run", {"alarming": True}:
-            return True
+        case "labels.ingest", dict() as result:
+            from cumulant.flows.outcomes.labels import Intake
+
+            return msgspec.convert(result, Intake, strict=False).useless
+        case "subjects.erase", dict() as result:
+            from cumulant.flows.subjects.subjects import Erasure
+
+            return msgspec.convert(result, Erasure, strict=False).pending
         case _:
             return False
 

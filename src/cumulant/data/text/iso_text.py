@@ -25,6 +25,8 @@ _SECONDS = 19
 _MICROS = 6
 #: rows from which on it pays to look for their form
 _MANY = 500
+#: values by which a format is ruled out, drawn at random, with fewer dates among them than this share of what is asked
+_SAMPLE, _OF_LEAST = 1_000, 0.5
 
 
 class _Form(NamedTuple):
@@ -88,11 +90,13 @@ class MostlyDates(NamedTuple):
 
 def mostly_dates(text: pl.Series, least: float) -> MostlyDates | None:
     """The one format in which at least that share of `text` (stripped, none missing) are dates; None without one."""
-    frame = text.alias("text").to_frame()
+    sample = text.sample(_SAMPLE, seed=0) if text.len() > _SAMPLE else text
     forms: tuple[DateFormat | None, ...] = (None, *get_args(DateFormat))
     fitting: list[MostlyDates] = []
     for form in forms:
-        are_dates = frame.select(moments(pl.col("text"), "UTC", form).is_not_null()).to_series()
+        if _are_dates(sample, form).sum() < _OF_LEAST * least * sample.len():
+            continue  # each format costs about a second for a million free texts
+        are_dates = _are_dates(text, form)
         if text.len() and are_dates.sum() >= least * text.len():
             fitting.append(MostlyDates(are_dates, form, clock=date_text.has_clock(text.filter(are_dates))))
     iso = next((each for each in fitting if each.form is None), None)
@@ -101,6 +105,10 @@ def mostly_dates(text: pl.Series, least: float) -> MostlyDates | None:
     # those that are dates must be so by the stricter rules for a column of dates alone
     clear = [each for each in fitting if date_text.detect(text.filter(each.are_dates)) == each.form]
     return clear[0] if len(fitting) == len(clear) == 1 else None
+
+
+def _are_dates(text: pl.Series, form: DateFormat | None) -> pl.Series:
+    return text.to_frame("text").select(moments(pl.col("text"), "UTC", form).is_not_null()).to_series()
 
 
 def _parts(text: pl.Series) -> pl.DataFrame:

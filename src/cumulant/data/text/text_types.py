@@ -138,8 +138,8 @@ class TextTypes:
         message += f"{wrong[0] + 1:,})"
         if self._wrong + wrong.len() > _QUARANTINE * text.len():
             self.notes.append(
-                f"{message}, more than the {_QUARANTINE:.0%} of the rows that may go to quarantine: fix them, or "
-                "declare what they mean under `missing`"
+                f"{message}, more than the {_QUARANTINE:.0%} of the rows that may go to quarantine; it stays text: "
+                "fix them, or declare what they mean under `missing`"
             )
             return True
         self._wrong += wrong.len()

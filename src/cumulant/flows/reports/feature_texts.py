@@ -143,14 +143,18 @@ def _is_infix(node: Node) -> bool:
     return isinstance(node, Call) and node.op in _INFIX
 
 
+def _row(source: str) -> str:
+    return "row" if source == "rows" else f"{source} row"  # a common name of a source
+
+
 def _lookup(lookup: Lookup) -> str:
-    rows = f"{lookup.source} row with the same {_and(lookup.by)}"
+    rows = f"{_row(lookup.source)} with the same {_and(lookup.by)}"
     text = f"{lookup.column} of the newest {rows} that is known at the prediction"
     return text if lookup.within_us is None else f"{text}, at most {show_micros(lookup.within_us)} old"
 
 
 def _window(window: Window) -> str:
-    rows = f"{window.source} rows with the same {_and(window.by)}" if window.by else f"all {window.source} rows"
+    rows = f"{_row(window.source)}s with the same {_and(window.by)}" if window.by else f"all {_row(window.source)}s"
     what = _AGGREGATIONS[window.agg]
     if window.value is None:
         what = f"{what} of"

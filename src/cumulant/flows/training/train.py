@@ -102,12 +102,11 @@ def train(
     """Bring the snapshots and features up to date, search, judge, package and register.
 
     `quick` takes a tenth of the training rows and one set of parameters, and never becomes the champion; `as_of` hides
-    what became known later; `trials` and `time` override the project's budgets; without
-    `promote` it stays a candidate, whatever the gate says, and so it does where the project delivers through releases
-    and has a champion: a release moves the alias then. A model that the gate refuses is registered too, without an
-    alias: the verdict is in the result, and the command line ends with 1. `history` is what a training learns from
-    that the rule of retraining starts; with `change` it is rows since then alone, of half the time, and the test is of
-    the other half.
+    what became known later; `trials` and `time` override the project's budgets; without `promote` a version that
+    passes the gate stays a candidate, and so it does where the project delivers through releases and has a champion: a
+    release moves the alias then. A model that the gate refuses is registered too, without an alias: the verdict is in
+    the result, and the command line ends with 1. `history` is what a training learns from that the rule of retraining
+    starts; with `change` it is rows since then alone, of half the time, and the test is of the other half.
 
     Raises:
         ProjectFileError: a setting that no training could use.

@@ -112,15 +112,6 @@ class _Fault(Exception):  # noqa: N818  # internal: becomes a ProjectFileError w
         self.text, self.hint = text, hint
 
 
-def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | None = None) -> YamlEntry:
-    """The file at `path` as an entry tree; `shown` is how problems name the file.
-
-    Raises:
-        ProjectFileError: as `read_content` and `document_of`.
-    """
-    return document_of(read_content(path, shown), shown, layer=layer, name=name)
-
-
 def read_content(path: Path, shown: str) -> bytes:
     """Raises ProjectFileError: unreadable, or too large."""
     try:

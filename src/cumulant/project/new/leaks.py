@@ -1,6 +1,7 @@
 """Columns that give the target away, found in a table alone.
 
-The rules are those by which training refuses a feature, so that a project as it is written first can train.
+They include what training refuses as a feature, so that a project as it is written first can train. Beyond that, a
+column that is the target or a recoding of it, one to one, is left out where training would not refuse it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def gives_away(values: pl.Series, target: pl.Series) -> bool:
 
     Classes: each value of the column (missing is one) holds one class only, and not because it names the rows: text
     has several rows a value, and numbers in order need one cut for each change of class. Numbers: the column's order
-    is the target's, or its reverse.
+    is the target's, or its reverse. Of a target with many values: a column that equals it, as text or as numbers;
+    numbers that recode it one to one; text with several rows a value, each value with one target.
     """
     import polars as pl
 
@@ -86,7 +88,8 @@ def _is_equal(both: pl.DataFrame) -> bool:
 
     same = pl.col("value").cast(pl.String) == pl.col("target").cast(pl.String)
     if both["target"].dtype.is_numeric():
-        same = same | (pl.col("value").cast(pl.Float64, strict=False) == pl.col("target").cast(pl.Float64))
+        number = pl.col("value").cast(pl.Float64, strict=False) == pl.col("target").cast(pl.Float64)
+        same = same | number.fill_null(value=False)  # text that is no number; `all` would pass over nulls
     equal = both.drop_nulls().select(same.all()).item()
     return bool(equal) and both["value"].drop_nulls().len() >= max(_FEW_ROWS, both.height / 2)
 

@@ -91,7 +91,7 @@ def _job(caller: OperationCaller, job: str) -> Job:
     try:
         return cast("Job", caller.call("jobs.show", job=job))
     except EngineUnavailableError as error:
-        hint = f"the job may go on there: `cumulant jobs follow {job}` shows it once the server answers"
+        hint = f"the job may still run there: `cumulant jobs follow {job}` shows it once the server answers"
         raise EngineUnavailableError(error.message, subject=error.subject, hint=hint) from None
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from cumulant.core.errors import (
+    ConflictError,
     CumulantError,
     EngineUnavailableError,
     LeaseHeldError,
@@ -69,7 +70,7 @@ class HttpApi:
         timeout: float = 60.0,
         note: Callable[[str], None] = _discard,
     ) -> None:
-        """`project` may be left out where the server has one only; `note` is told when a stream of events is lost.
+        """`project` may be left out where the server has one only; `note` is called when a stream of events is lost.
 
         Raises:
             UsageError: no token may be sent to the address; or the server has several projects and none is named.
@@ -124,9 +125,9 @@ class HttpApi:
     def _cancel(self, operation: Operation, arguments: Mapping[str, Any], key: str, job: Job | None) -> None:
         """Cancel a job, also one whose name has not arrived: the same key has the same answer, and begins no other.
 
-        What is not known afterwards is said, with the command that shows it.
+        A note tells how the job ended, or the command that shows it where that is unknown.
         """
-        cancelled = False
+        status = ""
         try:
             for number in range(_TRIES):
                 if job is None:
@@ -135,21 +136,25 @@ class HttpApi:
                         break
                     time.sleep(_JOB_BEGINS * 2**number)
             if job is not None:
-                self.call("jobs.cancel", job=job.id)
-                cancelled = True
-        except CumulantError:  # it has ended meanwhile, or the server is away
+                with suppress(ConflictError):  # it has ended meanwhile
+                    self.call("jobs.cancel", job=job.id)
+                    status = "cancelled"
+                status = status or str(self.call("jobs.show", job=job.id).status)
+        except CumulantError:  # the server is away
             pass
         finally:  # also where the user does not wait
             place = f"--project {self.project} --server {self.url}"
             if job is None:
                 self._note(f"whether its job began is not known: `cumulant jobs list {place}` shows it")
-            elif cancelled:
+            elif status == "cancelled":
                 self._note(f"job {job.id} is cancelled")
+            elif status and status != "running":
+                self._note(f"job {job.id} ended before it could be cancelled: {status}")
             else:
-                self._note(f"job {job.id} may go on: `cumulant jobs show {job.id} {place}` shows it")
+                self._note(f"job {job.id} may still run: `cumulant jobs show {job.id} {place}` shows it")
 
     def submit(self, name: str, /, **arguments: Any) -> Job:
-        """Begin a long operation, and return its job: it goes on whether anybody follows it or not.
+        """Begin a long operation, and return its job: it continues whether anybody follows it or not.
 
         An interrupt before the job has a name cancels it.
         """
@@ -194,7 +199,7 @@ class HttpApi:
     def events(
         self, *, after: int | None = None, kinds: tuple[str, ...] = (), seconds: float | None = None
     ) -> Iterator[Event]:
-        """Events as they happen, for ever or for so long, each once; a lost connection goes on where it ended."""
+        """Events as they happen, for ever or for so long, each once; a lost connection continues where it ended."""
         head = self._head() if after is None or seconds is not None else 0
         first = head if after is None else after
         follower = EventFollower(

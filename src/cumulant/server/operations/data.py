@@ -70,11 +70,12 @@ def rows(call: ApiCall, source: str, query: RowQuery) -> DataRows:
 class RefusedRows(msgspec.Struct, frozen=True, kw_only=True):
     """Refused rows of a snapshot, by column; `total`: how many there are of the file, or of all that were read;
     `rules`: how many of them each rule refused, most first. A row that breaks several counts under the first one.
+    Earlier servers answer without them.
     """
 
     rows_in: int
     total: int
-    rules: dict[str, int]
+    rules: dict[str, int] = {}
     columns: list[str]
     rows: list[dict[str, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, NotFoundError, RefusedError, UsageError
@@ -34,6 +35,10 @@ def find_candidate(project: Project, uri: str) -> ModelVersion:
         if uri:
             raise
         version = _newest_if_refused(project)
+    else:
+        if not uri and CHAMPION in version.aliases:  # as after a first training: a refused one moved no alias since
+            with suppress(NotFoundError):
+                version = _newest_if_refused(project)
     if version.name != project.name:
         raise UsageError(
             f"{version.name} is not the model of this project, {project.name}",
