@@ -43,14 +43,20 @@ ROW = {
     "express": True,
 }
 #: a supervisor whose controller only lives: what it decides is tested elsewhere
+#: the loop of a controller that does nothing, in the folder of the stack
+CONTROLLER = """
+import time; from pathlib import Path
+from cumulant.flows.release.controller.metrics_server import serve_metrics
+with serve_metrics(Path({stack!r}), lambda: ""):
+    time.sleep(3600)
+"""
 SUPERVISED = """
 import asyncio, sys; from pathlib import Path
 import msgspec; from cumulant.project.file.loading import load
 from cumulant.flows.stack.stack_processes import build_stack
 from cumulant.flows.stack.supervisor import StackSupervisor
 with load(Path(sys.argv[1])) as project:
-    sleep = (sys.executable, "-c", "import time; time.sleep(3600)")
-    found = msgspec.structs.replace(build_stack(project, "127.0.0.1:0"), controller=sleep)
+    found = msgspec.structs.replace(build_stack(project, "127.0.0.1:0"), controller=(sys.executable, "-c", sys.argv[2]))
     async def supervise():
         await StackSupervisor(found, project.gateway(), project.gateway()).run()
     asyncio.run(supervise())
@@ -128,7 +134,8 @@ def supervised(shop):
     """A stack with a controller that lives."""
     run(shop, "up", "--detach")  # writes book and routes
     run(shop, "down")
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(shop)], start_new_session=True)
+    controller = CONTROLLER.format(stack=str(state_of(shop) / "stack"))
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(shop), controller], start_new_session=True)
     try:
         for name in ("server-1", "gateway", "controller"):
             ready(shop, name)
