@@ -11,7 +11,13 @@ import msgspec
 import polars as pl
 
 #: what JSON holds of a column of this type; a column of others is decoded anew each time
-_TYPES: Mapping[pl.DataType, type] = {pl.Boolean(): bool, pl.Int64(): int, pl.Float64(): float, pl.String(): str}
+_TYPES: Mapping[pl.DataType, type] = {
+    pl.Null(): type(None),
+    pl.Boolean(): bool,
+    pl.Int64(): int,
+    pl.Float64(): float,
+    pl.String(): str,
+}
 #: the most columns, since each is read on its own
 _MOST_COLUMNS = 200
 #: the largest share of messages that differ; with more, the types have changed
