@@ -225,8 +225,10 @@ def test_the_places_of_refused_messages_are_those_of_their_partition(tmp_path):
 
 
 def test_a_declaration_that_cannot_be_used_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no column"):
-        checked(tmp_path, [b'{"a": 1}'], SourceSpec(stream="t", table=TableRule(where=["b > 1"])))
+    with pytest.raises(DataError, match="limit"):
+        checked(tmp_path, [b'{"a": "x"}'], SourceSpec(stream="t", rules={"a": RuleSpec(max="2026-01-01")}))
+    with pytest.raises(DefinitionError, match="understood"):
+        checked(tmp_path, [b'{"a": 1}'], SourceSpec(stream="t", table=TableRule(where=["b > > 1"])))
     with pytest.raises(DefinitionError, match="regular expression"):
         checked(tmp_path, [b'{"a": "1"}'], SourceSpec(stream="t", rules={"a": RuleSpec(pattern="(")}))
 
@@ -319,3 +321,21 @@ def test_messages_that_are_no_json_are_no_rows(tmp_path):
 def test_the_content_of_a_batch_names_what_was_known():
     batch = [Messages(0, [b'{"a": 1}'], [0], 1)]
     assert content_of(batch, PLAIN, {}, {"a": "int"}) != content_of(batch, PLAIN, {}, {"a": "str"})
+
+
+def test_a_condition_is_broken_by_the_messages_that_it_cannot_be_computed_for(tmp_path):
+    spec = SourceSpec(stream="t", table=TableRule(where=["b > 1", "CAST(c AS INT) > 0"]), rules={"d": RuleSpec(min=0)})
+    assert checked(tmp_path, [b'{"a": 1}'], spec).refused.height == 0
+    result = checked(tmp_path, [b'{"b": "x"}', b'{"a": 1}', b'{"c": "x"}', b'{"c": "1"}'], spec)
+    assert result.rules == {"where:b > 1": 1, "where:CAST(c AS INT) > 0": 1}
+    assert result.columns == {"a": "int", "c": "str"}
+    assert result.rows.schema["d"] == pl.Float64()  # so that its limits are of its type
+
+
+def test_a_field_without_a_name_keeps_it():
+    values = [b'{"": 1, "column_0": 2, "column_1": 3}']
+    assert (
+        rows_of(values)[0]
+        == rows_of(values, schema={"": pl.Int64(), "column_0": pl.Int64(), "column_1": pl.Int64()})[0]
+    )
+    assert rows_of(values)[0] == {0: {"": 1, "column_0": 2, "column_1": 3}}

@@ -14,14 +14,12 @@ from cumulant.data.parts.part import PartContext
 from cumulant.data.row_columns import RULE
 from cumulant.data.spec import RuleSpec, SourceSpec
 from cumulant.data.streams.decoding import EMPTY, MESSAGE, decode
-from cumulant.data.streams.row_rules import check_rows_alone
-from cumulant.data.text.casts import POLARS
+from cumulant.data.streams.kinds import OF_JSON, stored_type
+from cumulant.data.streams.row_rules import check_rows_alone, condition_names
 from cumulant.ports.streams import Messages
 
 #: columns of refused messages: where each was in its topic, and its value as it came
 PARTITION, POSITION, VALUE = "__partition", "__position", "__value"
-#: the types of JSON values
-_OF_JSON: tuple[DType, ...] = ("bool", "int", "float", "str")
 
 
 @dataclass(frozen=True)
@@ -55,22 +53,25 @@ def check_messages(
     `known` before, or is declared, and that no message has is null. `schema`: of the messages just before.
 
     Raises:
-        DataError: the declaration fits no message: a condition names a column that is not known, say.
+        DataError: the declaration fits no message: a limit is no value of its column's type, say.
         DefinitionError: a rule that cannot be used.
     """
     values = [value for messages in batch for value in messages.values]
     rows, refused = decode(values, context.spec, known, schema)
     came = {name: dtype for name, dtype in rows.schema.items() if name != MESSAGE}
-    absent = {name: _absent_type(name, known, context.spec) for name in (*known, *_declared(context.spec))}
+    every = dict.fromkeys([*came, *known, *_declared(context.spec), *condition_names(context.spec)])
+    types = {name: stored_type(name, came.get(name, pl.Null()), context.spec, known) for name in every}
     rows = rows.with_columns(
-        pl.lit(None, dtype).alias(name) for name, dtype in absent.items() if name not in rows.columns
+        pl.col(name).cast(dtype) if name in came else pl.lit(None, dtype).alias(name)
+        for name, dtype in types.items()
+        if came.get(name) != dtype
     )
     columns = dict(known)
     if rows.height:
-        more, types = check_rows_alone(rows.drop(MESSAGE), context, known)
+        more, read = check_rows_alone(rows.drop(MESSAGE), context, known)
         refused |= {rows.item(place, MESSAGE): rule for place, rule in more.items()}
         rows = rows.filter(~pl.col(MESSAGE).is_in(list(refused))) if more else rows
-        for name, dtype in types.items():
+        for name, dtype in read.items():
             if rows[name].null_count() < rows.height:
                 columns[name] = _wider(known.get(name), dtype, context.spec.rules.get(name))
     return CheckedMessages(
@@ -78,15 +79,9 @@ def check_messages(
     )
 
 
-def _absent_type(name: str, known: Mapping[str, DType], spec: SourceSpec) -> pl.DataType:
-    """The type of a column of nulls: that of JSON, unless the declaration says how it is read."""
-    dtype = known.get(name)
-    return POLARS[dtype] if dtype in _OF_JSON and name not in spec.rules else pl.Null()
-
-
 def _wider(before: DType | None, dtype: DType, rule: RuleSpec | None) -> DType:
     """The type of a column that had another: a batch without fractions does not make its numbers whole ones."""
-    if before not in _OF_JSON or (rule is not None and rule.type is not None):
+    if before not in OF_JSON or (rule is not None and rule.type is not None):
         return dtype
     return "float" if (before, dtype) == ("int", "float") else before
 

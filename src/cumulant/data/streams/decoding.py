@@ -6,8 +6,7 @@ refused. Only the kind of a field that none of them knows is that which most mes
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +18,7 @@ from cumulant.data.formats.json_faults import BLANK, NOT_JSON
 from cumulant.data.formats.json_limits import DEPTH, MOST_FIELDS, MOST_LEVELS, is_deep
 from cumulant.data.formats.nested_paths import leaves_of
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streams.kinds import Kind, Reading, column_of, fault_of, kind_of, reading_of
+from cumulant.data.streams.kinds import Reading, column_of, count_kinds, fault_of, may_have_faults, reading_of
 from cumulant.data.streams.typed_decoding import decode_typed
 
 #: the rules that a message without a value breaks, or with an object without a field; and one with too many fields
@@ -36,6 +35,11 @@ class Decoded(NamedTuple):
 
     rows: pl.DataFrame
     refused: dict[int, str]
+
+
+#: the fields of each message; and those of all: the numbers of the messages that have a field, and their values
+_Objects = Mapping[int, dict[str, Any]]
+_Cells = dict[str, tuple[list[int], list[Any]]]
 
 
 class _Misfit(NamedTuple):
@@ -92,17 +96,27 @@ def _decode_each(
 ) -> Decoded:
     """The rows of messages under their own types. `names`: columns besides those that are known."""
     refused: dict[int, str] = {}
-    objects = _objects_of(filled, refused)
+    objects: _Objects = _objects_of(filled, refused)
     misfits: dict[int, _Misfit] = {}
     if spec.columns:
         objects = _with_paths(objects, spec, misfits)
-    plain = {number: fields for number, fields in objects.items() if _is_plain(number, fields, misfits)}
+    cells = _cells_of(objects)
+    for name, (numbers, values) in cells.items():
+        if name.startswith("__") or not {dict, list}.isdisjoint(map(type, values)):
+            _set_nested_apart(name, numbers, values, misfits)
+    objects, cells = _without(objects, cells, misfits)
     declared = {*spec.columns, *spec.rules, *spec.keys}
-    plain = _of_few_fields(plain, {*known, *declared}, sum(map(len, filled.values())), refused)
-    counts = _count_kinds(plain)
-    readings = {name: reading_of(name, spec, known, count) for name, count in counts.items()}
-    rows = {number: fields for number, fields in plain.items() if _fits(number, fields, readings, misfits)}
-    frame = _frame(rows, readings)
+    wide = _too_wide(objects, cells.keys(), {*known, *declared}, sum(map(len, filled.values())))
+    refused |= dict.fromkeys(wide, FIELDS)
+    objects, cells = _without(objects, cells, wide)
+    readings = {name: reading_of(name, spec, known, count_kinds(values)) for name, (_, values) in cells.items()}
+    for name, (numbers, values) in cells.items():
+        if may_have_faults(values, readings[name]):
+            for number, value in zip(numbers, values, strict=True):
+                if value is not None and (fault := fault_of(value, readings[name])) is not None:
+                    misfits.setdefault(number, _Misfit(name, fault))
+    objects, cells = _without(objects, cells, misfits)
+    frame = _frame(list(objects), cells, readings)
     named = {*known, *declared, *names, *frame.columns}  # any other name may be personal
     for number, (name, fault) in misfits.items():
         refused[number] = f"{name if name in named else 'row'}:{fault}"
@@ -149,61 +163,52 @@ def _with_paths(
     return result
 
 
-def _is_plain(number: int, fields: Mapping[str, Any], misfits: dict[int, _Misfit]) -> bool:
-    for name, value in fields.items():
-        if value is not None and (kind_of(value) is None or name.startswith("__")):
-            misfits[number] = _Misfit(name, "name" if name.startswith("__") else "nested")
-            return False
-    return True
-
-
-def _of_few_fields(
-    objects: Mapping[int, dict[str, Any]], names: set[str], size: int, refused: dict[int, str]
-) -> dict[int, dict[str, Any]]:
-    """The messages without those whose new fields do not fit into a table. `names`: those that are there already."""
-    most = min(MOST_FIELDS, len(names) + max(_MOST_VALUES, size) // max(len(objects), 1))
-    few = {}
+def _cells_of(objects: _Objects) -> _Cells:
+    cells: _Cells = {}
     for number, fields in objects.items():
-        new = fields.keys() - names
+        for name, value in fields.items():
+            cell = cells.get(name)
+            if cell is None:
+                cell = cells[name] = ([], [])
+            cell[0].append(number)
+            cell[1].append(value)
+    return cells
+
+
+def _without(objects: _Objects, cells: _Cells, numbers: Container[int]) -> tuple[_Objects, _Cells]:
+    left = {number: fields for number, fields in objects.items() if number not in numbers}
+    return (objects, cells) if len(left) == len(objects) else (left, _cells_of(left))
+
+
+def _set_nested_apart(name: str, numbers: list[int], values: list[Any], misfits: dict[int, _Misfit]) -> None:
+    """Add the messages with a field that no table can have."""
+    reserved = name.startswith("__")
+    for number, value in zip(numbers, values, strict=True):
+        if value is not None and (reserved or isinstance(value, dict | list)):
+            misfits.setdefault(number, _Misfit(name, "name" if reserved else "nested"))
+
+
+def _too_wide(objects: _Objects, fields: Collection[str], names: set[str], size: int) -> set[int]:
+    """The messages whose new fields do not fit into a table. `names`: those that are there already."""
+    most = min(MOST_FIELDS, len(names) + max(_MOST_VALUES, size) // max(len(objects), 1))
+    wide: set[int] = set()
+    if len(names.union(fields)) <= most:
+        return wide
+    for number, own in objects.items():
+        new = own.keys() - names
         if new and len(names) + len(new) > most:
-            refused[number] = FIELDS
-            continue
-        names |= new
-        few[number] = fields
-    return few
+            wide.add(number)
+        else:
+            names |= new
+    return wide
 
 
-def _count_kinds(objects: Mapping[int, Mapping[str, Any]]) -> dict[str, Counter[Kind]]:
-    counts: dict[str, Counter[Kind]] = {}
-    for fields in objects.values():
-        for name, value in fields.items():
-            count = counts.get(name)
-            if count is None:
-                count = counts[name] = Counter()
-            if (kind := kind_of(value)) is not None:
-                count[kind] += 1
-    return counts
-
-
-def _fits(number: int, fields: Mapping[str, Any], readings: Mapping[str, Reading], misfits: dict[int, _Misfit]) -> bool:
-    for name, value in fields.items():
-        if value is not None and (fault := fault_of(value, readings[name])) is not None:
-            misfits[number] = _Misfit(name, fault)
-            return False
-    return True
-
-
-def _frame(objects: Mapping[int, Mapping[str, Any]], readings: Mapping[str, Reading]) -> pl.DataFrame:
+def _frame(numbers: list[int], cells: _Cells, readings: Mapping[str, Reading]) -> pl.DataFrame:
     """The rows, with one column for each field; one at a time, since few messages may have most of them."""
-    cells: dict[str, tuple[list[int], list[Any]]] = {}
-    for place, fields in enumerate(objects.values()):
-        for name, value in fields.items():
-            if not name.startswith("__"):
-                places, own = cells.setdefault(name, ([], []))
-                places.append(place)
-                own.append(value)
-    columns = []
-    for name in list(cells):
-        places, own = cells.pop(name)
-        columns.append(column_of(name, own, places, len(objects), readings[name]))
-    return pl.DataFrame([*columns, pl.Series(MESSAGE, list(objects), pl.Int64())])
+    places = {number: place for place, number in enumerate(numbers)}
+    columns: dict[str, pl.Series] = {}  # by name: the engine gives a column without one another name in a list
+    for name in [name for name in cells if not name.startswith("__")]:
+        owners, values = cells.pop(name)
+        rows = [places[number] for number in owners] if len(owners) < len(numbers) else range(len(numbers))
+        columns[name] = column_of(name, values, rows, len(numbers), readings[name])
+    return pl.DataFrame({**columns, MESSAGE: pl.Series(numbers, dtype=pl.Int64())})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -12,12 +12,14 @@ import polars as pl
 
 from cumulant.core.plan import DType
 from cumulant.data.spec import RuleSpec, SourceSpec
-from cumulant.data.text.casts import EPOCH
+from cumulant.data.text.casts import EPOCH, POLARS
 
 Kind = Literal["text", "number", "bool"]
 _KINDS: Mapping[type, Kind] = {bool: "bool", int: "number", float: "number", str: "text"}
 _ALL: tuple[Kind, ...] = ("text", "number", "bool")
 _EARLIER: Mapping[DType, Kind] = {"bool": "bool", "int": "number", "float": "number"}
+#: the types of JSON values
+OF_JSON: tuple[DType, ...] = ("bool", "int", "float", "str")
 _LOW, _HIGH = -(1 << 63), (1 << 63) - 1
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,9 +36,13 @@ class Reading(NamedTuple):
     fractions: bool = False
 
 
-def kind_of(value: Any) -> Kind | None:
-    """The kind of a JSON value; None: it is a list or an object."""
-    return _KINDS.get(type(value))
+def count_kinds(values: Iterable[Any]) -> Counter[Kind]:
+    """How many plain values there are of each kind."""
+    counts = Counter[Kind]()
+    for own, count in Counter(map(type, values)).items():
+        if own in _KINDS:
+            counts[_KINDS[own]] += count
+    return counts
 
 
 def reading_of(name: str, spec: SourceSpec, known: Mapping[str, DType], counts: Counter[Kind]) -> Reading:
@@ -103,6 +109,35 @@ def _allowed(name: str, rule: RuleSpec, spec: SourceSpec) -> tuple[Kind, ...]:
         return ("bool",)
     numbers = all(isinstance(member, int | float) and not isinstance(member, bool) for member in rule.in_)
     return ("text", "number") if numbers else ("text",)
+
+
+def stored_type(name: str, dtype: pl.DataType, spec: SourceSpec, known: Mapping[str, DType]) -> pl.DataType:
+    """The type of a column with which its limits and members can be compared, where a batch has only nulls or whole
+    numbers there.
+    """
+    rule = spec.rules.get(name)
+    if rule is None:
+        return POLARS[known[name]] if dtype == pl.Null() and known.get(name) in OF_JSON else dtype
+    if rule.type is not None or rule.number_format is not None or rule.date_format is not None:
+        return dtype
+    if dtype == pl.Int64() and any(isinstance(member, float) for member in rule.in_ or ()):
+        return pl.Float64()
+    if dtype != pl.Null():
+        return dtype
+    allowed = _allowed(name, rule, spec)
+    if has_numeric_limits(rule) or (allowed == ("text", "number") and known.get(name) != "str"):
+        return pl.Float64()
+    return pl.Boolean() if allowed == ("bool",) else dtype
+
+
+def may_have_faults(values: Sequence[Any], reading: Reading) -> bool:
+    """Whether one of these plain values may have a fault; most columns have none, which is quick to see."""
+    types = set(map(type, values)) - {type(None)}
+    if any(_KINDS[own] not in reading.kinds for own in types):
+        return True
+    if reading.texts or types.isdisjoint((int, float)):
+        return False
+    return reading.times or any(type(value) is int and not _LOW <= value <= _HIGH for value in values)
 
 
 def fault_of(value: Any, reading: Reading) -> str | None:

@@ -60,18 +60,23 @@ def _new_names(rows: pl.DataFrame, text: str, context: PartContext, known: Mappi
     alone = _with_conditions(context, [text])
     if _is_usable(rows, alone):
         return []
-    roots = pl.sql_expr(text).meta.root_names() if _is_expression(text) else []
-    new = [name for name in roots if name in rows.columns and name not in known and name not in context.spec.rules]
+    new = [
+        name for name in _roots(text) if name in rows.columns and name not in known and name not in context.spec.rules
+    ]
     nulls = rows.with_columns(pl.lit(None).alias(name) for name in new)
     return new if _is_usable(nulls, alone) else []
 
 
-def _is_expression(text: str) -> bool:
+def condition_names(spec: SourceSpec) -> list[str]:
+    """The columns that conditions name: where no message has had one, it is null."""
+    return [name for text in spec.table.where for name in _roots(text)]
+
+
+def _roots(text: str) -> list[str]:
     try:
-        pl.sql_expr(text)
-    except pl.exceptions.PolarsError:
-        return False
-    return True
+        return pl.sql_expr(text).meta.root_names()
+    except pl.exceptions.PolarsError:  # which is an error of the declaration, and raised as such
+        return []
 
 
 def _with_conditions(context: PartContext, conditions: Sequence[str]) -> PartContext:

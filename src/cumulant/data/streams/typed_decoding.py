@@ -48,10 +48,10 @@ def decode_typed(lines: Sequence[bytes], schema: Mapping[str, pl.DataType]) -> T
             if len(others) > most:
                 return None
     try:
-        columns = [
-            pl.Series(name, list(map(attrgetter(f"f{index}"), objects)), dtype=dtype)
+        columns = {
+            name: pl.Series(name, list(map(attrgetter(f"f{index}"), objects)), dtype=dtype)
             for index, (name, dtype) in enumerate(schema.items())
-        ]
+        }
     except (pl.exceptions.PolarsError, OverflowError, TypeError):  # a number that is too large
         return None
     left_out = set(others)
