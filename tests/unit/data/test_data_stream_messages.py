@@ -280,10 +280,13 @@ def test_no_message_stops_a_source_or_changes_another(tables, messages, data):
         assert not {*good} & {*result.refused["__value"].to_list()}
         rows += result.rows.to_dicts()
     expected = {json.loads(value)["id"]: json.loads(value) for value in good}
+    payment_names = list(expected[100])
     there = [row for row in rows if row["id"] in expected and row["note"] == "7"]
     assert sorted(row["id"] for row in there) == sorted(expected)
     for row in there:
-        assert {name: row[name] for name in expected[row["id"]]} == expected[row["id"]]
+        # a number under a declared type is text beside texts, and is read as the same number
+        read = {name: float(row[name]) if name in {"amount", "size", "seen"} else row[name] for name in payment_names}
+        assert read == expected[row["id"]]
         assert type(row["flag"]) is bool
 
 

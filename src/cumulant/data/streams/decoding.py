@@ -84,7 +84,8 @@ def _decode_quickly(
     if typed is None:
         return None
     others = {numbers[place]: texts[place] for place in typed.others}
-    decoded = _decode_each(others, spec, known, schema)
+    texts_before: dict[str, DType] = {name: "str" for name, dtype in schema.items() if dtype == pl.String()}
+    decoded = _decode_each(others, spec, texts_before | dict(known), schema)
     if decoded.rows.height:
         return None
     messages = numbers if not others else [numbers[place] for place in typed.places]
@@ -176,8 +177,8 @@ def _cells_of(objects: _Objects) -> _Cells:
 
 
 def _without(objects: _Objects, cells: _Cells, numbers: Container[int]) -> tuple[_Objects, _Cells]:
-    left = {number: fields for number, fields in objects.items() if number not in numbers}
-    return (objects, cells) if len(left) == len(objects) else (left, _cells_of(left))
+    remaining = {number: fields for number, fields in objects.items() if number not in numbers}
+    return (objects, cells) if len(remaining) == len(objects) else (remaining, _cells_of(remaining))
 
 
 def _set_nested_apart(name: str, numbers: list[int], values: list[Any], misfits: dict[int, _Misfit]) -> None:
