@@ -1,15 +1,17 @@
 """Messages of a stream become rows by the rules of their source; a bad one is refused alone, with rule and place."""
 
+import itertools
 import json
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.data.parts.part import PartContext
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
+from cumulant.data.streams.batches import content_of
 from cumulant.data.streams.checking import check_messages
 from cumulant.data.streams.decoding import MESSAGE, decode
 from cumulant.drivers.local.tables import FileTables
@@ -19,8 +21,13 @@ from cumulant.project.data_section import source_policy
 PLAIN = SourceSpec(stream="t")
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    return FileTables(f"file://{tmp_path_factory.mktemp('tables')}")
+
+
 def rows_of(values, spec=PLAIN, known=None, schema=None):
-    rows, refused = decode(values, spec, known or {}, "s", schema)
+    rows, refused = decode(values, spec, known or {}, schema)
     return dict(zip(rows[MESSAGE].to_list(), rows.drop(MESSAGE).to_dicts(), strict=True)), refused
 
 
@@ -56,9 +63,9 @@ def checked(tmp_path, values, spec, known=None):
         (b'{"a": {"b": 1}}', "a:nested"),
         (b'{"a": true}', "a:kind"),
         (b'{"a": "x"}', "a:kind"),
-        (b'{"a": 1, "c": [1, {"d": 2}]}', "c:nested"),
-        (b'{"a": 1, "c": {"d": 2}}', "c:nested"),
-        (b'{"a": 1, "__row": 2}', "__row:name"),
+        (b'{"a": 1, "c": [1, {"d": 2}]}', "row:nested"),
+        (b'{"a": 1, "c": {"d": 2}}', "row:nested"),
+        (b'{"a": 1, "__row": 2}', "row:name"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -78,7 +85,7 @@ def test_many_bad_messages_at_once():
     for place, bad in {3: b"{", 50: b'{"a": true}', 51: b'{"a": []}', 120: b"x", 299: b'{"z": {"y": 1}}'}.items():
         values[place] = bad
     rows, refused = rows_of(values)
-    assert refused == {3: "row:json", 50: "a:kind", 51: "a:nested", 120: "row:json", 299: "z:nested"}
+    assert refused == {3: "row:json", 50: "a:kind", 51: "a:nested", 120: "row:json", 299: "row:nested"}
     assert rows == {number: {"a": number} for number in range(300) if number not in refused}
 
 
@@ -111,18 +118,21 @@ def test_declared_paths_are_followed():
     assert refused == {2: "city:path", 3: "row:json", 4: "id:nested"}
 
 
-def test_too_many_fields_are_refused(tmp_path):
+def test_messages_with_too_many_fields_are_refused(tmp_path):
     wide = json.dumps(dict.fromkeys(map(str, range(10_001)), 1)).encode()
-    assert rows_of([b'{"a": 1}', wide]) == ({0: {"a": 1}}, {1: "row:json"})
-    known = dict.fromkeys(map(str, range(10_000)), "int")
-    with pytest.raises(DataError, match="fields"):
-        checked(tmp_path, [b'{"one": 1}'], PLAIN, known)
+    assert rows_of([b'{"a": 1}', wide, b'{"a": 2}'])[1] == {1: "row:fields"}
+    known = dict.fromkeys(map(str, range(9_999)), "int")
+    result = checked(tmp_path, [b'{"one": 1}', b'{"two": 1}', b'{"3": 1, "one": 2}'], PLAIN, known)
+    assert result.refused.select("__rule", "__position").rows() == [("row:fields", 1)]
+    assert len(result.columns) == 10_000
 
 
-@given(st.lists(st.one_of(st.binary(max_size=12), st.from_regex(rb'\{"[ab]": ?(1|"x"|true|null|\[1\]|\{\})\}?\n?'))))
-def test_every_message_is_a_row_or_refused(values):
-    rows, refused = decode(values, PLAIN, {}, "s")
-    assert sorted([*rows[MESSAGE].to_list(), *refused]) == list(range(len(values)))
+def test_a_wide_message_among_many_small_ones_takes_no_memory():
+    values = [b'{"id": 1}'] * 20_000 + [json.dumps(dict.fromkeys(map(str, range(2_000)), 1)).encode()]
+    rows, refused = decode(values, PLAIN, {})
+    assert refused == {20_000: "row:fields"}
+    assert rows.shape == (20_000, 2)
+    assert decode(values[-1:], PLAIN, {}).rows.width == 2_001
 
 
 VALUES = st.sampled_from(
@@ -135,12 +145,16 @@ def written(fields):
     return "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
 
 
+@settings(max_examples=50)
 @given(st.lists(OBJECTS.map(written), max_size=12))
 def test_the_types_of_earlier_messages_change_no_row(texts):
     values = [text.encode() for text in texts]
-    slow, refused = decode(values, PLAIN, {}, "s")
+    slow, _ = decode(values, PLAIN, {})
     schema = {name: dtype for name, dtype in slow.schema.items() if name != MESSAGE}
-    quick, again = decode(values, PLAIN, {}, "s", schema)
+    known = {name: "float" for name, dtype in schema.items() if dtype == pl.Float64()}  # as after a batch
+    slow, refused = decode(values, PLAIN, known)
+    schema = {name: dtype for name, dtype in slow.schema.items() if name != MESSAGE}
+    quick, again = decode(values, PLAIN, known, schema)
     assert again.keys() == refused.keys()  # one that breaks two rules may be refused by either
     assert quick.select(sorted(quick.columns)).equals(slow.select(sorted(slow.columns)))
 
@@ -148,7 +162,7 @@ def test_the_types_of_earlier_messages_change_no_row(texts):
 def test_a_new_field_and_a_wider_type_are_seen():
     schema = {"a": pl.Int64()}
     values = [b'{"a": 1}'] * 50 + [b'{"a": 2.5}', b'{"a": 3, "new": "x"}']
-    rows, refused = decode(values, PLAIN, {"a": "int"}, "s", schema)
+    rows, refused = decode(values, PLAIN, {"a": "int"}, schema)
     assert refused == {}
     assert rows["a"].to_list() == [1.0] * 50 + [2.5, 3.0]
     assert rows["new"].to_list() == [None] * 51 + ["x"]
@@ -211,7 +225,120 @@ def test_the_places_of_refused_messages_are_those_of_their_partition(tmp_path):
 
 
 def test_a_declaration_that_cannot_be_used_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no column"):
-        checked(tmp_path, [b'{"a": 1}'], SourceSpec(stream="t", table=TableRule(where=["b > 1"])))
+    with pytest.raises(DataError, match="limit"):
+        checked(tmp_path, [b'{"a": "x"}'], SourceSpec(stream="t", rules={"a": RuleSpec(max="2026-01-01")}))
+    with pytest.raises(DefinitionError, match="understood"):
+        checked(tmp_path, [b'{"a": 1}'], SourceSpec(stream="t", table=TableRule(where=["b > > 1"])))
     with pytest.raises(DefinitionError, match="regular expression"):
         checked(tmp_path, [b'{"a": "1"}'], SourceSpec(stream="t", rules={"a": RuleSpec(pattern="(")}))
+
+
+ANY_KIND = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = ["id", "at", "amount", "kind", "paid", "size", "code", "day", "seen", "flag", "__row", "", "a\x00b"]
+ANY_OBJECT = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), ANY_KIND, max_size=4)
+ANY_MESSAGE = st.one_of(
+    st.none(),
+    st.binary(max_size=12),
+    ANY_OBJECT.map(lambda fields: json.dumps(fields).encode()),
+    ANY_OBJECT.map(lambda fields: payment(**fields)),
+    st.sampled_from([b'{"kind": "\\ud800"}', b'{"kind": "x\ny"}', b'{"amount": 1e400}', b'{"id": 1}{"id": 2}']),
+)
+WIDE_CONTRACT = SourceSpec(
+    stream="t",
+    key="id",
+    event_time=EventTime(column="at"),
+    rules={
+        **CONTRACT.rules,
+        "size": RuleSpec(min=0),
+        "code": RuleSpec(in_=[1, 2]),
+        "day": RuleSpec(type="date"),
+        "seen": RuleSpec(type="int", max=5),
+        "flag": RuleSpec(in_=[True]),
+    },
+    table=TableRule(where=["paid >= at", "size < 100", "extra > 1", "CAST(note AS INT) > 0"]),
+)
+GOOD = {"size": 5, "code": 2, "day": "2026-11-01", "seen": 3, "flag": True, "extra": 2, "note": "7"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ANY_MESSAGE, max_size=8), st.data())
+def test_no_message_stops_a_source_or_changes_another(tables, messages, data):
+    good = [payment(id=100 + number, **GOOD) for number in range(6)]
+    values = data.draw(st.permutations([*messages, *good[1:]]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=1)))
+    context = PartContext("s", source_policy(WIDE_CONTRACT), tables)
+    known, schema, rows = {}, None, []
+    # one good batch says what is known; what comes after it has to fit
+    for batch in [good[:1], *(values[start:end] for start, end in itertools.pairwise([0, *cuts, len(values)]))]:
+        result = check_messages([Messages(0, batch, range(len(batch)), len(batch))], context, known, schema)
+        known, schema = result.columns, result.schema
+        assert result.rows.height + result.refused.height == len(batch)
+        assert not {*good} & {*result.refused["__value"].to_list()}
+        rows += result.rows.to_dicts()
+    expected = {json.loads(value)["id"]: json.loads(value) for value in good}
+    payment_names = list(expected[100])
+    there = [row for row in rows if row["id"] in expected and row["note"] == "7"]
+    assert sorted(row["id"] for row in there) == sorted(expected)
+    for row in there:
+        # a number under a declared type is text beside texts, and is read as the same number
+        read = {name: float(row[name]) if name in {"amount", "size", "seen"} else row[name] for name in payment_names}
+        assert read == expected[row["id"]]
+        assert type(row["flag"]) is bool
+
+
+def test_what_messages_were_decides_what_they_may_be(tmp_path):
+    spec = SourceSpec(stream="t", rules={"kind": RuleSpec(in_=["card"]), "one": RuleSpec(in_=[1, 2.5])})
+    known = {"kind": "str", "one": "float", "z": "str"}
+    values = [b'{"kind": 5}', b'{"kind": true}', b'{"one": true}', b'{"one": "x"}', b'{"one": 1}', b'{"z": 1}']
+    result = checked(tmp_path, values, spec, known)
+    assert result.refused["__rule"].to_list() == ["kind:in", "kind:in", "one:kind", "one:kind"]
+    assert result.columns == known
+    assert result.rows["z"].to_list() == [None, "1"]
+    assert checked(tmp_path, [b'{"z": 1}', b'{"z": 2}'], spec, known).columns["z"] == "str"
+    assert checked(tmp_path, [b'{"z": 2.5}'], spec, {"z": "int"}).columns["z"] == "float"
+    assert checked(tmp_path, [b'{"z": 2}'], spec, {"z": "float"}).columns["z"] == "float"
+
+
+def test_lists_and_objects_are_refused_whatever_is_in_them():
+    values = [b'{"a": {"b": 1}}', b'{"a": {"b": {"c": 1}}}', b'{"a": [[1]]}', b'{"a": [{"c": 1}]}', b'{"a": {}}']
+    assert rows_of(values) == ({}, dict.fromkeys(range(5), "row:nested"))
+    assert rows_of(values, known={"a": "int"})[1] == dict.fromkeys(range(5), "a:nested")
+
+
+def test_names_of_unknown_fields_are_in_no_rule(tmp_path):
+    result = checked(tmp_path, [b'{"ada%d@example.com": [1]}' % number for number in range(2000)], PLAIN)
+    assert result.rules == {"row:nested": 2000}
+
+
+def test_messages_that_are_no_json_are_no_rows(tmp_path):
+    values = [b'{"a": "x\ny"}', b'{"a": "x\\ud800"}', b'{"\\ud800": 1}', b'{"a": "ok"}']
+    assert rows_of(values) == ({3: {"a": "ok"}}, dict.fromkeys(range(3), "row:json"))
+    result = checked(tmp_path, [None, b"", *values], PLAIN)
+    assert (result.refused.height, result.faulty) == (5, 3)
+
+
+def test_the_content_of_a_batch_names_what_was_known():
+    batch = [Messages(0, [b'{"a": 1}'], [0], 1)]
+    assert content_of(batch, PLAIN, {}, {"a": "int"}) != content_of(batch, PLAIN, {}, {"a": "str"})
+
+
+def test_a_condition_is_broken_by_the_messages_that_it_cannot_be_computed_for(tmp_path):
+    spec = SourceSpec(stream="t", table=TableRule(where=["b > 1", "CAST(c AS INT) > 0"]), rules={"d": RuleSpec(min=0)})
+    assert checked(tmp_path, [b'{"a": 1}'], spec).refused.height == 0
+    result = checked(tmp_path, [b'{"b": "x"}', b'{"a": 1}', b'{"c": "x"}', b'{"c": "1"}'], spec)
+    assert result.rules == {"where:b > 1": 1, "where:CAST(c AS INT) > 0": 1}
+    assert result.columns == {"a": "int", "c": "str"}
+    assert result.rows.schema["d"] == pl.Float64()  # so that its limits are of its type
+
+
+def test_a_field_without_a_name_keeps_it():
+    values = [b'{"": 1, "column_0": 2, "column_1": 3}']
+    assert (
+        rows_of(values)[0]
+        == rows_of(values, schema={"": pl.Int64(), "column_0": pl.Int64(), "column_1": pl.Int64()})[0]
+    )
+    assert rows_of(values)[0] == {0: {"": 1, "column_0": 2, "column_1": 3}}

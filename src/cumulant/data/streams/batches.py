@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.ids import digest
+from cumulant.core.plan import DType
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing
 from cumulant.data.files.reading import with_absent
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from cumulant.ports.tables import TableStore
 
 
-def content_of(batch: Sequence[Messages], spec: SourceSpec, before: Mapping[str, int]) -> str:
-    """The digest of messages, of their place in the topic, and of what decides which of them become rows."""
+#: how messages are decoded and checked: another number where the same messages may give other rows
+READING = 2
+
+
+def content_of(
+    batch: Sequence[Messages], spec: SourceSpec, before: Mapping[str, int], known: Mapping[str, DType] | None = None
+) -> str:
+    """The digest of messages, of their place in the topic, and of what decides which of them become rows. `known`: the
+    columns before them.
+    """
     hashed = hashlib.sha256()
     for messages in batch:
         hashed.update(b"\n".join(value or b"" for value in messages.values))
-    return digest([spec.reading_values(), dict(before), positions_after(batch), hashed.hexdigest()])
+    columns = sorted((known or {}).items())
+    return digest([READING, spec.reading_values(), columns, dict(before), positions_after(batch), hashed.hexdigest()])
 
 
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:

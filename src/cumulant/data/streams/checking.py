@@ -9,16 +9,13 @@ from itertools import accumulate
 
 import polars as pl
 
-from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
-from cumulant.data.formats.json_limits import MOST_FIELDS
 from cumulant.data.parts.part import PartContext
-from cumulant.data.parts.row_sorting import check_rows, plan_rows
 from cumulant.data.row_columns import RULE
-from cumulant.data.spec import SourceSpec
-from cumulant.data.streams.decoding import MESSAGE, decode
-from cumulant.data.text.casts import POLARS, column_casts, declare_numbers
-from cumulant.data.text.identifier_text import padded_width
+from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.data.streams.decoding import EMPTY, MESSAGE, decode
+from cumulant.data.streams.kinds import OF_JSON, stored_type
+from cumulant.data.streams.row_rules import check_rows_alone, condition_names
 from cumulant.ports.streams import Messages
 
 #: columns of refused messages: where each was in its topic, and its value as it came
@@ -38,6 +35,11 @@ class CheckedMessages:
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
     rules: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def faulty(self) -> int:
+        """How many were refused for what is in them: one without a value is usual where a topic is compacted."""
+        return self.rules.total() - self.rules[EMPTY]
+
 
 def check_messages(
     batch: Sequence[Messages],
@@ -51,40 +53,37 @@ def check_messages(
     `known` before, or is declared, and that no message has is null. `schema`: of the messages just before.
 
     Raises:
-        DataError: the messages have more fields than a table can have, or a condition names a column that is not known.
+        DataError: the declaration fits no message: a limit is no value of its column's type, say.
         DefinitionError: a rule that cannot be used.
     """
     values = [value for messages in batch for value in messages.values]
-    rows, refused = decode(values, context.spec, known, context.source, schema)
+    rows, refused = decode(values, context.spec, known, schema)
     came = {name: dtype for name, dtype in rows.schema.items() if name != MESSAGE}
-    if len({*known, *rows.columns}) > MOST_FIELDS:
-        raise DataError(
-            f"the messages of {context.source} have more than {MOST_FIELDS:,} fields",
-            subject=context.source,
-            hint="send such names as values, or take single fields by `columns`",
-        )
-    absent = {name: known.get(name) for name in (*known, *_declared(context.spec)) if name not in rows.columns}
+    every = dict.fromkeys([*came, *known, *_declared(context.spec), *condition_names(context.spec)])
+    types = {name: stored_type(name, came.get(name, pl.Null()), context.spec, known) for name in every}
     rows = rows.with_columns(
-        pl.lit(None, pl.Null() if dtype is None else POLARS[dtype]).alias(name) for name, dtype in absent.items()
+        pl.col(name).cast(dtype) if name in came else pl.lit(None, dtype).alias(name)
+        for name, dtype in types.items()
+        if came.get(name) != dtype
     )
     columns = dict(known)
     if rows.height:
-        rule, types = _check(rows.drop(MESSAGE), context)
-        columns |= {name: dtype for name, dtype in types.items() if rows[name].null_count() < rows.height}
-        failing = rows.select(MESSAGE).with_columns(rule.alias(RULE)).filter(pl.col(RULE).is_not_null())
-        refused |= dict(zip(failing[MESSAGE].to_list(), failing[RULE].to_list(), strict=True))
-        rows = rows.filter(rule.is_null())
+        more, read = check_rows_alone(rows.drop(MESSAGE), context, known)
+        refused |= {rows.item(place, MESSAGE): rule for place, rule in more.items()}
+        rows = rows.filter(~pl.col(MESSAGE).is_in(list(refused))) if more else rows
+        for name, dtype in read.items():
+            if rows[name].null_count() < rows.height:
+                columns[name] = _wider(known.get(name), dtype, context.spec.rules.get(name))
     return CheckedMessages(
         rows.drop(MESSAGE), _refused_frame(batch, values, refused), columns, came, Counter(refused.values())
     )
 
 
-def _check(rows: pl.DataFrame, context: PartContext) -> tuple[pl.Series, dict[str, DType]]:
-    """The first rule that each row breaks, or null, and the types under which the rows were checked."""
-    casts = column_casts(rows.schema, declare_numbers(rows, context.spec), context.source)
-    widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in casts if cast.merging is not None}
-    checked = check_rows(rows, plan_rows(casts, widths, context), context)
-    return checked.rule, {cast.name: cast.dtype for cast in casts}
+def _wider(before: DType | None, dtype: DType, rule: RuleSpec | None) -> DType:
+    """The type of a column that had another: a batch without fractions does not make its numbers whole ones."""
+    if before not in OF_JSON or (rule is not None and rule.type is not None):
+        return dtype
+    return "float" if (before, dtype) == ("int", "float") else before
 
 
 def _declared(spec: SourceSpec) -> list[str]:

@@ -11,7 +11,13 @@ import msgspec
 import polars as pl
 
 #: what JSON holds of a column of this type; a column of others is decoded anew each time
-_TYPES: Mapping[pl.DataType, type] = {pl.Boolean(): bool, pl.Int64(): int, pl.Float64(): float, pl.String(): str}
+_TYPES: Mapping[pl.DataType, type] = {
+    pl.Null(): type(None),
+    pl.Boolean(): bool,
+    pl.Int64(): int,
+    pl.Float64(): float,
+    pl.String(): str,
+}
 #: the most columns, since each is read on its own
 _MOST_COLUMNS = 200
 #: the largest share of messages that differ; with more, the types have changed
@@ -42,10 +48,10 @@ def decode_typed(lines: Sequence[bytes], schema: Mapping[str, pl.DataType]) -> T
             if len(others) > most:
                 return None
     try:
-        columns = [
-            pl.Series(name, list(map(attrgetter(f"f{index}"), objects)), dtype=dtype)
+        columns = {
+            name: pl.Series(name, list(map(attrgetter(f"f{index}"), objects)), dtype=dtype)
             for index, (name, dtype) in enumerate(schema.items())
-        ]
+        }
     except (pl.exceptions.PolarsError, OverflowError, TypeError):  # a number that is too large
         return None
     left_out = set(others)
