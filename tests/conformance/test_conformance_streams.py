@@ -10,8 +10,9 @@ import textwrap
 import pytest
 
 from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.drivers.folder import streams as driver
 from cumulant.drivers.folder.streams import FolderStreams
-from cumulant.ports.streams import Bounds, LostMessagesError
+from cumulant.ports.streams import Bounds, LostMessagesError, Messages
 from cumulant.testing.conformance.streams import StreamsConformance
 
 
@@ -47,6 +48,27 @@ def test_a_torn_last_line_is_not_read_until_it_ends(streams, tmp_path):
             torn.write(b"1}\n")
         (batch,) = consumer.read(1 << 20, 0.0)
         assert (batch.values, batch.positions) == ([b'{"half": 1}'], [end])
+
+
+def test_a_long_line_is_read_again_only_where_it_grew(streams, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "_LONGEST", 1 << 20)
+    end = streams.produce("t", [b"whole"], partition=0)
+    file = tmp_path / "streams" / "t" / "0.jsonl"
+    searched = []
+    search = driver._next_line_end
+    monkeypatch.setattr(driver, "_next_line_end", lambda file, start: (searched.append(start), search(file, start))[1])
+    with streams.consume("t", {0: end}) as consumer:
+        for part in (b"x" * (3 << 20), b"y" * 10):
+            with file.open("ab") as torn:
+                torn.write(part)
+            assert consumer.read(1000, 0.2) == []
+        with file.open("ab") as torn:
+            torn.write(b"\nnext\n")
+        (batch,) = consumer.read(1000, 0.0)
+        after = end + (3 << 20) + 11
+        assert (batch.values, batch.positions, batch.next) == ([b"x" * (1 << 20)], [end], after)
+        assert consumer.read(1000, 0.0) == [Messages(0, [b"next"], [after], after + 5)]
+    assert searched == [end + 1000, end + (3 << 20), end + (3 << 20) + 10]
 
 
 def test_the_next_writer_removes_what_a_killed_one_began(streams, tmp_path):
@@ -98,6 +120,25 @@ def test_a_file_that_became_shorter_or_went_away(streams, tmp_path):
         file.unlink()
         with pytest.raises(NotFoundError):
             consumer.read(1 << 20, 0.0)
+
+
+def test_a_file_that_was_written_anew(streams, tmp_path):
+    end = streams.produce("t", [b"one", b"two"], partition=0)
+    file = tmp_path / "streams" / "t" / "0.jsonl"
+    with streams.consume("t", {0: 0}) as consumer:
+        consumer.read(1 << 20, 0.0)
+        other = file.with_name("other")
+        other.write_bytes(b"one\ntwo\nand more\n")
+        other.rename(file)
+        with pytest.raises(LostMessagesError, match="not the one that was read before"):
+            consumer.read(1 << 20, 0.0)
+    file.write_bytes(b"one\ntwo\n")
+    with streams.consume("t", {0: end}) as consumer:
+        file.write_bytes(b'{"longer than before": 1}\n')
+        with pytest.raises(LostMessagesError, match="not the one"):
+            consumer.read(1 << 20, 0.0)
+    with pytest.raises(LostMessagesError, match="not the one"), streams.consume("t", {0: end}):
+        pass
 
 
 def test_a_similar_topic_is_named(streams):

@@ -118,7 +118,7 @@ def wait_until(condition):
 def knows(streams, topic):
     """Whether a broker that has just started knows a topic again."""
     try:
-        return bool(streams.partitions(topic))
+        return bool(streams.bounds(topic))
     except (EngineUnavailableError, NotFoundError):
         return False
 
@@ -131,7 +131,7 @@ def test_a_password_on_an_encrypted_connection(broker, authority, new_topic, mon
     with streams.consume(topic, {0: 0}) as consumer:
         wait_until(lambda: any(batch.values == [b"secret"] for batch in consumer.read(1 << 20, 1.0)))
     streams.close()
-    monkeypatch.setattr(driver, "_ANSWER", 8.0)  # the client tries again until then
+    monkeypatch.setattr(driver, "_LOGIN", 1.0)
     other = KafkaStreams(url, secrets=MemorySecrets({"KAFKA": "another"}))
     with pytest.raises(CredentialsError, match="refuse this user") as refused:
         other.partitions(topic)
@@ -161,15 +161,16 @@ def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of
     streams, stop = project.streams(), threading.Event()
     streams.produce(topic, payments(range(1000)), partition=0)
     options = {"stop": stop, "limits": IngestLimits(bytes=20_000, seconds=0.2)}
-    ended = []
-    worker = threading.Thread(
-        target=lambda: ended.extend(ingest_streams(project, principal=project.principal(), **options))
-    )
+    ended, told = [], []
+    options |= {"principal": project.principal(), "progress": lambda text, share=None: told.append(text)}
+    worker = threading.Thread(target=lambda: ended.extend(ingest_streams(project, **options)))
     worker.start()
     try:
         wait_until(lambda: read_batches(project, "payments"))
-        broker.kill()
-        time.sleep(1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "_ANSWER", 0.5)
+            broker.kill()
+            wait_until(lambda: sum("trying again" in text for text in told) > 1)  # away for longer than an answer takes
         broker.start()
         wait_until(lambda: knows(streams, topic))
         streams.produce(topic, payments(range(1000, 2000)), partition=1)
@@ -181,16 +182,19 @@ def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of
     assert ids(project) == dict.fromkeys(range(2000), 1)
 
 
-def test_messages_that_were_deleted_before_they_were_read(broker, new_topic, project_of):
-    topic = new_topic(1)
+@pytest.mark.parametrize("partition", [0, 1])
+def test_messages_that_were_deleted_before_they_were_read(broker, new_topic, project_of, partition):
+    """Also of a partition that had no message when the others were read first."""
+    topic = new_topic(2)
     project = project_of(topic)
     project.streams().produce(topic, payments(range(10)), partition=0)
     assert ingest(project).rows == 10
-    project.streams().produce(topic, payments(range(10, 20)), partition=0)
-    admin, place = broker.admin(), kafka.TopicPartition(topic, 0, 15)
+    project.streams().produce(topic, payments(range(10, 20)), partition=partition)
+    begin = 15 - 10 * partition
+    admin, place = broker.admin(), kafka.TopicPartition(topic, partition, begin)
     for answer in admin.delete_records([place]).values():
         answer.result(timeout=60)
-    with pytest.raises(LostMessagesError, match="begins at 15, and was read up to 10"):
+    with pytest.raises(LostMessagesError, match=f"begins at {begin}, and was read up to {begin - 5}"):
         ingest(project)
     (status,) = stream_status(project, principal=project.principal())
     assert status.rows == 10
@@ -222,18 +226,31 @@ def test_messages_of_an_aborted_transaction_are_no_rows(broker, new_topic, proje
     place = broker.url.removeprefix("kafka://")
     producer = kafka.Producer({"bootstrap.servers": place, "transactional.id": topic, "linger.ms": 0})
     producer.init_transactions(60)
+
+    def send(number, end):
+        producer.begin_transaction()
+        producer.produce(topic, payments([number])[0], partition=0)
+        producer.flush(60)
+        end(60)
+
     for number, end in enumerate(
         [producer.commit_transaction, producer.abort_transaction, producer.commit_transaction]
     ):
-        producer.begin_transaction()
-        producer.produce(topic, payments([number])[0], partition=0)
-        end(60)
+        send(number, end)
     assert ingest(project).rows == 2
     assert ids(project) == {0: 1, 2: 1}
-    assert ingest(project).messages == 0
+    send(3, producer.abort_transaction)
+    result = ingest(project)
+    assert (result.messages, result.lag) == (0, 0)
+    admin, place = broker.admin(), kafka.TopicPartition(topic, 0, project.streams().bounds(topic)[0].end)
+    for answer in admin.delete_records([place]).values():
+        answer.result(timeout=60)
+    assert ingest(project).messages == 0  # what was deleted was no message
 
 
 def test_brokers_that_do_not_answer(monkeypatch):
-    monkeypatch.setattr(driver, "_ANSWER", 2.0)
+    monkeypatch.setattr(driver, "_ANSWER", 0.5)
+    streams = KafkaStreams("kafka://127.0.0.1:1")
+    streams._denied.set()  # by a login of long ago
     with pytest.raises(EngineUnavailableError, match="do not answer"):
-        KafkaStreams("kafka://127.0.0.1:1").partitions("t")
+        streams.partitions("t")

@@ -32,7 +32,7 @@ PANELS: dict[str, dict[str, HelpEntry]] = {
     },
     "The loop": {
         "data": HelpEntry("training.data", "Validate sources; show snapshots, checks and quarantine"),
-        "ingest": HelpEntry("training.ingest", "Take in messages of streams; how far that is"),
+        "ingest": HelpEntry("training.ingest", "Ingest messages of streams; how far that is"),
         "features": HelpEntry("training.features", "What the features are, and their values"),
         "train": HelpEntry("training.train", "Search, evaluate, package, register: a model version"),
         "evaluate": HelpEntry("training.evaluate", "Score a registered model on later data, and apply the gate"),

@@ -174,7 +174,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(
             description="In place of a path: the topic whose messages, one JSON object each, `cumulant ingest run` "
-            "takes in. Where topics are, `streams` of the environment says."
+            "ingests. Where topics are, `streams` of the environment says."
         ),
     ] = None
     format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"

@@ -37,6 +37,8 @@ def test_a_user_and_an_encrypted_connection(tmp_path):
         ("kafka://host:port", "no address"),
         ("kafka://host:70000", "no address"),
         ("kafka://a,,b", "no address"),
+        ("kafka://a b", "no address"),
+        ("kafka://h/x", "no address"),
         ("kafka://u:secret@host", "holds a password"),
         ("kafka://u@host", "needs a password"),
         ("kafka://host?password=PW", "needs a password"),

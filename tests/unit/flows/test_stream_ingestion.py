@@ -1,4 +1,4 @@
-"""Streams are taken in exactly once: rows and positions are committed together, whatever ends the process."""
+"""Streams are ingested exactly once: rows and positions are committed together, whatever ends the process."""
 
 import json
 import signal
@@ -31,6 +31,7 @@ from cumulant.flows.data.stream_records import find_state, read_batches
 from cumulant.flows.data.stream_views import refused_messages, stream_status
 from cumulant.flows.data.validate import newest_snapshot, validate
 from cumulant.flows.maintenance.cleanup import clean
+from cumulant.ports.streams import Bounds, Messages
 from cumulant.project.file.loading import load
 from cumulant.testing.log import seeded
 
@@ -88,12 +89,14 @@ def once_each(numbers):
 def test_messages_become_rows_once(project, topic):
     topic(range(100), 0)
     topic(range(100, 150), 1)
+    topic([], 3)
     first = ingest(project)
     assert (first.messages, first.rows, first.refused, first.lag, first.batches) == (150, 150, 0, 0, 1)
     again = ingest(project)
     assert (again.messages, again.batches, again.lag) == (0, 0, 0)
     topic(range(150, 160), 1)
     topic(range(160, 170), 2)  # a partition that was not there before
+    assert find_state(project, "payments")[0].positions["3"] == 0  # what is deleted unread after this is noticed
     assert ingest(project).rows == 20
     assert ids(project) == once_each(range(170))
     events = [event.data for event in project.journal().events(kinds=[StreamIngested.kind])]
@@ -152,7 +155,7 @@ def test_batches_are_bounded(project, topic):
     ingest(project, limits=IngestLimits(bytes=5000))
     batches = read_batches(project, "payments")
     assert len(batches) > 5
-    assert max(batch.messages for batch in batches) * len(payment(1)) <= 5000
+    assert max(batch.messages for batch in batches) * (len(payment(1)) + stream_ingestion._OVERHEAD) <= 6000
     assert ids(project) == once_each(range(1000))
 
 
@@ -253,16 +256,18 @@ def test_a_broker_that_is_away_is_tried_again(project, topic, monkeypatch):
     real = project.streams()
 
     class Away:
-        failures = 3
+        """Streams that do not answer, from the start and once more after the first batch."""
+
+        failures = 6
 
         def __getattr__(self, name):
-            return getattr(real, name)
+            def call(*arguments):
+                if self.failures:
+                    self.failures -= 1
+                    raise EngineUnavailableError("the broker does not answer")
+                return getattr(real, name)(*arguments)
 
-        def consume(self, *arguments):
-            if self.failures:
-                self.failures -= 1
-                raise EngineUnavailableError("the broker does not answer")
-            return real.consume(*arguments)
+            return call
 
     away = Away()
     monkeypatch.setattr(project, "streams", lambda: away)
@@ -272,14 +277,75 @@ def test_a_broker_that_is_away_is_tried_again(project, topic, monkeypatch):
     def progress(text, share=None):
         told.append(text)
         if "10 messages" in text:
+            away.failures = 3
+            topic(range(10, 20))
+        if "20 messages" in text:
             stop.set()
 
     limits = IngestLimits(seconds=0.01)
     ingest_streams(project, principal=project.principal(), stop=stop, limits=limits, progress=progress)
     assert [text for text in told if "trying again" in text] == [
         "payments: the broker does not answer; trying again"
-    ] * 2
+    ] * 8
+    assert ids(project) == once_each(range(20))
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read(project, topic, monkeypatch):
+    """What is read after that is never committed, though its positions exist in both."""
+    topic(range(10))
+    real = project.streams()
+
+    class Changing:
+        name = "first"
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def identity(self, topic):
+            return self.name
+
+    streams = Changing()
+    monkeypatch.setattr(project, "streams", lambda: streams)
+
+    def progress(text, share=None):
+        streams.name = "second"
+        topic(range(100, 110))
+
+    options = {"limits": IngestLimits(seconds=0.01), "progress": progress}
+    with pytest.raises(DataError, match="a topic of this name that is gone"):
+        ingest_streams(project, principal=project.principal(), **options)
     assert ids(project) == once_each(range(10))
+
+
+def test_positions_after_what_is_no_message_are_committed_alone(project, topic, monkeypatch):
+    """A driver moves past markers of transactions; a retention that deletes them has deleted no message."""
+    topic([], 0)
+    end = 50
+
+    class Markers:
+        def identity(self, topic):
+            return "one"
+
+        def bounds(self, topic):
+            return {0: Bounds(0, end)}
+
+        def lag(self, topic, positions):
+            return {0: end - positions[0]}
+
+        @contextmanager
+        def consume(self, topic, positions):
+            yield self
+
+        def read(self, limit, seconds):
+            return [Messages(0, [], [], end)]
+
+    monkeypatch.setattr(project, "streams", Markers)
+    result = ingest(project)
+    assert (result.messages, result.batches, result.lag) == (0, 0, 0)
+    state, version = find_state(project, "payments")
+    assert state.positions == {"0": end}
+    ingest(project)
+    assert find_state(project, "payments") == (state, version)
 
 
 def test_a_batch_of_which_nothing_passes_is_not_committed(project, topic):
@@ -331,7 +397,28 @@ def test_several_sources_at_once(tmp_path, topic):
         assert only.source == "refunds"
 
 
-def test_clean_removes_what_a_killed_process_left_and_no_more(project, topic):
+@pytest.mark.parametrize("once", [True, False])
+def test_an_error_of_one_source_keeps_no_other_from_being_committed(tmp_path, topic, once):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT + "  refunds: {stream: back, key: id}\n")
+    topic(range(-200, -1))
+    topic(range(20), name="back")
+    stop, told = threading.Event(), []
+
+    def progress(text, share=None):
+        told.append(text)
+        if "20 messages" in text:
+            stop.set()
+
+    options = {"once": once, "stop": stop, "limits": IngestLimits(seconds=0.01), "progress": progress}
+    with load(tmp_path) as project:
+        with pytest.raises(ContractBreachError, match="source payments: none of 199 messages"):
+            ingest_streams(project, principal=project.principal(), **options)
+        assert find_state(project, "refunds")[0].rows == 20
+    assert any("payments: ended by an error: source payments: none of 199" in text for text in told)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_clean_removes_what_a_killed_process_left_and_no_more(project, topic, tmp_path, declared):
     topic(range(20))
     ingest(project)
     tables = project.tables()
@@ -339,7 +426,10 @@ def test_clean_removes_what_a_killed_process_left_and_no_more(project, topic):
     frame = tables.scan(batch.rows).collect()
     left = tables.write("streams/payments/000000000001-0123456789abcdef/rows", frame)
     coming = tables.write("streams/payments/000000000002-0123456789abcdef/rows", frame)
-    removed = [item.key for item in clean(project, principal=project.principal(), dry_run=False)]
+    if not declared:
+        (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("payments:", "others:"))
+    with load(tmp_path) as changed:
+        removed = [item.key for item in clean(changed, principal=changed.principal(), dry_run=False)]
     assert [key for key in removed if key.startswith("streams/")] == [left.key]
     assert tables.keys("streams/") == sorted([batch.rows.key, coming.key])
 
@@ -392,7 +482,7 @@ def test_a_signal_ends_the_command_with_what_was_read(topic, tmp_path):
         load(tmp_path) as project,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
     ):
-        wait_until(lambda: find_state(project, "payments")[0] is not None)
+        wait_until(lambda: read_batches(project, "payments"))
         process.send_signal(signal.SIGTERM)
         shown, told = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import tarfile
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -84,6 +85,20 @@ def test_a_log_outside_of_the_state_is_named_as_left_out(tmp_path, log):
         file.write(f"environments:\n  local:\n    log: {log}\n")
     scheme = log.partition(":")[0]
     assert backup(root, tmp_path / "b.tar").manifest.left_out == (f"log at {scheme}://: back it up with its own tools",)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_topics_are_named_as_left_out_where_they_are_elsewhere(tmp_path, inside):
+    root = made(tmp_path / "original")
+    streams = root / ".cumulant" / "streams" if inside else tmp_path / "streams"
+    with (root / "cumulant.yaml").open("a") as file:
+        file.write(f"  s: {{stream: pay}}\nenvironments:\n  local:\n    streams: folder://{streams}\n")
+    (streams / "pay").mkdir(parents=True)
+    (streams / "pay" / "0.jsonl").write_text('{"id": 1}\n')
+    left_out = backup(root, tmp_path / "b.tar").manifest.left_out
+    assert left_out == (() if inside else ("topic pay of source s; the rows that were ingested are tables",))
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert any(name.endswith("streams/pay/0.jsonl") for name in archive.getnames()) == inside
 
 
 def test_snapshots_outside_of_the_folder_are_not_said_to_be_in_the_backup(tmp_path):

@@ -1,4 +1,4 @@
-"""`cumulant ingest`: take in messages of streams, and how far that is."""
+"""`cumulant ingest`: ingest messages of streams, and show how far that is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = application(
     "ingest",
-    "Take in messages of streams; how far that is.",
+    "Ingest messages of streams; how far that is.",
     examples=["cumulant ingest run --once", "cumulant ingest status", "cumulant ingest refused payments"],
 )
 #: the least and the most bytes of a batch: it is held in memory several times over
@@ -51,7 +51,7 @@ def run(
     call: Invocation,
     source: Sources = None,
     *,
-    once: Annotated[bool, typer.Option("--once", help="End when what is there now is taken in.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when what is there now is ingested.")] = False,
     every: Annotated[
         str, typer.Option(metavar="SPAN", help="How long a batch waits for more messages: 10s, 1m.")
     ] = "10s",
@@ -62,7 +62,7 @@ def run(
         bool, typer.Option("--accept-refused", help="Go on where no message of a large batch passes.")
     ] = False,
 ) -> None:
-    """Take in messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
+    """Ingest messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
 
     Rows and positions are committed together, so that a killed command, run again, neither loses nor repeats one.
     `cumulant data validate` makes a snapshot of the rows. Ctrl-C and SIGTERM commit what was read, and end the command.
@@ -94,7 +94,7 @@ def run(
     app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
 )
 def status(call: Invocation, source: Sources = None) -> None:
-    """Show how far each stream was taken in: rows, refused messages, and how many wait.
+    """Show how far each stream was ingested: rows, refused messages, and how many wait.
 
     Exit code 1 where a topic cannot be read.
     """

@@ -1,6 +1,7 @@
 """Topics as folders: each partition is an append-only file of JSON lines, `TOPIC/PARTITION.jsonl`.
 
-A position is a place in the file in bytes. A message is one line; the last line counts once its end is written.
+A position is a place in the file in bytes. A message is one line; the last line counts once its end is written. That
+the byte before a position ends a line shows most files that were written anew.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import BinaryIO
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, did_you_mean
 from cumulant.core.system.atomic_files import sync
-from cumulant.ports.streams import Bounds, Messages, check_position
+from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}")
 _PARTITION = re.compile(r"(0|[1-9]\d{0,8})\.jsonl")
 _BLOCK = 1 << 20
+#: the most bytes of a line that are read: what is longer is no message that anybody meant, and comes without the rest
+_LONGEST = 16 << 20
 #: seconds between two looks for new lines
 _PAUSE = 0.05
 
@@ -50,7 +53,9 @@ class FolderStreams:
             if partition not in bounds:
                 raise _no_partition(topic, partition, sorted(bounds))
             check_position(topic, partition, position, bounds[partition])
-        yield FolderConsumer(topic, {number: self._path(topic, number) for number in positions}, dict(positions))
+        consumer = FolderConsumer(topic, {number: self._path(topic, number) for number in positions}, dict(positions))
+        consumer.check()
+        yield consumer
 
     def produce(self, topic: str, values: Iterable[bytes], *, partition: int) -> int:
         path = self._path(topic, partition)
@@ -120,6 +125,14 @@ class FolderConsumer:
     def __init__(self, topic: str, files: Mapping[int, Path], positions: dict[int, int]) -> None:
         self._topic, self._files, self._positions = topic, files, positions
         self._turn = list(files)
+        #: of each partition that was read: its file, as the system numbers it, and up to where it has no further line
+        self._file_ids: dict[int, int] = {}
+        self._searched: dict[int, int] = {}
+
+    def check(self) -> None:
+        """Raises LostMessagesError: a file is not the one that was read before."""
+        for partition in self._files:
+            self._read_partition(partition, 0)
 
     def read(self, limit: int, seconds: float) -> list[Messages]:
         until = time.monotonic() + seconds
@@ -147,27 +160,63 @@ class FolderConsumer:
         path, start = self._files[partition], self._positions[partition]
         try:
             with path.open("rb") as file:
-                check_position(self._topic, partition, start, Bounds(0, os.fstat(file.fileno()).st_size))
-                file.seek(start)
+                status = os.fstat(file.fileno())
+                check_position(self._topic, partition, start, Bounds(0, status.st_size))
+                first = self._file_ids.setdefault(partition, status.st_ino)
+                if first != status.st_ino or not _begins_line(file, start):
+                    raise _other_file(self._topic, partition)
+                if not limit or status.st_size <= self._searched.get(partition, start):
+                    return None
                 content = file.read(limit)
-                if b"\n" not in content:
-                    content += file.readline()  # one message above the limit
+                end = content.rfind(b"\n") + 1
+                after = start + end
+                if not end:  # one message above the limit, or one whose end is not written yet
+                    searched = max(start + len(content), self._searched.get(partition, start))
+                    after = _next_line_end(file, searched)
+                    if not after:
+                        self._searched[partition] = max(searched, status.st_size)
+                        return None
+                    file.seek(start)
+                    content = file.read(min(after - start, _LONGEST + 1))
+                    end = len(content)
         except FileNotFoundError:
             message = f'there is no partition {partition} of "{self._topic}" any more'
             raise NotFoundError(message, subject=self._topic) from None
         except OSError as error:
             raise _storage_error(error, f"messages of {self._topic} cannot be read", path) from error
-        end = content.rfind(b"\n") + 1
-        if not end:
-            return None
         values = content[: end - 1].split(b"\n")
         places = list(accumulate((len(value) + 1 for value in values), initial=start))
-        return Messages(partition, values, places[:-1], places[-1])
+        return Messages(partition, values, places[:-1], after)
 
 
 def _no_partition(topic: str, partition: int, known: list[int]) -> NotFoundError:
     listed = ", ".join(str(number) for number in known)
     return NotFoundError(f'there is no partition {partition} of "{topic}"', subject=topic, hint=f"it has {listed}")
+
+
+def _other_file(topic: str, partition: int) -> LostMessagesError:
+    return LostMessagesError(
+        f"the file of partition {partition} of {topic} is not the one that was read before",
+        subject=topic,
+        hint="only append to it; a file that was written anew needs a topic of another name",
+    )
+
+
+def _begins_line(file: BinaryIO, position: int) -> bool:
+    """Whether a line begins at the position; the file is there afterwards."""
+    file.seek(max(position - 1, 0))
+    return not position or file.read(1) == b"\n"
+
+
+def _next_line_end(file: BinaryIO, start: int) -> int:
+    """The place after the next end of a line; 0 where there is none."""
+    file.seek(start)
+    while block := file.read(_BLOCK):
+        place = block.find(b"\n")
+        if place >= 0:
+            return start + place + 1
+        start += len(block)
+    return 0
 
 
 def _end(path: Path) -> int:

@@ -15,7 +15,7 @@ from cumulant.ports.secrets import Secrets
 #: client's own certificate and its key
 _FILES = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-_BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[^:\[\]]+)(:(?P<port>\d{1,5}))?")
+_BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _HINT = "write kafka://HOST:PORT,HOST:PORT, or kafkas:// for an encrypted connection"
 _PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 _PORT = 9092

@@ -37,12 +37,14 @@ from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_po
 _TOPIC = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,249}")
 #: seconds for one answer of a broker, and until a message is written
 _ANSWER, _WRITTEN = 15.0, 60.0
+#: seconds after which a user who was refused is not tried again: a broker that starts may not know its users yet
+_LOGIN = 5.0
+#: seconds between two questions while a partition has no leader
+_PAUSE = 0.1
 #: seconds for which a broker that has come back may not know its topics
 _STARTING = 30.0
-#: the most messages that are fetched at once, and bytes that the client holds ahead of its reader
-_MOST, _AHEAD_KIB = 20_000, 32 << 10
-#: bytes that a message is thought to have before any was read
-_FIRST_GUESS = 512
+#: the most messages of one read, those that are fetched at once, and what the client holds ahead of its reader
+_MOST, _AT_ONCE, _AHEAD_KIB = 20_000, 16, 32 << 10
 _GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 _OUT_OF_RANGE = {KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET}
 _REFUSED = {
@@ -52,6 +54,8 @@ _REFUSED = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
+#: while a partition gets another leader, and just after it was made
+_ELECTING = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION}
 _AWAY = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -61,9 +65,7 @@ _AWAY = {
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-}
+} | _ELECTING
 
 
 class KafkaStreams:
@@ -75,13 +77,13 @@ class KafkaStreams:
         #: when the brokers were last away, by the monotonic clock: one that has just started knows no topic yet
         self._away_at = -_STARTING
         self._asking: Consumer | None = None
+        self._admin: AdminClient | None = None
         self._writing: Producer | None = None
 
     def identity(self, topic: str) -> str:
         self.partitions(topic)
-        admin = AdminClient(self._settings())
         with self._errors(topic):
-            answers = admin.describe_topics(TopicCollection([topic]), request_timeout=_ANSWER)
+            answers = self._administration().describe_topics(TopicCollection([topic]), request_timeout=_ANSWER)
             return str(answers[topic].result(timeout=_ANSWER).topic_id)
 
     def partitions(self, topic: str) -> list[int]:
@@ -89,7 +91,7 @@ class KafkaStreams:
             hint = "letters, digits, `.`, `_` and `-`, at most 249"
             raise UsageError(f'no topic can be named "{topic[:300]}"', subject=topic[:300], hint=hint)
         with self._errors(topic):
-            metadata = self._consumer().list_topics(topic, timeout=_ANSWER).topics[topic]
+            metadata = self._describe(topic)
             if metadata.error is not None:
                 raise KafkaException(metadata.error)
         return sorted(metadata.partitions)
@@ -98,11 +100,7 @@ class KafkaStreams:
         bounds = {}
         for partition in self.partitions(topic):
             with self._errors(topic):
-                place = TopicPartition(topic, partition)
-                offsets = self._consumer().get_watermark_offsets(place, timeout=_ANSWER, cached=False)
-                if offsets is None:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-                bounds[partition] = Bounds(*offsets)
+                bounds[partition] = self._bounds(TopicPartition(topic, partition))
         return bounds
 
     @contextmanager
@@ -154,7 +152,21 @@ class KafkaStreams:
         with self._lock:
             if self._asking is not None:
                 self._asking.close()
-            self._asking = self._writing = None
+            self._asking = self._writing = self._admin = None
+
+    def _describe(self, topic: str) -> Any:
+        """What the brokers say of a topic. That they refuse the user counts from now on only."""
+        consumer = self._consumer()
+        consumer.poll(0.0)  # which calls back with what they have said before
+        self._denied.clear()
+        try:
+            described = consumer.list_topics(topic, timeout=min(_LOGIN, _ANSWER))
+        except KafkaException as error:
+            consumer.poll(0.0)
+            if self._denied.is_set() or error.args[0].code() not in _AWAY or _ANSWER <= _LOGIN:
+                raise
+            described = consumer.list_topics(topic, timeout=_ANSWER - _LOGIN)
+        return described.topics[topic]
 
     @contextmanager
     def _errors(self, topic: str) -> Iterator[None]:
@@ -214,6 +226,26 @@ class KafkaStreams:
                 self._asking = self._new_consumer()
             return self._asking
 
+    def _bounds(self, place: TopicPartition) -> Bounds:
+        deadline = time.monotonic() + _ANSWER
+        while True:
+            try:
+                offsets = self._consumer().get_watermark_offsets(place, timeout=_ANSWER, cached=False)
+            except KafkaException as error:
+                if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                if offsets is None:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                return Bounds(*offsets)
+
+    def _administration(self) -> AdminClient:
+        with self._lock:
+            if self._admin is None:
+                self._admin = AdminClient(self._settings())
+            return self._admin
+
     def _producer(self) -> Producer:
         with self._lock:
             if self._writing is None:
@@ -233,23 +265,23 @@ class KafkaConsumer:
         away: threading.Event,
     ) -> None:
         self._consumer, self._topic, self._errors, self._away = consumer, topic, errors, away
-        self._bytes = float(_FIRST_GUESS)
 
     def read(self, limit: int, seconds: float) -> list[Messages]:
-        most = max(1, min(_MOST, int(limit / self._bytes)))
+        received: list[Any] = []
+        size = 0
         with self._errors(self._topic):
-            received = self._consumer.consume(most, timeout=seconds)
+            # few at once, the first alone: how large the next ones are is not known before they are there
+            while size < limit and len(received) < _MOST:
+                most = min(_AT_ONCE, max(1, (limit - size) * len(received) // max(size, 1)))
+                fetched = self._consumer.consume(most, timeout=0.0 if received else seconds)
+                if not fetched:
+                    break
+                received += fetched
+                size += sum(len(message.value() or b"") for message in fetched if message.error() is None)
             if not received and self._away.is_set():
                 raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN))
             self._away.clear()
-            batches = _by_partition(received)
-        count, size = 0, 0
-        for batch in batches:
-            count += len(batch.values)
-            size += sum(len(value or b"") for value in batch.values)
-        if count:
-            self._bytes = max(size / count, 1.0)
-        return batches
+            return _by_partition(received)
 
 
 def _by_partition(received: Iterable[Any]) -> list[Messages]:

@@ -220,10 +220,12 @@ def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Pat
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
     snapshots = "" if "tables" in elsewhere else "; their snapshots are in it"
+    topics = project.drivers.path(project.endpoints.streams)
+    topics_here = topics is not None and topics.is_relative_to(project.state) and area.holds(topics)
     for name, spec in project.file.spec.data.items():
         files = dict.fromkeys(source_files.get(name, ()))
         stored = len(area.files(files))
-        if spec.stream:
+        if spec.stream and not topics_here:
             yield f"topic {spec.stream} of source {name}; the rows that were ingested are tables"
         elif spec.path and not stored:
             yield f"files of source {name}{snapshots}"

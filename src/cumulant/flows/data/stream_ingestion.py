@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import ContractBreachError, DataError, LeaseHeldError, RetryableError
+from cumulant.core.errors import CumulantError, DataError, LeaseHeldError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
+from cumulant.flows.data.stream_batches import check_batch, store_batch
 from cumulant.flows.data.stream_records import find_state, streamed_sources
 from cumulant.flows.ledger.actions import verb
 
@@ -34,18 +34,17 @@ if TYPE_CHECKING:
 
 #: bytes of messages of a batch, and seconds after its first one, at which it is committed
 BATCH_BYTES, BATCH_SECONDS = 32 << 20, 10.0
-#: the most bytes that are asked for at once, and what a message takes in memory beside its own
-_READ, _OVERHEAD = 2 << 20, 120
+#: the most bytes that are asked for at once, what a message takes in memory beside its own, and the bytes that one is
+#: thought to have before any was read
+_READ, _OVERHEAD, _FIRST_GUESS = 2 << 20, 120, 16
 #: seconds for which one read waits, with one source and with several
 _WAIT, _WAIT_SHARED = 0.5, 0.05
 #: seconds between two looks for new partitions, and until a broker that did not answer is tried again
 _REFRESH, _RETRY = 30.0, 2.0
-#: from so many messages on, a batch of which none passes shows a wrong declaration rather than bad messages
-_ALL_REFUSED = 100
 
 
 class IngestedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call took in of a source, and how many messages its topic has after that (None: it did not answer).
+    """What one call ingested of a source, and how many messages its topic has after that (None: it did not answer).
 
     `too_many_refused`: a larger share of them than the source allows.
     """
@@ -82,8 +81,9 @@ def ingest_streams(
     limits: IngestLimits | None = None,
     progress: Progress = silent,
 ) -> list[IngestedSource]:
-    """Take in the messages of the named sources (default: all with a stream) until `stop` is set: what was read by then
-    is committed. `once`: what is there when the call begins.
+    """Ingest the messages of the named sources (default: all with a stream) until `stop` is set: what was read by then
+    is committed. `once`: what is there when the call begins. An error ends its source alone; the others go on, and the
+    first error is raised when they end.
 
     Raises:
         NotFoundError: there is no such source, or no such topic.
@@ -102,14 +102,28 @@ def ingest_streams(
             for name, topic in streamed_sources(project, sources).items()
         ]
         wait = _WAIT if len(readers) == 1 else _WAIT_SHARED
-        active = readers
+        active, errors = readers, list[CumulantError]()
         while active and not stop.is_set():
             for reader in active:
-                _step(reader, wait, stop, once=once)
+                with _ended_by_error(reader, errors, alone=len(readers) == 1):
+                    _step(reader, wait, stop, once=once)
             active = [reader for reader in active if not reader.done]
         for reader in active:
-            reader.commit()
+            with _ended_by_error(reader, errors, alone=len(readers) == 1):
+                reader.commit()
+        if errors:
+            raise errors[0]
         return [reader.result() for reader in readers]
+
+
+@contextmanager
+def _ended_by_error(reader: _Reader, errors: list[CumulantError], *, alone: bool) -> Iterator[None]:
+    """An error of one source keeps no other from being committed. It is told at once where others go on."""
+    try:
+        yield
+    except CumulantError as error:
+        errors.append(error)
+        reader.end(None if alone else error)
 
 
 def _step(reader: _Reader, wait: float, stop: threading.Event, *, once: bool) -> None:
@@ -146,6 +160,8 @@ class _Reader:
         *,
         once: bool,
     ) -> None:
+        from cumulant.data.streams.records import StreamState
+
         self._project, self._source, self._topic = project, source, topic
         self._actor, self._limits, self._progress = actor, limits, progress
         self._policy = project.policies.source(source)
@@ -155,69 +171,79 @@ class _Reader:
         self._stack = ExitStack()
         self._consumer: Consumer | None = None
         self._opened_at = 0.0
-        self._state, self._version = self._load()
-        bounds = self._streams.bounds(topic)
+        self._state, self._version = StreamState(topic=topic, identity=""), 0
         self._schema: Mapping[str, pl.DataType] | None = None
-        #: what was read and is not committed yet, its bytes, and when its first message came
+        #: what was read and is not committed yet, its bytes, and since when there is anything to commit
         self._pending: list[Messages] = []
         self._pending_bytes, self._pending_since = 0, 0.0
+        self._message_bytes = float(_FIRST_GUESS)
         self._positions: dict[int, int] = {}
+        self._once, self._ended = once, False
         #: with `once`: the positions at which this call ends
-        self._ends = {number: there.end for number, there in bounds.items()} if once else None
-        self._forget_pending()
+        self._ends: dict[int, int] | None = None
 
     @property
     def done(self) -> bool:
-        """Whether everything is committed that was there when the call began."""
-        if self._ends is None or self._pending:
-            return False
-        return all(self._positions.get(number, 0) >= end for number, end in self._ends.items())
+        """Whether everything is committed that was there when the call began, or an error ended this source."""
+        return self._ended or (self._reached and not self._uncommitted)
+
+    @property
+    def _reached(self) -> bool:
+        return self._ends is not None and all(
+            self._positions.get(number, 0) >= end for number, end in self._ends.items()
+        )
+
+    @property
+    def _uncommitted(self) -> bool:
+        """Whether positions moved: with messages, or past what is none, such as the marker of a transaction."""
+        return self._positions != _by_number(self._state.positions)
 
     def step(self, wait: float) -> None:
         """Read once, for at most `wait` seconds, and commit where a batch is complete."""
         if self._consumer is None or time.monotonic() - self._opened_at > _REFRESH:
             self._open()
-        if self._consumer is None or self.done:
+        if self._consumer is None:
             return
-        room = self._limits.bytes - self._pending_bytes
-        for messages in self._consumer.read(max(min(room, _READ), 1), wait):
-            self._take(messages)
-        reached = self._ends is not None and all(
-            self._positions.get(number, 0) >= end for number, end in self._ends.items()
-        )
-        if self._pending and (
-            reached
+        if not self._reached:
+            for messages in self._consumer.read(self._room(), wait):
+                self._take(messages)
+        if self._uncommitted and (
+            self._reached
             or self._pending_bytes >= self._limits.bytes
             or time.monotonic() - self._pending_since >= self._limits.seconds
         ):
             self.commit()
 
     def commit(self) -> None:
-        """Commit what was read: the rows, the refused messages and the positions together."""
-        batch, self._pending = self._pending, []
-        if not batch:
+        """Commit what was read: the rows, the refused messages and the positions of all partitions together."""
+        if not self._uncommitted:
             return
         from cumulant.data.streams.records import BATCH, STREAM, StreamIngested, batch_key
 
-        checked = self._check(batch)
-        stored = self._store(batch, checked)
-        state = self._state.after(stored, checked.columns)
+        self._check_identity(self._state)  # whatever was read before is of the same topic then
+        stored, state = None, msgspec.structs.replace(self._state, positions=_by_text(self._positions))
+        if self._pending:
+            checked = self._check(self._pending)
+            stored = store_batch(self._project, self._source, self._state, self._pending, checked, state.positions)
+            state = self._state.after(stored, checked.columns)
         journal = self._project.journal()
         try:
             with journal.transaction(actor=self._actor) as transaction:
                 row = transaction.put(STREAM, self._source, msgspec.to_builtins(state), expect=self._version)
-                transaction.put(BATCH, batch_key(self._source, stored.number), msgspec.to_builtins(stored), expect=0)
-                transaction.emit(
-                    StreamIngested(
-                        source=self._source,
-                        topic=self._topic,
-                        batch=stored.number,
-                        messages=stored.messages,
-                        rows=stored.rows_passed,
-                        refused=stored.messages - stored.rows_passed,
-                        positions=stored.positions,
+                if stored is not None:
+                    key = batch_key(self._source, stored.number)
+                    transaction.put(BATCH, key, msgspec.to_builtins(stored), expect=0)
+                    transaction.emit(
+                        StreamIngested(
+                            source=self._source,
+                            topic=self._topic,
+                            batch=stored.number,
+                            messages=stored.messages,
+                            rows=stored.rows_passed,
+                            refused=stored.messages - stored.rows_passed,
+                            positions=stored.positions,
+                        )
                     )
-                )
         except LeaseHeldError as error:
             raise LeaseHeldError(
                 f"another process ingests source {self._source}",
@@ -225,20 +251,25 @@ class _Reader:
                 hint="run one for each source; what this one had read was not committed",
             ) from error
         self._state, self._version = state, row.version
-        self._count(stored)
         self._forget_pending()
+        if stored is not None:
+            self._count(stored)
 
     def start_again(self, error: RetryableError) -> None:
         """Read on from the committed positions, after a fault that may pass."""
         self._progress(f"{self._source}: {error.message}; trying again")
-        self._stack.close()
-        self._consumer = None
-        self._state, self._version = self._load()
-        self._forget_pending()
+        self._drop()
+
+    def end(self, error: CumulantError | None) -> None:
+        """Read no more; tell the error that is the reason, if any is given."""
+        if error is not None:
+            self._progress(f"{self._source}: ended by an error: {error.message}")
+        self._ended = True
+        self._drop()
 
     def result(self) -> IngestedSource:
         messages, refused = self._counts["messages"], self._counts["refused"]
-        positions = {int(number): position for number, position in self._state.positions.items()}
+        positions = _by_number(self._state.positions)
         try:
             lag = sum(self._streams.lag(self._topic, positions).values()) if positions else None
         except RetryableError:
@@ -258,96 +289,94 @@ class _Reader:
     def close(self) -> None:
         self._stack.close()
 
-    def _load(self) -> tuple[StreamState, int]:
+    def _load(self) -> None:
+        """Begin at the committed positions."""
         from cumulant.data.streams.records import StreamState
 
-        identity = self._streams.identity(self._topic)
         state, version = find_state(self._project, self._source)
         if state is None:
-            return StreamState(topic=self._topic, identity=identity), version
-        if (state.topic, state.identity) != (self._topic, identity):
+            state = StreamState(topic=self._topic, identity=self._streams.identity(self._topic))
+        else:
+            self._check_identity(state)
+        self._state, self._version = state, version
+        self._positions = _by_number(state.positions)
+
+    def _check_identity(self, state: StreamState) -> None:
+        if (state.topic, state.identity) != (self._topic, self._streams.identity(self._topic)):
             before = state.topic if state.topic != self._topic else "a topic of this name that is gone"
             raise DataError(
                 f"the rows of source {self._source} come from {before}, whose positions mean nothing in {self._topic}",
                 subject=self._source,
                 hint="declare another source for the new topic",
             )
-        return state, version
 
     def _open(self) -> None:
         """Read from the positions so far, and new partitions from their begin."""
         self._opened_at = time.monotonic()
+        if self._consumer is None:
+            self._load()
+        else:
+            self._check_identity(self._state)
         bounds = self._streams.bounds(self._topic)
+        if self._once and self._ends is None:
+            self._ends = {number: there.end for number, there in bounds.items()}
         fresh = {number: there.begin for number, there in bounds.items() if number not in self._positions}
         if self._consumer is not None and not fresh:
             return
+        self._note_change()
         self._positions |= fresh
         self._stack.close()
         self._consumer = self._stack.enter_context(self._streams.consume(self._topic, self._positions))
 
+    def _room(self) -> int:
+        """The bytes of messages to ask for: the batch also counts what each takes beside its own."""
+        share = self._message_bytes / (self._message_bytes + _OVERHEAD)
+        return max(min(int((self._limits.bytes - self._pending_bytes) * share), _READ), 1)
+
+    def _note_change(self) -> None:
+        if not self._uncommitted:
+            self._pending_since = time.monotonic()
+
     def _take(self, messages: Messages) -> None:
+        self._note_change()
         self._positions[messages.partition] = messages.next
-        if not messages.values:
+        count = len(messages.values)
+        if not count:
             return
         if not self._pending:
             self._pending_since = time.monotonic()
         self._pending.append(messages)
-        self._pending_bytes += sum(len(value or b"") for value in messages.values)
-        self._pending_bytes += _OVERHEAD * len(messages.values)
+        size = sum(len(value or b"") for value in messages.values)
+        self._message_bytes = max(size / count, 1.0)
+        self._pending_bytes += size + _OVERHEAD * count
 
     def _forget_pending(self) -> None:
         """Begin a batch, at the committed positions."""
         self._pending, self._pending_bytes = [], 0
-        committed = {int(number): position for number, position in self._state.positions.items()}
-        self._positions = committed if self._consumer is None else committed | self._positions
+        self._positions = _by_number(self._state.positions)
+
+    def _drop(self) -> None:
+        self._forget_pending()
+        self._consumer = None
+        self._stack.close()
 
     def _check(self, batch: list[Messages]) -> CheckedMessages:
-        from cumulant.data.parts.part import PartContext
-        from cumulant.data.streams.checking import check_messages
-
-        context = PartContext(self._source, self._policy, self._project.tables())
-        checked = check_messages(batch, context, self._state.columns, self._schema)
-        self._schema = checked.schema
-        count = checked.refused.height
-        if count >= _ALL_REFUSED and not checked.rows.height and not self._limits.accept_refused:
-            rules = ", ".join(f"{rule} ({number:,})" for rule, number in checked.rules.most_common(3))
-            raise ContractBreachError(
-                f"source {self._source}: none of {count:,} messages of {self._topic} passes: {rules}",
-                subject=self._source,
-                hint="correct the declaration of the source, or take them as refused with --accept-refused",
-            )
-        return checked
-
-    def _store(self, batch: list[Messages], checked: CheckedMessages) -> StreamBatch:
-        from cumulant.data.streams.batches import content_of
-        from cumulant.data.streams.checking import VALUE
-        from cumulant.data.streams.records import StreamBatch, positions_after, table_key
-        from cumulant.ports.tables import Protection
-
-        spec, number = self._policy.spec, self._state.batches + 1
-        content = content_of(batch, spec, self._state.positions)
-        protect = Protection(columns=tuple(sorted(spec.personal)))
-        tables, rows, refused = self._project.tables(), None, None
-        if checked.rows.height:
-            rows = tables.write(table_key(self._source, number, content, "rows"), checked.rows, protect=protect)
-        if checked.refused.height:
-            protect = Protection(columns=(VALUE,) if spec.personal else ())
-            refused = tables.write(
-                table_key(self._source, number, content, "refused"), checked.refused, protect=protect
-            )
-        return StreamBatch(
-            number=number,
-            content=content,
-            positions=positions_after(batch),
-            messages=sum(len(messages.values) for messages in batch),
-            rows=rows,
-            refused=refused,
-            rules=dict(checked.rules),
-            at=datetime.now(UTC),
+        checked = check_batch(
+            self._project, self._source, self._state, batch, self._schema, accept_refused=self._limits.accept_refused
         )
+        self._schema = checked.schema
+        return checked
 
     def _count(self, batch: StreamBatch) -> None:
         self._counts.update(batches=1, messages=batch.messages, refused=batch.messages - batch.rows_passed)
         self._rules.update(batch.rules)
         refused = f", {self._counts['refused']:,} refused" if self._counts["refused"] else ""
         self._progress(f"{self._source}: {self._counts['messages']:,} messages of {self._topic}{refused}")
+
+
+def _by_number(positions: Mapping[str, int]) -> dict[int, int]:
+    return {int(number): position for number, position in positions.items()}
+
+
+def _by_text(positions: Mapping[int, int]) -> dict[str, int]:
+    return {str(number): position for number, position in positions.items()}

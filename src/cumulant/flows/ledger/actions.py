@@ -48,7 +48,7 @@ _DECLARED = (
     FlowAction("project.report", "write the report of a run or a model", writes=False),
     FlowAction("project.backup", "read all that a project is made of into one file, personal data too", writes=False),
     FlowAction("data.validate", "read sources, check them and store snapshots"),
-    FlowAction("data.ingest", "take in the messages of the streams that sources name"),
+    FlowAction("data.ingest", "ingest the messages of the streams that sources name"),
     FlowAction("data.infer", "propose a contract from a source", writes=False),
     FlowAction("data.show", "look at a snapshot", writes=False),
     FlowAction("data.quarantine", "look at refused rows", writes=False),

@@ -158,13 +158,13 @@ def _data_tables(project: Project) -> Iterator[Removed]:
 
 def _stream_tables(project: Project) -> Iterator[Removed]:
     """Tables of batches that a killed ingestion stored and nothing committed."""
-    from cumulant.data.streams.records import unneeded_keys
+    from cumulant.data.streams.records import STREAM, unneeded_keys
     from cumulant.flows.data.stream_records import find_state, read_batches
 
     tables = project.tables()
-    for source, declared in project.policies.sources.items():
+    for source in [row.key for row in project.journal().rows(STREAM)]:  # those that are no longer declared too
         state, _ = find_state(project, source)
-        if declared.spec.stream is not None and state is not None:
+        if state is not None:
             keys = tables.keys(f"streams/{source}/")
             unneeded = unneeded_keys(source, read_batches(project, source), state.batches, keys)
             yield from (_table(project, key) for key in unneeded)

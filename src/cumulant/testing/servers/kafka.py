@@ -109,6 +109,8 @@ class KafkaServer:
             "transaction.state.log.replication.factor=1",
             "transaction.state.log.min.isr=1",
             "auto.create.topics.enable=false",
+            "broker.heartbeat.interval.ms=500",
+            "broker.session.timeout.ms=5000",  # a killed one is known to be gone, and may be started again, after that
         ]
         if pem is not None:
             certificate, key = (file.read_text(encoding="ascii").strip().replace("\n", "\\n") for file in pem)

@@ -1,0 +1,89 @@
+"""One batch of a stream: its messages checked, and stored under keys that nothing shows before they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import ContractBreachError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data.streams.checking import CheckedMessages
+    from cumulant.data.streams.records import StreamBatch, StreamState
+    from cumulant.ports.streams import Messages
+    from cumulant.project.project import Project
+
+#: from so many messages on, a batch of which none passes shows a wrong declaration rather than bad messages
+_ALL_REFUSED = 100
+
+
+def check_batch(
+    project: Project,
+    source: str,
+    state: StreamState,
+    batch: Sequence[Messages],
+    schema: Mapping[str, pl.DataType] | None,
+    *,
+    accept_refused: bool,
+) -> CheckedMessages:
+    """The messages as rows, and those that break a rule. `schema`: of the batch before.
+
+    Raises:
+        ContractBreachError: no message of a large batch passes, and that is not accepted.
+    """
+    from cumulant.data.parts.part import PartContext
+    from cumulant.data.streams.checking import check_messages
+
+    context = PartContext(source, project.policies.source(source), project.tables())
+    checked = check_messages(batch, context, state.columns, schema)
+    count = checked.refused.height
+    if count >= _ALL_REFUSED and not checked.rows.height and not accept_refused:
+        rules = ", ".join(f"{rule} ({number:,})" for rule, number in checked.rules.most_common(3))
+        raise ContractBreachError(
+            f"source {source}: none of {count:,} messages of {state.topic} passes: {rules}",
+            subject=source,
+            hint="correct the declaration of the source, or take them as refused with --accept-refused",
+        )
+    return checked
+
+
+def store_batch(  # noqa: PLR0917
+    project: Project,
+    source: str,
+    state: StreamState,
+    batch: Sequence[Messages],
+    checked: CheckedMessages,
+    positions: Mapping[str, int],
+) -> StreamBatch:
+    """Store the rows and the refused messages of the batch after `state`. `positions`: of all partitions after it.
+
+    Raises:
+        StorageError: they cannot be stored.
+    """
+    from cumulant.data.streams.batches import content_of
+    from cumulant.data.streams.checking import VALUE
+    from cumulant.data.streams.records import StreamBatch, table_key
+    from cumulant.ports.tables import Protection
+
+    spec, number = project.policies.source(source).spec, state.batches + 1
+    content = content_of(batch, spec, state.positions)
+    tables, rows, refused = project.tables(), None, None
+    if checked.rows.height:
+        protect = Protection(columns=tuple(sorted(spec.personal)))
+        rows = tables.write(table_key(source, number, content, "rows"), checked.rows, protect=protect)
+    if checked.refused.height:
+        protect = Protection(columns=(VALUE,) if spec.personal else ())
+        refused = tables.write(table_key(source, number, content, "refused"), checked.refused, protect=protect)
+    return StreamBatch(
+        number=number,
+        content=content,
+        positions=dict(positions),
+        messages=sum(len(messages.values) for messages in batch),
+        rows=rows,
+        refused=refused,
+        rules=dict(checked.rules),
+        at=datetime.now(UTC),
+    )
