@@ -26,7 +26,7 @@ READING = 2
 
 
 def content_of(
-    batch: Sequence[Messages], spec: SourceSpec, before: Mapping[str, int], known: Mapping[str, DType] | None = None
+    batch: Sequence[Messages], spec: SourceSpec, before: Mapping[str, int], known: Mapping[str, DType]
 ) -> str:
     """The digest of messages, of their place in the topic, and of what decides which of them become rows. `known`: the
     columns before them.
@@ -34,7 +34,7 @@ def content_of(
     hashed = hashlib.sha256()
     for messages in batch:
         hashed.update(b"\n".join(value or b"" for value in messages.values))
-    columns = sorted((known or {}).items())
+    columns = sorted(known.items())
     return digest([READING, spec.reading_values(), columns, dict(before), positions_after(batch), hashed.hexdigest()])
 
 

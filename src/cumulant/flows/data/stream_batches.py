@@ -39,7 +39,7 @@ def check_batch(
 
     context = PartContext(source, project.policies.source(source), project.tables())
     checked = check_messages(batch, context, state.columns, schema)
-    count = checked.refused.height
+    count = checked.faulty
     if count >= _ALL_REFUSED and not checked.rows.height and not accept_refused:
         rules = ", ".join(f"{rule} ({number:,})" for rule, number in checked.rules.most_common(3))
         raise ContractBreachError(
@@ -69,7 +69,7 @@ def store_batch(  # noqa: PLR0917
     from cumulant.ports.tables import Protection
 
     spec, number = project.policies.source(source).spec, state.batches + 1
-    content = content_of(batch, spec, state.positions)
+    content = content_of(batch, spec, state.positions, state.columns)
     tables, rows, refused = project.tables(), None, None
     if checked.rows.height:
         protect = Protection(columns=tuple(sorted(spec.personal)))

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 #: bytes of messages of a batch, and seconds after its first one, at which it is committed
 BATCH_BYTES, BATCH_SECONDS = 32 << 20, 10.0
-#: the most bytes that are asked for at once, what a message takes in memory beside its own, and the bytes that one is
-#: thought to have before any was read
-_READ, _OVERHEAD, _FIRST_GUESS = 2 << 20, 120, 16
+#: the most bytes that are asked for at once, and the bytes that a message is thought to have before any was read
+_READ, _FIRST_GUESS = 2 << 20, 16
+#: bytes that a message takes in memory beside its own, and for each column of its source, whose table has a value there
+_OVERHEAD, _VALUE = 120, 8
 #: seconds for which one read waits, with one source and with several
 _WAIT, _WAIT_SHARED = 0.5, 0.05
 #: seconds between two looks for new partitions, and until a broker that did not answer is tried again
@@ -198,6 +199,10 @@ class _Reader:
         """Whether positions moved: with messages, or past what is none, such as the marker of a transaction."""
         return self._positions != _by_number(self._state.positions)
 
+    @property
+    def _overhead(self) -> int:
+        return _OVERHEAD + _VALUE * len(self._state.columns)
+
     def step(self, wait: float) -> None:
         """Read once, for at most `wait` seconds, and commit where a batch is complete."""
         if self._consumer is None or time.monotonic() - self._opened_at > _REFRESH:
@@ -330,7 +335,7 @@ class _Reader:
 
     def _room(self) -> int:
         """The bytes of messages to ask for: the batch also counts what each takes beside its own."""
-        share = self._message_bytes / (self._message_bytes + _OVERHEAD)
+        share = self._message_bytes / (self._message_bytes + self._overhead)
         return max(min(int((self._limits.bytes - self._pending_bytes) * share), _READ), 1)
 
     def _note_change(self) -> None:
@@ -348,7 +353,7 @@ class _Reader:
         self._pending.append(messages)
         size = sum(len(value or b"") for value in messages.values)
         self._message_bytes = max(size / count, 1.0)
-        self._pending_bytes += size + _OVERHEAD * count
+        self._pending_bytes += size + self._overhead * count
 
     def _forget_pending(self) -> None:
         """Begin a batch, at the committed positions."""
