@@ -245,7 +245,16 @@ ANY_MESSAGE = st.one_of(
     st.binary(max_size=12),
     ANY_OBJECT.map(lambda fields: json.dumps(fields).encode()),
     ANY_OBJECT.map(lambda fields: payment(**fields)),
-    st.sampled_from([b'{"kind": "\\ud800"}', b'{"kind": "x\ny"}', b'{"amount": 1e400}', b'{"id": 1}{"id": 2}']),
+    st.sampled_from(
+        [
+            b'{"\\ud800": 1}',
+            b'{"a\\"b": 1}',
+            b'{"kind": "\\ud800"}',
+            b'{"kind": "x\ny"}',
+            b'{"amount": 1e400}',
+            b'{"id": 1}{"id": 2}',
+        ]
+    ),
 )
 WIDE_CONTRACT = SourceSpec(
     stream="t",

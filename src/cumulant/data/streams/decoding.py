@@ -103,7 +103,7 @@ def _decode_each(
         objects = _with_paths(objects, spec, misfits)
     cells = _cells_of(objects)
     for name, (numbers, values) in cells.items():
-        if name.startswith("__") or not {dict, list}.isdisjoint(map(type, values)):
+        if _is_reserved(name) or not {dict, list}.isdisjoint(map(type, values)):
             _set_nested_apart(name, numbers, values, misfits)
     objects, cells = _without(objects, cells, misfits)
     declared = {*spec.columns, *spec.rules, *spec.keys}
@@ -137,6 +137,11 @@ def _objects_of(filled: Mapping[int, bytes], refused: dict[int, str]) -> dict[in
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             refused[number] = NOT_JSON
     return objects
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether a table cannot have this column, or a journal not name it: control characters and lone surrogates."""
+    return name.startswith("__") or any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def _is_deep(value: bytes) -> bool:
@@ -183,7 +188,7 @@ def _without(objects: _Objects, cells: _Cells, numbers: Container[int]) -> tuple
 
 def _set_nested_apart(name: str, numbers: list[int], values: list[Any], misfits: dict[int, _Misfit]) -> None:
     """Add the messages with a field that no table can have."""
-    reserved = name.startswith("__")
+    reserved = _is_reserved(name)
     for number, value in zip(numbers, values, strict=True):
         if value is not None and (reserved or isinstance(value, dict | list)):
             misfits.setdefault(number, _Misfit(name, "name" if reserved else "nested"))
@@ -208,7 +213,7 @@ def _frame(numbers: list[int], cells: _Cells, readings: Mapping[str, Reading]) -
     """The rows, with one column for each field; one at a time, since few messages may have most of them."""
     places = {number: place for place, number in enumerate(numbers)}
     columns: dict[str, pl.Series] = {}  # by name: the engine gives a column without one another name in a list
-    for name in [name for name in cells if not name.startswith("__")]:
+    for name in [name for name in cells if not _is_reserved(name)]:
         owners, values = cells.pop(name)
         rows = [places[number] for number in owners] if len(owners) < len(numbers) else range(len(numbers))
         columns[name] = column_of(name, values, rows, len(numbers), readings[name])

@@ -36,6 +36,8 @@ def decode_typed(lines: Sequence[bytes], schema: Mapping[str, pl.DataType]) -> T
     """Messages as rows of exactly these columns; None where too many differ, or the columns are of other types."""
     if not 0 < len(schema) <= _MOST_COLUMNS or any(dtype not in _TYPES for dtype in schema.values()):
         return None
+    if any(sign in name for name in schema for sign in '"\\'):  # the decoder takes no such name
+        return None
     decode = _decoder(tuple((name, _TYPES[dtype]) for name, dtype in schema.items())).decode
     objects: list[Any] = []
     others: list[int] = []
