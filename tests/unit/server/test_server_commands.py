@@ -380,6 +380,7 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
         "new": ["x"],
         "data infer": ["x"],
         "package": ["x"],
+        "ingest refused": ["x"],
         "predict": ["x"],
         "replay": ["--from", "2026-01-01", "--to", "2026-01-02"],
         "restore": ["a", "b"],
