@@ -14,6 +14,8 @@ from cumulant.ports.journal import Journal
 _GRACE, _ANSWER = 2.0, 2.0
 #: seconds for the work to end while the journal answers: a write may wait for a lock, or for a replica that is gone
 _LONGEST = 10.0
+#: seconds between two looks for a signal: one that comes just before a wait begins does not end the wait
+_LOOK = 0.5
 _AWAY = "the journal does not answer: this process ends without it"
 
 
@@ -39,7 +41,8 @@ def run_until_ended(
 
     thread = threading.Thread(target=run, name="cumulant-work", daemon=True)
     thread.start()
-    ended.wait()
+    while not ended.wait(_LOOK):
+        pass
     deadline = time.monotonic() + _LONGEST
     thread.join(_GRACE)
     while thread.is_alive():
