@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from cumulant.core.errors import DataError
+from cumulant.core.errors import DataError, NotFoundError
 
 
 class LostMessagesError(DataError):
@@ -119,3 +119,9 @@ def check_position(topic: str, partition: int, position: int, bounds: Bounds) ->
             f"read up to {position:,}"
         )
         raise LostMessagesError(message, subject=topic, hint="a topic that was deleted and made anew needs a new name")
+
+
+def no_partition(topic: str, partition: int, known: Iterable[int]) -> NotFoundError:
+    """The error for a partition that the topic has not; `known`: those that it has."""
+    listed = ", ".join(str(number) for number in known)
+    return NotFoundError(f'there is no partition {partition} of "{topic}"', subject=topic, hint=f"it has {listed}")

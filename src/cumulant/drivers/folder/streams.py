@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, did_you_mean
 from cumulant.core.system.atomic_files import sync
-from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position
+from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position, no_partition
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}")
 _PARTITION = re.compile(r"(0|[1-9]\d{0,8})\.jsonl")
@@ -51,7 +51,7 @@ class FolderStreams:
         bounds = self.bounds(topic)
         for partition, position in positions.items():
             if partition not in bounds:
-                raise _no_partition(topic, partition, sorted(bounds))
+                raise no_partition(topic, partition, sorted(bounds))
             check_position(topic, partition, position, bounds[partition])
         consumer = FolderConsumer(topic, {number: self._path(topic, number) for number in positions}, dict(positions))
         consumer.check()
@@ -85,7 +85,7 @@ class FolderStreams:
         files, counts = self._files(topic), {}
         for partition, position in positions.items():
             if partition not in files:
-                raise _no_partition(topic, partition, sorted(files))
+                raise no_partition(topic, partition, sorted(files))
             counts[partition] = _count_lines(files[partition], position)
         return counts
 
@@ -187,11 +187,6 @@ class FolderConsumer:
         values = content[: end - 1].split(b"\n")
         places = list(accumulate((len(value) + 1 for value in values), initial=start))
         return Messages(partition, values, places[:-1], after)
-
-
-def _no_partition(topic: str, partition: int, known: list[int]) -> NotFoundError:
-    listed = ", ".join(str(number) for number in known)
-    return NotFoundError(f'there is no partition {partition} of "{topic}"', subject=topic, hint=f"it has {listed}")
 
 
 def _other_file(topic: str, partition: int) -> LostMessagesError:

@@ -32,7 +32,7 @@ from cumulant.core.errors import (
 )
 from cumulant.drivers.kafka.location import parse_kafka_url
 from cumulant.ports.secrets import Secrets
-from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position
+from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position, no_partition
 
 _TOPIC = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,249}")
 #: seconds for one answer of a broker, and until a message is written
@@ -308,8 +308,7 @@ def _by_partition(received: Iterable[Any]) -> list[Messages]:
 
 def _of(topic: str, partition: int, bounds: Mapping[int, Bounds]) -> Bounds:
     if partition not in bounds:
-        listed = ", ".join(str(number) for number in bounds)
-        raise NotFoundError(f'there is no partition {partition} of "{topic}"', subject=topic, hint=f"it has {listed}")
+        raise no_partition(topic, partition, bounds)
     return bounds[partition]
 
 

@@ -158,16 +158,14 @@ def _data_tables(project: Project) -> Iterator[Removed]:
 
 def _stream_tables(project: Project) -> Iterator[Removed]:
     """Tables of batches that a killed ingestion stored and nothing committed."""
-    from cumulant.data.streams.records import STREAM, unneeded_keys
-    from cumulant.flows.data.stream_records import find_state, read_batches
+    from cumulant.data.streams.records import STREAM, StreamState, unneeded_keys
+    from cumulant.flows.data.stream_records import read_batches
 
     tables = project.tables()
-    for source in [row.key for row in project.journal().rows(STREAM)]:  # those that are no longer declared too
-        state, _ = find_state(project, source)
-        if state is not None:
-            keys = tables.keys(f"streams/{source}/")
-            unneeded = unneeded_keys(source, read_batches(project, source), state.batches, keys)
-            yield from (_table(project, key) for key in unneeded)
+    for row in project.journal().rows(STREAM):  # of sources that are no longer declared too
+        source, last = row.key, msgspec.convert(row.value, StreamState).batches
+        unneeded = unneeded_keys(source, read_batches(project, source), last, tables.keys(f"streams/{source}/"))
+        yield from (_table(project, key) for key in unneeded)
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:
