@@ -57,6 +57,25 @@ if [ ! -x "$engines/bin/kafka-run" ] && command -v mvn >/dev/null 2>&1; then
     echo "Maven cannot fetch Kafka: the tests of streams on a broker skip" >&2
   fi
 fi
+# Spark comes inside its Python package, of which only the libraries of Java are kept, and needs Java 17; without it the
+# tests of features on Spark skip.
+if [ ! -x "$engines/bin/spark-connect" ] && command -v java >/dev/null 2>&1; then
+  if "$engines/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/spark.txt -d "$engines/spark" &&
+    tar -xzf "$engines"/spark/pyspark-*.tar.gz -C "$engines/spark" --strip-components=2 --wildcards '*/deps/jars/*.jar'; then
+    modules="java.lang java.lang.invoke java.lang.reflect java.io java.net java.nio java.util java.util.concurrent java.util.concurrent.atomic jdk.internal.ref sun.nio.ch sun.nio.cs sun.security.action sun.util.calendar"
+    # the arguments: options of Java, then a class of Spark with its own arguments
+    {
+      printf '%s\n' '#!/bin/sh'
+      printf '%s' 'CLASSPATH="$(dirname "$(readlink -f "$0")")/../spark/jars/*" exec java -Djdk.reflect.useDirectMethodHandle=false'
+      for module in $modules; do printf ' --add-opens=java.base/%s=ALL-UNNAMED' "$module"; done
+      printf '%s\n' ' "$@"'
+    } >"$engines/bin/spark-connect"
+    chmod +x "$engines/bin/spark-connect"
+  else
+    echo "Spark cannot be fetched: the tests of features on Spark skip" >&2
+  fi
+  rm -f "$engines"/spark/pyspark-*.tar.gz
+fi
 # What tests pages for accessibility comes from npm; without it these tests of the console skip.
 if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1

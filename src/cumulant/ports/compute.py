@@ -1,14 +1,22 @@
-"""Port `compute`: where a step runs. A step is an importable function with JSON arguments and a JSON result."""
+"""Port `compute`: where a step runs. A step is an importable function with JSON arguments and a JSON result.
+
+Port `history`: an engine of SQL on other machines, which computes over tables that are large for one.
+"""
 
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from cumulant.core.errors import StepCancelledError
 from cumulant.core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import polars as pl
 
 RESOURCES = "resources"
 """The capability of a driver that chooses where a step runs by its `resources`."""
@@ -74,3 +82,34 @@ class Compute(Protocol):
             StepCancelledError: `cancel` was set before the step ended.
         """
         ...
+
+
+class HistoryEngine(Protocol):
+    """Runs queries, which are text of Spark SQL for ANSI mode and times in UTC: it knows nothing of features.
+
+    Its methods may be called by many threads at once.
+    """
+
+    def version(self) -> str:
+        """The engine's own version.
+
+        Raises:
+            EngineUnavailableError: it does not answer.
+        """
+        ...
+
+    def query(
+        self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str
+    ) -> AbstractContextManager[Iterator[pl.DataFrame]]:
+        """The rows of a query over `views`, in the order of a column that has no two equal values.
+
+        What is stored meanwhile is deleted at the end of the context.
+
+        Raises:
+            EngineUnavailableError: it does not answer.
+            StorageError: the rows cannot be handed over.
+            DataError: the engine refuses the query, or fails on its rows.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -87,7 +87,16 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
     }
     if project.reads_streams:
         uses["streams"] = _read_topics
-    return {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
+    remote = {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
+    if project.endpoints.history is not None:
+        remote["history"] = _ask_version
+    return remote
+
+
+def _ask_version(project: Project) -> None:
+    engine = project.history()
+    assert engine is not None
+    engine.version()
 
 
 def _read_topics(project: Project) -> None:

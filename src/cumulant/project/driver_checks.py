@@ -38,20 +38,23 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
             except UsageError as error:
                 # Two ports may be one key's, with the same fault.
                 problems.append((*_place(project, entry), error.full_text))
-    problems += [*_audit_problems(project), *_notify_problems(project)]
+    for key, port, named in (
+        ("audit", "objects", project.endpoints.audit),
+        ("history", "history", project.endpoints.history),
+    ):
+        problems += [] if named is None else _optional_problems(project, key, port, named)
+    problems += _notify_problems(project)
     if problems:
         raise file_error(list(dict.fromkeys(problems)))
 
 
-def _audit_problems(project: Project) -> Iterator[Problem]:
-    url = project.endpoints.audit
-    if url is None:
-        return
+def _optional_problems(project: Project, key: str, port: str, url: str) -> Iterator[Problem]:
+    """Of a key that has no default."""
     try:
-        project.drivers.driver(url, "objects", setting="audit")
-        project.drivers.check_url(url, "objects")
+        project.drivers.driver(url, port, setting=key)
+        project.drivers.check_url(url, port)
     except UsageError as error:
-        yield (*_place(project, project.file.layers.chosen.get("audit")), error.full_text)
+        yield (*_place(project, project.file.layers.chosen.get(key)), error.full_text)
 
 
 def _check_file(project: Project, url: str, port: str) -> None:

@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.occurrences import OccurrenceCounter
 from cumulant.core.scope import Scope
 from cumulant.ports.access import Access, Principal, Via
-from cumulant.ports.compute import Compute
+from cumulant.ports.compute import Compute, HistoryEngine
 from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
@@ -195,6 +195,11 @@ class Project:
     def streams(self) -> Streams:
         """The topics that sources name."""
         return self._client("streams", self.endpoints.streams)  # type: ignore[no-any-return]
+
+    def history(self) -> HistoryEngine | None:
+        """The engine that computes features of the history; None: the process of the step does."""
+        url = self.endpoints.history
+        return None if url is None else self._client("history", url)
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

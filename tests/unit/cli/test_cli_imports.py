@@ -75,7 +75,7 @@ READS = {
     "report --out page.html": TABLES - {"jinja2"} | {"numpy"},
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
-    "features show": ENGINES | {"numpy", "pyarrow", "scipy"},
+    **dict.fromkeys(("features show", "features sql"), ENGINES | {"numpy", "pyarrow", "scipy"}),
     # pyarrow's functions over columns take as long to import as the rest of it
     **dict.fromkeys(
         ("predictions list", "predictions show NONE", "predictions gaps"),

@@ -26,6 +26,7 @@ READS = [
     "data quarantine --file visits.csv --rows 3",
     "data clean",
     "features show",
+    "features sql",
     "features get --rows 3",
     "models list",
     "models show",

@@ -10,6 +10,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
+from cumulant.cli.training import features_sql
 from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
@@ -30,6 +31,7 @@ app = application(
     examples=["cumulant features show", "cumulant features get --rows 5"],
 )
 
+features_sql.declare(app)
 
 Key = Annotated[list[str] | None, typer.Argument(metavar="COLUMN=VALUE", help="The key, such as card=c17.")]
 OfModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="The model; default: the champion.")]

@@ -153,6 +153,12 @@ def store_features(
     """The features of every entity row, as table `key`; in parts, with `progress`, beyond `resources.memory`."""
     from cumulant.features.offline.partitions import compute_within
 
+    engine = project.history()
+    if engine is not None:
+        from cumulant.features.spark.history import compute_history
+
+        progress(f"features: computed by {project.endpoints.history}", None)
+        return project.tables().write(key, compute_history(plan, frames, engine), protect=protection_of(plan))
     budget = memory_budget(project)
     computed = compute_within(plan, frames, memory=budget.memory, scratch=scratch_folder(project), progress=progress)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some

@@ -159,6 +159,14 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             " folder."
         ),
     ] = None
+    history: Annotated[
+        str | None,
+        Meta(
+            description="The engine that computes features of the history: Spark by its Connect protocol,"
+            " `sc://HOST:15002?staging=FOLDER`, encrypted `scs://HOST:443?staging=FOLDER&token=SECRET`. Default: the"
+            " process of the step itself."
+        ),
+    ] = None
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
     ] = None

@@ -221,6 +221,24 @@ def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
     )
 
 
+class FeatureQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The features of the history as one query of Spark SQL, and the columns of the views that it reads, by view."""
+
+    text: str
+    views: dict[str, tuple[str, ...]]
+
+
+@get("/features/sql", action="features.show")
+def sql(call: ApiCall) -> FeatureQuery:
+    """Show the features of the history as one query of Spark SQL."""
+    from cumulant.features.spark.compiler import compile_query
+
+    call.check()
+    planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
+    query = compile_query(planned.features)
+    return FeatureQuery(text=query.text, views={view.view: view.columns for view in query.inputs})
+
+
 def _state(state: object) -> KeyState:
     return msgspec.convert(state, KeyState, from_attributes=True)
 
@@ -229,4 +247,4 @@ def _uri(call: ApiCall, model: str) -> str:
     return model or f"{call.project.name}@champion"
 
 
-OPERATIONS = (list_, values, stored, forget, materialize)
+OPERATIONS = (list_, values, stored, forget, materialize, sql)

@@ -1,0 +1,1 @@
+"""Spark by its Connect protocol: `sc://`, `scs://`."""

@@ -1,0 +1,74 @@
+"""A Connect server of Spark of its own for tests and benchmarks, on one machine and a loopback port."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cumulant.core.system.child_processes import start
+from cumulant.testing.servers.programs import free_port, required_program
+
+#: seconds until a server answers: it starts a virtual machine of Java, on a busy machine
+_READY_SECONDS = 180.0
+_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+#: of tables of some rows: one partition, and nothing compiled for a query
+SMALL = {
+    "spark.sql.shuffle.partitions": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
+
+
+@contextmanager
+def spark_server(
+    folder: Path, *, cores: int = 1, heap: str = "-Xmx768m", settings: Mapping[str, str] = SMALL
+) -> Iterator[int]:
+    """The port of a running server, which is gone afterwards.
+
+    Raises:
+        FileNotFoundError: it is not installed.
+    """
+    program, port = required_program("spark-connect"), free_port()
+    named = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.local.dir": str(folder / "scratch"),
+        **settings,
+    }
+    options = [part for key, value in named.items() for part in ("--conf", f"{key}={value}")]
+    command = [program, heap, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+    arguments = ["--master", f"local[{cores}]", "--class", _SERVER, *options, "spark-internal"]
+    with (folder / "server.log").open("ab") as log:
+        process = start(
+            [*command, "org.apache.spark.deploy.SparkSubmit", *arguments],
+            death_signal=signal.SIGKILL,
+            stdout=log.fileno(),
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Spark did not start: see {folder / 'server.log'}")
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
