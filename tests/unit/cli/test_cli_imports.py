@@ -114,6 +114,7 @@ OTHERS = {
     "session link",
     "session revoke",
     "demo",
+    "demo-fraud",
     "new",
     "train",
     "evaluate",
