@@ -58,7 +58,7 @@ def demo_fraud(
     ] = DEFAULT_PLACE,
     customers: Annotated[
         int, typer.Option(metavar="N", min=20, max=20_000, help="Invented customers: each pays 0.8 times a day.")
-    ] = 400,
+    ] = 300,
     day: Annotated[
         float, typer.Option("--day", metavar="SECONDS", min=0.5, help="Seconds that a day of live traffic takes.")
     ] = 12.0,
@@ -132,10 +132,14 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
             ("spike", f"{spike.factor:g} times the payments a day of the week before"),
             ("lag", "not recovered" if lag is None else f"recovered {duration(lag)} after the spike"),
             ("recomputed", f"{spike.recomputed:,} decisions from the stored history, {spike.mismatches} differ"),
+            ("online store", f"emptied, and filled again after {duration(story.rebuilt_seconds)}"),
             ("labels", f"{retraining.labels:,} of the live payments, delivered a week later and more"),
             ("monitoring", f"{retraining.decision} {retraining.version} is trained."),
         ],
     )
+    console.print("")
+    rows_of_faults = [(fault.fault, fault.messages, fault.refused, fault.rows) for fault in story.faults]
+    console.print(table(["messages with", "sent", "refused", "rows"], rows_of_faults))
     console.print("")
     console.print(table(_MONEY, [_money("live decisions", story.live), *_weeks(story)]))
     console.print("")

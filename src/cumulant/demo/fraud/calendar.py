@@ -14,6 +14,8 @@ FIRST = SPIKE - timedelta(days=7)
 AFTER, LAST = SPIKE + timedelta(days=1), SPIKE + timedelta(days=3)
 #: the delivery with the outcomes of Black Friday; the week after it compares both models
 RETRAINING = SPIKE + timedelta(days=14)
+#: the part of a day after the faults that is served as the live days were
+CHECKED = RETRAINING + timedelta(hours=12)
 END = RETRAINING + timedelta(days=7)
 SPIKE_FACTOR = 5.0
 
@@ -21,8 +23,8 @@ SPIKE_FACTOR = 5.0
 class StorySize(msgspec.Struct, frozen=True, kw_only=True):
     """How much is invented, and how many seconds a day of live traffic takes."""
 
-    customers: int = 400
-    terminals: int = 600
+    customers: int = 300
+    terminals: int = 450
     history_days: int = 126
     day_seconds: float = 12.0
     seed: int = 7

@@ -9,7 +9,7 @@ Frauds follow the three patterns of the simulator of the public Fraud Detection 
 3. *stolen*: for a week the thief of a card adds payments of his own, at terminals anywhere: a few large ones each day,
    and from the day `small_thefts_from` on many of the usual amount.
 
-A day may have a multiple of the usual payments, which is how a spike is made. What was a fraud becomes known on
+A day may have a multiple of the usual payments of customers, which is how a spike is made. What was a fraud becomes known on
 Fridays: then the outcomes of all payments that are seven days old are delivered, but a few come one delivery later, and
 a few never.
 """
@@ -35,7 +35,7 @@ LARGE_SHARE, LARGE_AMOUNT = 0.003, 230.0
 #: days that a terminal stays compromised, and the share of frauds at it meanwhile
 COMPROMISED_DAYS, COMPROMISED_SHARE = 28, 0.4
 #: days that a thief pays; payments a day and times the usual amount, before and after thieves learn
-STOLEN_DAYS, LARGE_THEFTS, SMALL_THEFTS = 7, (1.5, 4.0), (6.0, 1.0)
+STOLEN_DAYS, LARGE_THEFTS, SMALL_THEFTS = 7, (1.5, 4.0), (4.0, 1.0)
 #: of all terminals compromised a day, and of all cards stolen a day
 COMPROMISED_RATE, STOLEN_RATE = 0.0012, 0.002
 #: days after which an outcome is delivered, and the shares that come a delivery later, and never
@@ -188,7 +188,7 @@ def _stolen(scenario: Scenario, customers: _Customers) -> _Rows:
     stolen = np.arange(scenario.days)[:, None] - _last_begin(begins) < STOLEN_DAYS
     days, cards = np.nonzero(stolen)
     small = days >= (scenario.days if scenario.small_thefts_from is None else scenario.small_thefts_from)
-    pace = np.where(small, SMALL_THEFTS[0], LARGE_THEFTS[0]) * _factors(scenario)[days]
+    pace = np.where(small, SMALL_THEFTS[0], LARGE_THEFTS[0])
     cells = np.repeat(np.arange(len(days)), draws.poisson(pace))
     day, customer, times = days[cells], cards[cells], np.where(small, SMALL_THEFTS[1], LARGE_THEFTS[1])[cells]
     amount = customers.amount[customer] * times * np.exp(0.45 * draws.normal(len(cells)))

@@ -26,14 +26,18 @@ def ingest_once(project: cumulant.Project) -> None:
     Raises:
         StepFailedError: the command failed.
     """
-    ended = subprocess.run(_line(project, "--once"), capture_output=True, text=True, check=False)
+    _run(project, "run", "--once")
+
+
+def _run(project: cumulant.Project, *words: str) -> None:
+    ended = subprocess.run(_line(project, *words), capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise StepFailedError(f"cumulant ingest run --once failed: {ended.stderr.strip()[-500:]}")
+        raise StepFailedError(f"cumulant ingest {' '.join(words)} failed: {ended.stderr.strip()[-500:]}")
 
 
-def _line(project: cumulant.Project, *options: str) -> list[str]:
+def _line(project: cumulant.Project, *words: str) -> list[str]:
     place = ["--project", str(project.root), "--env", project.env]
-    return [sys.executable, "-m", "cumulant.cli", "ingest", "run", *options, *place]
+    return [sys.executable, "-m", "cumulant.cli", "ingest", *words, *place]
 
 
 class Ingestion:
@@ -46,7 +50,7 @@ class Ingestion:
         self.samples: list[tuple[float, int]] = []
 
     def await_all(self) -> float:
-        """Wait until no message waits; the seconds that took.
+        """Wait until no message waits, and all rows are in the online features; the seconds that took.
 
         Raises:
             StepFailedError: the command ended, or it takes too long.
@@ -58,6 +62,7 @@ class Ingestion:
             if time.monotonic() - begun > _LONGEST:
                 raise StepFailedError(f"messages of the topic were not ingested in {_LONGEST:g} s")
             time.sleep(_LOOK)
+        _run(self._project, "apply", "--once")
         return time.monotonic() - begun
 
     def most_waiting(self, since: float, until: float) -> int:
@@ -99,7 +104,7 @@ def ingesting(project: cumulant.Project) -> Iterator[Ingestion]:
     log = project.root / ".cumulant" / "ingest.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            _line(project, "--every", f"{EVERY:g}s"), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            _line(project, "run", "--every", f"{EVERY:g}s"), stdin=subprocess.DEVNULL, stdout=file, stderr=file
         )
     try:
         with Ingestion(project, process, log).sampling() as ingestion:

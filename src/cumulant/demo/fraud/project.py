@@ -8,7 +8,7 @@ from pathlib import Path
 import cumulant
 from cumulant.core.errors import UsageError
 
-NAME, TOPIC, PARTITIONS = "card-fraud", "payments", 2
+NAME, SOURCE, TOPIC, PARTITIONS = "card-fraud", "tx", "payments", 2
 LIVE = "live"
 _MARK = "# The Black Friday story of `cumulant demo-fraud`.\n"
 _STATE = ".cumulant"
@@ -24,7 +24,7 @@ model:
   purpose: Hold a card payment for review
   risk: medium
 data:
-  tx:
+  {SOURCE}:
     stream: {TOPIC}                      # each payment at once; again, with its outcome, when that is delivered
     key: TRANSACTION_ID
     event_time: TX_DATETIME

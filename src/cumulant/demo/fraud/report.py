@@ -38,6 +38,15 @@ class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
     mismatches: int
 
 
+class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that something is wrong with: how many were refused, and how many became rows."""
+
+    fault: str
+    messages: int
+    refused: int
+    rows: int
+
+
 class MoneyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What decisions of a version are worth. Amounts in the currency of the payments; a false alarm costs 5."""
 
@@ -65,9 +74,10 @@ class RetrainingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
-    """The result. `speed`: how many times faster than the clock days passed. `live`: what decisions of the live phases
-    were worth. `engines`: what ran beside Cumulant's own processes. `missed`: what the story promises and this run did
-    not keep.
+    """The result. `speed`: how many times faster than the clock days passed. `history`: payments before the first day.
+    `live`: what decisions of the ordinary week, the spike and the days after were worth. `faults`: bad messages;
+    `rebuilt_seconds`: until an emptied online store was filled again; the phase `after faults` follows them.
+    `engines`: where topics and stored features were. `missed`: what the story promises and this run did not keep.
     """
 
     folder: str
@@ -77,6 +87,8 @@ class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[PhaseReport, ...]
     spike: SpikeReport
     live: MoneyReport
+    faults: tuple[FaultReport, ...]
+    rebuilt_seconds: float
     retraining: RetrainingReport
     url: str
     seconds: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,8 @@ import cumulant
 from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.demo.folder_lock import alone_in
-from cumulant.demo.fraud.calendar import AFTER, END, FIRST, LAST, RETRAINING, SPIKE, StorySize
+from cumulant.demo.fraud.calendar import AFTER, CHECKED, END, FIRST, LAST, RETRAINING, SPIKE, StorySize
+from cumulant.demo.fraud.faults import empty_store, send_faults
 from cumulant.demo.fraud.generator import payments, spike_factor
 from cumulant.demo.fraud.ingestion import Ingestion, ingest_once, ingesting
 from cumulant.demo.fraud.messages import (
@@ -30,7 +31,7 @@ from cumulant.demo.fraud.messages import (
 )
 from cumulant.demo.fraud.money import worth
 from cumulant.demo.fraud.project import LIVE, NAME, TOPIC, add_topic, begin_folder
-from cumulant.demo.fraud.report import FraudStory, MoneyReport, PhaseReport, RetrainingReport, SpikeReport
+from cumulant.demo.fraud.report import FaultReport, FraudStory, MoneyReport, PhaseReport, RetrainingReport, SpikeReport
 from cumulant.demo.fraud.traffic import PaymentDecision, Phase, send_phase
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ class _Sent(NamedTuple):
     phase: Phase
 
 
+class _Outcome(NamedTuple):
+    """What the parts of the story came to; `history` is a number of payments."""
+
+    history: int
+    faults: list[FaultReport]
+    rebuilt_seconds: float
+    recomputed: int
+    mismatches: int
+    retraining: RetrainingReport
+
+
 class _Story:
     def __init__(self, project: cumulant.Project, size: StorySize, progress: Progress) -> None:
         self._project, self._size, self._progress = project, size, progress
@@ -102,9 +114,11 @@ class _Story:
         model = f"{NAME}/{trained.model.version}"
         with self._project.stack.up(model, http=http) as running, ingesting(self._project) as ingestion:
             self._live(running, ingestion)
-            mismatches = self._recompute(model)
+            self._skip(ingestion)
+            faults = self._faults(running, ingestion)
+            recomputed = self._recompute(model)
             retraining = self._retrain(model, ingestion)
-            story = self._result(running, ingestion, history.height, mismatches, retraining)
+            story = self._result(running, ingestion, _Outcome(history.height, *faults, *recomputed, retraining))
             then(story)
         return story
 
@@ -128,8 +142,7 @@ class _Story:
         import polars as pl
 
         self._progress(f"outcomes of {moment:%d %b} are delivered")
-        due = self._payments.filter(pl.col("CHARGEBACK_AT") == moment)
-        self._produce(due)
+        self._produce(self._payments.filter(pl.col("CHARGEBACK_AT") == moment))
         ingestion.await_all()
 
     def _produce(self, frame: pl.DataFrame) -> None:
@@ -138,6 +151,21 @@ class _Story:
                 self._project.streams.produce(TOPIC, values, partition=partition)
 
     # --- after it
+
+    def _skip(self, ingestion: Ingestion) -> None:
+        """Payments of days that are not played: they come to the topic alone. The outcomes of Black Friday, too."""
+        self._produce(without_outcomes(between(self._payments, LAST, RETRAINING)))
+        for friday in (SPIKE + timedelta(days=7), RETRAINING):
+            self._deliver(friday, ingestion)
+
+    def _faults(self, running: RunningStack, ingestion: Ingestion) -> tuple[list[FaultReport], float]:
+        """Bad messages, repeated ones, and an online store that is emptied; then traffic again, to compare."""
+        self._progress("bad messages, repeated ones, and an emptied online store")
+        faults = send_faults(self._project, ingestion, between(self._payments, SPIKE, AFTER), RETRAINING)
+        rebuilt = empty_store(self._project, running.client(), RETRAINING)
+        self._phase("after faults", RETRAINING, CHECKED, running)
+        ingestion.await_all()
+        return faults, rebuilt
 
     def _recompute(self, model: str) -> tuple[int, int]:
         """Numbers of served decisions that were computed again offline, and of those that differ."""
@@ -165,9 +193,6 @@ class _Story:
         """Two weeks later: labels of the live payments, monitoring, a new version, and the week after it."""
         import polars as pl
 
-        self._produce(without_outcomes(between(self._payments, LAST, RETRAINING)))
-        for friday in (RETRAINING - (RETRAINING - SPIKE) / 2, RETRAINING):
-            self._deliver(friday, ingestion)
         delivered = between(self._payments, FIRST, LAST).filter(pl.col("CHARGEBACK_AT") <= RETRAINING)
         labels = write_chargebacks(delivered, self._project.root / "data" / "chargebacks" / f"{RETRAINING:%F}.csv")
         self._project.outcomes.ingest_labels()
@@ -178,7 +203,7 @@ class _Story:
             reason = result.action.sentence if request is None else request.message
             raise StepFailedError(f"monitoring trained no new version: {reason}")
         week = between(self._payments, RETRAINING, END)
-        self._produce(without_outcomes(week))
+        self._produce(without_outcomes(between(week, CHECKED, END)))
         ingestion.await_all()
         self._progress("both versions score the week after")
         return RetrainingReport(
@@ -200,9 +225,7 @@ class _Story:
         self,
         running: RunningStack,
         ingestion: Ingestion,
-        history: int,
-        mismatches: tuple[int, int],
-        retraining: RetrainingReport,
+        outcome: _Outcome,
     ) -> FraudStory:
         phases = {sent.name: sent for sent in self._sent}
         ordinary, spike = (phases[name].phase for name in ("ordinary week", "spike"))
@@ -214,20 +237,23 @@ class _Story:
             p99_ms=spike.milliseconds(0.99),
             events_per_second=spike.per_second,
             lag_recovered_seconds=ingestion.recovered(spike.ended, level),
-            recomputed=mismatches[0],
-            mismatches=mismatches[1],
+            recomputed=outcome.recomputed,
+            mismatches=outcome.mismatches,
         )
+        live = between(self._payments, FIRST, LAST)
         on_hold = [decision.number for decision in self._decisions() if decision.hold]
         environment = self._project.loaded.endpoints
         return FraudStory(
             folder=str(self._project.root),
             engines={"streams": environment.streams.partition(":")[0], "online": environment.online.partition(":")[0]},
             speed=self._size.speed,
-            history=history,
+            history=outcome.history,
             phases=tuple(_phase_report(sent, ingestion) for sent in self._sent),
             spike=report,
-            live=worth(retraining.before.version, between(self._payments, FIRST, LAST), on_hold),
-            retraining=retraining,
+            live=worth(outcome.retraining.before.version, live, on_hold),
+            faults=tuple(outcome.faults),
+            rebuilt_seconds=outcome.rebuilt_seconds,
+            retraining=outcome.retraining,
             url=running.url or "",
             seconds=round(time.monotonic() - self._begun, 1),
             missed=missed(report, [error for sent in self._sent for error in sent.phase.failed]),
