@@ -135,6 +135,7 @@ OTHERS = {
     "data validate",
     "data infer",
     "ingest run",
+    "ingest apply",
     "ingest refused",
     "features get",
     "features materialize",

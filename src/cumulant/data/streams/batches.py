@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: how messages are decoded and checked: another number where the same messages may give other rows
 READING = 2
+#: what the names of batches as files begin with
+_PREFIX = "stream:"
 
 
 def content_of(
@@ -41,11 +43,16 @@ def content_of(
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
     """The batches with rows as the files of a source."""
     files = [
-        FileInfo(f"stream:{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
+        FileInfo(f"{_PREFIX}{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
         for batch in batches
         if batch.rows is not None
     ]
     return FileListing(files, [])
+
+
+def last_batch(urls: Iterable[str]) -> int:
+    """The number of the last batch among the files of a snapshot; 0 where it has none."""
+    return max((int(url.rpartition("/")[2]) for url in urls if url.startswith(_PREFIX)), default=0)
 
 
 def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> list[SourceInput]:

@@ -203,6 +203,15 @@ def _entry_key(number: int) -> bytes:
     return _ENTRY + number.to_bytes(8, "big")
 
 
+def find_logged(store: OnlineStore, table: str, keys: Callable[[], Sequence[bytes]]) -> tuple[int, list[bool]]:
+    """The number of the next entry, and which of the rows the log has; none where it has no row at all."""
+    (blob,) = store.get(table, [_HEADER])
+    header = _Header() if blob is None else _decode_header(blob)
+    if header.first == header.next:
+        return header.next, []
+    return header.next, [record is not None for record in store.get(table, keys())]
+
+
 def forget_stored(
     store: OnlineStore,
     table: str,
