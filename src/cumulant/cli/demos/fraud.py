@@ -17,7 +17,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.demo.fraud.report import FraudStory, MoneyReport
+    from cumulant.demo.fraud.report import FraudStory, MoneyReport, RebuildReport
 
 app = application("demo-fraud", "The Black Friday demo.")
 
@@ -111,7 +111,7 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
         (
             phase.name,
             duration(phase.seconds),
-            phase.events_per_second,
+            f"{phase.events_per_second:.1f}",
             phase.decisions,
             phase.failed_requests,
             f"{phase.p50_ms:g} ms",
@@ -123,6 +123,7 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
     console.print(table(titles, rows))
     spike, retraining = story.spike, story.retraining
     lag = spike.lag_recovered_seconds
+    released = f", its release is {retraining.release}" if retraining.release else ""
     console.print("")
     pairs(
         console,
@@ -132,9 +133,9 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
             ("spike", f"{spike.factor:g} times the payments a day of the week before"),
             ("lag", "not recovered" if lag is None else f"recovered {duration(lag)} after the spike"),
             ("recomputed", f"{spike.recomputed:,} decisions from the stored history, {spike.mismatches} differ"),
-            ("online store", f"emptied, and filled again after {duration(story.rebuilt_seconds)}"),
+            ("online store", _rebuilt(story.rebuild)),
             ("labels", f"{retraining.labels:,} of the live payments, delivered a week later and more"),
-            ("monitoring", f"{retraining.decision} {retraining.version} is trained."),
+            ("monitoring", f"{retraining.decision} {retraining.version} is trained{released}."),
         ],
     )
     console.print("")
@@ -149,6 +150,14 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
     else:
         rows_left.append(("next", line("models show", project=story.folder)))
     pairs(console, [*rows_left, *(("missed", sentence) for sentence in story.missed)])
+
+
+def _rebuilt(rebuild: RebuildReport) -> str:
+    from cumulant.flows.reports.wording import duration
+
+    answers = f"{rebuild.refused} of {rebuild.requests} requests meanwhile had no decision"
+    first = f", the first: {rebuild.answer}" if rebuild.answer else ""
+    return f"emptied, and filled again after {duration(rebuild.seconds)}; {answers}{first}"
 
 
 _MONEY = ["decisions of", "version", "payments", "frauds", "amount", "stopped", "false alarms", "cost"]

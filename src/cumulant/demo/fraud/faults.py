@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.errors import StepFailedError
 from cumulant.demo.fraud.messages import messages, without_outcomes
 from cumulant.demo.fraud.project import NAME, SOURCE, TOPIC
-from cumulant.demo.fraud.report import FaultReport
+from cumulant.demo.fraud.report import FaultReport, RebuildReport
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,7 @@ def send_faults(
     for fault, values in (*_bad_messages(moment), ("payments sent again", messages(without_outcomes(earlier)))):
         before = project.streams.status(SOURCE)[0]
         project.streams.produce(TOPIC, values)
-        ingestion.await_all()
+        ingestion.await_rows()
         after = project.streams.status(SOURCE)[0]
         refused = after.refused - before.refused
         reports.append(FaultReport(fault=fault, messages=len(values), refused=refused, rows=after.rows - before.rows))
@@ -63,32 +63,33 @@ def _bad_messages(moment: datetime) -> list[tuple[str, list[bytes]]]:
     ]
 
 
-def empty_store(project: cumulant.Project, client: ReplayClient, moment: datetime) -> float:
-    """Remove all stored features while everything runs; the seconds until decisions have them again.
+def empty_store(project: cumulant.Project, client: ReplayClient, moment: datetime) -> RebuildReport:
+    """Remove all stored features while everything runs, and send requests until they are answered from them again.
 
     Raises:
         StepFailedError: they do not come back.
     """
     store = project.loaded.online()
-    tables = store.tables()
-    for table in tables:
+    for table in store.tables():
         store.drop(table)
-    begun = time.monotonic()
+    # Without a key nothing is stored of it.
     body = msgspec.json.encode({"TX_DATETIME": moment, "CUSTOMER_ID": 1, "TERMINAL_ID": 1, "TX_AMOUNT": 20.0})
-    return asyncio.run(_answered(client, body, begun))
+    return asyncio.run(_send_until_answered(client, body))
 
 
-async def _answered(client: ReplayClient, body: bytes, begun: float) -> float:
-    """Seconds from `begun` to an answer from stored features. The request has no key: nothing is stored of it."""
+async def _send_until_answered(client: ReplayClient, body: bytes) -> RebuildReport:
+    begun, requests, refused = time.monotonic(), 0, list[str]()
     try:
         while True:
             answer = await client.ask("POST", f"/v1/models/{NAME}/predict", body, {"content-type": "application/json"})
-            document = msgspec.json.decode(answer.body, type=dict[str, Any]) if answer.status == 200 else {}
-            if document.get("state_age") is not None:
-                return round(time.monotonic() - begun, 1)
-            if time.monotonic() - begun > _LONGEST:
-                text = answer.body[:200].decode(errors="replace")
-                raise StepFailedError(f"an emptied online store was not filled again: {answer.status} {text}")
+            requests, seconds = requests + 1, round(time.monotonic() - begun, 1)
+            if answer.status != 200:
+                refused.append(f"{answer.status or 'no answer'}: {answer.body[:300].decode(errors='replace')}")
+            elif msgspec.json.decode(answer.body, type=dict[str, Any]).get("state_age") is not None:
+                first = refused[0] if refused else ""
+                return RebuildReport(seconds=seconds, requests=requests, refused=len(refused), answer=first)
+            if seconds > _LONGEST:
+                raise StepFailedError(f"an emptied online store was not filled again: {refused[-1:]}")
             await asyncio.sleep(_LOOK)
     finally:
         client.close()

@@ -9,9 +9,9 @@ Frauds follow the three patterns of the simulator of the public Fraud Detection 
 3. *stolen*: for a week the thief of a card adds payments of his own, at terminals anywhere: a few large ones each day,
    and from the day `small_thefts_from` on many of the usual amount.
 
-A day may have a multiple of the usual payments of customers, which is how a spike is made. What was a fraud becomes known on
-Fridays: then the outcomes of all payments that are seven days old are delivered, but a few come one delivery later, and
-a few never.
+A day may have a multiple of the usual payments of customers, which is how a spike is made. What was a fraud becomes
+known on Fridays: then the outcomes of all payments that are seven days old are delivered, but a few come one delivery
+later, and a few never.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Ingestion:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.samples: list[tuple[float, int]] = []
 
-    def await_all(self) -> float:
-        """Wait until no message waits, and all rows are in the online features; the seconds that took.
+    def await_rows(self) -> None:
+        """Wait until no message waits.
 
         Raises:
             StepFailedError: the command ended, or it takes too long.
@@ -62,8 +62,15 @@ class Ingestion:
             if time.monotonic() - begun > _LONGEST:
                 raise StepFailedError(f"messages of the topic were not ingested in {_LONGEST:g} s")
             time.sleep(_LOOK)
+
+    def await_features(self) -> None:
+        """Wait until no message waits and all rows are in the stored features.
+
+        Raises:
+            StepFailedError: as `await_rows`; or the rows cannot be stored.
+        """
+        self.await_rows()
         _run(self._project, "apply", "--once")
-        return time.monotonic() - begun
 
     def most_waiting(self, since: float, until: float) -> int:
         """The most messages that waited between two moments."""

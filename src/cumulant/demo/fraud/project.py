@@ -50,7 +50,7 @@ serving:
 monitoring:
   labels: data/chargebacks/*.csv
   performance: {{label_delay: 11d}}       # outcomes of a day are delivered 7 to 14 days later
-  retrain: {{when: loss_confirmed, labels: 500, least_labels: 100}}
+  retrain: {{when: loss_confirmed, labels: 200, least_labels: 100}}
 """
 )
 

@@ -47,6 +47,17 @@ class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An online store that was emptied while everything ran. `seconds` until decisions had stored features again; of
+    `requests` meanwhile `refused` had no decision, the first with the text `answer`.
+    """
+
+    seconds: float
+    requests: int
+    refused: int
+    answer: str
+
+
 class MoneyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What decisions of a version are worth. Amounts in the currency of the payments; a false alarm costs 5."""
 
@@ -69,6 +80,8 @@ class RetrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
     decision: str
     version: str
+    #: what became of the release that monitoring began; empty where it began none
+    release: str
     before: MoneyReport
     after: MoneyReport
 
@@ -76,7 +89,7 @@ class RetrainingReport(msgspec.Struct, frozen=True, kw_only=True):
 class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     """The result. `speed`: how many times faster than the clock days passed. `history`: payments before the first day.
     `live`: what decisions of the ordinary week, the spike and the days after were worth. `faults`: bad messages;
-    `rebuilt_seconds`: until an emptied online store was filled again; the phase `after faults` follows them.
+    `rebuild`: an online store that was emptied; the phase `after faults` follows.
     `engines`: where topics and stored features were. `missed`: what the story promises and this run did not keep.
     """
 
@@ -88,7 +101,7 @@ class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     spike: SpikeReport
     live: MoneyReport
     faults: tuple[FaultReport, ...]
-    rebuilt_seconds: float
+    rebuild: RebuildReport
     retraining: RetrainingReport
     url: str
     seconds: float

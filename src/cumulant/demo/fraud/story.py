@@ -31,7 +31,15 @@ from cumulant.demo.fraud.messages import (
 )
 from cumulant.demo.fraud.money import worth
 from cumulant.demo.fraud.project import LIVE, NAME, TOPIC, add_topic, begin_folder
-from cumulant.demo.fraud.report import FaultReport, FraudStory, MoneyReport, PhaseReport, RetrainingReport, SpikeReport
+from cumulant.demo.fraud.report import (
+    FaultReport,
+    FraudStory,
+    MoneyReport,
+    PhaseReport,
+    RebuildReport,
+    RetrainingReport,
+    SpikeReport,
+)
 from cumulant.demo.fraud.traffic import PaymentDecision, Phase, send_phase
 
 if TYPE_CHECKING:
@@ -91,7 +99,7 @@ class _Outcome(NamedTuple):
 
     history: int
     faults: list[FaultReport]
-    rebuilt_seconds: float
+    rebuild: RebuildReport
     recomputed: int
     mismatches: int
     retraining: RetrainingReport
@@ -129,7 +137,7 @@ class _Story:
         self._deliver(SPIKE, ingestion)
         self._phase("spike", SPIKE, AFTER, running)
         self._phase("after", AFTER, LAST, running)
-        ingestion.await_all()
+        ingestion.await_features()
 
     def _phase(self, name: str, since: datetime, until: datetime, running: RunningStack) -> None:
         seconds = (until - since).total_seconds() / self._size.speed
@@ -143,7 +151,7 @@ class _Story:
 
         self._progress(f"outcomes of {moment:%d %b} are delivered")
         self._produce(self._payments.filter(pl.col("CHARGEBACK_AT") == moment))
-        ingestion.await_all()
+        ingestion.await_features()
 
     def _produce(self, frame: pl.DataFrame) -> None:
         for part in frame.iter_slices(_AT_ONCE):
@@ -158,14 +166,15 @@ class _Story:
         for friday in (SPIKE + timedelta(days=7), RETRAINING):
             self._deliver(friday, ingestion)
 
-    def _faults(self, running: RunningStack, ingestion: Ingestion) -> tuple[list[FaultReport], float]:
+    def _faults(self, running: RunningStack, ingestion: Ingestion) -> tuple[list[FaultReport], RebuildReport]:
         """Bad messages, repeated ones, and an online store that is emptied; then traffic again, to compare."""
         self._progress("bad messages, repeated ones, and an emptied online store")
         faults = send_faults(self._project, ingestion, between(self._payments, SPIKE, AFTER), RETRAINING)
-        rebuilt = empty_store(self._project, running.client(), RETRAINING)
+        ingestion.await_features()
+        rebuild = empty_store(self._project, running.client(), RETRAINING)
         self._phase("after faults", RETRAINING, CHECKED, running)
-        ingestion.await_all()
-        return faults, rebuilt
+        ingestion.await_features()
+        return faults, rebuild
 
     def _recompute(self, model: str) -> tuple[int, int]:
         """Numbers of served decisions that were computed again offline, and of those that differ."""
@@ -204,12 +213,13 @@ class _Story:
             raise StepFailedError(f"monitoring trained no new version: {reason}")
         week = between(self._payments, RETRAINING, END)
         self._produce(without_outcomes(between(week, CHECKED, END)))
-        ingestion.await_all()
+        ingestion.await_features()
         self._progress("both versions score the week after")
         return RetrainingReport(
             labels=labels,
             decision=result.action.sentence,
             version=request.candidate,
+            release=self._project.releases.current().status if request.release is not None else "",
             before=self._worth(week, model),
             after=self._worth(week, request.candidate),
         )
@@ -252,7 +262,7 @@ class _Story:
             spike=report,
             live=worth(outcome.retraining.before.version, live, on_hold),
             faults=tuple(outcome.faults),
-            rebuilt_seconds=outcome.rebuilt_seconds,
+            rebuild=outcome.rebuild,
             retraining=outcome.retraining,
             url=running.url or "",
             seconds=round(time.monotonic() - self._begun, 1),
