@@ -147,7 +147,8 @@ def apply(
     app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
 )
 def status(call: Invocation, source: Sources = None) -> None:
-    """Show how far each stream was ingested: rows, refused messages, and how many wait.
+    """Show how far each stream was ingested: rows, refused messages, how many wait, and how far event time has come;
+    and how far the online features of models that read it are behind.
 
     Exit code 1 where a topic cannot be read.
     """
@@ -256,11 +257,11 @@ def _print_applied(console: Console, results: Sequence[AppliedSource]) -> None:
             result.source,
             result.table,
             str(result.batch),
-            *(f"{count:,}" for count in (result.rows, result.accepted, result.duplicates, result.future)),
+            *(f"{count:,}" for count in (result.rows, result.accepted, result.duplicates, result.late, result.future)),
         )
         for result in results
     ]
-    heads = ["source", "online table", "batch", "rows", "accepted", "duplicates", "future"]
+    heads = ["source", "online table", "batch", "rows", "accepted", "duplicates", "late", "future"]
     console.print(table(heads, rows, right=heads[2:]))
     for result in results:
         if result.error is not None:
@@ -294,9 +295,38 @@ def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
         console.print("")
         heads = ["source", "partition", "next position", "end", "waiting"]
         console.print(table(heads, partitions, right=heads[1:]))
+    _print_event_times(console, streams)
     for stream in streams:
         if stream.error is not None:
             console.print(clean(f"{stream.source}: {stream.error}"), markup=False, soft_wrap=True)
+
+
+def _print_event_times(console: Console, streams: Sequence[StreamStatus]) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+    from cumulant.flows.reports.wording import instant
+
+    rows = [
+        (
+            stream.source,
+            "–" if stream.watermark is None else instant(stream.watermark),
+            f"{stream.late:,}",
+            online.table,
+            _lag(online.batch),
+            _lag(online.behind),
+            "–" if online.lag_seconds is None else f"{online.lag_seconds:,.1f}",
+        )
+        for stream in streams
+        for online in stream.online
+    ]
+    if rows:
+        heads = ["source", "watermark", "late rows", "online table", "batch", "behind", "lag seconds"]
+        console.print("")
+        console.print(table(heads, rows, right=["late rows", *heads[4:]]))
+    for stream in streams:
+        for online in stream.online:
+            if online.error is not None:
+                text = f"{stream.source}: online features {online.table}: {online.error}"
+                console.print(clean(text), markup=False, soft_wrap=True)
 
 
 def _lag(lag: int | None) -> str:

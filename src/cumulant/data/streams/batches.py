@@ -11,6 +11,7 @@ from cumulant.core.plan import DType
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing
 from cumulant.data.files.reading import with_absent
+from cumulant.data.row_columns import LATE
 from cumulant.data.streams.records import StreamBatch, positions_after
 from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import FileInfo
@@ -37,7 +38,8 @@ def content_of(
     for messages in batch:
         hashed.update(b"\n".join(value or b"" for value in messages.values))
     columns = sorted(known.items())
-    return digest([READING, spec.reading_values(), columns, dict(before), positions_after(batch), hashed.hexdigest()])
+    declared = spec.reading_values() | ({} if spec.lateness is None else {"lateness": spec.lateness})
+    return digest([READING, declared, columns, dict(before), positions_after(batch), hashed.hexdigest()])
 
 
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
@@ -64,6 +66,6 @@ def _input(file: FileInfo, spec: SourceSpec, tables: TableStore) -> SourceInput:
     content, key = file.stamp.split(" ", 1)
 
     def rows(_: object) -> FileTable:
-        return with_absent(FileTable(tables.scan(key).collect()), spec)
+        return with_absent(FileTable(tables.scan(key).drop(LATE, strict=False).collect()), spec)
 
     return SourceInput(file.url, content, file.bytes, file.stamp, guessed=True, rows=rows)

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from cumulant.data.row_columns import LATE, ROW
 from cumulant.features.ingested.batch_events import BatchEvents, batch_events, first_moments
 from cumulant.features.ingested.entity_merge import MergeRule, merge_entities
 from cumulant.features.ingested.recent_keys import RecentKeys
@@ -86,12 +87,13 @@ class EventBatchWriter:
 
     def apply(self, number: int, frame: pl.DataFrame) -> AdvanceResult:
         """Put in the rows of the batches after the last one up to this number, in their inside types (`read_fields`).
+        Rows with `__late` come only as the first of their key, before which no other one counts.
 
         Raises:
             EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
         """
         if self._source in self._writer.versions:
-            result = self._correct(frame)
+            result = self._correct(_on_time(frame))
             self._writer.store.update(partial(self._put_nothing, number=number))
             return result
         rows, left_out = self._acceptable(frame)
@@ -121,6 +123,8 @@ class EventBatchWriter:
         every = len(rows.identities)
         rows = rows.where(_is_first(rows.identities) & ~self.recent.holds(rows.identities))
         repeated = AdvanceResult(duplicates=every - len(rows.identities))
+        if LATE in rows.frame.columns:
+            rows = rows.where(~rows.frame[LATE].to_numpy())
         is_open = np.zeros(len(rows.identities), dtype=np.bool_)
         for name in self._later:
             is_open |= rows.frame[name].is_null().to_numpy()
@@ -153,7 +157,7 @@ class EventBatchWriter:
         """Rows of a source whose rows correct earlier ones, as posted."""
         results = []
         for part in frame.iter_slices(self._most_rows):
-            post, left_out = self._reader.read(self._source, part.drop("__row", strict=False).to_dicts())
+            post, left_out = self._reader.read(self._source, part.drop(ROW, LATE, strict=False).to_dicts())
             results += [left_out, *commit([self._writer], [post], skew_us=self._skew_us)]
         return sum_results(results)
 
@@ -231,6 +235,10 @@ class _LogCheck(NamedTuple):
         records, end = log.since(self.following, self.expected)
         if end < log.next or any(row_identity(key_values(key)) in self.identities for key, _ in records):
             raise _PostedMeanwhileError
+
+
+def _on_time(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(~pl.col(LATE)) if LATE in frame.columns else frame
 
 
 def _row_keys(frame: pl.DataFrame, key: Sequence[str]) -> list[bytes]:

@@ -10,6 +10,8 @@ import msgspec
 
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import micros
+from cumulant.data.row_columns import LATE
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.flows.data.stream_records import batches_after, find_state, read_batches
 from cumulant.flows.ledger.actions import verb
 
@@ -29,8 +31,8 @@ _ROWS = 50_000
 
 
 class AppliedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call put into a table: `batch` is the last one that the table has. The counts are of `AdvanceResult`.
-    `error`: why it goes no further.
+    """What one call put into a table: `batch` is the last one that the table has. The counts are of `AdvanceResult`;
+    `late`: rows that came too late. `error`: why it goes no further.
     """
 
     source: str
@@ -42,6 +44,7 @@ class AppliedSource(msgspec.Struct, frozen=True, kw_only=True):
     unkeyed: int = 0
     future: int = 0
     early: int = 0
+    late: int = 0
     error: str | None = None
 
 
@@ -104,7 +107,8 @@ class StreamFollower:
 
     def result(self, error: str | None) -> AppliedSource:
         """What was put in so far."""
-        counts = {name: self._counts[name] for name in ("rows", "accepted", "duplicates", "unkeyed", "future", "early")}
+        counts = {name: self._counts[name] for name in ("rows", *AdvanceResult.__struct_fields__, "late")}
+        del counts["unused"]
         return AppliedSource(source=self._source, table=self._table.name, batch=self._batch, error=error, **counts)
 
     def _apply(self, target: _Target, batches: Sequence[StreamBatch]) -> None:
@@ -115,7 +119,7 @@ class StreamFollower:
         number = batches[-1].number
         result = target.writer.apply(number, frame)
         self._batch = number
-        self._counts.update(msgspec.structs.asdict(result), rows=frame.height)
+        self._counts.update(msgspec.structs.asdict(result), rows=frame.height, late=int(frame[LATE].sum()))
 
     def _remember(self, target: _Target, applied: int) -> None:
         """Read the keys of the rows that the table has from batches, of the newest ones."""
@@ -135,18 +139,24 @@ class StreamFollower:
     def _rows(self, target: _Target, batch: StreamBatch, fields: Sequence[Field]) -> pl.DataFrame:
         assert batch.rows is not None
         rows = self._project.tables().scan(batch.rows)
-        stored = rows.collect_schema()
-        return self._read(target, rows.select(field.name for field in fields if field.name in stored).collect(), fields)
+        named = {*(field.name for field in fields), LATE}
+        return self._read(
+            target, rows.select(name for name in rows.collect_schema() if name in named).collect(), fields
+        )
 
     def _read(self, target: _Target, rows: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
         """Rows as they were stored, in the inside types of the plan."""
+        import polars as pl
+
         from cumulant.data.streams.typed_rows import typed_rows
         from cumulant.features.offline.frames import read_fields
 
         typed = typed_rows(rows, self._policy, self._source, fields)
         frame = target.hashed.frames({self._source: typed})[self._source]
         inside = {field.name: field for field in target.hashed.plan.sources[self._source].fields}
-        return read_fields(self._source, [inside.get(field.name, field) for field in fields], frame)
+        frame = read_fields(self._source, [inside.get(field.name, field) for field in fields], frame)
+        late = rows[LATE] if LATE in rows.columns else pl.Series([False]).new_from_index(0, frame.height)
+        return frame.with_columns(late.alias(LATE))
 
 
 def _open(project: Project, source: str, table: OnlineTable) -> _Target:
