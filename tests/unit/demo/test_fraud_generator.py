@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from cumulant.demo.fraud.generator import (
     spike_factor,
 )
 from cumulant.demo.fraud.messages import as_known, between, messages, requests
+from cumulant.demo.fraud.project import PROJECT
 
 SIZE = StorySize()
 
@@ -116,3 +118,8 @@ def test_a_scenario_without_a_spike_or_frauds_that_change() -> None:
     rows = payments(scenario)
     assert 0.7 < spike_factor(rows, SPIKE, AFTER) < 1.4
     assert rows["TX_DATETIME"].min() >= datetime(2025, 7, 18, tzinfo=UTC)  # type: ignore[operator]
+
+
+def test_the_example_is_the_project_of_the_story() -> None:
+    example = Path(__file__).parents[3] / "examples" / "fraud" / "black-friday.yaml"
+    assert example.read_text(encoding="utf-8") == PROJECT

@@ -39,7 +39,7 @@ def send_faults(
     for fault, values in (*_bad_messages(moment), ("payments sent again", messages(without_outcomes(earlier)))):
         before = project.streams.status(SOURCE)[0]
         project.streams.produce(TOPIC, values)
-        ingestion.await_rows()
+        ingestion.await_features()
         after = project.streams.status(SOURCE)[0]
         refused = after.refused - before.refused
         reports.append(FaultReport(fault=fault, messages=len(values), refused=refused, rows=after.rows - before.rows))

@@ -10,11 +10,11 @@ from cumulant.core.errors import UsageError
 
 NAME, SOURCE, TOPIC, PARTITIONS = "card-fraud", "tx", "payments", 2
 LIVE = "live"
-_MARK = "# The Black Friday story of `cumulant demo-fraud`.\n"
+MARK = "# The Black Friday story of `cumulant demo-fraud`.\n"
 _STATE = ".cumulant"
 
-_PROJECT = (
-    _MARK
+PROJECT = (
+    MARK
     + f"""\
 # yaml-language-server: $schema=cumulant.schema.json
 version: 1
@@ -25,7 +25,7 @@ model:
   risk: medium
 data:
   {SOURCE}:
-    stream: {TOPIC}                      # each payment at once; again, with its outcome, when that is delivered
+    stream: {TOPIC}                    # each payment at once; again, with its outcome, when that is delivered
     key: TRANSACTION_ID
     event_time: TX_DATETIME
     known_time: {{CHARGEBACK_AT: [TX_FRAUD]}}
@@ -64,7 +64,7 @@ def begin_folder(folder: Path, *, streams: str = "", online: str = "") -> None:
         UsageError: the folder holds something else.
     """
     path = folder / "cumulant.yaml"
-    if path.exists() and path.read_text(encoding="utf-8").startswith(_MARK):
+    if path.exists() and path.read_text(encoding="utf-8").startswith(MARK):
         with cumulant.open(folder) as project:
             project.stack.down()
         shutil.rmtree(folder)
@@ -80,7 +80,7 @@ def begin_folder(folder: Path, *, streams: str = "", online: str = "") -> None:
     cumulant.new_from_template("fraud", name=folder.name, directory=folder.parent)
     shutil.rmtree(folder / "data")
     (folder / "data" / "chargebacks").mkdir(parents=True)
-    path.write_text(_PROJECT + _environment(streams, online), encoding="utf-8")
+    path.write_text(PROJECT + _environment(streams, online), encoding="utf-8")
 
 
 def _environment(streams: str, online: str) -> str:

@@ -22,7 +22,8 @@ class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The spike. `factor`: times the payments a day of the week before. `lag_recovered_seconds`: from the end of the
-    spike until no more messages waited than in the ordinary week; None: not within the demo.
+    spike until no more messages waited, and no more batches were missing in the stored features, than in the ordinary
+    week; None: not within the demo.
 
     `recomputed` decisions of all phases were computed again from the stored history, and `mismatches` differ by more
     than 1e-9.

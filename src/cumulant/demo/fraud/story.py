@@ -170,7 +170,6 @@ class _Story:
         """Bad messages, repeated ones, and an online store that is emptied; then traffic again, to compare."""
         self._progress("bad messages, repeated ones, and an emptied online store")
         faults = send_faults(self._project, ingestion, between(self._payments, SPIKE, AFTER), RETRAINING)
-        ingestion.await_features()
         rebuild = empty_store(self._project, running.client(), RETRAINING)
         self._phase("after faults", RETRAINING, CHECKED, running)
         ingestion.await_features()
@@ -239,7 +238,7 @@ class _Story:
     ) -> FraudStory:
         phases = {sent.name: sent for sent in self._sent}
         ordinary, spike = (phases[name].phase for name in ("ordinary week", "spike"))
-        level = ingestion.most_waiting(ordinary.begun, ordinary.ended)
+        level = ingestion.most(ordinary.begun, ordinary.ended)
         report = SpikeReport(
             factor=round(spike_factor(self._payments, SPIKE, AFTER), 2),
             failed_requests=len(spike.failed),
@@ -280,7 +279,7 @@ def _phase_report(sent: _Sent, ingestion: Ingestion) -> PhaseReport:
         failed_requests=len(phase.failed),
         p50_ms=phase.milliseconds(0.5),
         p99_ms=phase.milliseconds(0.99),
-        waiting=ingestion.most_waiting(phase.begun, phase.ended),
+        waiting=ingestion.most(phase.begun, phase.ended).messages,
         same_card=phase.waited,
     )
 
