@@ -80,11 +80,8 @@ class Ingestion:
     def most(self, since: float, until: float) -> Backlog:
         """The most that was behind between two moments."""
         samples = [sample for sample in self.samples if since <= sample.at <= until]
-        return Backlog(
-            until,
-            max((sample.messages for sample in samples), default=0),
-            max((sample.batches for sample in samples), default=0),
-        )
+        messages = max((sample.messages for sample in samples), default=0)
+        return Backlog(until, messages, max((sample.batches for sample in samples), default=0))
 
     def recovered(self, since: float, level: Backlog) -> float | None:
         """Seconds from `since` until no more was behind than at `level`; None: not yet."""
