@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import cumulant
 from cumulant.core.errors import CumulantError, StepFailedError
-from cumulant.core.system.child_processes import stop
+from cumulant.core.system.child_processes import start, stop
 
 #: seconds that a batch waits for more messages, and between two looks
 EVERY, _LOOK = 1.0, 0.3
@@ -121,8 +122,8 @@ def ingesting(project: cumulant.Project) -> Iterator[Ingestion]:
     """`cumulant ingest run` while the block runs."""
     log = project.root / ".cumulant" / "ingest.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            _line(project, "--every", f"{EVERY:g}s"), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        process = start(
+            _line(project, "--every", f"{EVERY:g}s"), stdout=file.fileno(), stderr=file, death_signal=signal.SIGTERM
         )
     try:
         with Ingestion(project, process, log).sampling() as ingestion:
