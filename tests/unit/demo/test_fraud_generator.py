@@ -121,5 +121,5 @@ def test_a_scenario_without_a_spike_or_frauds_that_change() -> None:
 
 
 def test_the_example_is_the_project_of_the_story() -> None:
-    example = Path(__file__).parents[3] / "examples" / "fraud" / "black-friday.yaml"
+    example = Path(__file__).parents[3] / "examples" / "fraud" / "black-friday" / "cumulant.yaml"
     assert example.read_text(encoding="utf-8") == PROJECT
