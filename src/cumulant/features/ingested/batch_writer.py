@@ -1,8 +1,9 @@
 """Batches of a source put into one table of online state.
 
-What is put in is what a snapshot of the batches would have: of rows with one key the first one. A row goes one of two
-ways, as rows of a snapshot do. One that is known in full, and of which nothing was posted, becomes events at once
-(`entity_merge`). Any other is logged as a posted row is, so that posts can complete it, and enters from the log.
+What is put in is what a snapshot of the batches would have: of rows with one key the first one. Rows of which nothing
+was posted become events at once (`entity_merge`); those that lack a column which becomes known later are logged too,
+as those of a snapshot are, so that posts can complete them. Rows of which something was posted are merged with it in
+the log, and enter from there.
 
 The table's state names the last batch of which it has all rows, written with the last of them: after a kill the batch
 is put in again, and rows that are there change nothing.
@@ -10,7 +11,7 @@ is put in again, and rows that are there change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,31 +21,25 @@ import polars as pl
 
 from cumulant.data.row_columns import LATE, ROW
 from cumulant.features.ingested.batch_events import BatchEvents, batch_events, first_moments
+from cumulant.features.ingested.batch_log import BatchLog, PostedMeanwhileError
 from cumulant.features.ingested.entity_merge import MergeRule, merge_entities
 from cumulant.features.ingested.recent_keys import RecentKeys
 from cumulant.features.offline.frames import inside
 from cumulant.features.offline.kernel.timeline import Flags, Ints
-from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.offline.row_order import row_identities
 from cumulant.features.online.carry_over import later_columns
 from cumulant.features.online.state import STATE_KEY, TableState, encode
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
-from cumulant.features.posted.posted_events import PostedRow, SourceLog, find_logged, key_values, log_table, row_key
-from cumulant.features.posted.state_update import commit, sum_results
+from cumulant.features.posted.posted_events import PostedRow, find_logged, log_table, row_key
+from cumulant.features.posted.state_update import catch_up, commit, sum_results
 from cumulant.ports.online import Cells
 
 #: entities of one change; fewer in a store over a network, which answers no reader meanwhile
 _MOST_ENTITIES, _MOST_REMOTE_ENTITIES = 20_000, 1_000
 #: logged rows of one change, likewise
 _MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
-#: entries that others may add to the log while a batch is put in, before it is begun again
-_MOST_POSTED = 10_000
-
-
-class _PostedMeanwhileError(Exception):
-    """Rows of this batch were posted while it was put in."""
 
 
 class _Rows(NamedTuple):
@@ -100,7 +95,7 @@ class EventBatchWriter:
         while True:
             try:
                 results = self._apply(number, rows)
-            except _PostedMeanwhileError:
+            except PostedMeanwhileError:
                 continue
             break
         self.recent.add(rows.identities)
@@ -125,33 +120,43 @@ class EventBatchWriter:
         repeated = AdvanceResult(duplicates=every - len(rows.identities))
         if LATE in rows.frame.columns:
             rows = rows.where(~rows.frame[LATE].to_numpy())
+        table = log_table(self._writer.present_state().scope, self._source)
+        following, posted = find_logged(self._writer.store, table, partial(_row_keys, rows.frame, self._of.key))
+        posted_rows, others = rows, rows
+        if posted:
+            flags = np.array(posted, dtype=np.bool_)
+            posted_rows, others = rows.where(flags), rows.where(~flags)
+        results = [repeated, *(self._log(posted_rows) if posted else ())]
+        log = BatchLog(table, following, sum(posted), frozenset(others.identities.tolist()))
+        for part in self._slices(self._open_rows(others), self._most_entities):
+            log.append(self._writer.store, part)
+        added = self._merge(number, others, log)
+        if log.own is not None and self._writer.present_state().marks.get(self._source, 0) < log.own[1]:
+            catch_up(self._writer)
+        results.append(AdvanceResult(accepted=added, duplicates=len(others.identities) - added))
+        return sum_results(results)
+
+    def _open_rows(self, rows: _Rows) -> _Rows:
+        """Those of which a column that becomes known later is missing."""
         is_open = np.zeros(len(rows.identities), dtype=np.bool_)
         for name in self._later:
             is_open |= rows.frame[name].is_null().to_numpy()
-        logged, rows = self._log(rows, is_open)
-        table = log_table(self._writer.present_state().scope, self._source)
-        following, posted = find_logged(self._writer.store, table, partial(_row_keys, rows.frame, self._of.key))
-        posted = posted or [False] * len(rows.identities)
-        completed, whole = self._log(rows, np.array(posted, dtype=np.bool_))
-        expected = _MOST_POSTED + len(rows.identities) - len(whole.identities)
-        check = _LogCheck(table, following, expected, frozenset(whole.identities.tolist()))
-        added = self._merge(number, whole, check)
-        merged = AdvanceResult(accepted=added, duplicates=len(whole.identities) - added)
-        return sum_results([repeated, logged, completed, merged])
+        return rows.where(is_open)
 
-    def _log(self, rows: _Rows, chosen: Flags) -> tuple[AdvanceResult, _Rows]:
-        """Log the chosen rows as posted ones, and put them into the table from there; and the other rows."""
-        if not chosen.any():
-            return AdvanceResult(), rows
+    def _slices(self, rows: _Rows, count: int) -> Iterator[list[PostedRow]]:
+        """The rows as they are logged, so many at a time."""
         names = [field.name for field in self._of.fields]
-        results = []
-        for part in rows.where(chosen).frame.select(names).iter_slices(self._most_rows):
-            posted = []
-            for values in inside(part):
+        for part in rows.frame.select(names).iter_slices(count):
+            logged = []
+            for values, key in zip(inside(part), _row_keys(part, self._of.key), strict=True):
                 row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-                posted.append(PostedRow(row_key([row[name] for name in self._of.key]), row, {}))
-            results += commit([self._writer], [Post(self._source, posted)], skew_us=self._skew_us)
-        return sum_results(results), rows.where(~chosen)
+                logged.append(PostedRow(key, row, {}))
+            yield logged
+
+    def _log(self, rows: _Rows) -> Iterator[AdvanceResult]:
+        """Log rows of which something was posted as posted ones, and put them into the table from there."""
+        for part in self._slices(rows, self._most_rows):
+            yield from commit([self._writer], [Post(self._source, part)], skew_us=self._skew_us)
 
     def _correct(self, frame: pl.DataFrame) -> AdvanceResult:
         """Rows of a source whose rows correct earlier ones, as posted."""
@@ -161,30 +166,28 @@ class EventBatchWriter:
             results += [left_out, *commit([self._writer], [post], skew_us=self._skew_us)]
         return sum_results(results)
 
-    def _merge(self, number: int, rows: _Rows, check: _LogCheck) -> int:
+    def _merge(self, number: int, rows: _Rows, log: BatchLog) -> int:
         """Put complete rows into the entities that they enter; how many of them changed one."""
         changes: list[Callable[..., Ints]] = []
         for group in self._writer.groups(self._source):
             events = batch_events(self._writer.plan, group.group, rows.frame)
             for begin in range(0, len(events.keys), self._most_entities):
                 part = events.of_entities(begin, min(begin + self._most_entities, len(events.keys)))
-                changes.append(partial(self._put, group=group, events=part, check=check))
+                changes.append(partial(self._put, group=group, events=part, log=log))
         if not changes:
-            changes.append(self._put_nothing)
+            changes.append(partial(self._put_nothing, log=log))
         changed = [np.empty(0, dtype=np.int64)]
         for change in changes:
             # With the last of them the whole batch is there.
             last = number if change is changes[-1] else None
             changed.append(self._writer.store.update(partial(change, number=last)))
-        return len(np.unique(np.concatenate(changed)))
+        return pl.Series(np.concatenate(changed)).n_unique()
 
-    def _put(
-        self, cells: Cells, *, group: GroupWriter, events: BatchEvents, check: _LogCheck, number: int | None
-    ) -> Ints:
+    def _put(self, cells: Cells, *, group: GroupWriter, events: BatchEvents, log: BatchLog, number: int | None) -> Ints:
         """One change of the table: the events of some entities; the identities of those that changed one."""
         writer = self._writer
         state = writer.state(cells)
-        check.run(cells)
+        log.check(cells)
         blobs = cells.get(writer.table, events.keys)
         stored = [None if blob is None else writer.decode(blob) for blob in blobs]
         version = state.sequence + 1
@@ -200,41 +203,29 @@ class EventBatchWriter:
         if changing:
             written += writer.place(cells, state, changing, update)
         after = msgspec.structs.replace(state, sequence=version) if written else state
-        self._write(cells, after, written, number)
+        self._write(cells, after, written, log, number)
         others = [int.from_bytes(name, "little", signed=True) for _, name in update.changed]
         return np.concatenate((merged.added, np.array(others, dtype=np.int64)))
 
-    def _put_nothing(self, cells: Cells, *, number: int | None) -> Ints:
-        self._write(cells, self._writer.state(cells), [], number)
+    def _put_nothing(self, cells: Cells, *, log: BatchLog | None = None, number: int | None) -> Ints:
+        self._write(cells, self._writer.state(cells), [], log, number)
         return np.empty(0, dtype=np.int64)
 
     def _write(
-        self, cells: Cells, state: TableState, rows: Sequence[tuple[bytes, bytes | None]], number: int | None
+        self,
+        cells: Cells,
+        state: TableState,
+        rows: Sequence[tuple[bytes, bytes | None]],
+        log: BatchLog | None,
+        number: int | None,
     ) -> None:
-        if number is not None and state.applied.get(self._source, 0) < number:
-            state = msgspec.structs.replace(state, applied={**state.applied, self._source: number})
+        """Write rows of the table; with the `number` of a batch that it has now."""
+        if number is not None:
+            applied, mark = max(state.applied.get(self._source, 0), number), state.marks.get(self._source, 0)
+            marks = state.marks if log is None else {**state.marks, self._source: log.mark_after(mark)}
+            state = msgspec.structs.replace(state, applied={**state.applied, self._source: applied}, marks=marks)
         if rows or number is not None:
             cells.put(self._writer.table, [*rows, (STATE_KEY, encode(state))])
-
-
-class _LogCheck(NamedTuple):
-    """What a change checks of the log: no entry from `following` on, of which about `expected` are its own at most, is
-    of a row of these `identities`.
-    """
-
-    table: str
-    following: int
-    expected: int
-    identities: frozenset[int]
-
-    def run(self, cells: Cells) -> None:
-        """Raises _PostedMeanwhileError: a row of the batch was posted meanwhile."""
-        log = SourceLog(cells, self.table)
-        if log.next == self.following:
-            return
-        records, end = log.since(self.following, self.expected)
-        if end < log.next or any(row_identity(key_values(key)) in self.identities for key, _ in records):
-            raise _PostedMeanwhileError
 
 
 def _on_time(frame: pl.DataFrame) -> pl.DataFrame:
@@ -251,6 +242,4 @@ def _name(identity: int) -> bytes:
 
 def _is_first(identities: Ints) -> Flags:
     """Which rows are the first of their key."""
-    first = np.zeros(len(identities), dtype=np.bool_)
-    first[np.unique(identities, return_index=True)[1]] = True
-    return first
+    return pl.Series(identities).is_first_distinct().to_numpy()

@@ -130,6 +130,12 @@ class SourceLog:
         self._enter(key)
         return True
 
+    def append_new(self, rows: Iterable[PostedRow]) -> None:
+        """Add rows, each of a key of which nothing was posted."""
+        for row in rows:
+            self._records[row.key] = LoggedRow(POSTED, self._header.next, row.values, row.other)
+            self._enter(row.key)
+
     def replace(self, key: bytes, record: LoggedRow) -> None:
         """Let a row take the place of one that was loaded; `record.entry` is `next`."""
         self._records[key] = record
