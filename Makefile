@@ -9,7 +9,7 @@ ENV ?=
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all check lint format types direction layout docs bench lock clean
+.PHONY: help demo demo-fraud test test-slow test-all check lint format types direction layout docs bench lock clean
 
 help: ## list the recipes
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ $(READY): requirements/all.txt pyproject.toml
 
 demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server and the console up until Ctrl-C; ARGS=--json; ENV=cluster: on simulated machines)
 	@$(if $(filter cluster,$(ENV)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/cluster_demo.py,$(BIN)/cumulant demo $(if $(KEEP),--keep)) $(ARGS)
+
+demo-fraud: $(READY) ## card payments from a topic to decisions, through a Black Friday of five times as many (KEEP=1 leaves everything and the console up until Ctrl-C; ARGS=--json; ENGINES=live: a Kafka broker and Valkey)
+	@$(if $(filter live,$(ENGINES)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/live_demo.py,$(BIN)/cumulant demo-fraud) $(if $(KEEP),--keep) $(ARGS)
 
 test: $(READY) ## the fast tests, in parallel; they need no engine (those that fail run once more, alone)
 	@$(BIN)/python tools/run_tests.py -m "not slow and not live" $(ARGS)
@@ -78,4 +81,4 @@ lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	  requirements/engines.in -o requirements/engines.txt
 
 clean: ## remove what the recipes made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis cumulant-demo cumulant-demo.json dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis cumulant-demo cumulant-demo-fraud cumulant-demo.json dist

@@ -18,6 +18,7 @@ from cumulant.api.outcomes import ProjectOutcomes
 from cumulant.api.progress import notebook_progress
 from cumulant.api.server import Server
 from cumulant.api.stack import ProjectReleases, ProjectStack
+from cumulant.api.streams import ProjectStreams
 from cumulant.api.subjects import ProjectSubjects
 from cumulant.core.errors import MissingPartError
 from cumulant.core.units import moment
@@ -47,7 +48,8 @@ class Project(MethodGroup):
 
     Every method first brings up to date what it needs, checks permission, and is recorded as a run, exactly as the
     command of the same name. `stack`, `releases`, `outcomes`, `monitoring` and `reviews` hold the methods of a project
-    in production, `subjects` those of personal data. `.loaded` is the project as flows take it.
+    in production, `streams` those of topics, `subjects` those of personal data. `.loaded` is the project as flows take
+    it.
     """
 
     def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = (), progress: Progress | None = None) -> None:
@@ -60,6 +62,7 @@ class Project(MethodGroup):
         self.monitoring = ProjectMonitoring(loaded, self._follow)
         self.reviews = ProjectReviews(loaded, self._follow)
         self.subjects = ProjectSubjects(loaded, self._follow)
+        self.streams = ProjectStreams(loaded, self._follow)
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cumulant.flows.alerting.views import AlertView
+    from cumulant.flows.data.stream_views import StreamStatus
     from cumulant.flows.monitoring.run import MonitorFinding, MonitorRun
     from cumulant.flows.monitoring.state import RetrainRequest
+    from cumulant.flows.replay.caller import ReplayClient
     from cumulant.flows.replay.replay import ReplayResult
     from cumulant.flows.reports.content import ReportData
     from cumulant.flows.review.views import CaseView
@@ -23,9 +25,11 @@ _MODULES = {
     "MonitorRun": "flows.monitoring.run",
     "PassedStep": "release.state",
     "Release": "release.state",
+    "ReplayClient": "flows.replay.caller",
     "ReplayResult": "flows.replay.replay",
     "ReportData": "flows.reports.content",
     "RetrainRequest": "flows.monitoring.state",
+    "StreamStatus": "flows.data.stream_views",
     "TrainResult": "flows.training.train",
 }
 
@@ -36,9 +40,11 @@ __all__ = [
     "MonitorRun",
     "PassedStep",
     "Release",
+    "ReplayClient",
     "ReplayResult",
     "ReportData",
     "RetrainRequest",
+    "StreamStatus",
     "TrainResult",
 ]
 

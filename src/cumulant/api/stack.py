@@ -17,6 +17,7 @@ from cumulant.core.traffic import CHAMPION
 from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
+    from cumulant.flows.replay.caller import ReplayClient
     from cumulant.flows.stack.desired_state import ServedVersion
     from cumulant.flows.stack.status import Status
     from cumulant.release.state import Release
@@ -34,6 +35,18 @@ class RunningStack:
     def __init__(self, process: subprocess.Popen[bytes], url: str | None) -> None:
         self._process = process
         self.url = url
+
+    def client(self, *, timeout: float = 30.0) -> ReplayClient:
+        """An HTTP client of the gateway for many requests at once, for use in one event loop; seconds until no answer.
+
+        Raises:
+            EngineUnavailableError: it has no gateway.
+        """
+        from cumulant.flows.replay.caller import ReplayClient
+
+        if self.url is None:
+            raise EngineUnavailableError("no gateway runs here", hint="start it with the role `gateway`")
+        return ReplayClient(self.url, timeout=timeout)
 
     def stop(self) -> None:
         """End all processes; requests under way are finished first.

@@ -25,7 +25,8 @@ class HelpEntry(NamedTuple):
 
 PANELS: dict[str, dict[str, HelpEntry]] = {
     "Start": {
-        "demo": HelpEntry("project.demo", "Real flights, from raw tables to a served model, in minutes"),
+        "demo": HelpEntry("demos.flights", "Real flights, from raw tables to a served model, in minutes"),
+        "demo-fraud": HelpEntry("demos.fraud", "Card payments from a topic to decisions, through Black Friday"),
         "new": HelpEntry("project.new", "Create a project from your own file or a template"),
         "plan": HelpEntry("project.plan", "What would run, and where every setting comes from"),
         "doctor": HelpEntry("project.doctor", "Check this machine and project, and show how to fix what is wrong"),

@@ -1,4 +1,4 @@
-"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these."""
+"""The JSON documents of `train`, `evaluate` and the demos, as types: their JSON Schema is made from these."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant.demo.fraud.report import FraudStory
 from cumulant.demo.report import MonitoringReport, ReleaseReport, ReviewReport
 from cumulant.flows.reports.content import GateReport, Interval, ReportData, StepReport
 
@@ -153,3 +154,9 @@ def demo_schema() -> dict[str, object]:
     """The JSON Schema of `cumulant demo --json`; a copy stands in `demo.schema.json` beside this module."""
     schema = msgspec.json.schema(DemoDocument)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cumulant demo --json"} | schema
+
+
+def demo_fraud_schema() -> dict[str, object]:
+    """The JSON Schema of `cumulant demo-fraud --json`; a copy stands in `demo_fraud.schema.json` beside this module."""
+    schema = msgspec.json.schema(FraudStory)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cumulant demo-fraud --json"} | schema

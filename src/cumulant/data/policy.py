@@ -49,6 +49,8 @@ class SourcePolicy(msgspec.Struct, frozen=True):
         nulls: column to the largest share of nulls, where some are allowed.
         fresh: the largest age of the newest event.
         keep: how long old snapshots are kept.
+        lateness: how much older than the newest row of its partition a row of a stream may be; None: any age.
+        idle: after how long without a row a partition no longer holds back the watermark of a stream.
         min_rows, max_rows: limits on the rows of a new batch.
         distributions: column to its rules on distributions.
         known: column to when it becomes known.
@@ -62,6 +64,8 @@ class SourcePolicy(msgspec.Struct, frozen=True):
     nulls: Mapping[str, float] = {}
     fresh: timedelta | None = None
     keep: timedelta | None = None
+    lateness: timedelta | None = None
+    idle: timedelta = timedelta(minutes=1)
     min_rows: int | RowShare | None = None
     max_rows: int | RowShare | None = None
     distributions: Mapping[str, DistributionRule] = {}

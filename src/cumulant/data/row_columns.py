@@ -6,3 +6,5 @@ ROW = "__row"
 RULE, FILE = "__rule", "__file"
 #: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
 FROM, UNTIL = "__from", "__until"
+#: of rows of a stream: whether a row came too late for online features
+LATE = "__late"

@@ -10,8 +10,8 @@ from cumulant.core.plan import DType
 from cumulant.core.units import size
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
+from cumulant.data.schema_policy import ChangePolicy, SchemaPolicy
 
-ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
 Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel"]
 Member = bool | int | float | str
@@ -23,6 +23,8 @@ _NOT_READING = frozenset(
     [
         "path",
         "stream",
+        "lateness",
+        "idle",
         "quarantine",
         "severity",
         "batch",
@@ -148,18 +150,6 @@ class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ] = []
 
 
-class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to do when the columns differ from the last accepted snapshot."""
-
-    added: Annotated[ChangePolicy, Meta(description="A new column.")] = "accept"
-    widened: Annotated[ChangePolicy, Meta(description="A type that holds every old value, such as int to float.")] = (
-        "accept"
-    )
-    removed: Annotated[ChangePolicy, Meta(description="A used column is gone.")] = "refuse"
-    narrowed: Annotated[ChangePolicy, Meta(description="A type that does not hold every old value.")] = "refuse"
-    renamed: Annotated[ChangePolicy, Meta(description="A used column is gone and a like one is new.")] = "refuse"
-
-
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One source: where its rows are, what identifies them, when they are known, and their rules."""
 
@@ -228,6 +218,21 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "columns concerned. All others are known with the row."
         ),
     ] = {}
+    lateness: Annotated[
+        str | None,
+        Meta(
+            description="Of a stream: how much older than the newest row before it in its partition a row may be, such "
+            "as `1h`. Later ones are stored and counted, and are in online features once these are filled again. "
+            "Default: rows are never too late."
+        ),
+    ] = None
+    idle: Annotated[
+        str | None,
+        Meta(
+            description="Of a stream: after how long without a row a partition no longer holds back the watermark, "
+            "such as `5m`. Default: 1m."
+        ),
+    ] = None
     rules: Annotated[dict[str, RuleSpec], Meta(description="Column to its rules.")] = {}
     table: Annotated[TableRule, Meta(description="Rules of the source as a whole.")] = TableRule()
     contract: Annotated[
@@ -293,6 +298,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "columns": not self.columns,
             "subject": self.subject is None,
             "stream": self.stream is None,
+            "lateness": self.lateness is None,
+            "idle": self.idle is None,
             "sheet": not self.sheet,
             "missing_files": self.missing_files == _MISSING_FILES,
             "batch": self.batch == BatchPolicy(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 import cumulant
-from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.errors import UsageError
 from cumulant.core.system.atomic_files import replace_file
 from cumulant.core.system.json_files import read_json
-from cumulant.core.system.locks import try_lock
+from cumulant.demo.folder_lock import alone_in
 from cumulant.demo.report import Year
 from cumulant.demo.weather_feed import deliver_again, withhold
 
@@ -133,11 +132,7 @@ def locked(folder: Path, env: str) -> Iterator[None]:
         LeaseHeldError: another one runs.
         UsageError: an interrupted one had its state on servers.
     """
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not try_lock(handle):
-            hint = "wait for it, or name another folder with --dir"
-            raise LeaseHeldError("another demo runs in this folder", subject=str(folder), hint=hint)
+    with alone_in(folder):
         if _marker(folder).exists() and env != _LOCAL:
             hint = "begin with new stores and another folder: here they hold half a year"
             raise UsageError("an interrupted demo of this environment cannot be continued", subject=env, hint=hint)
@@ -149,8 +144,6 @@ def locked(folder: Path, env: str) -> Iterator[None]:
         elif not any((folder / "data").glob("weather-*.parquet")):  # interrupted between the files
             deliver_again(folder / "data", FEED)
         yield
-    finally:
-        os.close(handle)
 
 
 class StoredYear(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
     """
     paths_of(spec.columns)
     _check_stream(spec)
+    _check_event_time(spec)
     nulls = {column: share(rule.nulls) for column, rule in spec.rules.items() if rule.nulls is not None}
     return SourcePolicy(
         spec=spec,
@@ -49,6 +50,8 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         nulls={column: limit for column, limit in nulls.items() if limit > 0},
         fresh=None if spec.table.fresh is None else duration(spec.table.fresh),
         keep=None if spec.keep is None else duration(spec.keep),
+        lateness=None if spec.lateness is None else duration(spec.lateness),
+        idle=_IDLE if spec.idle is None else duration(spec.idle),
         min_rows=_row_limit(spec.batch.min_rows),
         max_rows=_row_limit(spec.batch.max_rows),
         distributions=dict(_distributions(spec)),
@@ -75,6 +78,37 @@ def _check_stream(spec: SourceSpec) -> None:
             raise UsageError(
                 f"a source with `stream` cannot have `{key}`: {reason}", subject=key, hint=f"leave out `{key}`"
             )
+
+
+#: after which a partition is idle, where nothing is declared
+_IDLE = timedelta(minutes=1)
+
+
+def _check_event_time(spec: SourceSpec) -> None:
+    """Raises UsageError: event time of a stream is declared where there is none, or makes no sense."""
+    for key in ("lateness", "idle"):
+        declared = getattr(spec, key)
+        if declared is None:
+            continue
+        if spec.stream is None:
+            raise UsageError(
+                f"`{key}` is of a stream, and this source has none", subject=key, hint=f"leave out `{key}`"
+            )
+        if spec.time is None:
+            raise UsageError(
+                f"`{key}` needs the time of each row's event",
+                subject=key,
+                hint="name its column: `event_time: COLUMN`",
+            )
+        duration(declared)
+    if spec.lateness is not None and not spec.keys:
+        raise UsageError(
+            "`lateness` decides which rows enter online features, and rows without a key never do",
+            subject="lateness",
+            hint="name the columns that identify a row: `key: COLUMN`",
+        )
+    if spec.idle is not None and not duration(spec.idle):
+        raise UsageError("with `idle: 0s` every partition is idle at once", subject="idle", hint="write 1m")
 
 
 def known_delays(spec: SourceSpec) -> dict[str, timedelta | None]:

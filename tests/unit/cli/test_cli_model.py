@@ -25,7 +25,7 @@ import pytest
 
 from cumulant.cli import documents
 from cumulant.cli.app import load
-from cumulant.cli.documents import demo_schema
+from cumulant.cli.documents import demo_fraud_schema, demo_schema
 from cumulant.flows.ledger.processes import is_gone, process_of
 from cumulant.flows.reports.content import ReportData
 from cumulant.flows.stack.identity import home_of
@@ -301,7 +301,9 @@ def test_serve_answers_until_it_is_told_to_stop(server: Any, trained: Path, cumu
         time.sleep(0.05)
 
 
-def test_the_schema_of_the_demo_is_in_the_package() -> None:
+def test_the_schemas_of_the_demos_are_in_the_package() -> None:
+    fraud = json.loads(files("cumulant.cli").joinpath("demo_fraud.schema.json").read_text())
+    assert fraud == json.loads(msgspec.json.encode(demo_fraud_schema()))
     stored = json.loads(files("cumulant.cli").joinpath("demo.schema.json").read_text())
     assert stored == json.loads(msgspec.json.encode(demo_schema()))
     jsonschema.Draft202012Validator.check_schema(stored)

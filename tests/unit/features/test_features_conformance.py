@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from random import Random
 
 import msgspec
 import polars as pl
 import pytest
 
 from cumulant.core.plan import Source
+from cumulant.features.ingested.batch_writer import EventBatchWriter
+from cumulant.features.offline.frames import read_fields
 from cumulant.features.offline.offline import compute
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.state_update import advance
+from cumulant.ports.online import Cells, Result
 from cumulant.testing.online import MemoryOnline
 from cumulant.testing.plans import oracle
 from cumulant.testing.plans.cases import DTYPES, PlanCase, plan_case
@@ -63,6 +68,62 @@ class TestPostedOnline(PlanConformance):
             for start in range(0, len(rows), 7):
                 advance([writer], name, rows[start : start + 7])
         return served(case, store)
+
+
+class TestIngestedOnline(PlanConformance):
+    """Batches of a stream of whole rows, in a process that is killed between any two changes and begun again."""
+
+    def features(self, case: PlanCase) -> list[Row]:
+        random, store = Random(f"{case.kind} {case.seed}"), KilledOnline()
+        materialize(case.plan, {name: frame(case.plan.sources[name], []) for name in case.deliveries}, store, table="t")
+        arrivals = case.accepted if case.kind == "late" else case.deliveries
+        for name, rows in arrivals.items():
+            ends = sorted({*random.sample(range(len(rows)), 3), len(rows)})
+            batches = [rows[begin:end] for begin, end in pairwise([0, *ends])]
+            for _ in range(3):
+                store.lives = random.randrange(1, 12)
+                follow(case, store, name, batches)
+            store.lives = -1
+            assert follow(case, store, name, batches)
+            follow(case, store, name, batches, again=True)
+        return served(case, store)
+
+
+class KilledError(Exception):
+    """The process ended here."""
+
+
+class KilledOnline(MemoryOnline):
+    """A store whose writer is killed before or after its next change but `lives`."""
+
+    lives = -1
+
+    def update(self, change: Callable[[Cells], Result]) -> Result:
+        self.lives -= 1
+        if self.lives == 1:
+            raise KilledError
+        result = super().update(change)
+        if self.lives == 0:
+            raise KilledError
+        return result
+
+
+def follow(case: PlanCase, store: KilledOnline, name: str, batches: list[list[Row]], *, again: bool = False) -> bool:
+    """Whether a process that begins where the table stands (`again`: at the first batch) got to the last one."""
+    of = case.plan.sources[name]
+    corrections = () if isinstance(of.corrections, msgspec.UnsetType) else of.corrections.fields
+    fields = [*{field.name: field for field in (*of.fields, *corrections)}.values()]
+    frames = [read_fields(name, fields, frame(of, rows)) for rows in batches]
+    writer = EventBatchWriter(StateWriter(case.plan, store, "t"), name)
+    applied = 0 if again else writer.applied()
+    for earlier in frames[:applied]:
+        writer.remember(earlier)
+    try:
+        for number in range(applied, len(frames)):
+            writer.apply(number + 1, frames[number])
+    except KilledError:
+        return False
+    return writer.applied() == len(frames)
 
 
 @pytest.mark.parametrize("kind", ["ties", "duplicated", "contradicted", "corrected"])

@@ -31,6 +31,10 @@ LOCAL_ONLY: Mapping[str, Mapping[str, str]] = {
         "replay": "it sends requests from the project's machine",
         "ingest_replayed_labels": "it is a part of `replay`",
     },
+    "streams": {
+        "produce": "it writes to the broker or the folder that the project's machine reaches",
+        "status": "it asks the broker that the project's machine reaches",
+    },
     "reviews": {"used_for_training": "it reads rows of the journal that no operation shows"},
 }
 

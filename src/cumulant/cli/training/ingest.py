@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.data.stream_ingestion import IngestedSource
     from cumulant.flows.data.stream_views import StreamStatus
+    from cumulant.flows.features.stream_follower import AppliedSource
 
 app = application(
     "ingest",
@@ -61,14 +62,19 @@ def run(
     accept_refused: Annotated[
         bool, typer.Option("--accept-refused", help="Go on where no message of a large batch passes.")
     ] = False,
+    online: Annotated[
+        bool, typer.Option("--online/--no-online", help="Put the rows into the online features of served models too.")
+    ] = True,
 ) -> None:
     """Ingest messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
 
     Rows and positions are committed together, so that a killed command, run again, neither loses nor repeats one.
-    `cumulant data validate` makes a snapshot of the rows. Ctrl-C and SIGTERM commit what was read, and end the command.
+    `cumulant data validate` makes a snapshot of the rows; `cumulant ingest apply` says how rows come into the online
+    features, which this command does too. Ctrl-C and SIGTERM commit what was read, and end the command.
     Exit code 1 with --once where a source has more refused messages than its `quarantine` allows.
     """
     from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+    from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
 
     seconds, most = duration(every).total_seconds(), byte_size(batch_size)
     if seconds <= 0:
@@ -76,25 +82,73 @@ def run(
     if not _LEAST_BATCH <= most <= _MOST_BATCH:
         raise UsageError(f"no batch has {batch_size}", subject="--batch-size", hint="give a size from 1KiB to 1GiB")
     with _ending() as stop, call.project() as project, call.progress("ingest") as progress:
-        results = ingest_streams(
-            project,
-            principal=project.principal(),
-            sources=source or (),
-            once=once,
-            stop=stop,
-            limits=IngestLimits(bytes=most, seconds=seconds, accept_refused=accept_refused),
-            progress=progress,
-        )
-    call.answer({"sources": results}, lambda console: _print_run(console, results, call))
+        principal, names = project.principal(), source or ()
+        applied: list[AppliedSource] = []
+        applying = apply_in_background(project, principal=principal, sources=names, progress=progress)
+        with applying if online and not once else nullcontext(applied) as applied:
+            results = ingest_streams(
+                project,
+                principal=principal,
+                sources=names,
+                once=once,
+                stop=stop,
+                limits=IngestLimits(bytes=most, seconds=seconds, accept_refused=accept_refused),
+                progress=progress,
+            )
+        if online and once:
+            applied = apply_ingested(project, principal=principal, sources=names, once=True, progress=progress)
+
+    def text(console: Console) -> None:
+        _print_run(console, results, call)
+        if applied:
+            console.print("")
+            _print_applied(console, applied)
+
+    call.answer({"sources": results, "online": applied}, text)
     if once and any(result.too_many_refused for result in results):
         raise typer.Exit(1)
+
+
+@command(
+    app,
+    action="data.ingest",
+    examples=["cumulant ingest apply", "cumulant ingest apply --once --source payments --json"],
+)
+def apply(
+    call: Invocation,
+    source: Sources = None,
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when what is ingested now is in the online features.")
+    ] = False,
+) -> None:
+    """Put ingested rows into the online features of the models that read them, as `ingest run` does beside ingesting.
+
+    For another machine than the one that ingests. A killed command, run again, goes on where each table stands; a table
+    that the store lost is filled again. Of several commands, one follows each source.
+    """
+    from cumulant.flows.features.stream_features import apply_ingested
+
+    with _ending() as stop, call.project() as project, call.progress("online features") as progress:
+        results = apply_ingested(
+            project, principal=project.principal(), sources=source or (), once=once, stop=stop, progress=progress
+        )
+
+    def text(console: Console) -> None:
+        if results:
+            _print_applied(console, results)
+        else:
+            console.print("no model with online features reads rows of these streams")
+
+    call.answer({"online": results}, text)
 
 
 @command(
     app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
 )
 def status(call: Invocation, source: Sources = None) -> None:
-    """Show how far each stream was ingested: rows, refused messages, and how many wait.
+    """Show how far each stream was ingested: rows, refused messages, how many wait, and how far event time has come;
+    and how far the online features of models that read it are behind.
 
     Exit code 1 where a topic cannot be read.
     """
@@ -195,6 +249,25 @@ def _print_run(console: Console, results: Sequence[IngestedSource], call: Invoca
             console.print(f"next: {line}", style="dim", markup=False, soft_wrap=True)
 
 
+def _print_applied(console: Console, results: Sequence[AppliedSource]) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    rows = [
+        (
+            result.source,
+            result.table,
+            str(result.batch),
+            *(f"{count:,}" for count in (result.rows, result.accepted, result.duplicates, result.late, result.future)),
+        )
+        for result in results
+    ]
+    heads = ["source", "online table", "batch", "rows", "accepted", "duplicates", "late", "future"]
+    console.print(table(heads, rows, right=heads[2:]))
+    for result in results:
+        if result.error is not None:
+            console.print(clean(f"{result.source}: {result.error}"), markup=False, soft_wrap=True)
+
+
 def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
     from cumulant.flows.reports.terminal import clean, table
 
@@ -222,9 +295,38 @@ def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
         console.print("")
         heads = ["source", "partition", "next position", "end", "waiting"]
         console.print(table(heads, partitions, right=heads[1:]))
+    _print_event_times(console, streams)
     for stream in streams:
         if stream.error is not None:
             console.print(clean(f"{stream.source}: {stream.error}"), markup=False, soft_wrap=True)
+
+
+def _print_event_times(console: Console, streams: Sequence[StreamStatus]) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+    from cumulant.flows.reports.wording import instant
+
+    rows = [
+        (
+            stream.source,
+            "–" if stream.watermark is None else instant(stream.watermark),
+            f"{stream.late:,}",
+            online.table,
+            _lag(online.batch),
+            _lag(online.behind),
+            "–" if online.lag_seconds is None else f"{online.lag_seconds:,.1f}",
+        )
+        for stream in streams
+        for online in stream.online
+    ]
+    if rows:
+        heads = ["source", "watermark", "late rows", "online table", "batch", "behind", "lag seconds"]
+        console.print("")
+        console.print(table(heads, rows, right=["late rows", *heads[4:]]))
+    for stream in streams:
+        for online in stream.online:
+            if online.error is not None:
+                text = f"{stream.source}: online features {online.table}: {online.error}"
+                console.print(clean(text), markup=False, soft_wrap=True)
 
 
 def _lag(lag: int | None) -> str:

@@ -11,6 +11,7 @@ from cumulant.core.plan import DType
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing
 from cumulant.data.files.reading import with_absent
+from cumulant.data.row_columns import LATE
 from cumulant.data.streams.records import StreamBatch, positions_after
 from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import FileInfo
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: how messages are decoded and checked: another number where the same messages may give other rows
 READING = 2
+#: what the names of batches as files begin with
+_PREFIX = "stream:"
 
 
 def content_of(
@@ -35,17 +38,23 @@ def content_of(
     for messages in batch:
         hashed.update(b"\n".join(value or b"" for value in messages.values))
     columns = sorted(known.items())
-    return digest([READING, spec.reading_values(), columns, dict(before), positions_after(batch), hashed.hexdigest()])
+    declared = spec.reading_values() | ({} if spec.lateness is None else {"lateness": spec.lateness})
+    return digest([READING, declared, columns, dict(before), positions_after(batch), hashed.hexdigest()])
 
 
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
     """The batches with rows as the files of a source."""
     files = [
-        FileInfo(f"stream:{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
+        FileInfo(f"{_PREFIX}{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
         for batch in batches
         if batch.rows is not None
     ]
     return FileListing(files, [])
+
+
+def last_batch(urls: Iterable[str]) -> int:
+    """The number of the last batch among the files of a snapshot; 0 where it has none."""
+    return max((int(url.rpartition("/")[2]) for url in urls if url.startswith(_PREFIX)), default=0)
 
 
 def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> list[SourceInput]:
@@ -57,6 +66,6 @@ def _input(file: FileInfo, spec: SourceSpec, tables: TableStore) -> SourceInput:
     content, key = file.stamp.split(" ", 1)
 
     def rows(_: object) -> FileTable:
-        return with_absent(FileTable(tables.scan(key).collect()), spec)
+        return with_absent(FileTable(tables.scan(key).drop(LATE, strict=False).collect()), spec)
 
     return SourceInput(file.url, content, file.bytes, file.stamp, guessed=True, rows=rows)

@@ -26,7 +26,8 @@ PARTITION, POSITION, VALUE = "__partition", "__position", "__value"
 class CheckedMessages:
     """`rows`: those that pass, untyped; `refused`: `__rule`, `__partition`, `__position`, `__value`.
 
-    `columns`: the columns so far and their types; `schema`: those of these messages as they came.
+    `columns`: the columns so far and their types; `schema`: those of these messages as they came; `numbers`: of the
+    message of each row.
     """
 
     rows: pl.DataFrame
@@ -34,6 +35,7 @@ class CheckedMessages:
     columns: Mapping[str, DType]
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
     rules: Counter[str] = field(default_factory=Counter)
+    numbers: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.Int64))
 
     @property
     def faulty(self) -> int:
@@ -74,9 +76,8 @@ def check_messages(
         for name, dtype in read.items():
             if rows[name].null_count() < rows.height:
                 columns[name] = _wider(known.get(name), dtype, context.spec.rules.get(name))
-    return CheckedMessages(
-        rows.drop(MESSAGE), _refused_frame(batch, values, refused), columns, came, Counter(refused.values())
-    )
+    faults, numbers = _refused_frame(batch, values, refused), rows[MESSAGE]
+    return CheckedMessages(rows.drop(MESSAGE), faults, columns, came, Counter(refused.values()), numbers)
 
 
 def _wider(before: DType | None, dtype: DType, rule: RuleSpec | None) -> DType:

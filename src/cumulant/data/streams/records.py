@@ -21,7 +21,7 @@ class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that were ingested at once: the positions after them by partition, and what became of them.
 
     `content` is the digest of the messages, their positions and the declaration; None as `rows` or `refused`: there
-    are none.
+    are none. `event_times`: of partitions with rows, as in `StreamState`; `late`: rows that are, which have `__late`.
     """
 
     number: int
@@ -32,6 +32,8 @@ class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
     refused: TableRef | None
     rules: dict[str, int]
     at: datetime
+    event_times: dict[str, int] = {}
+    late: int = 0
 
     @property
     def rows_passed(self) -> int:
@@ -41,7 +43,9 @@ class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How far the stream of a source was ingested. `identity`: of the topic, as its driver tells.
 
-    `positions`: by partition, of the next message; `columns`: those that its messages had so far.
+    `positions`: by partition, of the next message; `columns`: those that its messages had so far;
+    `event_times`, `active`: by partition, the event time that it has come to, in microseconds, and when its last row
+    was ingested; `late`: rows that were too late for online features.
     """
 
     topic: str
@@ -53,6 +57,9 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     refused: int = 0
     at: datetime | None = None
+    event_times: dict[str, int] = {}
+    active: dict[str, datetime] = {}
+    late: int = 0
 
     def after(self, batch: StreamBatch, columns: Mapping[str, DType]) -> StreamState:
         """The state once the batch is committed."""
@@ -65,6 +72,9 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
             rows=self.rows + batch.rows_passed,
             refused=self.refused + batch.messages - batch.rows_passed,
             at=batch.at,
+            event_times=self.event_times | batch.event_times,
+            active=self.active | dict.fromkeys(batch.event_times, batch.at),
+            late=self.late + batch.late,
         )
 
 

@@ -78,14 +78,14 @@ def hide_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> p
         return frame
     limit = pl.lit(as_of).cast(pl.Datetime("us", "UTC"))
     seen = []
-    for column in _later(source):
+    for column in later_columns(source):
         times = known_times(frame, source, [column])
         assert times is not None
         seen.append(pl.when(times <= as_of).then(pl.col(column)).alias(column))
     return frame.with_columns(seen).filter(pl.col(source.event_time) <= limit)
 
 
-def _later(source: Source) -> list[str]:
+def later_columns(source: Source) -> list[str]:
     """Columns that become known after the row."""
     return [field.name for field in source.fields if known_time.known_at(source, field.name) is not None]
 
@@ -100,7 +100,7 @@ def _newest(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> int 
 
 
 def _log_open_rows(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:
-    later = _later(source)
+    later = later_columns(source)
     if newest is None or not later:
         return
     assert source.event_time is not None

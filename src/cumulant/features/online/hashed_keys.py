@@ -6,7 +6,7 @@ value before anything is stored, and the state, the log of posted rows and the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -123,7 +123,7 @@ class HashedKeys:
                 hashed[name] = None if inside is None else mask(inside, self._salt)
         return {**row, **hashed} if hashed else row
 
-    def _frame(self, frame: pl.LazyFrame | pl.DataFrame, names: Iterable[str]) -> pl.LazyFrame | pl.DataFrame:
+    def _frame(self, frame: pl.LazyFrame | pl.DataFrame, names: Container[str]) -> pl.LazyFrame | pl.DataFrame:
         import polars as pl
 
         def hashed(values: pl.Series) -> pl.Series:
@@ -131,8 +131,9 @@ class HashedKeys:
             texts = pl.Series([mask(value, self._salt) for value in unique.to_list()], dtype=pl.String)
             return values.replace_strict(unique, texts, default=None, return_dtype=pl.String)
 
+        present = [name for name in frame.lazy().collect_schema().names() if name in names]
         return frame.with_columns(
-            pl.col(name).map_batches(hashed, return_dtype=pl.String, is_elementwise=True) for name in sorted(names)
+            pl.col(name).map_batches(hashed, return_dtype=pl.String, is_elementwise=True) for name in present
         )
 
     def _hashed_plan(self, plan: FeaturePlan) -> FeaturePlan:

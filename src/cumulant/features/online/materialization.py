@@ -71,6 +71,7 @@ def materialize(
     scope: str = "",
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
     tiles: TileRule = TILES,
+    applied: Mapping[str, int] | None = None,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -88,6 +89,7 @@ def materialize(
         deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
             that a posted row that is older than the deletion of its key stays out.
         tiles: which entities are divided, as by all writers of the table.
+        applied: of sources of streams, the last batch of those whose rows are in `frames`.
 
     Returns:
         What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
@@ -97,7 +99,7 @@ def materialize(
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
-    filling.deletions = deletions or {}
+    filling.deletions, filling.applied = deletions or {}, dict(applied or {})
     filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
     reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
@@ -160,6 +162,7 @@ class _Materialization:
         #: sources of which the table holds the rows in force
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
+        self.applied: dict[str, int] = {}
         self.tiles = TILES
         self.events = self.entities = self.bytes = 0
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
@@ -207,6 +210,7 @@ class _Materialization:
             scope=self._scope,
             versions=self.versions,
             seed=self.tiles.seed,
+            applied=self.applied,
             # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
             sequence=time.time_ns() // 1000,
         )

@@ -62,9 +62,20 @@ class StateWriter:
         """The sources whose rows matter to the table."""
         return frozenset(self._groups)
 
+    def groups(self, source: str) -> list[GroupWriter]:
+        """The groups of windows and lookups that read the source."""
+        return self._groups.get(source, [])
+
     def state(self, cells: Cells) -> TableState:
         """Raises EngineUnavailableError, IntegrityError: there is none, or one of another plan."""
-        return check_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
+        return self._state_of(cells.get(self.table, [STATE_KEY])[0])
+
+    def present_state(self) -> TableState:
+        """As `state`, as it is now, apart from any change."""
+        return self._state_of(self.store.get(self.table, [STATE_KEY])[0])
+
+    def _state_of(self, blob: bytes | None) -> TableState:
+        return check_state(blob, self.table, self.fingerprint)
 
     def rule(self, state: TableState) -> TileRule:
         """Which entities are divided, and where."""
@@ -98,12 +109,12 @@ class StateWriter:
                     if event is not None:
                         changing.setdefault(event[0], (group, []))[1].append(EntityChange((source, key), event[1]))
         if marks != state.marks:
-            blobs = self._place(cells, state, changing, touched)
+            blobs = self.place(cells, state, changing, touched)
             after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1)
             cells.put(self.table, [*blobs, *versions, (STATE_KEY, encode(after))])
         return touched
 
-    def _place(
+    def place(
         self, cells: Cells, state: TableState, changing: Changing, update: TableUpdate
     ) -> list[tuple[bytes, bytes | None]]:
         """The blobs of the entities that the events change."""
@@ -111,7 +122,7 @@ class StateWriter:
         rule, version = self.rule(state), state.sequence + 1
         end = version.to_bytes(8, "big")
         for (key, (group, changes)), blob in zip(changing.items(), cells.get(self.table, list(changing)), strict=True):
-            stored = self._decode(blob)
+            stored = self.decode(blob)
             events = group.append(stored, changes, table_since=state.since_us, limit=rule.limit, version=end)
             if events is not None:
                 update.changed.add(changes[0].row)
@@ -127,7 +138,7 @@ class StateWriter:
                 written += entity.no_rows() if entity.since is None else entity.rows(version)
         return written
 
-    def _decode(self, blob: bytes | None) -> Events | TiledEvents | None:
+    def decode(self, blob: bytes | None) -> Events | TiledEvents | None:
         """The blob of an entity. Raises IntegrityError: it is damaged."""
         try:
             return None if blob is None else decode_entity(blob)

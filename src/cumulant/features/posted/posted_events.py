@@ -130,6 +130,12 @@ class SourceLog:
         self._enter(key)
         return True
 
+    def append_new(self, rows: Iterable[PostedRow]) -> None:
+        """Add rows, each of a key of which nothing was posted."""
+        for row in rows:
+            self._records[row.key] = LoggedRow(POSTED, self._header.next, row.values, row.other)
+            self._enter(row.key)
+
     def replace(self, key: bytes, record: LoggedRow) -> None:
         """Let a row take the place of one that was loaded; `record.entry` is `next`."""
         self._records[key] = record
@@ -201,6 +207,15 @@ def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
 
 def _entry_key(number: int) -> bytes:
     return _ENTRY + number.to_bytes(8, "big")
+
+
+def find_logged(store: OnlineStore, table: str, keys: Callable[[], Sequence[bytes]]) -> tuple[int, list[bool]]:
+    """The number of the next entry, and which of the rows the log has; none where it has no row at all."""
+    (blob,) = store.get(table, [_HEADER])
+    header = _Header() if blob is None else _decode_header(blob)
+    if header.first == header.next:
+        return header.next, []
+    return header.next, [record is not None for record in store.get(table, keys())]
 
 
 def forget_stored(

@@ -63,17 +63,22 @@ def store_batch(  # noqa: PLR0917
     Raises:
         StorageError: they cannot be stored.
     """
+    from cumulant.data.row_columns import LATE
     from cumulant.data.streams.batches import content_of
     from cumulant.data.streams.checking import VALUE
+    from cumulant.data.streams.event_times import event_times
     from cumulant.data.streams.records import StreamBatch, table_key
     from cumulant.ports.tables import Protection
 
     spec, number = project.policies.source(source).spec, state.batches + 1
     content = content_of(batch, spec, state.positions, state.columns)
-    tables, rows, refused = project.tables(), None, None
+    tables, rows, refused, now = project.tables(), None, None, datetime.now(UTC)
+    policy = project.policies.source(source)
+    times = event_times(checked.rows, checked.numbers, batch, policy, state.event_times, now)
     if checked.rows.height:
         protect = Protection(columns=tuple(sorted(spec.personal)))
-        rows = tables.write(table_key(source, number, content, "rows"), checked.rows, protect=protect)
+        frame = checked.rows if times.late is None else checked.rows.with_columns(times.late.alias(LATE))
+        rows = tables.write(table_key(source, number, content, "rows"), frame, protect=protect)
     if checked.refused.height:
         protect = Protection(columns=(VALUE,) if spec.personal else ())
         refused = tables.write(table_key(source, number, content, "refused"), checked.refused, protect=protect)
@@ -85,5 +90,7 @@ def store_batch(  # noqa: PLR0917
         rows=rows,
         refused=refused,
         rules=dict(checked.rules),
-        at=datetime.now(UTC),
+        at=now,
+        event_times=times.newest,
+        late=0 if times.late is None else int(times.late.sum()),
     )

@@ -9,9 +9,10 @@ import msgspec
 from cumulant.core.errors import NotFoundError, UsageError, not_found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cumulant.data.files.listing import FileListing
+    from cumulant.data.snapshot import Snapshot
     from cumulant.data.streams.records import StreamBatch, StreamState
     from cumulant.ports.journal import Row
     from cumulant.project.project import Project
@@ -54,6 +55,30 @@ def read_batches(project: Project, source: str) -> list[StreamBatch]:
     from cumulant.data.streams.records import BATCH
 
     return [_batch(row) for row in project.journal().rows(BATCH, f"{source}/")]
+
+
+def batches_after(project: Project, source: str, number: int, last: int, *, rows: int) -> list[StreamBatch]:
+    """The batches after this number up to the `last` one, until they have so many rows."""
+    from cumulant.data.streams.records import BATCH, batch_key
+
+    batches, count = [], 0
+    for following in range(number + 1, last + 1):
+        row = project.journal().get(BATCH, batch_key(source, following))
+        if row is None:
+            continue
+        batches.append(_batch(row))
+        count += batches[-1].rows_passed
+        if count >= rows:
+            break
+    return batches
+
+
+def last_batches(project: Project, snapshots: Mapping[str, Snapshot]) -> dict[str, int]:
+    """Of sources of streams the last batch whose rows a snapshot has."""
+    from cumulant.data.streams.batches import last_batch
+
+    streamed = [name for name in snapshots if project.policies.source(name).spec.stream is not None]
+    return {name: last_batch(file.url for file in snapshots[name].files) for name in streamed}
 
 
 def list_ingested(project: Project, source: str) -> FileListing:

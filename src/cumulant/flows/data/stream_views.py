@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
+from cumulant.flows.features.stream_status import OnlineStatus, online_status
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read."""
+    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read.
+
+    `watermark`: as far as event time has come; `late`: rows that were too late for online features; `online`: the
+    tables of these.
+    """
 
     source: str
     topic: str
@@ -40,6 +45,9 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     lag: int | None = None
     partitions: tuple[PartitionStatus, ...] = ()
+    watermark: datetime | None = None
+    late: int = 0
+    online: tuple[OnlineStatus, ...] = ()
     error: str | None = None
 
 
@@ -59,8 +67,12 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
     state, _ = find_state(project, source)
     status = StreamStatus(source=source, topic=topic)
     if state is not None:
-        counts = {name: getattr(state, name) for name in ("batches", "messages", "rows", "refused", "at")}
-        status = msgspec.structs.replace(status, **counts)
+        from cumulant.data.streams.event_times import watermark
+
+        counts = {name: getattr(state, name) for name in ("batches", "messages", "rows", "refused", "at", "late")}
+        moment = watermark(state, project.policies.source(source), datetime.now(UTC))
+        online = online_status(project, source, state)
+        status = msgspec.structs.replace(status, **counts, watermark=moment, online=online)
     try:
         streams = project.streams()
         bounds = streams.bounds(topic)

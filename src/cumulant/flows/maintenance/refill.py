@@ -30,6 +30,7 @@ from cumulant.flows.stack.served_versions import online_of, servable_of, stored_
 from cumulant.project.file.loading import load
 
 if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.run_context import Context
     from cumulant.ports.access import Principal
@@ -105,7 +106,6 @@ def refill(project: Project, *, principal: Principal, progress: Progress = silen
 def _refill(context: Context, table: str, versions: tuple[str, ...]) -> RefilledTable:
     from cumulant.features.events import StateLost
     from cumulant.flows.registry.version_servable import describe_servable
-    from cumulant.flows.serving.serve import materialize
     from cumulant.servable.folder import load_description
 
     project = context.project
@@ -117,11 +117,17 @@ def _refill(context: Context, table: str, versions: tuple[str, ...]) -> Refilled
     else:
         described = load_description(folder)
     assert isinstance(described, Servable), "a version that reads a table has a plan"
-    snapshots = _newest_snapshots(context, described.plan.sources)
-    _, entities = materialize(context, described.plan, snapshots, as_of=None, into=table)
+    entities = fill_anew(context, described.plan, table)
     if not outdated:
         context.emit(StateLost(table=table, versions=versions))
     return RefilledTable(table=table, versions=versions, entities=entities, outdated=outdated)
+
+
+def fill_anew(context: Context, plan: FeaturePlan, table: str) -> int:
+    """Fill a table that is lost from the newest data, and return how many entities it has."""
+    from cumulant.flows.serving.serve import materialize
+
+    return materialize(context, plan, _newest_snapshots(context, plan.sources), as_of=None, into=table)[1]
 
 
 def _newest_snapshots(context: Context, sources: Iterable[str]) -> dict[str, Snapshot]:

@@ -10,14 +10,13 @@ import msgspec
 import typer
 
 from cumulant.cli.command import application, command
+from cumulant.cli.demos.console import DEFAULT_PLACE, serve_demo_console
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line, program
 from cumulant.core.structs import struct_from
 from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from rich.console import Console
 
     from cumulant.demo.demo import DemoResult
@@ -54,7 +53,7 @@ def demo(
         typer.Option(
             metavar="HOST:PORT", help="Where the console listens with --keep; where that is taken, on a free port."
         ),
-    ] = "127.0.0.1:8700",
+    ] = DEFAULT_PLACE,
 ) -> None:
     """Create the flights project, train as of 1 April 2013, serve, send a request, report; then continue over the year.
 
@@ -77,32 +76,14 @@ def demo(
 
 
 def _serve_console(call: Invocation, folder: Path, address: tuple[str, int], server: int) -> None:
-    """The console of the project until interrupted; then the process of the server is ended too.
-
-    Raises:
-        MissingPartError: the extra `console` is not installed.
-    """
-    from cumulant.cli.project.api import load_served, serve_projects
-    from cumulant.core.network.hosts import is_loopback
+    """The console of the project until interrupted; then the process of the server is ended too."""
     from cumulant.core.system.child_processes import end_child
     from cumulant.demo.demo import LONGEST_DRAIN
 
     try:
-        with load_served(call, folder) as project, _listener(*address) as listener:
-            serve_projects(call, {project.name: project}, listener, local=is_loopback(address[0]))
+        serve_demo_console(call, folder, address)
     finally:
         end_child(server, LONGEST_DRAIN)
-
-
-def _listener(host: str, port: int) -> socket:
-    """A socket on the port, or on a free one: minutes of work must not end in an error about a port."""
-    from cumulant.core.errors import PortInUseError
-    from cumulant.serving.sockets import bind
-
-    try:
-        return bind(host, port, insecure=True, option="--console")
-    except PortInUseError:
-        return bind(host, 0, insecure=True, option="--console")
 
 
 def document(result: DemoResult) -> dict[str, object]:

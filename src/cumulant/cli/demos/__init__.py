@@ -1,0 +1,1 @@
+"""Commands that show the whole loop on data that come with the package."""

@@ -1,0 +1,132 @@
+"""`cumulant ingest run` beside the traffic, and how far it is behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cumulant
+from cumulant.core.errors import CumulantError, StepFailedError
+from cumulant.core.system.child_processes import start, stop
+
+#: seconds that a batch waits for more messages, and between two looks
+EVERY, _LOOK = 1.0, 0.3
+#: seconds until what is in the topic must be ingested, on a machine that is busy
+_LONGEST, _STOP_SECONDS = 180.0, 90.0
+
+
+def ingest_once(project: cumulant.Project) -> None:
+    """Ingest what is in the topic, as `cumulant ingest run --once`.
+
+    Raises:
+        StepFailedError: the command failed.
+    """
+    ended = subprocess.run(_line(project, "--once"), capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise StepFailedError(f"cumulant ingest run --once failed: {ended.stderr.strip()[-500:]}")
+
+
+def _line(project: cumulant.Project, *options: str) -> list[str]:
+    place = ["--project", str(project.root), "--env", project.env]
+    return [sys.executable, "-m", "cumulant.cli", "ingest", "run", *options, *place]
+
+
+class Backlog(NamedTuple):
+    """What is behind at a moment of the monotonic clock: messages of the topic that are no rows yet, and batches of
+    rows that a served table of stored features has not.
+    """
+
+    at: float
+    messages: int
+    batches: int
+
+    def within(self, other: Backlog) -> bool:
+        """Whether no more of either is behind."""
+        return self.messages <= other.messages and self.batches <= other.batches
+
+
+class Ingestion:
+    """The running command, and samples of what is behind."""
+
+    def __init__(self, project: cumulant.Project, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._project, self._process, self._log = project, process, log
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self.samples: list[Backlog] = []
+
+    def await_features(self) -> None:
+        """Wait until every message is a row, and every row is in the stored features.
+
+        Raises:
+            StepFailedError: the command ended, or it takes too long.
+        """
+        begun = time.monotonic()
+        while (backlog := _backlog(self._project)).messages or backlog.batches:
+            if self._process.poll() is not None:
+                raise StepFailedError(f"cumulant ingest run ended: {self._log.read_text(encoding='utf-8')[-500:]}")
+            if time.monotonic() - begun > _LONGEST:
+                raise StepFailedError(
+                    f"messages of the topic were not ingested in {_LONGEST:g} s: {backlog.messages} are no rows, and "
+                    f"{backlog.batches} batches are not in the stored features"
+                )
+            time.sleep(_LOOK)
+
+    def most(self, since: float, until: float) -> Backlog:
+        """The most that was behind between two moments."""
+        samples = [sample for sample in self.samples if since <= sample.at <= until]
+        messages = max((sample.messages for sample in samples), default=0)
+        return Backlog(until, messages, max((sample.batches for sample in samples), default=0))
+
+    def recovered(self, since: float, level: Backlog) -> float | None:
+        """Seconds from `since` until no more was behind than at `level`; None: not yet."""
+        return next(
+            (round(sample.at - since, 1) for sample in self.samples if sample.at >= since and sample.within(level)),
+            None,
+        )
+
+    def _follow(self) -> None:
+        with cumulant.open(self._project.root, env=self._project.env) as project:
+            while not self._ended.wait(_LOOK):
+                with suppress(CumulantError):  # the broker did not answer: the next look shows it
+                    self.samples.append(_backlog(project))
+
+    @contextmanager
+    def sampling(self) -> Iterator[Ingestion]:
+        """Samples are taken while the block runs."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            self._thread.join()
+
+
+def _backlog(project: cumulant.Project) -> Backlog:
+    (status,) = project.streams.status()
+    if status.lag is None:
+        raise StepFailedError(f"the topic cannot be read: {status.error}")
+    # A table that cannot be read at the moment is filled again: it is behind.
+    behind = [1 if table.behind is None else table.behind for table in status.online if table.served]
+    return Backlog(time.monotonic(), status.lag, max(behind, default=0))
+
+
+@contextmanager
+def ingesting(project: cumulant.Project) -> Iterator[Ingestion]:
+    """`cumulant ingest run` while the block runs."""
+    log = project.root / ".cumulant" / "ingest.log"
+    with log.open("wb") as file:
+        process = start(
+            _line(project, "--every", f"{EVERY:g}s"), stdout=file.fileno(), stderr=file, death_signal=signal.SIGTERM
+        )
+    try:
+        with Ingestion(project, process, log).sampling() as ingestion:
+            yield ingestion
+    finally:
+        stop(process, _STOP_SECONDS)

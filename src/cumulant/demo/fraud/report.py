@@ -1,0 +1,109 @@
+"""Records of the Black Friday story: what its document shows."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A phase of traffic. `waiting`: the most messages of the topic that were not ingested; times in milliseconds."""
+
+    name: str
+    seconds: float
+    events_per_second: float
+    decisions: int
+    failed_requests: int
+    p50_ms: float
+    p99_ms: float
+    waiting: int
+    #: payments that waited for the answer to the same card's payment before
+    same_card: int
+
+
+class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The spike. `factor`: times the payments a day of the week before. `lag_recovered_seconds`: from the end of the
+    spike until no more messages waited, and no more batches were missing in the stored features, than in the ordinary
+    week; None: not within the demo.
+
+    `recomputed` decisions of all phases were computed again from the stored history, and `mismatches` differ by more
+    than 1e-9.
+    """
+
+    factor: float
+    failed_requests: int
+    p50_ms: float
+    p99_ms: float
+    events_per_second: float
+    lag_recovered_seconds: float | None
+    recomputed: int
+    mismatches: int
+
+
+class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that something is wrong with: how many were refused, and how many became rows."""
+
+    fault: str
+    messages: int
+    refused: int
+    rows: int
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An online store that was emptied while everything ran. `seconds` until decisions had stored features again; of
+    `requests` meanwhile `refused` had no decision, the first with the text `answer`.
+    """
+
+    seconds: float
+    requests: int
+    refused: int
+    answer: str
+
+
+class MoneyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What decisions of a version are worth. Amounts in the currency of the payments; a false alarm costs 5."""
+
+    version: str
+    payments: int
+    frauds: int
+    fraud_amount: float
+    stopped_amount: float
+    false_alarms: int
+
+    @property
+    def cost(self) -> float:
+        """What missed frauds and false alarms cost."""
+        return round(self.fraud_amount - self.stopped_amount + 5 * self.false_alarms, 2)
+
+
+class RetrainingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What monitoring decided with the labels, and what both versions are worth in the week after."""
+
+    labels: int
+    decision: str
+    version: str
+    #: what became of the release that monitoring began; empty where it began none
+    release: str
+    before: MoneyReport
+    after: MoneyReport
+
+
+class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
+    """The result. `speed`: how many times faster than the clock days passed. `history`: payments before the first day.
+    `live`: what decisions of the ordinary week, the spike and the days after were worth. `faults`: bad messages;
+    `rebuild`: an online store that was emptied; the phase `after faults` follows.
+    `engines`: where topics and stored features were. `missed`: what the story promises and this run did not keep.
+    """
+
+    folder: str
+    engines: dict[str, str]
+    speed: float
+    history: int
+    phases: tuple[PhaseReport, ...]
+    spike: SpikeReport
+    live: MoneyReport
+    faults: tuple[FaultReport, ...]
+    rebuild: RebuildReport
+    retraining: RetrainingReport
+    url: str
+    seconds: float
+    missed: tuple[str, ...] = ()

@@ -1,0 +1,298 @@
+"""The Black Friday story: history, training, an ordinary week, a spike of five times, labels a week later, retraining.
+
+All of it is done as a user would: messages of a topic, `cumulant ingest run`, `cumulant up`, requests to the gateway,
+and the commands' flows in the order in which an operator runs them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cumulant
+from cumulant.core.errors import StepFailedError
+from cumulant.core.progress import Progress, silent
+from cumulant.demo.folder_lock import alone_in
+from cumulant.demo.fraud.calendar import AFTER, CHECKED, END, FIRST, LAST, RETRAINING, SPIKE, StorySize
+from cumulant.demo.fraud.faults import empty_store, send_faults
+from cumulant.demo.fraud.generator import payments, spike_factor
+from cumulant.demo.fraud.ingestion import Ingestion, ingest_once, ingesting
+from cumulant.demo.fraud.messages import (
+    REQUEST,
+    as_known,
+    between,
+    by_partition,
+    requests,
+    without_outcomes,
+    write_chargebacks,
+)
+from cumulant.demo.fraud.money import worth
+from cumulant.demo.fraud.project import LIVE, NAME, TOPIC, add_topic, begin_folder
+from cumulant.demo.fraud.report import (
+    FaultReport,
+    FraudStory,
+    MoneyReport,
+    PhaseReport,
+    RebuildReport,
+    RetrainingReport,
+    SpikeReport,
+)
+from cumulant.demo.fraud.traffic import PaymentDecision, Phase, send_phase
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.api.stack import RunningStack
+
+#: of a decision in the spike, milliseconds; above it the story says that it was missed
+PROMISED_P99 = 100.0
+#: served and recomputed probabilities differ by no more
+_CLOSE = 1e-9
+#: lines of the history that are written at once
+_AT_ONCE = 20_000
+
+
+def fraud_story(
+    folder: Path,
+    *,
+    size: StorySize | None = None,
+    streams: str = "",
+    online: str = "",
+    http: str = "127.0.0.1:0",
+    progress: Progress = silent,
+    then: Callable[[FraudStory], None] = lambda _: None,
+) -> FraudStory:
+    """Play the story in a new folder. `then` is called with the result while everything still runs.
+
+    `streams`, `online`: URLs of a broker whose topic `payments` exists, and of an online store; default: embedded.
+
+    Raises:
+        UsageError: the folder holds something else.
+        LeaseHeldError: another demo runs there.
+        MissingPartError: no gateway is installed.
+        StepFailedError: ingestion ended, or nothing was retrained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        begin_folder(folder, streams=streams, online=online)
+    environment = LIVE if streams or online else "local"
+    with alone_in(folder), cumulant.open(folder, env=environment, progress=progress) as project:
+        project.stack.check()  # before anything that takes time
+        if not streams:
+            add_topic(folder)
+        return _Story(project, size or StorySize(), progress).play(http, then)
+
+
+class _Sent(NamedTuple):
+    """A phase that is over, and its first moment."""
+
+    name: str
+    since: datetime
+    phase: Phase
+
+
+class _Outcome(NamedTuple):
+    """What the parts of the story came to; `history` is a number of payments."""
+
+    history: int
+    faults: list[FaultReport]
+    rebuild: RebuildReport
+    recomputed: int
+    mismatches: int
+    retraining: RetrainingReport
+
+
+class _Story:
+    def __init__(self, project: cumulant.Project, size: StorySize, progress: Progress) -> None:
+        self._project, self._size, self._progress = project, size, progress
+        self._begun = time.monotonic()
+        progress("payments are invented")
+        self._payments = payments(size.scenario)
+        self._sent: list[_Sent] = []
+
+    def play(self, http: str, then: Callable[[FraudStory], None]) -> FraudStory:
+        history = between(self._payments, self._size.scenario.begin, FIRST)
+        self._produce(as_known(history, FIRST))
+        self._progress("history is ingested")
+        ingest_once(self._project)
+        trained = self._project.train(as_of=FIRST)
+        model = f"{NAME}/{trained.model.version}"
+        with self._project.stack.up(model, http=http) as running, ingesting(self._project) as ingestion:
+            self._live(running, ingestion)
+            self._skip(ingestion)
+            faults = self._faults(running, ingestion)
+            recomputed = self._recompute(model)
+            retraining = self._retrain(model, ingestion)
+            story = self._result(running, ingestion, _Outcome(history.height, *faults, *recomputed, retraining))
+            then(story)
+        return story
+
+    # --- live traffic
+
+    def _live(self, running: RunningStack, ingestion: Ingestion) -> None:
+        self._phase("ordinary week", FIRST, SPIKE, running)
+        self._deliver(SPIKE, ingestion)
+        self._phase("spike", SPIKE, AFTER, running)
+        self._phase("after", AFTER, LAST, running)
+        ingestion.await_features()
+
+    def _phase(self, name: str, since: datetime, until: datetime, running: RunningStack) -> None:
+        seconds = (until - since).total_seconds() / self._size.speed
+        self._progress(f"{name}: {since:%d %b} to {until:%d %b}, {seconds:g} s")
+        sent = requests(between(self._payments, since, until), since, self._size.speed)
+        self._sent.append(_Sent(name, since, send_phase(self._project, running.client(), sent, seconds)))
+
+    def _deliver(self, moment: datetime, ingestion: Ingestion) -> None:
+        """The outcomes of that Friday's delivery, as messages; no payment is made meanwhile."""
+        import polars as pl
+
+        self._progress(f"outcomes of {moment:%d %b} are delivered")
+        self._produce(self._payments.filter(pl.col("CHARGEBACK_AT") == moment))
+        ingestion.await_features()
+
+    def _produce(self, frame: pl.DataFrame) -> None:
+        for part in frame.iter_slices(_AT_ONCE):
+            for partition, values in by_partition(part):
+                self._project.streams.produce(TOPIC, values, partition=partition)
+
+    # --- after it
+
+    def _skip(self, ingestion: Ingestion) -> None:
+        """Payments of days that are not played: they come to the topic alone. The outcomes of Black Friday, too."""
+        self._produce(without_outcomes(between(self._payments, LAST, RETRAINING)))
+        for friday in (SPIKE + timedelta(days=7), RETRAINING):
+            self._deliver(friday, ingestion)
+
+    def _faults(self, running: RunningStack, ingestion: Ingestion) -> tuple[list[FaultReport], RebuildReport]:
+        """Bad messages, repeated ones, and an online store that is emptied; then traffic again, to compare."""
+        self._progress("bad messages, repeated ones, and an emptied online store")
+        faults = send_faults(self._project, ingestion, between(self._payments, SPIKE, AFTER), RETRAINING)
+        rebuild = empty_store(self._project, running.client(), RETRAINING)
+        self._phase("after faults", RETRAINING, CHECKED, running)
+        ingestion.await_features()
+        return faults, rebuild
+
+    def _recompute(self, model: str) -> tuple[int, int]:
+        """Numbers of served decisions that were computed again offline, and of those that differ."""
+        self._progress("decisions are computed again from the stored history")
+        served = {decision.number: decision for decision in self._decisions() if not decision.error}
+        rows = self._rows(served)
+        again = self._project.predict(rows, model=model)["probability"]
+        numbers = rows["TRANSACTION_ID"].to_list()
+        differ = [
+            abs((served[number].probability or 0.0) - value) > _CLOSE
+            for number, value in zip(numbers, again.to_list(), strict=True)
+        ]
+        return len(differ), sum(differ)
+
+    def _rows(self, numbers: Iterable[int]) -> pl.DataFrame:
+        import polars as pl
+
+        chosen = pl.Series(list(numbers), dtype=pl.Int64)
+        return self._payments.filter(pl.col("TRANSACTION_ID").is_in(chosen.implode())).select(REQUEST)
+
+    def _decisions(self) -> list[PaymentDecision]:
+        return [decision for sent in self._sent for decision in sent.phase.decisions]
+
+    def _retrain(self, model: str, ingestion: Ingestion) -> RetrainingReport:
+        """Two weeks later: labels of the live payments, monitoring, a new version, and the week after it."""
+        import polars as pl
+
+        delivered = between(self._payments, FIRST, LAST).filter(pl.col("CHARGEBACK_AT") <= RETRAINING)
+        labels = write_chargebacks(delivered, self._project.root / "data" / "chargebacks" / f"{RETRAINING:%F}.csv")
+        self._project.outcomes.ingest_labels()
+        self._progress(f"monitoring, {RETRAINING:%d %b}")
+        result = self._project.monitoring.run(at=RETRAINING)
+        request = self._project.monitoring.retrain(as_of=RETRAINING)
+        if request is None or request.candidate is None:
+            reason = result.action.sentence if request is None else request.message
+            raise StepFailedError(f"monitoring trained no new version: {reason}")
+        week = between(self._payments, RETRAINING, END)
+        self._produce(without_outcomes(between(week, CHECKED, END)))
+        ingestion.await_features()
+        self._progress("both versions score the week after")
+        return RetrainingReport(
+            labels=labels,
+            decision=result.action.sentence,
+            version=request.candidate,
+            release=self._project.releases.current().status if request.release is not None else "",
+            before=self._worth(week, model),
+            after=self._worth(week, request.candidate),
+        )
+
+    def _worth(self, week: pl.DataFrame, model: str) -> MoneyReport:
+        rows = week.select(REQUEST)
+        on_hold = self._project.predict(rows, model=model)["prediction"] == 1
+        return worth(model, week, rows.filter(on_hold)["TRANSACTION_ID"].to_list())
+
+    # --- the result
+
+    def _result(
+        self,
+        running: RunningStack,
+        ingestion: Ingestion,
+        outcome: _Outcome,
+    ) -> FraudStory:
+        phases = {sent.name: sent for sent in self._sent}
+        ordinary, spike = (phases[name].phase for name in ("ordinary week", "spike"))
+        level = ingestion.most(ordinary.begun, ordinary.ended)
+        report = SpikeReport(
+            factor=round(spike_factor(self._payments, SPIKE, AFTER), 2),
+            failed_requests=len(spike.failed),
+            p50_ms=spike.milliseconds(0.5),
+            p99_ms=spike.milliseconds(0.99),
+            events_per_second=spike.per_second,
+            lag_recovered_seconds=ingestion.recovered(spike.ended, level),
+            recomputed=outcome.recomputed,
+            mismatches=outcome.mismatches,
+        )
+        live = between(self._payments, FIRST, LAST)
+        on_hold = [decision.number for decision in self._decisions() if decision.hold]
+        environment = self._project.loaded.endpoints
+        return FraudStory(
+            folder=str(self._project.root),
+            engines={"streams": environment.streams.partition(":")[0], "online": environment.online.partition(":")[0]},
+            speed=self._size.speed,
+            history=outcome.history,
+            phases=tuple(_phase_report(sent, ingestion) for sent in self._sent),
+            spike=report,
+            live=worth(outcome.retraining.before.version, live, on_hold),
+            faults=tuple(outcome.faults),
+            rebuild=outcome.rebuild,
+            retraining=outcome.retraining,
+            url=running.url or "",
+            seconds=round(time.monotonic() - self._begun, 1),
+            missed=missed(report, [error for sent in self._sent for error in sent.phase.failed]),
+        )
+
+
+def _phase_report(sent: _Sent, ingestion: Ingestion) -> PhaseReport:
+    phase = sent.phase
+    return PhaseReport(
+        name=sent.name,
+        seconds=round(phase.ended - phase.begun, 1),
+        events_per_second=phase.per_second,
+        decisions=len(phase.decisions),
+        failed_requests=len(phase.failed),
+        p50_ms=phase.milliseconds(0.5),
+        p99_ms=phase.milliseconds(0.99),
+        waiting=ingestion.most(phase.begun, phase.ended).messages,
+        same_card=phase.waited,
+    )
+
+
+def missed(spike: SpikeReport, failed: Sequence[PaymentDecision]) -> tuple[str, ...]:
+    """What the story promises and a run did not keep, one sentence each."""
+    sentences = []
+    if failed:
+        sentences.append(f"{len(failed)} requests failed, the first with {failed[0].error}")
+    if spike.p99_ms > PROMISED_P99:
+        sentences.append(f"a decision in the spike took {spike.p99_ms:g} ms at p99, above {PROMISED_P99:g} ms")
+    if spike.mismatches:
+        sentences.append(f"{spike.mismatches} of {spike.recomputed} decisions differ from what was computed again")
+    if spike.lag_recovered_seconds is None:
+        sentences.append("ingestion did not recover from the spike")
+    return tuple(sentences)

@@ -1,0 +1,245 @@
+"""Batches of a source put into one table of online state.
+
+What is put in is what a snapshot of the batches would have: of rows with one key the first one. Rows of which nothing
+was posted become events at once (`entity_merge`); those that lack a column which becomes known later are logged too,
+as those of a snapshot are, so that posts can complete them. Rows of which something was posted are merged with it in
+the log, and enter from there.
+
+The table's state names the last batch of which it has all rows, written with the last of them: after a kill the batch
+is put in again, and rows that are there change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.data.row_columns import LATE, ROW
+from cumulant.features.ingested.batch_events import BatchEvents, batch_events, first_moments
+from cumulant.features.ingested.batch_log import BatchLog, PostedMeanwhileError
+from cumulant.features.ingested.entity_merge import MergeRule, merge_entities
+from cumulant.features.ingested.recent_keys import RecentKeys
+from cumulant.features.offline.frames import inside
+from cumulant.features.offline.kernel.timeline import Flags, Ints
+from cumulant.features.offline.row_order import row_identities
+from cumulant.features.online.carry_over import later_columns
+from cumulant.features.online.state import STATE_KEY, TableState, encode
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
+from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
+from cumulant.features.posted.posted_events import PostedRow, find_logged, log_table, row_key
+from cumulant.features.posted.state_update import catch_up, commit, sum_results
+from cumulant.ports.online import Cells
+
+#: entities of one change; fewer in a store over a network, which answers no reader meanwhile
+_MOST_ENTITIES, _MOST_REMOTE_ENTITIES = 20_000, 1_000
+#: logged rows of one change, likewise
+_MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
+
+
+class _Rows(NamedTuple):
+    """Rows in their inside types, with the identity of each."""
+
+    frame: pl.DataFrame
+    identities: Ints
+
+    def where(self, chosen: Flags) -> _Rows:
+        return self if chosen.all() else _Rows(self.frame.filter(pl.Series(chosen)), self.identities[chosen])
+
+
+class EventBatchWriter:
+    """Puts batches of `source` into the table of `writer`, in their order. For one thread.
+
+    Rows dated more than `skew_us` after now are left out (None: none is).
+    """
+
+    def __init__(self, writer: StateWriter, source: str, *, skew_us: int | None = None) -> None:
+        self._writer, self._source, self._skew_us = writer, source, skew_us
+        self._of = writer.plan.sources[source]
+        self._reader = PostReader([writer], skew_us=skew_us)
+        self._later = later_columns(self._of)
+        remote = writer.store.remote
+        self._most_entities = _MOST_REMOTE_ENTITIES if remote else _MOST_ENTITIES
+        self._most_rows = _MOST_REMOTE_ROWS if remote else _MOST_ROWS
+        self.recent = RecentKeys()
+
+    def applied(self) -> int:
+        """The last batch of which the table has all rows.
+
+        Raises:
+            EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
+        """
+        return self._writer.present_state().applied.get(self._source, 0)
+
+    def remember(self, frame: pl.DataFrame) -> None:
+        """Rows of an earlier batch, with their keys, as `apply` has them."""
+        self.recent.add(row_identities(frame.select(self._of.key), self._of))
+
+    def apply(self, number: int, frame: pl.DataFrame) -> AdvanceResult:
+        """Put in the rows of the batches after the last one up to this number, in their inside types (`read_fields`).
+        Rows with `__late` come only as the first of their key, before which no other one counts.
+
+        Raises:
+            EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
+        """
+        if self._source in self._writer.versions:
+            result = self._correct(_on_time(frame))
+            self._writer.store.update(partial(self._put_nothing, number=number))
+            return result
+        rows, left_out = self._acceptable(frame)
+        while True:
+            try:
+                results = self._apply(number, rows)
+            except PostedMeanwhileError:
+                continue
+            break
+        self.recent.add(rows.identities)
+        return sum_results([left_out, results])
+
+    def _acceptable(self, frame: pl.DataFrame) -> tuple[_Rows, AdvanceResult]:
+        """Rows that have their key, and that are not dated after now."""
+        keyed = frame.select(pl.all_horizontal(pl.col(name).is_not_null() for name in self._of.key)).to_series()
+        rows = frame.filter(keyed)
+        unkeyed, future = frame.height - rows.height, 0
+        if self._skew_us is not None:
+            limit = self._writer.now_us() + self._skew_us
+            present = first_moments(self._writer.plan, self._source, rows) <= limit
+            future = int((~present).sum())
+            rows = rows.filter(pl.Series(present)) if future else rows
+        identities = row_identities(rows.select(self._of.key), self._of)
+        return _Rows(rows, identities), AdvanceResult(unkeyed=unkeyed, future=future)
+
+    def _apply(self, number: int, rows: _Rows) -> AdvanceResult:
+        every = len(rows.identities)
+        rows = rows.where(_is_first(rows.identities) & ~self.recent.holds(rows.identities))
+        repeated = AdvanceResult(duplicates=every - len(rows.identities))
+        if LATE in rows.frame.columns:
+            rows = rows.where(~rows.frame[LATE].to_numpy())
+        table = log_table(self._writer.present_state().scope, self._source)
+        following, posted = find_logged(self._writer.store, table, partial(_row_keys, rows.frame, self._of.key))
+        posted_rows, others = rows, rows
+        if posted:
+            flags = np.array(posted, dtype=np.bool_)
+            posted_rows, others = rows.where(flags), rows.where(~flags)
+        results = [repeated, *(self._log(posted_rows) if posted else ())]
+        log = BatchLog(table, following, sum(posted), frozenset(others.identities.tolist()))
+        for part in self._slices(self._open_rows(others), self._most_entities):
+            log.append(self._writer.store, part)
+        added = self._merge(number, others, log)
+        if log.own is not None and self._writer.present_state().marks.get(self._source, 0) < log.own[1]:
+            catch_up(self._writer)
+        results.append(AdvanceResult(accepted=added, duplicates=len(others.identities) - added))
+        return sum_results(results)
+
+    def _open_rows(self, rows: _Rows) -> _Rows:
+        """Those of which a column that becomes known later is missing."""
+        is_open = np.zeros(len(rows.identities), dtype=np.bool_)
+        for name in self._later:
+            is_open |= rows.frame[name].is_null().to_numpy()
+        return rows.where(is_open)
+
+    def _slices(self, rows: _Rows, count: int) -> Iterator[list[PostedRow]]:
+        """The rows as they are logged, so many at a time."""
+        names = [field.name for field in self._of.fields]
+        for part in rows.frame.select(names).iter_slices(count):
+            logged = []
+            for values, key in zip(inside(part), _row_keys(part, self._of.key), strict=True):
+                row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+                logged.append(PostedRow(key, row, {}))
+            yield logged
+
+    def _log(self, rows: _Rows) -> Iterator[AdvanceResult]:
+        """Log rows of which something was posted as posted ones, and put them into the table from there."""
+        for part in self._slices(rows, self._most_rows):
+            yield from commit([self._writer], [Post(self._source, part)], skew_us=self._skew_us)
+
+    def _correct(self, frame: pl.DataFrame) -> AdvanceResult:
+        """Rows of a source whose rows correct earlier ones, as posted."""
+        results = []
+        for part in frame.iter_slices(self._most_rows):
+            post, left_out = self._reader.read(self._source, part.drop(ROW, LATE, strict=False).to_dicts())
+            results += [left_out, *commit([self._writer], [post], skew_us=self._skew_us)]
+        return sum_results(results)
+
+    def _merge(self, number: int, rows: _Rows, log: BatchLog) -> int:
+        """Put complete rows into the entities that they enter; how many of them changed one."""
+        changes: list[Callable[..., Ints]] = []
+        for group in self._writer.groups(self._source):
+            events = batch_events(self._writer.plan, group.group, rows.frame)
+            for begin in range(0, len(events.keys), self._most_entities):
+                part = events.of_entities(begin, min(begin + self._most_entities, len(events.keys)))
+                changes.append(partial(self._put, group=group, events=part, log=log))
+        if not changes:
+            changes.append(partial(self._put_nothing, log=log))
+        changed = [np.empty(0, dtype=np.int64)]
+        for change in changes:
+            # With the last of them the whole batch is there.
+            last = number if change is changes[-1] else None
+            changed.append(self._writer.store.update(partial(change, number=last)))
+        return pl.Series(np.concatenate(changed)).n_unique()
+
+    def _put(self, cells: Cells, *, group: GroupWriter, events: BatchEvents, log: BatchLog, number: int | None) -> Ints:
+        """One change of the table: the events of some entities; the identities of those that changed one."""
+        writer = self._writer
+        state = writer.state(cells)
+        log.check(cells)
+        blobs = cells.get(writer.table, events.keys)
+        stored = [None if blob is None else writer.decode(blob) for blob in blobs]
+        version = state.sequence + 1
+        rule = MergeRule(state.since_us, writer.now_us(), writer.rule(state).limit, version.to_bytes(8, "big"))
+        merged = merge_entities(group.group, stored, events, rule)
+        written: list[tuple[bytes, bytes | None]] = [*merged.blobs]
+        update, changing = TableUpdate(), Changing()
+        for at in merged.others:
+            places = range(merged.events.starts[at], merged.events.starts[at + 1])
+            changes = [merged.events.event(place) for place in places]
+            named = [EntityChange((self._source, _name(event.identity)), event) for event in changes]
+            changing[events.keys[at]] = (group, named)
+        if changing:
+            written += writer.place(cells, state, changing, update)
+        after = msgspec.structs.replace(state, sequence=version) if written else state
+        self._write(cells, after, written, log, number)
+        others = [int.from_bytes(name, "little", signed=True) for _, name in update.changed]
+        return np.concatenate((merged.added, np.array(others, dtype=np.int64)))
+
+    def _put_nothing(self, cells: Cells, *, log: BatchLog | None = None, number: int | None) -> Ints:
+        self._write(cells, self._writer.state(cells), [], log, number)
+        return np.empty(0, dtype=np.int64)
+
+    def _write(
+        self,
+        cells: Cells,
+        state: TableState,
+        rows: Sequence[tuple[bytes, bytes | None]],
+        log: BatchLog | None,
+        number: int | None,
+    ) -> None:
+        """Write rows of the table; with the `number` of a batch that it has now."""
+        if number is not None:
+            applied, mark = max(state.applied.get(self._source, 0), number), state.marks.get(self._source, 0)
+            marks = state.marks if log is None else {**state.marks, self._source: log.mark_after(mark)}
+            state = msgspec.structs.replace(state, applied={**state.applied, self._source: applied}, marks=marks)
+        if rows or number is not None:
+            cells.put(self._writer.table, [*rows, (STATE_KEY, encode(state))])
+
+
+def _on_time(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(~pl.col(LATE)) if LATE in frame.columns else frame
+
+
+def _row_keys(frame: pl.DataFrame, key: Sequence[str]) -> list[bytes]:
+    return [row_key(values) for values in inside(frame.select(key))]
+
+
+def _name(identity: int) -> bytes:
+    return identity.to_bytes(8, "little", signed=True)
+
+
+def _is_first(identities: Ints) -> Flags:
+    """Which rows are the first of their key."""
+    return pl.Series(identities).is_first_distinct().to_numpy()

@@ -1,0 +1,81 @@
+"""The Black Friday story: its folder, and what it says of a run that kept no promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cumulant.core.errors import UsageError
+from cumulant.demo.fraud.ingestion import Backlog
+from cumulant.demo.fraud.money import worth
+from cumulant.demo.fraud.project import PROJECT, begin_folder
+from cumulant.demo.fraud.report import SpikeReport
+from cumulant.demo.fraud.story import missed
+from cumulant.demo.fraud.traffic import PaymentDecision, Phase
+from cumulant.project.file.loading import load
+
+KEPT = {
+    "factor": 5.0,
+    "failed_requests": 0,
+    "p50_ms": 5.0,
+    "p99_ms": 99.0,
+    "events_per_second": 100.0,
+    "lag_recovered_seconds": 1.0,
+    "recomputed": 10,
+    "mismatches": 0,
+}
+
+
+def test_the_folder_of_an_earlier_story_is_begun_again_and_no_other_one(tmp_path: Path) -> None:
+    folder = tmp_path / "fraud"
+    begin_folder(folder)
+    (folder / "left").touch()
+    begin_folder(folder, streams="kafka://127.0.0.1:9", online="valkey://127.0.0.1:9/0")
+    assert not (folder / "left").exists()
+    with load(folder, environment="live") as project:
+        assert project.endpoints.streams == "kafka://127.0.0.1:9"
+        assert project.endpoints.online == "valkey://127.0.0.1:9/0"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "cumulant.yaml").write_text(PROJECT.replace("# The Black", "# A Black"))
+    with pytest.raises(UsageError, match="not this demo's"):
+        begin_folder(other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"p99_ms": 100.1}, "a decision in the spike took 100.1 ms at p99, above 100 ms"),
+        ({"mismatches": 2}, "2 of 10 decisions differ from what was computed again"),
+        ({"lag_recovered_seconds": None}, "ingestion did not recover from the spike"),
+    ],
+)
+def test_what_was_missed_is_said(changed: dict[str, object], sentence: str) -> None:
+    assert missed(SpikeReport(**KEPT), []) == ()  # type: ignore[arg-type]
+    assert missed(SpikeReport(**KEPT | changed), []) == (sentence,)  # type: ignore[arg-type]
+
+
+def test_failed_requests_are_missed_and_count_in_the_times() -> None:
+    failed = PaymentDecision(number=2, seconds=2.0, error="429: busy")
+    phase = Phase(decisions=(PaymentDecision(number=1, seconds=0.01), failed), begun=10.0, ended=12.0, waited=0)
+    assert (phase.per_second, phase.milliseconds(0.99), phase.failed) == (1.0, 2000.0, [failed])
+    assert missed(SpikeReport(**KEPT), phase.failed) == ("1 requests failed, the first with 429: busy",)  # type: ignore[arg-type]
+
+
+def test_frauds_that_were_held_are_money_and_others_that_were_are_false_alarms() -> None:
+    import polars as pl
+
+    rows = pl.DataFrame(
+        {"TRANSACTION_ID": [1, 2, 3, 4], "TX_FRAUD": [1, 1, 0, 0], "TX_AMOUNT": [100.0, 30.0, 7.0, 9.0]}
+    )
+    money = worth("v/1", rows, {1, 3})
+    assert (money.frauds, money.fraud_amount, money.stopped_amount, money.false_alarms) == (2, 130.0, 100.0, 1)
+    assert money.cost == 35.0
+
+
+def test_a_backlog_is_within_another_by_messages_and_by_batches() -> None:
+    level = Backlog(0.0, messages=20, batches=1)
+    assert Backlog(1.0, messages=20, batches=1).within(level)
+    assert not Backlog(1.0, messages=21, batches=0).within(level)
+    assert not Backlog(1.0, messages=0, batches=2).within(level)

@@ -1,0 +1,201 @@
+"""Rows of ingested streams reach online features: once, after any kill, in every table that reads them."""
+
+import json
+import os
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import silent
+from cumulant.drivers.folder.streams import FolderStreams
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_views import stream_status
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
+from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.serving.serve import USES, materialize
+from cumulant.flows.serving.services import note_use
+from cumulant.project.file.loading import load
+
+PROJECT = """
+version: 1
+model: {name: shop}
+data:
+  tx:
+    stream: pay
+    key: id
+    event_time: at
+    personal: [card]
+    on_repeat: first
+    rules: {amount: {type: float, min: 0}, card: {type: str}, at: {type: time}, fraud: {type: int}}
+training: {target: fraud, predict_at: at, trainers: [naive]}
+"""
+FEATURES = """from cumulant.features import source
+tx = source("tx")
+own = tx.columns("amount")
+card = tx.by("card")
+spent = card.sum("amount", window=["1h", "7d"])
+n = card.count(window="7d")
+"""
+START = datetime(2026, 11, 1, tzinfo=UTC)
+#: seconds after which a process that works must have got on, on a busy machine too
+PATIENCE = 120.0
+
+
+@pytest.fixture
+def streams(tmp_path):
+    return FolderStreams(f"folder://{tmp_path}/.cumulant/streams")
+
+
+@pytest.fixture
+def project(tmp_path, streams):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT)
+    (tmp_path / "features.py").write_text(FEATURES)
+    streams.produce("pay", [payment(number) for number in range(20)], partition=0)
+    with load(tmp_path) as project:
+        ingest(project)
+        yield project
+
+
+def payment(number, **fields):
+    at = (START + timedelta(minutes=7 * number)).isoformat()
+    row = {"id": number, "card": "abc"[number % 3], "at": at, "amount": number / 2, "fraud": number % 2}
+    return json.dumps(row | fields).encode()
+
+
+def ingest(project):
+    ingest_streams(project, principal=project.principal(), once=True)
+
+
+def apply(project):
+    return apply_ingested(project, principal=project.principal(), once=True)
+
+
+def filled(project):
+    """The plan of the features as they are now, and the table of its online state."""
+    with open_run(project, "test", principal=project.principal(), progress=silent) as context:
+        snapshots, _ = snapshots_of(context, project.spec.data)
+        plan = resolve_task(project, snapshots).plan
+        return plan, materialize(context, plan, snapshots, as_of=None)[0]
+
+
+def check(project, plan, table, *, without=()):
+    """The table answers as features that are computed of all rows."""
+    with open_run(project, "test", principal=project.principal(), progress=silent) as context:
+        snapshots, _ = snapshots_of(context, project.spec.data)
+        frames = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
+    rows = [
+        {"id": 1000, "card": card, "at": START + timedelta(hours=hours), "amount": 1.0}
+        for card in "abcd"
+        for hours in (2, 5, 30)
+    ]
+    import polars as pl
+
+    from cumulant.features.online.hashed_keys import HashedKeys
+
+    tx = frames["tx"].filter(~pl.col("id").is_in(list(without)))
+    right = compute(plan, {"tx": tx}, rows=pl.DataFrame(rows))
+    hashed = HashedKeys.of(plan, project.salt)
+    columns = OnlineFeatures(hashed.plan, project.online(), table).vectors(hashed.requests(rows)).columns
+    assert columns == {name: right[name].to_list() for name in columns}
+
+
+def test_rows_of_batches_enter_windows_once(project, streams):
+    plan, table = filled(project)
+    assert apply(project)[0].rows == 0  # the snapshot has them
+    streams.produce("pay", [payment(number) for number in range(20, 40)], partition=0)
+    streams.produce("pay", [payment(25), payment(21, card="z"), payment(50, amount=-1), b"no"], partition=1)
+    ingest(project)
+    (before,) = stream_status(project, principal=project.principal())
+    assert [(online.table, online.batch, online.behind) for online in before.online] == [(table, 1, 1)]
+    (applied,) = apply(project)
+    assert (applied.table, applied.batch, applied.rows, applied.accepted, applied.duplicates) == (table, 2, 22, 20, 2)
+    check(project, plan, table)
+    assert apply(project)[0].rows == 0
+    (after,) = stream_status(project, principal=project.principal())
+    assert [(online.batch, online.behind, online.lag_seconds) for online in after.online] == [(2, 0, 0.0)]
+
+
+def test_a_new_definition_beside_the_old_one_and_a_store_that_lost_a_table(project, streams, tmp_path):
+    plan, table = filled(project)
+    streams.produce("pay", [payment(number, fraud=None) for number in range(20, 30)], partition=0)
+    ingest(project)
+    (tmp_path / "features.py").write_text(FEATURES + 'most = card.max("amount", window="7d")\n')
+    newer, other = filled(project)  # which has both batches
+    note_use(project.state / USES, os.getpid(), folder="", table=table)
+    streams.produce("pay", [payment(number) for number in range(30, 40)], partition=1)
+    ingest(project)
+    applied = {result.table: result.rows for result in apply(project)}
+    assert applied == {table: 20, other: 10}
+    check(project, plan, table)
+    check(project, newer, other)
+    for name in (table, other):
+        project.online().drop(name)
+    assert [(result.table, result.batch) for result in apply(project)] == [(other, 0), (table, 3)]
+    check(project, plan, table)  # that which is served is filled again; the other one nobody reads
+
+
+def test_late_rows_are_counted_and_enter_when_the_table_is_filled_again(project, streams, tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("    personal:", "    lateness: 30m\n    personal:"))
+    with load(tmp_path) as project:
+        plan, table = filled(project)
+        late, early, first = [payment(80), payment(70)], [payment(60)], [payment(5, id=100)]
+        streams.produce("pay", late, partition=0)
+        streams.produce("pay", early + first, partition=1)  # which has had no row: each partition has its own time
+        ingest(project)
+        (status,) = stream_status(project, principal=project.principal())
+        assert (status.late, status.watermark) == (2, START + timedelta(minutes=7 * 60 - 30))
+        (applied,) = apply(project)
+        assert (applied.rows, applied.late, applied.accepted) == (4, 2, 2)
+        check(project, plan, table, without=[70, 100])
+        check(project, plan, filled(project)[1])
+
+
+def test_rows_enter_while_they_are_ingested(project, streams):
+    plan, table = filled(project)
+    stop = threading.Event()
+
+    def run():
+        limits = IngestLimits(seconds=0.1)
+        ingest_streams(project, principal=project.principal(), stop=stop, limits=limits)
+
+    with apply_in_background(project, principal=project.principal(), sources=(), progress=silent) as results:
+        ingesting = threading.Thread(target=run)
+        ingesting.start()
+        for first in (20, 30):
+            streams.produce("pay", [payment(number) for number in range(first, first + 10)], partition=0)
+            deadline = time.monotonic() + PATIENCE
+            while online_batch(project) != first // 10:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        stop.set()
+        ingesting.join()
+    assert [result.rows for result in results] == [20]
+    check(project, plan, table)
+
+
+def online_batch(project):
+    (status,) = stream_status(project, principal=project.principal())
+    return status.online[0].batch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lateness: 1h\n    path: x.csv", "is of a stream"),
+        ("stream: t\n    lateness: 1h", "needs the time of each row"),
+        ("stream: t\n    event_time: at\n    lateness: 1h", "rows without a key"),
+        ("stream: t\n    event_time: at\n    idle: 0s", "every partition is idle"),
+    ],
+)
+def test_event_time_that_makes_no_sense_is_refused_by_plan(tmp_path, text, message):
+    (tmp_path / "cumulant.yaml").write_text(f"version: 1\nmodel: {{name: shop}}\ndata:\n  tx:\n    {text}\n")
+    with pytest.raises(UsageError, match=message):
+        load(tmp_path)
