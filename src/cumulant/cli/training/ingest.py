@@ -21,7 +21,7 @@ from cumulant.core.units import size as byte_size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.data.stream_ingestion import IngestedSource
+    from cumulant.flows.data.stream_reader import IngestedSource
     from cumulant.flows.data.stream_views import StreamStatus
 
 app = application(
@@ -65,10 +65,12 @@ def run(
     """Ingest messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
 
     Rows and positions are committed together, so that a killed command, run again, neither loses nor repeats one.
+    Several of them, on any machines that share the journal, divide the partitions of a source among them.
     `cumulant data validate` makes a snapshot of the rows. Ctrl-C and SIGTERM commit what was read, and end the command.
     Exit code 1 with --once where a source has more refused messages than its `quarantine` allows.
     """
-    from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+    from cumulant.flows.data.stream_ingestion import ingest_streams
+    from cumulant.flows.data.stream_reader import IngestLimits
 
     seconds, most = duration(every).total_seconds(), byte_size(batch_size)
     if seconds <= 0:
@@ -94,7 +96,7 @@ def run(
     app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
 )
 def status(call: Invocation, source: Sources = None) -> None:
-    """Show how far each stream was ingested: rows, refused messages, and how many wait.
+    """Show how far each stream was ingested: rows, refused messages, how many wait, and which process reads what.
 
     Exit code 1 where a topic cannot be read.
     """
@@ -222,6 +224,14 @@ def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
         console.print("")
         heads = ["source", "partition", "next position", "end", "waiting"]
         console.print(table(heads, partitions, right=heads[1:]))
+    consumers = [
+        (stream.source, consumer.process, ", ".join(map(str, consumer.partitions)) or "none: others read them all")
+        for stream in streams
+        for consumer in stream.consumers
+    ]
+    if consumers:
+        console.print("")
+        console.print(table(["source", "consumer", "partitions"], consumers))
     for stream in streams:
         if stream.error is not None:
             console.print(clean(f"{stream.source}: {stream.error}"), markup=False, soft_wrap=True)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.flows.data.stream_membership import members_of, owned
 from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.data.streams.records import StreamState
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -28,8 +30,18 @@ class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
 
 
+class StreamConsumer(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that ingests a stream, and the partitions that it reads: none while others have them all."""
+
+    process: str
+    partitions: tuple[int, ...]
+
+
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read."""
+    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read.
+
+    `consumers`: also those of other machines that were killed, until others take their partitions.
+    """
 
     source: str
     topic: str
@@ -40,6 +52,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     lag: int | None = None
     partitions: tuple[PartitionStatus, ...] = ()
+    consumers: tuple[StreamConsumer, ...] = ()
     error: str | None = None
 
 
@@ -60,7 +73,7 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
     status = StreamStatus(source=source, topic=topic)
     if state is not None:
         counts = {name: getattr(state, name) for name in ("batches", "messages", "rows", "refused", "at")}
-        status = msgspec.structs.replace(status, **counts)
+        status = msgspec.structs.replace(status, **counts, consumers=_consumers(project, source, state))
     try:
         streams = project.streams()
         bounds = streams.bounds(topic)
@@ -74,6 +87,15 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
         for number, there in bounds.items()
     )
     return msgspec.structs.replace(status, lag=sum(lags.values()), partitions=partitions)
+
+
+def _consumers(project: Project, source: str, state: StreamState) -> tuple[StreamConsumer, ...]:
+    members = members_of(project.journal(), source)
+    consumers = [
+        StreamConsumer(process=str(record.holder), partitions=tuple(sorted(owned(state, member))))
+        for member, record in members.items()
+    ]
+    return tuple(sorted(consumers, key=lambda consumer: (consumer.partitions, consumer.process)))
 
 
 class RefusedMessages(msgspec.Struct, frozen=True, kw_only=True):
