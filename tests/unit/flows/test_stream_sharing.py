@@ -13,7 +13,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import silent
 from cumulant.data.streams.checking import VALUE
 from cumulant.data.streams.sharing import divide
-from cumulant.flows.data import stream_reader
+from cumulant.flows.data import stream_lag, stream_reader
 from cumulant.flows.data.stream_membership import MEMBER_SECONDS, StreamMember, owned
 from cumulant.flows.data.stream_reader import IngestLimits, StreamReader
 from cumulant.flows.data.stream_records import find_state, read_batches
@@ -132,6 +132,7 @@ class _World:
 def test_random_joins_leaves_kills_and_late_commits(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(stream_reader, "_LOOK", 0.0)
     monkeypatch.setattr(stream_reader, "_REFRESH", 0.0)
+    monkeypatch.setattr(stream_lag.LagReporter, "report", lambda *_: None)
     monkeypatch.setattr(lease, "LeaseRenewal", lambda beat, every: nullcontext())
     (tmp_path / "cumulant.yaml").write_text(PROJECT)
     rng = seeded(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -42,7 +43,8 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How far the stream of a source was ingested. `identity`: of the topic, as its driver tells.
 
     `positions`: by partition, of the next message; `columns`: those that its messages had so far; `owners`: by
-    partition, the member that reads it, as long as that has its lease.
+    partition, the member that reads it, as long as that has its lease; `rules`: the refused messages by rule;
+    `rebalances`: how often owners changed.
     """
 
     topic: str
@@ -50,6 +52,8 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[str, int] = {}
     columns: dict[str, DType] = {}
     owners: dict[str, str] = {}
+    rules: dict[str, int] = {}
+    rebalances: int = 0
     batches: int = 0
     messages: int = 0
     rows: int = 0
@@ -62,6 +66,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
             self,
             positions=self.positions | batch.positions,
             columns=dict(columns),
+            rules=dict(Counter(self.rules) + Counter(batch.rules)),
             batches=batch.number,
             messages=self.messages + batch.messages,
             rows=self.rows + batch.rows_passed,

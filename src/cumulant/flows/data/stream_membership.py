@@ -43,8 +43,8 @@ class StreamMember:
         #: the members whose lease has lapsed, and the version that it had then
         self._lapsed: dict[str, int] = {}
         self.id = ""
-        #: how many members there were at the last look
-        self.count = 0
+        #: how many members there were at the last look, and those that this one has removed
+        self.count, self.removed = 0, set[str]()
 
     def join(self) -> None:
         """Become a member, without any partition."""
@@ -92,18 +92,18 @@ class StreamMember:
         for row in rows:
             if row not in living:
                 transaction.delete(LEASE, row.key)
+                self.removed.add(_id(row))
         self._lapsed.clear()
         share = self._divide(state, partitions, living)
         members = {_id(row) for row in living}
         owners = {number: member for number, member in state.owners.items() if member in members}
-        return msgspec.structs.replace(state, owners=owners | {str(number): self.id for number in share.take})
+        owners |= {str(number): self.id for number in share.take}
+        return _with_owners(state, owners)
 
     def release(self, state: StreamState, partitions: Iterable[int]) -> StreamState:
         """The state without these partitions of this member."""
         gone = {str(number) for number in partitions}
-        return msgspec.structs.replace(
-            state, owners={number: member for number, member in state.owners.items() if number not in gone}
-        )
+        return _with_owners(state, {number: member for number, member in state.owners.items() if number not in gone})
 
     def confirm(self, transaction: Transaction, state: StreamState, partitions: Collection[int]) -> None:
         """Check, in the transaction that writes under it, that this is a member and has just these partitions.
@@ -158,6 +158,12 @@ def members_of(journal: Journal, source: str) -> dict[str, LeaseRecord]:
     """The members of a source whose processes are not known to be gone."""
     records = {_id(row): read_lease(row) for row in journal.rows(LEASE, member_name(source))}
     return {member: record for member, record in records.items() if not is_gone(record.holder)}
+
+
+def _with_owners(state: StreamState, owners: dict[str, str]) -> StreamState:
+    if owners == state.owners:
+        return state
+    return msgspec.structs.replace(state, owners=owners, rebalances=state.rebalances + 1)
 
 
 def _id(row: Row) -> str:

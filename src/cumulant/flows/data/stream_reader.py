@@ -21,6 +21,7 @@ from cumulant.core.errors import CumulantError, DataError, LeaseHeldError, Retry
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.flows.data.stream_batches import check_batch, store_batch
+from cumulant.flows.data.stream_lag import LagReporter, remove_reports
 from cumulant.flows.data.stream_membership import StreamMember, owned
 from cumulant.flows.data.stream_pending import PendingMessages
 from cumulant.flows.data.stream_records import find_state
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 #: bytes of messages of a batch, and seconds after its first one, at which it is committed
 BATCH_BYTES, BATCH_SECONDS = 32 << 20, 10.0
 #: seconds between two looks for new partitions, and for other processes that ingest the source
-_REFRESH, _LOOK = 30.0, 1.0
+_REFRESH, _LOOK = 10.0, 1.0
 
 
 class IngestedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +94,7 @@ class StreamReader:
         self._stack = ExitStack()
         self._consumer: Consumer | None = None
         self._member = member or StreamMember(project.journal(), source, actor)
+        self._lags = LagReporter(project.journal(), source)
         self._joined = False
         #: when the topic, and the other processes, were last looked at
         self._refreshed_at, self._looked_at = 0.0, 0.0
@@ -163,7 +165,8 @@ class StreamReader:
             LeaseHeldError: as `step`.
         """
         state, _ = find_state(self._project, self._source)
-        if not self._joined or time.monotonic() - self._refreshed_at >= _REFRESH:
+        refresh = not self._joined or time.monotonic() - self._refreshed_at >= _REFRESH
+        if refresh:
             self._refresh(state)
         if not self._joined:
             self._member.join()
@@ -182,7 +185,11 @@ class StreamReader:
                 if after != before or state is None:
                     self._put(transaction, after)
             self._state = after
-        self._assign()
+            remove_reports(self._project.journal(), self._source, self._member.removed)
+            self._member.removed.clear()
+        refresh |= self._assign()
+        if refresh:
+            self._report_lag()
 
     def commit(self, release: frozenset[int] = frozenset()) -> None:
         """Commit what was read: the rows, the refused messages and the positions of the own partitions together.
@@ -263,6 +270,7 @@ class StreamReader:
 
     def close(self) -> None:
         self._stack.close()
+        self._lags.remove()
         self._member.leave()
 
     def _refresh(self, state: StreamState | None) -> None:
@@ -318,11 +326,13 @@ class StreamReader:
         )
         return batch, state.after(batch, checked.columns)
 
-    def _assign(self) -> None:
-        """Read the partitions that are owned now: those before from where they were, the others as committed."""
+    def _assign(self) -> bool:
+        """Read the partitions that are owned now: those before from where they were, the others as committed. Returns
+        whether they are others.
+        """
         own = owned(self._state, self._member.id)
         if own == set(self._positions) and (self._consumer is not None or not own):
-            return
+            return False
         if own != set(self._positions) and (self._member.count > 1 or self._consumer is not None):
             listed = ", ".join(str(number) for number in sorted(own)) or "none"
             self._progress(f"{self._source}: partitions of {self._topic} here: {listed} of {len(self._bounds)}")
@@ -337,6 +347,13 @@ class StreamReader:
         self._consumer = None
         if own:
             self._consumer = self._stack.enter_context(self._streams.consume(self._topic, self._positions))
+        return True
+
+    def _report_lag(self) -> None:
+        committed = {number: self._bounds[number].begin for number in self._positions} | self._committed
+        behind = {number: place for number, place in committed.items() if self._bounds[number].end > place}
+        waiting = dict.fromkeys(committed, 0) | (self._streams.lag(self._topic, behind) if behind else {})
+        self._lags.report(self._member.id, self._bounds, committed, waiting)
 
     def _check_identity(self, state: StreamState) -> None:
         if (state.topic, state.identity) != (self._topic, self._streams.identity(self._topic)):
