@@ -138,6 +138,14 @@ OPERATION = Dashboard(
             panel("Refused sources", f"cumulant_data_refused{{{_P}}}", "{{source}}", kind="stat", limits=(0.5, 1)),
             panel("Upload of the prediction log", f"cumulant_log_lag_seconds{{{_P}}}", "behind", unit="s"),
         ),
+        "Streams": (
+            panel("Messages behind", f"cumulant_ingest_lag_messages{{{_P}}}", "{{source}}"),
+            panel("Seconds behind", f"cumulant_ingest_lag_seconds{{{_P}}}", "{{source}}", unit="s"),
+            panel("Ingested messages", f"rate(cumulant_ingest_messages_total{{{_P}}}{_RATE})", "{{source}}", unit="ops"),
+            panel("Refused messages", f"sum by (source, rule) (rate(cumulant_ingest_refused_total{{{_P}}}{_RATE}))", "{{source}} {{rule}}", unit="ops"),
+            panel("Processes that ingest", f"cumulant_ingest_consumers{{{_P}}}", "{{source}}", kind="stat"),
+            panel("Changes of partitions", f"rate(cumulant_ingest_rebalances_total{{{_P}}}{_RATE})", "{{source}}", unit="ops"),
+        ),
         "Work": (
             panel("Cases that wait for reviewers", f"cumulant_review_cases{{{_M}}}", "{{model}}"),
             panel("Age of the oldest case", f"time() - cumulant_review_oldest_timestamp_seconds{{{_M}}}", "{{model}}", unit="s"),

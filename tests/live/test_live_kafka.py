@@ -14,7 +14,8 @@ import pytest
 
 from cumulant.core.errors import CredentialsError, DataError, EngineUnavailableError, NotFoundError
 from cumulant.flows.data import stream_ingestion
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_records import read_batches
 from cumulant.flows.data.stream_views import stream_status
 from cumulant.ports.streams import LostMessagesError
@@ -108,6 +109,11 @@ def ids(project):
     return Counter(number for frame in frames for number in frame["id"].to_list())
 
 
+def status(project):
+    (result,) = stream_status(project, principal=project.principal())
+    return result
+
+
 def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -157,16 +163,21 @@ def test_poison_messages_and_those_without_a_value(broker, new_topic, project_of
 def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of, monkeypatch):
     monkeypatch.setattr(stream_ingestion, "_RETRY", 0.2)
     topic = new_topic(2)
-    project = project_of(topic)
+    project, other = project_of(topic), project_of(topic)  # two that share the partitions
     streams, stop = project.streams(), threading.Event()
     streams.produce(topic, payments(range(1000)), partition=0)
     options = {"stop": stop, "limits": IngestLimits(bytes=20_000, seconds=0.2)}
     ended, told = [], []
     options |= {"principal": project.principal(), "progress": lambda text, share=None: told.append(text)}
-    worker = threading.Thread(target=lambda: ended.extend(ingest_streams(project, **options)))
-    worker.start()
+    workers = [
+        threading.Thread(target=lambda project=project: ended.extend(ingest_streams(project, **options)))
+        for project in (project, other)
+    ]
+    for worker in workers:
+        worker.start()
     try:
         wait_until(lambda: read_batches(project, "payments"))
+        wait_until(lambda: [len(one.partitions) for one in status(project).consumers] == [1, 1])
         with monkeypatch.context() as patch:
             patch.setattr(driver, "_ANSWER", 0.5)
             broker.kill()
@@ -177,8 +188,9 @@ def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of
         wait_until(lambda: sum(batch.messages for batch in read_batches(project, "payments")) >= 2000)
     finally:
         stop.set()
-        worker.join()
-    assert len(ended) == 1
+        for worker in workers:
+            worker.join()
+    assert len(ended) == 2
     assert ids(project) == dict.fromkeys(range(2000), 1)
 
 
@@ -196,8 +208,7 @@ def test_messages_that_were_deleted_before_they_were_read(broker, new_topic, pro
         answer.result(timeout=60)
     with pytest.raises(LostMessagesError, match=f"begins at {begin}, and was read up to {begin - 5}"):
         ingest(project)
-    (status,) = stream_status(project, principal=project.principal())
-    assert status.rows == 10
+    assert status(project).rows == 10
 
 
 def test_a_topic_that_was_deleted_and_made_anew(broker, new_topic, project_of):

@@ -28,6 +28,8 @@ from cumulant.alerting.alert_state import Finding
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_lag import LagReporter
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.maintenance.schedule import DUE, JobRecord
 from cumulant.flows.monitoring.state import COLUMNS, TRAINING, WATCH, MonitoringState, RetrainRequest, WindowRecord
@@ -53,6 +55,7 @@ serving: {http: '127.0.0.1:0', slo: {latency: {within: 250ms}}}
 monitoring: {notify: ['webhook+http://127.0.0.1:9/x']}
 """
 PROJECT = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 1\n").replace("  ensemble: 2\n", "") + SECTIONS
+PROJECT = PROJECT.replace("features: f", "  clicks: {stream: clicks, key: id}\nfeatures: f")
 ROW = {
     "order": 1,
     "ordered": "2024-03-02T10:00:00Z",
@@ -68,10 +71,19 @@ ACTOR = Actor("service:test")
 def shop(tmp_path_factory):
     folder = e2e_shop.make(tmp_path_factory.mktemp("observed") / "shop", rows=1500, project=PROJECT)
     with opened(folder) as project:
+        ingest_clicks(project)
         train(project, principal=project.principal())
         remember(project)
     yield folder
     run(folder, "down")
+
+
+def ingest_clicks(project):
+    """Messages of a stream, and the report of a process that ingests it."""
+    project.streams().produce("clicks", [b'{"id": 1}', b"poison"], partition=0)
+    ingest_streams(project, principal=project.principal(), once=True)
+    reader = LagReporter(project.journal(), "clicks")
+    reader.report("0", project.streams().bounds("clicks"), {0: 0}, {0: 2})
 
 
 def remember(project):

@@ -2,7 +2,8 @@
 
 import sys
 
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.project.file.loading import load
 
 

@@ -38,7 +38,9 @@ BOTH = ObservingPrograms("/bin/prometheus", "/bin/alertmanager")
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.delenv("CUMULANT_TOKEN", raising=False)
-    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\nserving: {slo: {}}\n")
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\nmodel: {name: late}\ndata: {clicks: {stream: clicks}}\nserving: {slo: {}}\n"
+    )
     with load(tmp_path) as found:
         yield found
 
@@ -99,6 +101,7 @@ def test_prometheus_takes_its_configuration(project, monkeypatch):
         None,
         [{"source_labels": ["__name__"], "regex": "cumulant_api_.*", "action": "keep"}],
     ], "series of the project are those of the controller alone"
+    assert document["rule_files"] == ["ingest.rules.yml", "slo.rules.yml"]
     secret = (folder / "api_token").read_text()
     assert (folder / "api_token").stat().st_mode & 0o077 == 0
     assert find(project, secret).scope == ("stack.show",)

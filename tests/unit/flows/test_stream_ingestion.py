@@ -17,16 +17,18 @@ from cumulant.core.errors import (
     ContractBreachError,
     DataError,
     EngineUnavailableError,
-    LeaseHeldError,
     NotFoundError,
     StorageError,
     UsageError,
 )
+from cumulant.core.events import Actor
 from cumulant.data.snapshot import scan
 from cumulant.data.streams.records import StreamIngested
 from cumulant.drivers.folder.streams import FolderStreams
-from cumulant.flows.data import stream_ingestion
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data import stream_ingestion, stream_pending
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_membership import StreamMember
+from cumulant.flows.data.stream_reader import IngestLimits, StreamReader
 from cumulant.flows.data.stream_records import find_state, read_batches
 from cumulant.flows.data.stream_views import refused_messages, stream_status
 from cumulant.flows.data.validate import newest_snapshot, validate
@@ -155,7 +157,7 @@ def test_batches_are_bounded(project, topic):
     ingest(project, limits=IngestLimits(bytes=5000))
     batches = read_batches(project, "payments")
     assert len(batches) > 5
-    assert max(batch.messages for batch in batches) * (len(payment(1)) + stream_ingestion._OVERHEAD) <= 6000
+    assert max(batch.messages for batch in batches) * (len(payment(1)) + stream_pending.OVERHEAD) <= 6000
     assert ids(project) == once_each(range(1000))
 
 
@@ -199,29 +201,11 @@ class _Faulty:
         self._fail_at("after")
 
     def _fail_at(self, moment):
-        self._writes += moment == self.moment
-        if moment == self.moment and self._writes == 3:
+        # renewals of the lease, and how a process joins, are no batches
+        own = threading.current_thread() is threading.main_thread()
+        self._writes += moment == self.moment and own
+        if moment == self.moment and own and self._writes == (3 if moment == "table" else 5):
             raise StorageError("the disk is full")
-
-
-def test_of_two_processes_one_commits(project, topic, tmp_path):
-    topic(range(100))
-    with load(tmp_path) as other:
-        stop = threading.Event()
-        reader = stream_ingestion._Reader
-        with pytest.MonkeyPatch.context() as patch:
-            check = reader._check
-
-            def after_the_other(self, batch):
-                patch.undo()
-                ingest(other)
-                return check(self, batch)
-
-            patch.setattr(reader, "_check", after_the_other)
-            with pytest.raises(LeaseHeldError, match="another process ingests"):
-                ingest(project, stop=stop)
-    assert ids(project) == once_each(range(100))
-    assert ingest(project).messages == 0
 
 
 def test_what_was_read_is_committed_when_it_is_to_stop(project, topic):
@@ -230,10 +214,8 @@ def test_what_was_read_is_committed_when_it_is_to_stop(project, topic):
     seen = []
     watcher = threading.Thread(target=lambda: (wait_until(lambda: seen), stop.set()))
     with pytest.MonkeyPatch.context() as patch:
-        take = stream_ingestion._Reader._take
-        patch.setattr(
-            stream_ingestion._Reader, "_take", lambda self, messages: (take(self, messages), seen.append(messages))[0]
-        )
+        take = StreamReader._take
+        patch.setattr(StreamReader, "_take", lambda self, messages: (take(self, messages), seen.append(messages))[0])
         watcher.start()
         limits = IngestLimits(seconds=3600)
         (result,) = ingest_streams(project, principal=project.principal(), stop=stop, limits=limits)
@@ -342,10 +324,10 @@ def test_positions_after_what_is_no_message_are_committed_alone(project, topic, 
     monkeypatch.setattr(project, "streams", Markers)
     result = ingest(project)
     assert (result.messages, result.batches, result.lag) == (0, 0, 0)
-    state, version = find_state(project, "payments")
+    state, _ = find_state(project, "payments")
     assert state.positions == {"0": end}
     ingest(project)
-    assert find_state(project, "payments") == (state, version)
+    assert find_state(project, "payments")[0].batches == 0
 
 
 def test_a_batch_of_which_nothing_passes_is_not_committed(project, topic):
@@ -424,14 +406,17 @@ def test_clean_removes_what_a_killed_process_left_and_no_more(project, topic, tm
     tables = project.tables()
     (batch,) = read_batches(project, "payments")
     frame = tables.scan(batch.rows).collect()
-    left = tables.write("streams/payments/000000000001-0123456789abcdef/rows", frame)
-    coming = tables.write("streams/payments/000000000002-0123456789abcdef/rows", frame)
+    left = tables.write("streams/payments/0123-0123456789abcdef/rows", frame)
+    member = StreamMember(project.journal(), "payments", Actor("ada"))
+    member.join()
+    coming = tables.write(f"streams/payments/{member.id}-0123456789abcdef/rows", frame)
     if not declared:
         (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("payments:", "others:"))
     with load(tmp_path) as changed:
         removed = [item.key for item in clean(changed, principal=changed.principal(), dry_run=False)]
     assert [key for key in removed if key.startswith("streams/")] == [left.key]
     assert tables.keys("streams/") == sorted([batch.rows.key, coming.key])
+    member.leave()
 
 
 def test_a_correction_of_the_declaration_reads_all_rows_again(project, topic, tmp_path):

@@ -21,7 +21,7 @@ from cumulant.core.units import size as byte_size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.data.stream_ingestion import IngestedSource
+    from cumulant.flows.data.stream_reader import IngestedSource
     from cumulant.flows.data.stream_views import StreamStatus
     from cumulant.flows.features.stream_follower import AppliedSource
 
@@ -69,11 +69,13 @@ def run(
     """Ingest messages: each becomes a row of its source, or is kept as refused with the rule that it breaks.
 
     Rows and positions are committed together, so that a killed command, run again, neither loses nor repeats one.
+    Several of them, on any machines that share the journal, divide the partitions of a source among them.
     `cumulant data validate` makes a snapshot of the rows; `cumulant ingest apply` says how rows come into the online
     features, which this command does too. Ctrl-C and SIGTERM commit what was read, and end the command.
     Exit code 1 with --once where a source has more refused messages than its `quarantine` allows.
     """
-    from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+    from cumulant.flows.data.stream_ingestion import ingest_streams
+    from cumulant.flows.data.stream_reader import IngestLimits
     from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
 
     seconds, most = duration(every).total_seconds(), byte_size(batch_size)
@@ -147,8 +149,8 @@ def apply(
     app, action="data.show", examples=["cumulant ingest status", "cumulant ingest status --source payments --json"]
 )
 def status(call: Invocation, source: Sources = None) -> None:
-    """Show how far each stream was ingested: rows, refused messages, how many wait, and how far event time has come;
-    and how far the online features of models that read it are behind.
+    """Show how far each stream was ingested: rows, refused messages, how many wait, how far event time has come, and
+    which process reads what; and how far the online features of models that read it are behind.
 
     Exit code 1 where a topic cannot be read.
     """
@@ -296,6 +298,14 @@ def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
         heads = ["source", "partition", "next position", "end", "waiting"]
         console.print(table(heads, partitions, right=heads[1:]))
     _print_event_times(console, streams)
+    consumers = [
+        (stream.source, consumer.process, ", ".join(map(str, consumer.partitions)) or "none: others read them all")
+        for stream in streams
+        for consumer in stream.consumers
+    ]
+    if consumers:
+        console.print("")
+        console.print(table(["source", "consumer", "partitions"], consumers))
     for stream in streams:
         if stream.error is not None:
             console.print(clean(f"{stream.source}: {stream.error}"), markup=False, soft_wrap=True)

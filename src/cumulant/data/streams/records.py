@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
 
@@ -43,15 +44,19 @@ class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How far the stream of a source was ingested. `identity`: of the topic, as its driver tells.
 
-    `positions`: by partition, of the next message; `columns`: those that its messages had so far;
-    `event_times`, `active`: by partition, the event time that it has come to, in microseconds, and when its last row
-    was ingested; `late`: rows that were too late for online features.
+    `positions`: by partition, of the next message; `columns`: those that its messages had so far; `owners`: by
+    partition, the member that reads it, as long as that has its lease; `rules`: the refused messages by rule;
+    `rebalances`: how often owners changed; `event_times`, `active`: by partition, the event time that it has come to,
+    in microseconds, and when its last row was ingested; `late`: rows that were too late for online features.
     """
 
     topic: str
     identity: str
     positions: dict[str, int] = {}
     columns: dict[str, DType] = {}
+    owners: dict[str, str] = {}
+    rules: dict[str, int] = {}
+    rebalances: int = 0
     batches: int = 0
     messages: int = 0
     rows: int = 0
@@ -67,6 +72,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
             self,
             positions=self.positions | batch.positions,
             columns=dict(columns),
+            rules=dict(Counter(self.rules) + Counter(batch.rules)),
             batches=batch.number,
             messages=self.messages + batch.messages,
             rows=self.rows + batch.rows_passed,
@@ -97,18 +103,28 @@ def batch_key(source: str, number: int) -> str:
     return f"{source}/{number:012d}"
 
 
-def table_key(source: str, number: int, content: str, what: str) -> str:
-    """The key of a batch's table: `rows` or `refused`. A killed process may leave one that no batch names."""
-    return f"streams/{source}/{number:012d}-{content[:16]}/{what}"
+def table_key(source: str, member: str, content: str, what: str) -> str:
+    """The key of a batch's table: `rows` or `refused`. A killed member may leave one that no batch names."""
+    return f"{table_prefix(source)}{member}-{content[:16]}/{what}"
 
 
-def unneeded_keys(source: str, batches: Iterable[StreamBatch], last: int, keys: Iterable[str]) -> list[str]:
-    """Those of the stored keys of a source that no batch names, up to the number of the last one: a process may be
-    about to commit what has a later number.
+def table_prefix(source: str) -> str:
+    """What the keys of all tables of a source's stream begin with."""
+    return f"streams/{source}/"
+
+
+def unneeded_keys(
+    source: str, batches: Iterable[StreamBatch], members: Collection[str], keys: Iterable[str]
+) -> list[str]:
+    """Those of the stored keys of a source that no batch names, and that none of the members stored: it may be about
+    to commit them. List the keys first, then the members, then the batches.
     """
     needed = {table.key for batch in batches for table in (batch.rows, batch.refused) if table is not None}
-    prefix = f"streams/{source}/"
-    return [key for key in keys if key not in needed and int(key.removeprefix(prefix)[:12]) <= last]
+    return [
+        key
+        for key in keys
+        if key not in needed and key.removeprefix(table_prefix(source)).partition("-")[0] not in members
+    ]
 
 
 def positions_after(batch: Sequence[Messages]) -> dict[str, int]:

@@ -50,15 +50,16 @@ def check_batch(
     return checked
 
 
-def store_batch(  # noqa: PLR0917
+def store_batch(
     project: Project,
     source: str,
     state: StreamState,
     batch: Sequence[Messages],
     checked: CheckedMessages,
-    positions: Mapping[str, int],
+    *,
+    member: str,
 ) -> StreamBatch:
-    """Store the rows and the refused messages of the batch after `state`. `positions`: of all partitions after it.
+    """Store the rows and the refused messages of a batch that a member read. It has no number yet, and no positions.
 
     Raises:
         StorageError: they cannot be stored.
@@ -70,22 +71,24 @@ def store_batch(  # noqa: PLR0917
     from cumulant.data.streams.records import StreamBatch, table_key
     from cumulant.ports.tables import Protection
 
-    spec, number = project.policies.source(source).spec, state.batches + 1
-    content = content_of(batch, spec, state.positions, state.columns)
-    tables, rows, refused, now = project.tables(), None, None, datetime.now(UTC)
-    policy = project.policies.source(source)
+    policy, now = project.policies.source(source), datetime.now(UTC)
+    spec = policy.spec
+    read = {str(messages.partition) for messages in batch}
+    before = {number: position for number, position in state.positions.items() if number in read}
+    content = content_of(batch, spec, before, state.columns)
+    tables, rows, refused = project.tables(), None, None
     times = event_times(checked.rows, checked.numbers, batch, policy, state.event_times, now)
     if checked.rows.height:
         protect = Protection(columns=tuple(sorted(spec.personal)))
         frame = checked.rows if times.late is None else checked.rows.with_columns(times.late.alias(LATE))
-        rows = tables.write(table_key(source, number, content, "rows"), frame, protect=protect)
+        rows = tables.write(table_key(source, member, content, "rows"), frame, protect=protect)
     if checked.refused.height:
         protect = Protection(columns=(VALUE,) if spec.personal else ())
-        refused = tables.write(table_key(source, number, content, "refused"), checked.refused, protect=protect)
+        refused = tables.write(table_key(source, member, content, "refused"), checked.refused, protect=protect)
     return StreamBatch(
-        number=number,
+        number=0,
         content=content,
-        positions=dict(positions),
+        positions={},
         messages=sum(len(messages.values) for messages in batch),
         rows=rows,
         refused=refused,

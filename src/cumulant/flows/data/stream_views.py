@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.flows.data.stream_membership import members_of, owned
 from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
 from cumulant.flows.features.stream_status import OnlineStatus, online_status
 from cumulant.flows.ledger.actions import verb
@@ -16,6 +17,7 @@ from cumulant.flows.ledger.actions import verb
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.data.streams.records import StreamState
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -29,11 +31,18 @@ class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
 
 
+class StreamConsumer(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that ingests a stream, and the partitions that it reads: none while others have them all."""
+
+    process: str
+    partitions: tuple[int, ...]
+
+
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read.
 
-    `watermark`: as far as event time has come; `late`: rows that were too late for online features; `online`: the
-    tables of these.
+    `consumers`: also those of other machines that were killed, until others take their partitions; `watermark`: as far
+    as event time has come; `late`: rows that were too late for online features; `online`: the tables of these.
     """
 
     source: str
@@ -48,6 +57,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     watermark: datetime | None = None
     late: int = 0
     online: tuple[OnlineStatus, ...] = ()
+    consumers: tuple[StreamConsumer, ...] = ()
     error: str | None = None
 
 
@@ -72,7 +82,8 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
         counts = {name: getattr(state, name) for name in ("batches", "messages", "rows", "refused", "at", "late")}
         moment = watermark(state, project.policies.source(source), datetime.now(UTC))
         online = online_status(project, source, state)
-        status = msgspec.structs.replace(status, **counts, watermark=moment, online=online)
+        consumers = _consumers(project, source, state)
+        status = msgspec.structs.replace(status, **counts, watermark=moment, online=online, consumers=consumers)
     try:
         streams = project.streams()
         bounds = streams.bounds(topic)
@@ -86,6 +97,15 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
         for number, there in bounds.items()
     )
     return msgspec.structs.replace(status, lag=sum(lags.values()), partitions=partitions)
+
+
+def _consumers(project: Project, source: str, state: StreamState) -> tuple[StreamConsumer, ...]:
+    members = members_of(project.journal(), source)
+    consumers = [
+        StreamConsumer(process=str(record.holder), partitions=tuple(sorted(owned(state, member))))
+        for member, record in members.items()
+    ]
+    return tuple(sorted(consumers, key=lambda consumer: (consumer.partitions, consumer.process)))
 
 
 class RefusedMessages(msgspec.Struct, frozen=True, kw_only=True):

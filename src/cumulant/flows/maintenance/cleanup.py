@@ -158,13 +158,16 @@ def _data_tables(project: Project) -> Iterator[Removed]:
 
 def _stream_tables(project: Project) -> Iterator[Removed]:
     """Tables of batches that a killed ingestion stored and nothing committed."""
-    from cumulant.data.streams.records import STREAM, StreamState, unneeded_keys
+    from cumulant.data.streams.records import STREAM, table_prefix, unneeded_keys
+    from cumulant.flows.data.stream_membership import members_of
     from cumulant.flows.data.stream_records import read_batches
 
-    tables = project.tables()
     for row in project.journal().rows(STREAM):  # of sources that are no longer declared too
-        source, last = row.key, msgspec.convert(row.value, StreamState).batches
-        unneeded = unneeded_keys(source, read_batches(project, source), last, tables.keys(f"streams/{source}/"))
+        source = row.key
+        # in this order: what a member that is gone by then has committed is in the batches
+        keys = project.tables().keys(table_prefix(source))
+        members = members_of(project.journal(), source)
+        unneeded = unneeded_keys(source, read_batches(project, source), members, keys)
         yield from (_table(project, key) for key in unneeded)
 
 

@@ -13,6 +13,10 @@ def _gauge(text: str, *labels: str) -> Family:
     return Family("gauge", text, (*_PROJECT, *labels))
 
 
+def _counter(text: str, *labels: str) -> Family:
+    return Family("counter", text, (*_PROJECT, *labels))
+
+
 FAMILIES = {
     "cumulant_alerts_firing": _gauge("Alerts that fire.", "level"),
     "cumulant_alerts_active": _gauge("Alerts that fire or are pending, by rule.", "model", "rule", "level"),
@@ -51,6 +55,26 @@ FAMILIES = {
     ),
     "cumulant_data_quarantined_ratio": _gauge("Share of a snapshot's rows that are in quarantine.", "source"),
     "cumulant_data_refused": _gauge("1 where the newest rows of a source were refused, else 0.", "source"),
+    "cumulant_ingest_messages_total": _counter("Messages of a stream that were ingested.", "source"),
+    "cumulant_ingest_rows_total": _counter("Those of them that became rows.", "source"),
+    "cumulant_ingest_refused_total": _counter(
+        "Those that were refused, by the rule that they break; the 50 rules with the most.", "source", "rule"
+    ),
+    "cumulant_ingest_batches_total": _counter("Batches of a stream that were committed.", "source"),
+    "cumulant_ingest_rebalances_total": _counter(
+        "Changes of which process reads which partitions of a stream.", "source"
+    ),
+    "cumulant_ingest_committed_timestamp_seconds": _gauge(
+        "When the newest batch of a stream was committed, since 1970.", "source"
+    ),
+    "cumulant_ingest_consumers": _gauge("Processes that ingest a stream.", "source"),
+    "cumulant_ingest_reported_timestamp_seconds": _gauge(
+        "When one of them last reported, since 1970; without them there is none.", "source"
+    ),
+    "cumulant_ingest_lag_messages": _gauge("Messages of a stream that are not committed yet.", "source"),
+    "cumulant_ingest_lag_seconds": _gauge(
+        "For how long the oldest of them has waited, as far as a process has seen it; 0 where none waits.", "source"
+    ),
     "cumulant_online_state_filled_timestamp_seconds": _gauge(
         "When a table of the online store was filled from snapshots, since 1970.", "table"
     ),
@@ -89,5 +113,5 @@ FAMILIES = {
     ),
     "cumulant_log_waiting_parts": _gauge("Parts of the prediction log that wait for their upload."),
     "cumulant_log_lag_seconds": _gauge("Age of the oldest of them; 0 where none waits."),
-    "cumulant_events_total": Family("counter", "Events of the chain.", _PROJECT),
+    "cumulant_events_total": _counter("Events of the chain."),
 }

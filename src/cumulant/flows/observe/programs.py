@@ -1,6 +1,6 @@
 """Prometheus and Alertmanager beside a stack: their commands and configuration, in the state folder.
 
-STATE/observe/prometheus.yml, slo.rules.yml    written anew at each start
+STATE/observe/prometheus.yml, slo.rules.yml, ingest.rules.yml    written anew at each start
 STATE/observe/alertmanager.yml                 written once: a user may add receivers to it
 STATE/observe/KIND.json                        where the processes of a kind are reached
 STATE/observe/token                            that the servers ask scrapers for, if any
@@ -14,7 +14,7 @@ import io
 import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from cumulant.core.errors import MissingPartError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.flows.observe.ingest_rules import ingest_rules_text
 from cumulant.flows.observe.scrape_token import renew_scrape_token
 from cumulant.flows.observe.slo_rules import rules_text, service_name
 from cumulant.flows.stack.reconcile import WantedProcess
@@ -43,7 +44,7 @@ _API_FAMILIES = "cumulant_api_"
 _PROMETHEUS, _ALERTMANAGER = ("prometheus",), ("alertmanager", "prometheus-alertmanager")
 _PROMETHEUS_PORT, _ALERTMANAGER_PORT = 9090, 9093
 _INTERVAL = "15s"
-_RULES = "slo.rules.yml"
+_SLO_RULES, _INGEST_RULES = "slo.rules.yml", "ingest.rules.yml"
 
 Find = Callable[[str], str | None]
 
@@ -138,14 +139,18 @@ def _write_configuration(project: Project, folder: Path, alertmanager: str | Non
     if token is not None:
         replace_file(folder / "token", token.encode(), private=True)
     renew_scrape_token(project, folder / API_TOKEN)  # else that of before is good for weeks
-    objectives = project.policies.objectives
+    objectives, rules = project.policies.objectives, list[str]()
+    if any(policy.spec.stream is not None for policy in project.policies.sources.values()):
+        rules.append(_INGEST_RULES)
+        replace_file(folder / _INGEST_RULES, ingest_rules_text().encode(), durable=False)
     if objectives:
+        rules.append(_SLO_RULES)
         text = rules_text(service_name(project.name, project.environment), project.name, objectives)
-        replace_file(folder / _RULES, text.encode(), durable=False)
+        replace_file(folder / _SLO_RULES, text.encode(), durable=False)
     configuration = prometheus_configuration(
         interval=interval,
         alertmanager=alertmanager,
-        rules=bool(objectives),
+        rules=rules,
         token=token is not None,
         api_token=(folder / API_TOKEN).exists(),  # without one, the other processes are scraped
     )
@@ -159,7 +164,7 @@ def prometheus_configuration(
     *,
     interval: str,
     alertmanager: str | None = None,
-    rules: bool = False,
+    rules: Sequence[str] = (),
     token: bool = False,
     api_token: bool = False,
 ) -> dict[str, Any]:
@@ -186,7 +191,7 @@ def prometheus_configuration(
         "scrape_configs": jobs,
     }
     if rules:
-        configuration["rule_files"] = [_RULES]
+        configuration["rule_files"] = list(rules)
     if alertmanager is not None:
         configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     return configuration

@@ -19,6 +19,7 @@ from cumulant.flows.monitoring.state import ComparedColumn, MonitoringState, Ret
 from cumulant.flows.observe.alert_metrics import alert_series
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.flows.observe.families import FAMILIES
+from cumulant.flows.observe.ingest_metrics import ingest_series
 from cumulant.flows.observe.model_metrics import drift_series, label_series, release_series
 from cumulant.flows.observe.process_metrics import cost_series, process_series
 from cumulant.flows.observe.queue_metrics import job_series, review_series, step_series
@@ -51,6 +52,7 @@ def project_series(project: Project, now: datetime) -> Iterator[Series]:
         label_series(journal),
         release_series(journal),
         data_series(project),
+        ingest_series(project, now),
         review_series(journal, now),
         job_series(journal, now),
         step_series(journal),
