@@ -38,20 +38,22 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
             except UsageError as error:
                 # Two ports may be one key's, with the same fault.
                 problems.append((*_place(project, entry), error.full_text))
-    problems += [*_audit_problems(project), *_notify_problems(project)]
+    problems += _optional_problems(project, "audit", "objects", project.endpoints.audit)
+    problems += _optional_problems(project, "schemas", "schemas", project.endpoints.schemas)
+    problems += _notify_problems(project)
     if problems:
         raise file_error(list(dict.fromkeys(problems)))
 
 
-def _audit_problems(project: Project) -> Iterator[Problem]:
-    url = project.endpoints.audit
+def _optional_problems(project: Project, key: str, port: str, url: str | None) -> Iterator[Problem]:
+    """What is wrong with the URL of a key that an environment need not have."""
     if url is None:
         return
     try:
-        project.drivers.driver(url, "objects", setting="audit")
-        project.drivers.check_url(url, "objects")
+        project.drivers.driver(url, port, setting=key)
+        project.drivers.check_url(url, port)
     except UsageError as error:
-        yield (*_place(project, project.file.layers.chosen.get("audit")), error.full_text)
+        yield (*_place(project, project.file.layers.chosen.get(key)), error.full_text)
 
 
 def _check_file(project: Project, url: str, port: str) -> None:

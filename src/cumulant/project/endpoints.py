@@ -64,6 +64,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     traffic: str
     #: of checkpoints, which are objects; None: they are not written
     audit: str | None = None
+    #: of the schemas of messages; None: there is no registry
+    schemas: str | None = None
 
     def of(self, port: str) -> str:
         url: str = getattr(self, port)
@@ -96,4 +98,4 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Sco
             url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)
     audit = None if spec.audit is None else drivers.anchored(spec.audit, "objects", root=root, state=state)
-    return Endpoints(**urls, audit=audit)
+    return Endpoints(**urls, audit=audit, schemas=spec.schemas)

@@ -26,7 +26,7 @@ from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
-from cumulant.ports.streams import Streams
+from cumulant.ports.streams import Schemas, Streams
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
@@ -195,6 +195,17 @@ class Project:
     def streams(self) -> Streams:
         """The topics that sources name."""
         return self._client("streams", self.endpoints.streams)  # type: ignore[no-any-return]
+
+    def schemas(self) -> Schemas:
+        """The registry of the schemas by which messages are written.
+
+        Raises:
+            UsageError: the environment names none.
+        """
+        if self.endpoints.schemas is None:
+            hint = "write `schemas: confluent+https://HOST:8081` under the environment"
+            raise UsageError("a source needs a schema registry, and the environment names none", hint=hint)
+        return self._client("schemas", self.endpoints.schemas)  # type: ignore[no-any-return]
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

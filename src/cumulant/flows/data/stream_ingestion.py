@@ -19,7 +19,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, DataError, LeaseHeldError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.data.stream_batches import check_batch, store_batch
+from cumulant.flows.data.stream_batches import check_batch, message_decoder, store_batch
 from cumulant.flows.data.stream_records import find_state, streamed_sources
 from cumulant.flows.ledger.actions import verb
 
@@ -167,6 +167,7 @@ class _Reader:
         self._actor, self._limits, self._progress = actor, limits, progress
         self._policy = project.policies.source(source)
         self._streams = project.streams()
+        self._decoder = message_decoder(project, source)
         self._counts = Counter[str]()
         self._rules = Counter[str]()
         self._stack = ExitStack()
@@ -367,7 +368,13 @@ class _Reader:
 
     def _check(self, batch: list[Messages]) -> CheckedMessages:
         checked = check_batch(
-            self._project, self._source, self._state, batch, self._schema, accept_refused=self._limits.accept_refused
+            self._project,
+            self._source,
+            self._state,
+            batch,
+            self._schema,
+            decoder=self._decoder,
+            accept_refused=self._limits.accept_refused,
         )
         self._schema = checked.schema
         return checked

@@ -159,6 +159,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             " folder."
         ),
     ] = None
+    schemas: Annotated[
+        str | None,
+        Meta(
+            description="The registry of the schemas of Avro and Protobuf messages:"
+            " `confluent+https://USER@HOST:8081?password=SECRET`. Default: none."
+        ),
+    ] = None
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
     ] = None
