@@ -74,7 +74,7 @@ bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serv
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
-	  --extra local --extra audit --extra catboost --extra cedar --extra console --extra excel --extra xgboost --extra objects --extra otel --extra river --extra kafka --extra spark --extra valkey --extra postgres --group dev pyproject.toml requirements/all.in -o requirements/all.txt
+	  --extra local --extra audit --extra catboost --extra cedar --extra console --extra excel --extra xgboost --extra objects --extra otel --extra river --extra kafka --extra kinesis --extra spark --extra schemas --extra valkey --extra postgres --group dev pyproject.toml requirements/all.in -o requirements/all.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
 	  --extra serve pyproject.toml -o requirements/serve.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

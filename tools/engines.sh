@@ -28,6 +28,13 @@ if [ ! -x "$engines/bin/azurite-blob" ]; then
     echo "npm is not installed: no Azurite, the tests of az:// skip" >&2
   fi
 fi
+# So does the emulator of Kinesis; it reads its certificate from the folder that it starts in.
+if [ ! -x "$engines/bin/kinesis-mock" ] && command -v npm >/dev/null 2>&1; then
+  npm install --silent --prefix "$engines/kinesis" --no-save --no-package-lock --no-audit --no-fund kinesis-local@0.6.2
+  printf '%s\n' '#!/bin/sh' 'cd "$(dirname "$(readlink -f "$0")")/../kinesis/node_modules/kinesis-local" && exec node main.js' \
+    >"$engines/bin/kinesis-mock"
+  chmod +x "$engines/bin/kinesis-mock"
+fi
 # The OpenID provider comes from npm; without it the tests of sign-in by a provider skip.
 if [ ! -x "$engines/bin/oauth2-mock-server" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/provider" --no-save --no-package-lock --no-audit --no-fund oauth2-mock-server@9.3.0

@@ -11,29 +11,20 @@ from cumulant.core.units import size
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 from cumulant.data.schema_policy import ChangePolicy, SchemaPolicy
+from cumulant.ports.streams import SchemaKind
 
 _MISSING_FILES = "1%"
-Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel"]
+Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel", "avro", "protobuf"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_READING = frozenset(
-    [
-        "path",
-        "stream",
-        "lateness",
-        "idle",
-        "quarantine",
-        "severity",
-        "batch",
-        "table",
-        "on_schema_change",
-        "keep",
-        "contract",
-        "missing_files",
-    ]
+    {
+        *("path", "stream", "lateness", "idle", "quarantine", "severity", "batch", "table"),
+        *("on_schema_change", "keep", "contract", "missing_files"),
+    }
 )
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
 _VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
@@ -163,11 +154,17 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     stream: Annotated[
         str | None,
         Meta(
-            description="In place of a path: the topic whose messages, one JSON object each, `cumulant ingest run` "
-            "ingests. Where topics are, `streams` of the environment says."
+            description="In place of a path: the topic whose messages, one object each, `cumulant ingest run` ingests: "
+            "JSON, or what `format` says. Where topics are, `streams` of the environment says."
         ),
     ] = None
-    format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"
+    format: Annotated[
+        Format,
+        Meta(
+            description="The file format; `auto` goes by the file's name. Of a stream: `avro` or `protobuf`, by the "
+            "registry that `schemas` of the environment names, or `auto`: JSON."
+        ),
+    ] = "auto"
     separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
     encoding: Annotated[str, Meta(description="The text encoding of CSV files.")] = "utf-8"
     sheet: Annotated[
@@ -322,6 +319,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             if rule.gives_verdicts_only:
                 del values["rules"][column]
         return values
+
+    @property
+    def registered(self) -> SchemaKind | None:
+        """The kind of its messages' schemas in a registry; None: they are JSON."""
+        return self.format if self.format in ("avro", "protobuf") else None
 
     @property
     def number_formats(self) -> dict[str, NumberFormat]:

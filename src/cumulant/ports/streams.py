@@ -1,4 +1,5 @@
-"""Port `streams`: topics of messages in partitions, each read from positions that the reader keeps.
+"""Ports `streams` and `schemas`: topics of messages in partitions, each read from positions that the reader keeps; and
+a registry of the schemas by which messages are written.
 
 A position is a number that grows within a partition; which numbers there are is the driver's matter (offsets of a
 broker, places in a file). The reader stores the positions beside what it made of the messages, so that both are
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from cumulant.core.errors import DataError, NotFoundError
+
+SchemaKind = Literal["avro", "protobuf"]
 
 
 class LostMessagesError(DataError):
@@ -103,6 +106,37 @@ class Streams(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class RegisteredSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """A schema, and those that it names, each after those that it names itself.
+
+    A text is JSON for Avro, and a serialized FileDescriptorProto in base64 for Protobuf. `imports`: the name by which
+    another schema refers to each (of a type, or of a file of Protobuf), and its text.
+    """
+
+    kind: str
+    text: str
+    imports: tuple[tuple[str, str], ...] = ()
+
+
+class Schemas(Protocol):
+    """The schemas of one registry. A number stands for one schema for ever, so that callers may keep what they get.
+
+    Its methods may be called by many threads at once.
+    """
+
+    def schema(self, number: int, kind: SchemaKind) -> RegisteredSchema:
+        """The schema of this number; `kind`: the one that is expected, which decides how it is asked for.
+
+        Raises:
+            NotFoundError: the registry has no such schema, or not all that it names.
+            DataError: the schema, or one that it names, is too large.
+            EngineUnavailableError: the registry does not answer.
+            CredentialsError: it does not accept the user or the password.
+            StorageError: it answers in another way than a registry.
+        """
+        ...
 
 
 def check_position(topic: str, partition: int, position: int, bounds: Bounds) -> None:

@@ -31,7 +31,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 def remote_settings(project: Project) -> dict[str, str]:
     """The keys of the environment whose stores are on no disk of this machine, each with its URL as it is printed."""
-    return {KEYS[port]: masked(project.endpoints.of(port)) for port in _remote(project)}
+    return {KEYS.get(port, port): masked(project.endpoints.of(port)) for port in _remote(project)}
 
 
 def check_connections(project: Project, *, limit: float = LIMIT) -> list[Connection]:
@@ -44,9 +44,10 @@ def check_connections(project: Project, *, limit: float = LIMIT) -> list[Connect
     results: dict[str, Connection] = {}
     for port, attempt in attempts.items():
         error = attempt.wait(deadline - time.monotonic(), limit)
-        known = results.get(KEYS[port])
+        setting = KEYS.get(port, port)
+        known = results.get(setting)
         if known is None or known.error is None:  # the first fault of tables and objects
-            results[KEYS[port]] = Connection(setting=KEYS[port], url=masked(project.endpoints.of(port)), error=error)
+            results[setting] = Connection(setting=setting, url=masked(project.endpoints.of(port)), error=error)
     return list(results.values())
 
 
@@ -85,6 +86,8 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         "online": lambda opened: opened.online().tables(),
         "registry": _resolve,
     }
+    if project.endpoints.schemas is not None:
+        uses["schemas"] = _read_schema
     if project.reads_streams:
         uses["streams"] = _read_topics
     remote = {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
@@ -103,6 +106,11 @@ def _read_topics(project: Project) -> None:
     for spec in project.spec.data.values():
         if spec.stream is not None:
             project.streams().partitions(spec.stream)
+
+
+def _read_schema(project: Project) -> None:
+    with suppress(NotFoundError):  # numbers begin at one, and the first may be gone
+        project.schemas().schema(1, "avro")
 
 
 def _resolve(project: Project) -> None:

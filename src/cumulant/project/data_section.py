@@ -62,9 +62,8 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
 #: keys of files, and what rows of a stream cannot have yet, each with the reason
 _NOT_OF_STREAMS = {
     "path": "rows come from one or the other",
-    "format": "messages are JSON",
-    "sheet": "messages are JSON",
-    "missing": "a missing value of JSON is null",
+    "sheet": "messages have none",
+    "missing": "a missing value of a message is null",
     "prepare": "its code would have to run on single messages, and is for files",
     "subject": "erasing a subject reads files again, and would leave the rows that were ingested",
 }
@@ -73,6 +72,12 @@ _NOT_OF_STREAMS = {
 def _check_stream(spec: SourceSpec) -> None:
     """Raises UsageError: a source of a stream has a key that only one of files can have."""
     default = SourceSpec()
+    if spec.stream is None and spec.registered is not None:
+        hint = "name the topic: `stream: TOPIC`"
+        raise UsageError(f"`format: {spec.format}` is one of messages, and not of files", subject="format", hint=hint)
+    if spec.stream is not None and spec.registered is None and spec.format != default.format:
+        hint = "write `avro` or `protobuf`, or leave out `format` where messages are JSON"
+        raise UsageError(f"messages of a stream cannot have `format: {spec.format}`", subject="format", hint=hint)
     for key, reason in _NOT_OF_STREAMS.items() if spec.stream is not None else ():
         if getattr(spec, key) != getattr(default, key):
             raise UsageError(

@@ -38,18 +38,18 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
             except UsageError as error:
                 # Two ports may be one key's, with the same fault.
                 problems.append((*_place(project, entry), error.full_text))
-    for key, port, named in (
-        ("audit", "objects", project.endpoints.audit),
-        ("history", "history", project.endpoints.history),
-    ):
-        problems += [] if named is None else _optional_problems(project, key, port, named)
+    problems += _optional_problems(project, "audit", "objects", project.endpoints.audit)
+    problems += _optional_problems(project, "schemas", "schemas", project.endpoints.schemas)
+    problems += _optional_problems(project, "history", "history", project.endpoints.history)
     problems += _notify_problems(project)
     if problems:
         raise file_error(list(dict.fromkeys(problems)))
 
 
-def _optional_problems(project: Project, key: str, port: str, url: str) -> Iterator[Problem]:
-    """Of a key that has no default."""
+def _optional_problems(project: Project, key: str, port: str, url: str | None) -> Iterator[Problem]:
+    """What is wrong with the URL of a key that an environment need not have."""
+    if url is None:
+        return
     try:
         project.drivers.driver(url, port, setting=key)
         project.drivers.check_url(url, port)

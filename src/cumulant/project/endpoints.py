@@ -66,6 +66,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     audit: str | None = None
     #: of the engine that computes features of the history; None: this process does
     history: str | None = None
+    #: of the schemas of messages; None: there is no registry
+    schemas: str | None = None
 
     def of(self, port: str) -> str:
         url: str = getattr(self, port)
@@ -98,4 +100,4 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Sco
             url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)
     audit = None if spec.audit is None else drivers.anchored(spec.audit, "objects", root=root, state=state)
-    return Endpoints(**urls, audit=audit, history=spec.history)
+    return Endpoints(**urls, audit=audit, history=spec.history, schemas=spec.schemas)

@@ -26,7 +26,7 @@ from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
-from cumulant.ports.streams import Streams
+from cumulant.ports.streams import Schemas, Streams
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
@@ -200,6 +200,17 @@ class Project:
         """The engine that computes features of the history; None: the process of the step does."""
         url = self.endpoints.history
         return None if url is None else self._client("history", url)
+
+    def schemas(self) -> Schemas:
+        """The registry of the schemas by which messages are written.
+
+        Raises:
+            UsageError: the environment names none.
+        """
+        if self.endpoints.schemas is None:
+            hint = "write `schemas: confluent+https://HOST:8081` under the environment"
+            raise UsageError("a source needs a schema registry, and the environment names none", hint=hint)
+        return self._client("schemas", self.endpoints.schemas)  # type: ignore[no-any-return]
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

@@ -111,7 +111,8 @@ def test_connections_are_documented():
     drivers = {path.name for path in (ROOT / "src/cumulant/drivers").iterdir() if (path / "__init__.py").exists()}
     of_this_machine = {"local", "folder", "cedar", "worker", "envoy"}
     words = {"mlflow": "mlflow", "objectstore": "object stores", "postgres": "postgresql", "valkey": "valkey"}
-    words |= {"webhook": "webhook", "mail": "mail", "kafka": "kafka"}
+    words |= {"webhook": "webhook", "mail": "mail", "kafka": "kafka", "confluent": "schema registry"}
+    words |= {"kinesis": "kinesis"}
     assert drivers - of_this_machine == set(words)
     assert all(word in named for word in words.values())
 

@@ -13,7 +13,7 @@ from cumulant.core.plan import DType
 from cumulant.data.parts.part import PartContext
 from cumulant.data.row_columns import RULE
 from cumulant.data.spec import RuleSpec, SourceSpec
-from cumulant.data.streams.decoding import EMPTY, MESSAGE, decode
+from cumulant.data.streams.decoding import EMPTY, MESSAGE, ObjectDecoder, decode
 from cumulant.data.streams.kinds import OF_JSON, stored_type
 from cumulant.data.streams.row_rules import check_rows_alone, condition_names
 from cumulant.ports.streams import Messages
@@ -48,18 +48,20 @@ def check_messages(
     context: PartContext,
     known: Mapping[str, DType],
     schema: Mapping[str, pl.DataType] | None = None,
+    decoder: ObjectDecoder | None = None,
 ) -> CheckedMessages:
     """Decode messages and check each row by itself, by the rules of the source.
 
     What needs other rows (keys once, references, distributions) is checked when the snapshot is made. A column that was
-    `known` before, or is declared, and that no message has is null. `schema`: of the messages just before.
+    `known` before, or is declared, and that no message has is null. `schema`: of the messages just before; `decoder`:
+    of another format than JSON.
 
     Raises:
         DataError: the declaration fits no message: a limit is no value of its column's type, say.
         DefinitionError: a rule that cannot be used.
     """
     values = [value for messages in batch for value in messages.values]
-    rows, refused = decode(values, context.spec, known, schema)
+    rows, refused = decode(values, context.spec, known, schema, decoder)
     came = {name: dtype for name, dtype in rows.schema.items() if name != MESSAGE}
     every = dict.fromkeys([*came, *known, *_declared(context.spec), *condition_names(context.spec)])
     types = {name: stored_type(name, came.get(name, pl.Null()), context.spec, known) for name in every}
@@ -94,6 +96,13 @@ def _declared(spec: SourceSpec) -> list[str]:
     return list(dict.fromkeys(named))
 
 
+def _positions(numbers: list[int]) -> pl.Series:
+    """Positions as numbers; as texts where they are too large for a column, as those of Kinesis are."""
+    if all(number < 1 << 63 for number in numbers):
+        return pl.Series(numbers, dtype=pl.Int64)
+    return pl.Series(list(map(str, numbers)), dtype=pl.String)
+
+
 def _refused_frame(
     batch: Sequence[Messages], values: Sequence[bytes | None], refused: Mapping[int, str]
 ) -> pl.DataFrame:
@@ -109,7 +118,7 @@ def _refused_frame(
         {
             RULE: pl.Series([refused[number] for number in numbers], dtype=pl.String),
             PARTITION: pl.Series([partition for partition, _ in places], dtype=pl.Int64),
-            POSITION: pl.Series([position for _, position in places], dtype=pl.Int64),
+            POSITION: _positions([position for _, position in places]),
             VALUE: pl.Series([values[number] for number in numbers], dtype=pl.Binary),
         }
     )

@@ -1,4 +1,4 @@
-"""Messages as rows: each is one JSON object. One that is not, or that fits no table, is refused alone.
+"""Messages as rows: each is one JSON object, or one of another format. One that fits no table is refused alone.
 
 Each message is decoded by itself, and what the declaration and earlier batches say of its fields decides whether it is
 refused. Only the kind of a field that none of them knows is that which most messages of the batch have.
@@ -6,7 +6,7 @@ refused. Only the kind of a field that none of them knows is that which most mes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,6 +25,8 @@ from cumulant.data.streams.typed_decoding import decode_typed
 EMPTY, FIELDS = "row:empty", "row:fields"
 #: the number of a row's message
 MESSAGE = "__message"
+#: types whose values are in no column
+_NO_VALUES = frozenset({dict, list, bytes})
 #: values of a batch's table, missing ones included, up to which new fields are taken; or one for each byte of messages,
 #: which messages that all have the same fields cannot reach
 _MOST_VALUES = 1 << 25
@@ -37,6 +39,8 @@ class Decoded(NamedTuple):
     refused: dict[int, str]
 
 
+#: the fields of each of these messages, by its number; those that have none are added to the refused ones
+ObjectDecoder = Callable[[Mapping[int, bytes], dict[int, str]], dict[int, dict[str, Any]]]
 #: the fields of each message; and those of all: the numbers of the messages that have a field, and their values
 _Objects = Mapping[int, dict[str, Any]]
 _Cells = dict[str, tuple[list[int], list[Any]]]
@@ -54,10 +58,14 @@ def decode(
     spec: SourceSpec,
     known: Mapping[str, DType],
     schema: Mapping[str, pl.DataType] | None = None,
+    decoder: ObjectDecoder | None = None,
 ) -> Decoded:
     """The rows of messages, with the declared columns that are taken from paths. `known`: types of earlier messages;
-    `schema`: the columns of the messages just before, under which these are tried first.
+    `schema`: the columns of the messages just before, under which these are tried first. `decoder`: of another format
+    than JSON, which raises what its own description says.
     """
+    if decoder is not None:
+        return _decode_others(values, spec, known, decoder)
     refused: dict[int, str] = {}
     filled: dict[int, bytes] = {}
     for number, value in enumerate(values):
@@ -67,6 +75,20 @@ def decode(
             refused[number] = EMPTY
     quick = None if schema is None or spec.columns else _decode_quickly(filled, spec, known, schema)
     rows, more = quick or _decode_each(filled, spec, known)
+    return Decoded(rows, refused | more)
+
+
+def _decode_others(
+    values: Sequence[bytes | None], spec: SourceSpec, known: Mapping[str, DType], decoder: ObjectDecoder
+) -> Decoded:
+    filled = {number: value for number, value in enumerate(values) if value}
+    refused = {number: EMPTY for number, value in enumerate(values) if not value}
+    objects = decoder(filled, refused)
+    without = [number for number, fields in objects.items() if not fields]
+    refused |= dict.fromkeys(without, EMPTY)
+    for number in without:
+        del objects[number]
+    rows, more = _rows_of(objects, sum(map(len, filled.values())), spec, known)
     return Decoded(rows, refused | more)
 
 
@@ -97,17 +119,26 @@ def _decode_each(
 ) -> Decoded:
     """The rows of messages under their own types. `names`: columns besides those that are known."""
     refused: dict[int, str] = {}
-    objects: _Objects = _objects_of(filled, refused)
+    objects = _objects_of(filled, refused)
+    rows, more = _rows_of(objects, sum(map(len, filled.values())), spec, known, names)
+    return Decoded(rows, refused | more)
+
+
+def _rows_of(
+    objects: _Objects, size: int, spec: SourceSpec, known: Mapping[str, DType], names: Collection[str] = ()
+) -> Decoded:
+    """The objects as rows. `size`: the bytes of their messages."""
+    refused: dict[int, str] = {}
     misfits: dict[int, _Misfit] = {}
     if spec.columns:
         objects = _with_paths(objects, spec, misfits)
     cells = _cells_of(objects)
     for name, (numbers, values) in cells.items():
-        if _is_reserved(name) or not {dict, list}.isdisjoint(map(type, values)):
+        if _is_reserved(name) or not _NO_VALUES.isdisjoint(map(type, values)):
             _set_nested_apart(name, numbers, values, misfits)
     objects, cells = _without(objects, cells, misfits)
     declared = {*spec.columns, *spec.rules, *spec.keys}
-    wide = _too_wide(objects, cells.keys(), {*known, *declared}, sum(map(len, filled.values())))
+    wide = _too_wide(objects, cells.keys(), {*known, *declared}, size)
     refused |= dict.fromkeys(wide, FIELDS)
     objects, cells = _without(objects, cells, wide)
     readings = {name: reading_of(name, spec, known, count_kinds(values)) for name, (_, values) in cells.items()}
@@ -190,8 +221,9 @@ def _set_nested_apart(name: str, numbers: list[int], values: list[Any], misfits:
     """Add the messages with a field that no table can have."""
     reserved = _is_reserved(name)
     for number, value in zip(numbers, values, strict=True):
-        if value is not None and (reserved or isinstance(value, dict | list)):
-            misfits.setdefault(number, _Misfit(name, "name" if reserved else "nested"))
+        if value is not None and (reserved or type(value) in _NO_VALUES):
+            fault = "name" if reserved else "bytes" if type(value) is bytes else "nested"
+            misfits.setdefault(number, _Misfit(name, fault))
 
 
 def _too_wide(objects: _Objects, fields: Collection[str], names: set[str], size: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -191,4 +192,6 @@ def _as_text(value: Any, reading: Reading) -> str | None:
     if reading.times:  # a number among texts is the same time as one alone
         micros = round(value * (1_000_000 if value <= EPOCH[1] else 1000))
         return (_START + timedelta(microseconds=micros)).isoformat()
-    return str(value) if type(value) is int else msgspec.json.encode(value).decode()
+    if type(value) is int or (type(value) is float and not math.isfinite(value)):  # which JSON has no word for
+        return str(value)
+    return msgspec.json.encode(value).decode()

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import ContractBreachError
+from cumulant.core.errors import ContractBreachError, missing_part
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.data.streams.checking import CheckedMessages
+    from cumulant.data.streams.decoding import ObjectDecoder
     from cumulant.data.streams.records import StreamBatch, StreamState
     from cumulant.ports.streams import Messages
     from cumulant.project.project import Project
 
 #: from so many messages on, a batch of which none passes shows a wrong declaration rather than bad messages
 _ALL_REFUSED = 100
+
+
+def message_decoder(project: Project, source: str) -> ObjectDecoder | None:
+    """What decodes the messages of a source; None: they are JSON.
+
+    Raises:
+        UsageError: the source needs a schema registry, and the environment names none.
+        MissingPartError: the engine of its format is not installed.
+    """
+    spec = project.policies.source(source).spec
+    kind = spec.registered
+    if kind is None:
+        return None
+    try:
+        importlib.import_module("fastavro" if kind == "avro" else "google.protobuf")
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or kind, "schemas") from None
+    from cumulant.data.streams.registered.decoder import RegisteredDecoder
+
+    return RegisteredDecoder(project.schemas(), kind, spec).objects_of
 
 
 def check_batch(
@@ -27,9 +49,11 @@ def check_batch(
     batch: Sequence[Messages],
     schema: Mapping[str, pl.DataType] | None,
     *,
+    decoder: ObjectDecoder | None = None,
     accept_refused: bool,
 ) -> CheckedMessages:
-    """The messages as rows, and those that break a rule. `schema`: of the batch before.
+    """The messages as rows, and those that break a rule. `schema`: of the batch before; `decoder`: see
+    `message_decoder`.
 
     Raises:
         ContractBreachError: no message of a large batch passes, and that is not accepted.
@@ -38,7 +62,7 @@ def check_batch(
     from cumulant.data.streams.checking import check_messages
 
     context = PartContext(source, project.policies.source(source), project.tables())
-    checked = check_messages(batch, context, state.columns, schema)
+    checked = check_messages(batch, context, state.columns, schema, decoder)
     count = checked.faulty
     if count >= _ALL_REFUSED and not checked.rows.height and not accept_refused:
         rules = ", ".join(f"{rule} ({number:,})" for rule, number in checked.rules.most_common(3))

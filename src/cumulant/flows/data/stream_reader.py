@@ -20,7 +20,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, DataError, LeaseHeldError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
-from cumulant.flows.data.stream_batches import check_batch, store_batch
+from cumulant.flows.data.stream_batches import check_batch, message_decoder, store_batch
 from cumulant.flows.data.stream_lag import LagReporter, remove_reports
 from cumulant.flows.data.stream_membership import StreamMember, owned
 from cumulant.flows.data.stream_pending import PendingMessages
@@ -89,6 +89,7 @@ class StreamReader:
         self._actor, self._limits, self._progress = actor, limits, progress
         self._policy = project.policies.source(source)
         self._streams = project.streams()
+        self._decoder = message_decoder(project, source)
         self._counts = Counter[str]()
         self._rules = Counter[str]()
         self._stack = ExitStack()
@@ -383,7 +384,13 @@ class StreamReader:
 
     def _check(self, batch: list[Messages]) -> CheckedMessages:
         checked = check_batch(
-            self._project, self._source, self._state, batch, self._schema, accept_refused=self._limits.accept_refused
+            self._project,
+            self._source,
+            self._state,
+            batch,
+            self._schema,
+            decoder=self._decoder,
+            accept_refused=self._limits.accept_refused,
         )
         self._schema = checked.schema
         return checked

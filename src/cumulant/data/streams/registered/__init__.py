@@ -1,0 +1,1 @@
+"""Messages that name a registered schema: Avro and Protobuf, as the serializers of Confluent write them."""

@@ -1,0 +1,1 @@
+"""Registries of schemas that have the REST API of Confluent's."""

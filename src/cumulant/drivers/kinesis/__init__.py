@@ -1,0 +1,1 @@
+"""Kinesis, the streams of AWS."""
