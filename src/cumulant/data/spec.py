@@ -10,8 +10,8 @@ from cumulant.core.plan import DType
 from cumulant.core.units import size
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
+from cumulant.data.schema_policy import ChangePolicy, SchemaPolicy
 
-ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
 Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel"]
 Member = bool | int | float | str
@@ -148,18 +148,6 @@ class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ] = []
 
 
-class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to do when the columns differ from the last accepted snapshot."""
-
-    added: Annotated[ChangePolicy, Meta(description="A new column.")] = "accept"
-    widened: Annotated[ChangePolicy, Meta(description="A type that holds every old value, such as int to float.")] = (
-        "accept"
-    )
-    removed: Annotated[ChangePolicy, Meta(description="A used column is gone.")] = "refuse"
-    narrowed: Annotated[ChangePolicy, Meta(description="A type that does not hold every old value.")] = "refuse"
-    renamed: Annotated[ChangePolicy, Meta(description="A used column is gone and a like one is new.")] = "refuse"
-
-
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One source: where its rows are, what identifies them, when they are known, and their rules."""
 
@@ -283,10 +271,33 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
 
+    owner: Annotated[
+        str, Meta(description="Who answers for the features that are stored of the source. Default: the model's owner.")
+    ] = ""
+    freshness: Annotated[
+        str | None,
+        Meta(
+            description="The freshness objective of stored features: how old the newest event in the online store may "
+            "be, such as `10m`. Missing it is an alert."
+        ),
+    ] = None
+    ttl: Annotated[
+        str | None,
+        Meta(
+            description="How old the newest event of an entity may be where its stored features are read directly "
+            "(`features get --online`), such as `7d`; `on_expired` says what happens then. Served models ignore it."
+        ),
+    ] = None
+    on_expired: Annotated[
+        Literal["missing", "refuse"],
+        Meta(description="Features of an entity beyond `ttl`: `missing`, they are null; `refuse`, the read fails."),
+    ] = "missing"
+
     def plain(self) -> dict[str, Any]:
         """The declaration as values, without later keys that are not set, so that its identity stays."""
         values: dict[str, Any] = msgspec.to_builtins(self)
-        del values["memory"]  # it changes nothing of what is read
+        for key in ("memory", "owner", "freshness", "ttl", "on_expired"):  # they change nothing of what is read
+            del values[key]
         unset = {
             "on_repeat": self.on_repeat == "quarantine",
             "deleted": self.deleted is None,

@@ -76,6 +76,7 @@ READS = {
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},
+    **dict.fromkeys(("features status", "features freshness"), TABLES | {"numpy"}),
     # pyarrow's functions over columns take as long to import as the rest of it
     **dict.fromkeys(
         ("predictions list", "predictions show NONE", "predictions gaps"),

@@ -162,6 +162,7 @@ class _Materialization:
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.tiles = TILES
         self.events = self.entities = self.bytes = 0
+        self._newest: dict[str, int] = {}
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
@@ -170,6 +171,7 @@ class _Materialization:
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
             frame = read_fields(group.source, source.fields, self._frames[group.source])
+            self._note_newest(source, frame)
             for entity, events in self.entities_of(group, source, frame):
                 self.entities += 1
                 for key, blob in entity_rows(entity, events, self.tiles):
@@ -209,7 +211,18 @@ class _Materialization:
             seed=self.tiles.seed,
             # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
             sequence=time.time_ns() // 1000,
+            newest=self._newest,
         )
+
+    def _note_newest(self, source: Source, frame: pl.DataFrame) -> None:
+        """Note the latest event time that is not after the clock, nor after the moment of the state."""
+        if source.name in self._newest or source.event_time is None or not frame.height:
+            return
+        times = numbers(frame[source.event_time].drop_nulls())
+        now = time.time_ns() // 1000
+        past = times[times <= (now if self._as_of is None else min(self._as_of, now))]
+        if len(past):
+            self._newest[source.name] = int(past.max())
 
     def entities_of(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, Events]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
