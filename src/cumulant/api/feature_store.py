@@ -11,6 +11,7 @@ from cumulant.api.group import MethodGroup
 from cumulant.core.units import moment
 
 if TYPE_CHECKING:
+    from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
@@ -31,6 +32,19 @@ class ProjectFeatureStore(MethodGroup):
         from cumulant.flows.features.freshness import show_freshness
 
         return show_freshness(self._loaded, principal=self._principal)
+
+    def backfill(self, model: str = "") -> Backfill:
+        """Fill a definition's table beside what is served, as `cumulant features backfill`.
+
+        Raises:
+            UsageError: the definition needs no stored features.
+            DefinitionError, UserCodeError: of the features file.
+            ContractBreachError: the newest data are refused.
+        """
+        from cumulant.flows.features.backfill import backfill
+
+        with self._follow("backfill") as progress:
+            return backfill(self._loaded, principal=self._principal, model=model, progress=progress)
 
     def get(
         self,

@@ -109,6 +109,7 @@ LOGGED = {
 }
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
+    "features backfill",
     "login",
     "token create",
     "token revoke",

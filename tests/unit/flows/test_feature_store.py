@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cumulant.cli.app import run as command
-from cumulant.core.errors import ConflictError, EngineUnavailableError, RefusedError, RequestError
+from cumulant.core.errors import ConflictError, EngineUnavailableError, RefusedError, RequestError, UsageError
 from cumulant.core.ids import digest, short
 from cumulant.core.servable import Input
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import STATE_KEY
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.validate import newest_snapshot, snapshots_of, validate
 from cumulant.flows.deployment.deployment import deployment_of
+from cumulant.flows.features.backfill import backfill
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.freshness import evaluate_freshness, show_freshness
 from cumulant.flows.features.online_read import FeatureReaders, OnlineReadRequest, read_features
 from cumulant.flows.features.store_status import feature_status
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.maintenance.unneeded_files import unneeded_states
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.flows.serving.serve import materialize
 from cumulant.packaging.builder import build
@@ -34,6 +40,20 @@ from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.payload import LinearWeights
 
 ME = Principal("tester")
+#: a program that is killed while it writes a table of the online store
+KILLED = """\
+import os, signal, sys
+from cumulant.flows.features.backfill import backfill
+from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
+
+def progress(text, share=None):
+    if text.startswith("visits by kind"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with load(sys.argv[1]) as project:
+    backfill(project, principal=Principal("tester"), progress=progress)
+"""
 FILE = """\
 version: 1
 model: {name: visits, owner: web}
@@ -236,3 +256,44 @@ def test_entities_older_than_their_ttl_are_null_or_refused(tmp_path, then):
         row = read(END + life + timedelta(seconds=1)).rows[0]
         assert row.expired == ("pages_2d", "number_2d", "double")
         assert (set(row.features.values()), row.staleness) == ({None}, 86_401.0)
+
+
+def test_a_changed_definition_is_filled_beside_the_served_one_also_after_a_kill(tmp_path, registry):
+    del registry
+    with open_project(tmp_path) as project:
+        plan, _ = fill(project, TABLE)
+        serve(project, plan, tmp_path / "model")
+        served = project.online().get(TABLE, [STATE_KEY])
+        (tmp_path / "features.py").write_text(FEATURES.replace("2d", "3d"))
+
+        # A process that is killed while it writes the table.
+        line = [sys.executable, "-c", KILLED, str(tmp_path)]
+        assert subprocess.run(line, check=False, timeout=120).returncode == -signal.SIGKILL
+        assert [table.table for table in feature_status(project, principal=ME).tables] == [TABLE]
+        seen = []
+        done = backfill(project, principal=ME, progress=lambda text, share=None: seen.append((text, share)))
+        assert (done.filled, done.model, done.keys, done.events) == (True, None, 4, 80)
+        assert done.served == {"visits/1": TABLE}
+        assert [share for text, share in seen if text.startswith("visits by")] == sorted(
+            share for text, share in seen if text.startswith("visits by")
+        )
+        assert any(text == "visits by who: 0 keys" for text, _ in seen)
+        again = backfill(project, principal=ME)
+        assert (again.table, again.filled, again.fingerprint) == (done.table, False, done.fingerprint)
+        assert project.online().get(TABLE, [STATE_KEY]) == served  # what is served is untouched
+
+        # The version that is trained by it needs no fill; its table stays until another definition is backfilled.
+        assert fill(project)[1] == done.table
+        assert unneeded(project) == set()
+        (tmp_path / "features.py").write_text(FEATURES.replace("2d", "4d"))
+        later = backfill(project, principal=ME)
+        assert (unneeded(project), later.filled) == ({done.table}, True)
+        (tmp_path / "features.py").write_text(
+            'from cumulant.features import source\npages = source("visits").columns("pages")'
+        )
+        with pytest.raises(UsageError, match="nothing is stored of them"):
+            backfill(project, principal=ME)
+
+
+def unneeded(project):
+    return {item.key for item in unneeded_states(project)}

@@ -101,6 +101,7 @@ WRITES = [
     "models alias shop candidate --remove",
     "models reproduce shop/1",
     "features materialize",
+    "features backfill",
     "alerts silence --for 2h --rule covariate --reason known",
     "alerts test",
     "alerts retry",

@@ -18,6 +18,7 @@ from cumulant.server.model_uri import LATEST
 if TYPE_CHECKING:
     from cumulant.core.progress import Progress
     from cumulant.flows.alerting.views import AlertView
+    from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
@@ -239,6 +240,10 @@ class RemoteFeatureStore(RemoteGroup):
     def freshness(self) -> FreshnessReport:
         """The age of the newest event by source; `.missed`: objectives."""
         return cast("FreshnessReport", self._http.call("features.freshness"))
+
+    def backfill(self, model: str = "") -> Backfill:
+        """Fill a definition's table beside what is served."""
+        return cast("Backfill", self._followed("backfill", "features.backfill", model=model))
 
     def get(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.features.online.direct_reads import EntityFeatures
+    from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus, StoredSource, StoredTable
@@ -39,6 +40,12 @@ def add_commands(app: typer.Typer) -> None:
         action="features.status",
         examples=["cumulant features freshness", "cumulant features freshness --json"],
     )(freshness)
+    command(
+        app,
+        operations=("features.backfill",),
+        action="features.materialize",
+        examples=["cumulant features backfill", "cumulant features backfill churn/3"],
+    )(backfill)
 
 
 def entity_keys(words: Sequence[str] | None) -> list[dict[str, str]]:
@@ -120,6 +127,31 @@ def freshness(call: Invocation) -> None:
     call.answer(report, lambda console: _print_freshness(console, report))
     if report.missed:
         raise typer.Exit(1)
+
+
+def backfill(
+    call: Invocation,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A version; default: the features file as it is now.")
+    ] = "",
+) -> None:
+    """Fill the stored features of a changed definition beside those that are served, before a version needs them.
+
+    What is served stays as it is. Killed, the same command begins the table anew; where it is there, it adds what was
+    posted since. `cumulant data clean` removes tables that no version uses and that were not backfilled last.
+    """
+    with call.api() as api, call.progress("backfill") as progress:
+        done: Backfill = api.call("features.backfill", model=model, progress=progress)
+
+    def text(console: Console) -> None:
+        whose = done.model or "the project's definition"
+        what = "stored" if done.filled else "were stored already"
+        console.print(f"{whose}, fingerprint {done.fingerprint}: {done.keys:,} keys, {done.events:,} events {what}")
+        for version, table in done.served.items():
+            same = "from it" if table == done.table else f"from {table}, as before"
+            console.print(f"{version} is served {same}", style="dim")
+
+    call.answer(done, text)
 
 
 def _print_status(console: Console, call: Invocation, view: FeatureStoreStatus) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
+from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.features.offline.frames import (
@@ -48,6 +49,9 @@ from cumulant.features.posted.state_update import catch_up
 from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
 
+#: keys between two reports of progress
+_REPORTED = 5_000
+
 
 class MaterializationReport(msgspec.Struct, frozen=True):
     """What was stored: events (`rows`), entities over all groups, and the bytes of their blobs."""
@@ -71,6 +75,7 @@ def materialize(
     scope: str = "",
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
     tiles: TileRule = TILES,
+    progress: Progress = silent,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -88,6 +93,7 @@ def materialize(
         deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
             that a posted row that is older than the deletion of its key stays out.
         tiles: which entities are divided, as by all writers of the table.
+        progress: is told the source, the keys written so far, and the share that is done.
 
     Returns:
         What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
@@ -97,7 +103,7 @@ def materialize(
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
-    filling.deletions = deletions or {}
+    filling.deletions, filling.progress = deletions or {}, progress
     filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
     reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
@@ -160,7 +166,7 @@ class _Materialization:
         #: sources of which the table holds the rows in force
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
-        self.tiles = TILES
+        self.tiles, self.progress = TILES, silent
         self.events = self.entities = self.bytes = 0
         self._newest: dict[str, int] = {}
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
@@ -172,7 +178,11 @@ class _Materialization:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
             frame = read_fields(group.source, source.fields, self._frames[group.source])
             self._note_newest(source, frame)
-            for entity, events in self.entities_of(group, source, frame):
+            before, done = self.events, 0
+            for number, (entity, events) in enumerate(self.entities_of(group, source, frame)):
+                if number % _REPORTED == 0:
+                    self._report(group, (len(events.times) // 8 + done) / max(self.events - before, 1))
+                done += len(events.times) // 8
                 self.entities += 1
                 for key, blob in entity_rows(entity, events, self.tiles):
                     self.bytes += len(blob)
@@ -213,6 +223,10 @@ class _Materialization:
             sequence=time.time_ns() // 1000,
             newest=self._newest,
         )
+
+    def _report(self, group: MeasureGroup, share: float) -> None:
+        whole = (group.number + min(share, 1.0)) / len(groups_of(self._plan))
+        self.progress(f"{group.source} by {', '.join(group.by)}: {self.entities:,} keys", whole)
 
     def _note_newest(self, source: Source, frame: pl.DataFrame) -> None:
         """Note the latest event time that is not after the clock, nor after the moment of the state."""

@@ -296,6 +296,7 @@ def _fill(
         since=since,
         scope=hashed.log_scope(context.project.name),
         deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
+        progress=context.progress,
     )
     declared = {"protect": msgspec.json.encode(state_protection(plan)).decode(), FILLED: context.now().isoformat()}
     store.put_meta(table, store.meta(table) | declared)

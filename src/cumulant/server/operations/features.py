@@ -10,6 +10,8 @@ import msgspec
 from cumulant.core.plan import Field
 from cumulant.data.masking import mask_frame
 from cumulant.features.definition.tiers import Tier
+from cumulant.flows.features.backfill import Backfill
+from cumulant.flows.features.backfill import backfill as run_backfill
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.freshness import FreshnessReport, show_freshness
 from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
@@ -261,6 +263,18 @@ def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
     )
 
 
+class BackfillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: a version; empty: the project's definition as it is now."""
+
+    model: str = ""
+
+
+@post("/features/backfill", action="features.materialize", long=True)
+def backfill(call: ApiCall, body: BackfillBody) -> Backfill:
+    """Fill the stored features of a definition in a table of their own, beside what is served."""
+    return run_backfill(call.project, principal=call.principal, model=body.model, progress=call.progress)
+
+
 def _state(state: object) -> KeyState:
     return msgspec.convert(state, KeyState, from_attributes=True)
 
@@ -269,4 +283,4 @@ def _uri(call: ApiCall, model: str) -> str:
     return model or f"{call.project.name}@champion"
 
 
-OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize)
+OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize, backfill)
