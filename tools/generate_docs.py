@@ -209,7 +209,7 @@ def metric_table(families) -> Iterator[str]:
 def python_page() -> str:
     """The page of the public Python API: its functions, and the methods of a project."""
     import cumulant
-    from cumulant.api import monitoring, outcomes, server, stack, subjects
+    from cumulant.api import feature_store, monitoring, outcomes, server, stack, subjects
     from cumulant.api.remote import groups
     from cumulant.api.remote import project as remote_project
 
@@ -231,6 +231,7 @@ def python_page() -> str:
         "project.monitoring": monitoring.ProjectMonitoring,
         "project.reviews": monitoring.ProjectReviews,
         "project.subjects": subjects.ProjectSubjects,
+        "project.feature_store": feature_store.ProjectFeatureStore,
         "project.serve()": server.Server,
         "project.stack.up()": stack.RunningStack,
         "cumulant.connect()": remote_project.RemoteProject,
@@ -240,6 +241,7 @@ def python_page() -> str:
         "cumulant.connect().monitoring": groups.RemoteMonitoring,
         "cumulant.connect().reviews": groups.RemoteReviews,
         "cumulant.connect().subjects": groups.RemoteSubjects,
+        "cumulant.connect().feature_store": groups.RemoteFeatureStore,
     }
     for path, kind in groups.items():
         lines += [f"## `{path}`", "", inspect.getdoc(kind) or "", ""]

@@ -31,7 +31,8 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         dict[str, AlertRuleSpec],
         Meta(
             description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `outcome`, "
-            "`loss`, `estimated_loss`, `objective`, `retraining`, `volume`, and those of your own findings."
+            "`loss`, `estimated_loss`, `objective`, `freshness`, `feature_mismatch`, `retraining`, `volume`, and those "
+            "of your own findings."
         ),
     ] = {}
     budget: Annotated[
@@ -46,7 +47,7 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Duration,
         Meta(
             description="How long a finding must be absent, at every evaluation, before its alert resolves; "
-            "5 minutes for the rule `objective`, where that does not say otherwise."
+            "5 minutes for the rules `objective` and `freshness`, where that does not say otherwise."
         ),
     ] = "1h"
     remind: Annotated[

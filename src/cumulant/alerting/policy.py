@@ -19,6 +19,7 @@ BUILT_IN: Mapping[str, Level] = {
     "feed": "critical",
     "loss": "critical",
     "objective": "warning",
+    "freshness": "warning",
     "concept": "warning",
     "prior": "warning",
     "outcome": "warning",
@@ -29,7 +30,7 @@ BUILT_IN: Mapping[str, Level] = {
     "covariate": "info",
 }
 #: rules that resolve sooner than others: the windows of an objective have smoothed it already
-RESOLVE_AFTER: Mapping[str, str] = {"objective": "5m"}
+RESOLVE_AFTER: Mapping[str, str] = {"objective": "5m", "freshness": "5m"}
 #: of undeclared rules
 OTHERS: Level = "warning"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cumulant.api import views
 from cumulant.api.display import Listing, ResultPage, ResultView, drop_empty
 from cumulant.api.errors import RowWarning, short_methods
+from cumulant.api.feature_store import ProjectFeatureStore
 from cumulant.api.group import MethodGroup
 from cumulant.api.monitoring import ProjectMonitoring, ProjectReviews
 from cumulant.api.outcomes import ProjectOutcomes
@@ -63,6 +64,7 @@ class Project(MethodGroup):
         self.reviews = ProjectReviews(loaded, self._follow)
         self.subjects = ProjectSubjects(loaded, self._follow)
         self.streams = ProjectStreams(loaded, self._follow)
+        self.feature_store = ProjectFeatureStore(loaded, self._follow)
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root

@@ -51,6 +51,8 @@ class SourcePolicy(msgspec.Struct, frozen=True):
         keep: how long old snapshots are kept.
         lateness: how much older than the newest row of its partition a row of a stream may be; None: any age.
         idle: after how long without a row a partition no longer holds back the watermark of a stream.
+        freshness: the largest age of the newest stored event.
+        ttl: the largest age of an entity's newest stored event where it is read directly.
         min_rows, max_rows: limits on the rows of a new batch.
         distributions: column to its rules on distributions.
         known: column to when it becomes known.
@@ -66,6 +68,8 @@ class SourcePolicy(msgspec.Struct, frozen=True):
     keep: timedelta | None = None
     lateness: timedelta | None = None
     idle: timedelta = timedelta(minutes=1)
+    freshness: timedelta | None = None
+    ttl: timedelta | None = None
     min_rows: int | RowShare | None = None
     max_rows: int | RowShare | None = None
     distributions: Mapping[str, DistributionRule] = {}

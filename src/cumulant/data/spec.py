@@ -24,6 +24,7 @@ _NOT_READING = frozenset(
     {
         *("path", "stream", "lateness", "idle", "quarantine", "severity", "batch", "table"),
         *("on_schema_change", "keep", "contract", "missing_files"),
+        *("owner", "freshness", "ttl", "on_expired"),
     }
 )
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
@@ -285,10 +286,33 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
 
+    owner: Annotated[
+        str, Meta(description="Who answers for the features that are stored of the source. Default: the model's owner.")
+    ] = ""
+    freshness: Annotated[
+        str | None,
+        Meta(
+            description="The freshness objective of stored features: how old the newest event in the online store may "
+            "be, such as `10m`. Missing it is an alert."
+        ),
+    ] = None
+    ttl: Annotated[
+        str | None,
+        Meta(
+            description="How old the newest event of an entity may be where its stored features are read directly "
+            "(`features get --online`), such as `7d`; `on_expired` says what happens then. Served models ignore it."
+        ),
+    ] = None
+    on_expired: Annotated[
+        Literal["missing", "refuse"],
+        Meta(description="Features of an entity beyond `ttl`: `missing`, they are null; `refuse`, the read fails."),
+    ] = "missing"
+
     def plain(self) -> dict[str, Any]:
         """The declaration as values, without later keys that are not set, so that its identity stays."""
         values: dict[str, Any] = msgspec.to_builtins(self)
-        del values["memory"]  # it changes nothing of what is read
+        for key in ("memory", "owner", "freshness", "ttl", "on_expired"):  # they change nothing of what is read
+            del values[key]
         unset = {
             "on_repeat": self.on_repeat == "quarantine",
             "deleted": self.deleted is None,

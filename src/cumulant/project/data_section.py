@@ -52,11 +52,20 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         keep=None if spec.keep is None else duration(spec.keep),
         lateness=None if spec.lateness is None else duration(spec.lateness),
         idle=_IDLE if spec.idle is None else duration(spec.idle),
+        freshness=_age("freshness", spec.freshness),
+        ttl=_age("ttl", spec.ttl),
         min_rows=_row_limit(spec.batch.min_rows),
         max_rows=_row_limit(spec.batch.max_rows),
         distributions=dict(_distributions(spec)),
         known=_known(spec),
     )
+
+
+def _age(key: str, declared: str | None) -> timedelta | None:
+    age = None if declared is None else duration(declared)
+    if age is not None and not age:
+        raise UsageError(f"`{key}` may not be 0: no event is as new", subject=key, hint=f"write {key}: 10m")
+    return age
 
 
 #: keys of files, and what rows of a stream cannot have yet, each with the reason

@@ -76,6 +76,7 @@ READS = {
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     **dict.fromkeys(("features show", "features sql"), ENGINES | {"numpy", "pyarrow", "scipy"}),
+    **dict.fromkeys(("features status", "features freshness"), TABLES | {"numpy"}),
     # pyarrow's functions over columns take as long to import as the rest of it
     **dict.fromkeys(
         ("predictions list", "predictions show NONE", "predictions gaps"),
@@ -108,6 +109,7 @@ LOGGED = {
 }
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
+    "features backfill",
     "login",
     "token create",
     "token revoke",

@@ -262,7 +262,7 @@ def public(kind):
 def test_a_project_on_a_server_has_the_methods_of_a_local_one():
     import inspect
 
-    from cumulant.api import monitoring, outcomes, stack, subjects
+    from cumulant.api import feature_store, monitoring, outcomes, stack, subjects
     from cumulant.api.project import Project
     from cumulant.api.remote import groups
     from cumulant.api.remote.project import RemoteProject
@@ -275,6 +275,7 @@ def test_a_project_on_a_server_has_the_methods_of_a_local_one():
         (monitoring.ProjectMonitoring, groups.RemoteMonitoring),
         (monitoring.ProjectReviews, groups.RemoteReviews),
         (subjects.ProjectSubjects, groups.RemoteSubjects),
+        (feature_store.ProjectFeatureStore, groups.RemoteFeatureStore),
     ]
     different = set()
     for local, remote in pairs:

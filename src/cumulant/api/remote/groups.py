@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 from cumulant.api.errors import short_methods
 from cumulant.api.remote.local_only import missing_method
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
 from cumulant.server.client.http_api import HttpApi
 from cumulant.server.model_uri import LATEST
 
 if TYPE_CHECKING:
     from cumulant.core.progress import Progress
     from cumulant.flows.alerting.views import AlertView
+    from cumulant.flows.features.backfill import Backfill
+    from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.online_read import OnlineRead
+    from cumulant.flows.features.store_status import FeatureStoreStatus
     from cumulant.flows.monitoring.drift.drift_history import DriftHistory
     from cumulant.flows.monitoring.monitoring_views import QualityView
     from cumulant.flows.monitoring.state import RetrainRequest
@@ -222,6 +227,37 @@ class RemoteSubjects(RemoteGroup):
     def admit(self, value: str, *, source: str = "") -> SubjectAdmitted:
         """Read rows of an erased subject again, of events after its erasure."""
         return cast("SubjectAdmitted", self._followed("admit subject", "subjects.admit", value=value, source=source))
+
+
+@short_methods
+class RemoteFeatureStore(RemoteGroup):
+    """The stored features of the project."""
+
+    def status(self) -> FeatureStoreStatus:
+        """Tables with their versions, keys, events and freshness; `.faulty`."""
+        return cast("FeatureStoreStatus", self._http.call("features.status"))
+
+    def freshness(self) -> FreshnessReport:
+        """The age of the newest event by source; `.missed`: objectives."""
+        return cast("FreshnessReport", self._http.call("features.freshness"))
+
+    def backfill(self, model: str = "") -> Backfill:
+        """Fill a definition's table beside what is served."""
+        return cast("Backfill", self._followed("backfill", "features.backfill", model=model))
+
+    def get(
+        self,
+        *keys: Mapping[str, Any],
+        at: datetime | str | None = None,
+        model: str = "",
+        definition: bool = False,
+        fingerprint: str = "",
+        own_rows: bool = False,
+    ) -> OnlineRead:
+        """Features of entities from the online store, at most 1,000 at once."""
+        read: dict[str, Any] = {"definition": definition, "fingerprint": fingerprint, "own_rows": own_rows}
+        at = moment(at) if isinstance(at, str) else at
+        return cast("OnlineRead", self._http.call("features.online", keys=list(keys), at=at, model=model, **read))
 
 
 @short_methods

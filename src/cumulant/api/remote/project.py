@@ -16,6 +16,7 @@ from cumulant.api.display import Listing, ResultView
 from cumulant.api.errors import RowWarning, short_methods
 from cumulant.api.progress import notebook_progress
 from cumulant.api.remote.groups import (
+    RemoteFeatureStore,
     RemoteMonitoring,
     RemoteOutcomes,
     RemoteReleases,
@@ -68,6 +69,7 @@ class RemoteProject:
         self.monitoring = RemoteMonitoring(http, self._follow)
         self.reviews = RemoteReviews(http, self._follow)
         self.subjects = RemoteSubjects(http, self._follow)
+        self.feature_store = RemoteFeatureStore(http, self._follow)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "http" not in vars(self):

@@ -11,6 +11,7 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
 from cumulant.cli.training import features_sql
+from cumulant.cli.training.feature_store import TABLE_ROWS, add_commands, check_online, entity_keys, get_online
 from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
@@ -78,21 +79,53 @@ def show(
 
 @command(
     app,
-    operations=("features.values",),
+    operations=("features.values", "features.online"),
     action="features.compute",
-    examples=["cumulant features get --rows 5", "cumulant features get --as-of 2013-04-01 --out features.parquet"],
+    examples=[
+        "cumulant features get --rows 5",
+        "cumulant features get --as-of 2013-04-01 --out features.parquet",
+        "cumulant features get --online card=c17",
+        "cumulant features get --online card=c17 card=c18 --model churn/3 --fingerprint 610488783c55",
+    ],
 )
 def get(
     call: Invocation,
-    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 10,
+    *,
+    key: Key = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Of entities from the online store, in place of the feature table.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="With --online: whose features; default: the champion's.")
+    ] = "",
+    definition: Annotated[
+        bool, typer.Option("--definition", help="With --online: as the features file defines them now.")
+    ] = False,
+    fingerprint: Annotated[
+        str, typer.Option(metavar="HASH", help="With --online: that the definition must have; else it is refused.")
+    ] = "",
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = TABLE_ROWS,
     as_of: AsOf = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
     """Bring the feature table up to date and show its values, one row an entity row, in order.
 
+    With --online: the features of entities as the store has them now, or at the moment of --as-of, with the age of
+    their newest event; a key is columns of a window or lookup, and a column that is named again begins the next entity.
     Features that would show a personal value appear as keyed hashes.
     """
     when = None if as_of is None else moment(as_of)
+    if online:
+        check_online(rows=rows, out=out)
+        read = {"model": model, "definition": definition, "fingerprint": fingerprint, "at": when}
+        get_online(call, entity_keys(key), read)
+        return
+    if key or model or definition or fingerprint:
+        raise UsageError(
+            "keys and models are read from the online store",
+            subject=" ".join(key or ()) or None,
+            hint=f"cumulant features get --online {' '.join(key or ['COLUMN=VALUE'])}",
+        )
     if out is None:
         with call.api() as api, call.progress("features") as progress:
             computed = api.call("features.values", rows=rows, as_of=when, progress=progress)
@@ -251,3 +284,6 @@ def _print_stored(console: Console, stored: Sequence[KeyState]) -> None:
         columns = list(state.newest[0].values) if state.newest else []
         rows = [(event.known, *(event.values[name] for name in columns)) for event in state.newest]
         console.print(table(["known", *columns], rows) if rows else "")
+
+
+add_commands(app)

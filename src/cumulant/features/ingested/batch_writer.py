@@ -67,6 +67,8 @@ class EventBatchWriter:
         self._most_entities = _MOST_REMOTE_ENTITIES if remote else _MOST_ENTITIES
         self._most_rows = _MOST_REMOTE_ROWS if remote else _MOST_ROWS
         self.recent = RecentKeys()
+        #: the latest event time of the rows that are put in, in microseconds
+        self._newest: int | None = None
 
     def applied(self) -> int:
         """The last batch of which the table has all rows.
@@ -87,6 +89,7 @@ class EventBatchWriter:
         Raises:
             EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
         """
+        self._newest = self._latest_time(frame)
         if self._source in self._writer.versions:
             result = self._correct(_on_time(frame))
             self._writer.store.update(partial(self._put_nothing, number=number))
@@ -100,6 +103,14 @@ class EventBatchWriter:
             break
         self.recent.add(rows.identities)
         return sum_results([left_out, results])
+
+    def _latest_time(self, frame: pl.DataFrame) -> int | None:
+        """The latest event time that is not after the clock."""
+        if self._of.event_time is None:
+            return None
+        times = frame[self._of.event_time].cast(pl.Int64)
+        latest = times.filter(times <= self._writer.now_us()).max()
+        return None if latest is None else int(latest)  # type: ignore[arg-type]
 
     def _acceptable(self, frame: pl.DataFrame) -> tuple[_Rows, AdvanceResult]:
         """Rows that have their key, and that are not dated after now."""
@@ -223,7 +234,12 @@ class EventBatchWriter:
         if number is not None:
             applied, mark = max(state.applied.get(self._source, 0), number), state.marks.get(self._source, 0)
             marks = state.marks if log is None else {**state.marks, self._source: log.mark_after(mark)}
-            state = msgspec.structs.replace(state, applied={**state.applied, self._source: applied}, marks=marks)
+            newest = state.newest
+            if self._newest is not None and self._newest > newest.get(self._source, self._newest - 1):
+                newest = {**newest, self._source: self._newest}
+            state = msgspec.structs.replace(
+                state, applied={**state.applied, self._source: applied}, marks=marks, newest=newest
+            )
         if rows or number is not None:
             cells.put(self._writer.table, [*rows, (STATE_KEY, encode(state))])
 

@@ -57,16 +57,16 @@ _NO_ROW = OwnRow(None, [], NO_IDENTITY)
 
 
 class GroupReader:
-    """The windows and lookups of one group, over one entity's events and the row itself."""
+    """The windows and lookups of one group, over one entity's events and, with `own_rows`, the row itself."""
 
-    def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
+    def __init__(self, plan: FeaturePlan, group: MeasureGroup, *, own_rows: bool = True) -> None:
         source = plan.sources[group.source]
         self.group = group
         #: features of a row without a key or a moment
         self.missing: Inside = dict.fromkeys(group.measures)
         self._key = source.key
         #: the column of the row's own event time; None where rows do not count in their own windows
-        self._event_time = source.event_time if group.counts_itself else None
+        self._event_time = source.event_time if group.counts_itself and own_rows else None
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
         dtypes = {spec.name: spec.dtype for spec in plan.features}

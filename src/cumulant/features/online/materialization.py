@@ -14,6 +14,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
+from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.features.offline.frames import (
@@ -48,6 +49,9 @@ from cumulant.features.posted.state_update import catch_up
 from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
 
+#: keys between two reports of progress
+_REPORTED = 5_000
+
 
 class MaterializationReport(msgspec.Struct, frozen=True):
     """What was stored: events (`rows`), entities over all groups, and the bytes of their blobs."""
@@ -72,6 +76,7 @@ def materialize(
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
     tiles: TileRule = TILES,
     applied: Mapping[str, int] | None = None,
+    progress: Progress = silent,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -90,6 +95,7 @@ def materialize(
             that a posted row that is older than the deletion of its key stays out.
         tiles: which entities are divided, as by all writers of the table.
         applied: of sources of streams, the last batch of those whose rows are in `frames`.
+        progress: is told the source, the keys written so far, and the share that is done.
 
     Returns:
         What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
@@ -99,7 +105,7 @@ def materialize(
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
-    filling.deletions, filling.applied = deletions or {}, dict(applied or {})
+    filling.deletions, filling.applied, filling.progress = deletions or {}, dict(applied or {}), progress
     filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
     reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
@@ -163,8 +169,9 @@ class _Materialization:
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.applied: dict[str, int] = {}
-        self.tiles = TILES
+        self.tiles, self.progress = TILES, silent
         self.events = self.entities = self.bytes = 0
+        self._newest: dict[str, int] = {}
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
@@ -173,7 +180,12 @@ class _Materialization:
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
             frame = read_fields(group.source, source.fields, self._frames[group.source])
-            for entity, events in self.entities_of(group, source, frame):
+            self._note_newest(source, frame)
+            before, done = self.events, 0
+            for number, (entity, events) in enumerate(self.entities_of(group, source, frame)):
+                if number % _REPORTED == 0:
+                    self._report(group, (len(events.times) // 8 + done) / max(self.events - before, 1))
+                done += len(events.times) // 8
                 self.entities += 1
                 for key, blob in entity_rows(entity, events, self.tiles):
                     self.bytes += len(blob)
@@ -213,7 +225,22 @@ class _Materialization:
             applied=self.applied,
             # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
             sequence=time.time_ns() // 1000,
+            newest=self._newest,
         )
+
+    def _report(self, group: MeasureGroup, share: float) -> None:
+        whole = (group.number + min(share, 1.0)) / len(groups_of(self._plan))
+        self.progress(f"{group.source} by {', '.join(group.by)}: {self.entities:,} keys", whole)
+
+    def _note_newest(self, source: Source, frame: pl.DataFrame) -> None:
+        """Note the latest event time that is not after the clock, nor after the moment of the state."""
+        if source.name in self._newest or source.event_time is None or not frame.height:
+            return
+        times = numbers(frame[source.event_time].drop_nulls())
+        now = time.time_ns() // 1000
+        past = times[times <= (now if self._as_of is None else min(self._as_of, now))]
+        if len(past):
+            self._newest[source.name] = int(past.max())
 
     def entities_of(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, Events]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]

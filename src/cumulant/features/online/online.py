@@ -73,7 +73,8 @@ class OnlineFeatures:
 
     Decoded entities are kept, the longest unused leaving first, up to `cache_bytes` of their stored size. A refilled
     table is noticed at the next call, and so is what any process advanced. Safe to use from several threads.
-    Requests of `together_from` rows and more are computed column by column; None: where that is faster.
+    Requests of `together_from` rows and more are computed column by column; None: where that is faster. Without
+    `own_rows` a row is no event of its own windows: the features are those of the stored entities at the moment.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class OnlineFeatures:
         cache_bytes: int = 64 * 2**20,
         together_from: int | None = None,
         tiles: TileRule = TILES,
+        own_rows: bool = True,
     ) -> None:
         self._plan, self._store, self._table, self._tiles = plan, store, table, tiles
         self._reader = RequestReader(plan.request)
-        self._groups = [GroupReader(plan, group) for group in groups_of(plan)]
+        self._groups = [GroupReader(plan, group, own_rows=own_rows) for group in groups_of(plan)]
         self._cache: EntityCache | None = None
         self._writer: StateWriter | None = None
         if self._groups:
@@ -143,6 +145,15 @@ class OnlineFeatures:
         times = inside.column(predict_at.column)
         moments = [None if time is None else time + predict_at.offset_us for time in times]
         return FeatureRequest(inside, moments, [group.keys(inside, moments) for group in self._groups])
+
+    def stored(self, request: FeatureRequest) -> StoredEntities:
+        """The entities of a request.
+
+        Raises:
+            EngineUnavailableError, IntegrityError: as `vectors`.
+        """
+        assert self._cache is not None, "a plan with windows and lookups has state"
+        return StoredEntities(*self._cache.fetch(_entities(request)))
 
     async def read_entities(self, request: FeatureRequest) -> StoredEntities:
         """The entities of a request, read in one round trip, and a second one where tiles are not cached.

@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.errors import UsageError
 from cumulant.core.expr import Column, columns
-from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import from_micros
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.row_identity import row_identity
@@ -19,7 +19,7 @@ from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.entity_history import EntityHistory
 from cumulant.features.online.entity_reads import read_history, unreadable
 from cumulant.features.online.materialization import entity_events
-from cumulant.features.online.requests import RequestReader
+from cumulant.features.online.requests import RequestReader, as_written
 from cumulant.features.online.state import STATE_KEY, Events, TableState, encode, entity_key
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TILES, TileRule, decode_entity, row_keys
@@ -127,7 +127,7 @@ def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[Measur
     result = []
     for group in matching:
         fields = {field.name: field for field in plan.sources[group.source].fields}
-        written = {name: _as_written(fields[name], key[name]) for name in group.by}
+        written = {name: as_written(fields[name], key[name]) for name in group.by}
         read = RequestReader([fields[name] for name in group.by]).read(written)
         result.append((group, [read[name] for name in group.by]))
     return result
@@ -140,20 +140,6 @@ def _no_group(groups: Sequence[MeasureGroup], key: Mapping[str, object]) -> Usag
         subject=", ".join(key),
         hint=f"write {known}" if known else "the features of this model are all of the row itself",
     )
-
-
-def _as_written(field: Field, value: object) -> object:
-    """A value of a command line, which is text, as the column's type reads it."""
-    if not isinstance(value, str) or field.dtype in ("str", "time", "date", "bytes"):
-        return value
-    try:
-        return {"true": True, "false": False}[value] if field.dtype == "bool" else _number(value)
-    except (ValueError, KeyError):
-        return value  # the reader refuses it by name
-
-
-def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def _describe_key(

@@ -202,3 +202,17 @@ def python_converter(dtype: str) -> Callable[[Any], Any] | None:
             return bool
         case _:
             return None
+
+
+def as_written(field: Field, value: object) -> object:
+    """A value of a command line, which is text, as the column's type reads it."""
+    if not isinstance(value, str) or field.dtype in ("str", "time", "date", "bytes"):
+        return value
+    try:
+        return {"true": True, "false": False}[value] if field.dtype == "bool" else _number(value)
+    except (ValueError, KeyError):
+        return value  # the reader refuses it by name
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -92,13 +92,14 @@ class StateWriter:
 
     def take(self, cells: Cells, state: TableState, logs: Mapping[str, SourceLog]) -> TableUpdate:
         """Put what the logs hold beyond the state's marks into the table, up to a limit."""
-        marks, touched = dict(state.marks), TableUpdate()
+        marks, newest, touched = dict(state.marks), dict(state.newest), TableUpdate()
         changing: Changing = {}
         versions: list[tuple[bytes, bytes]] = []
         for source, log in logs.items():
             rows, marks[source] = log.since(marks.get(source, 0), _STEP)
             touched.rows += len(rows)
             touched.behind |= marks[source] < log.next
+            self._note_newest(newest, source, rows)
             writer = self.versions_in(state, source)
             if writer is not None:
                 versions += writer.take(cells, self.table, rows, changing, touched)
@@ -110,9 +111,16 @@ class StateWriter:
                         changing.setdefault(event[0], (group, []))[1].append(EntityChange((source, key), event[1]))
         if marks != state.marks:
             blobs = self.place(cells, state, changing, touched)
-            after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1)
+            after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1, newest=newest)
             cells.put(self.table, [*blobs, *versions, (STATE_KEY, encode(after))])
         return touched
+
+    def _note_newest(self, newest: dict[str, int], source: str, rows: Iterable[tuple[bytes, LoggedRow]]) -> None:
+        column, now = self.plan.sources[source].event_time, self.now_us()
+        times = (record.values.get(column) for _, record in rows) if column else ()
+        latest = max((time for time in times if time is not None and time <= now), default=None)
+        if latest is not None and latest > newest.get(source, latest - 1):
+            newest[source] = latest
 
     def place(
         self, cells: Cells, state: TableState, changing: Changing, update: TableUpdate

@@ -218,6 +218,13 @@ def _run_objectives(project: Project) -> str:
     return evaluate_objectives(project, principal=_scheduler(project))
 
 
+def _run_freshness(project: Project) -> str:
+    """Alerts on the freshness objectives of stored features."""
+    from cumulant.flows.features.freshness import evaluate_freshness
+
+    return evaluate_freshness(project, principal=_scheduler(project))
+
+
 def _run_refusals(project: Project) -> str:
     """Events of the requests that prediction servers refused."""
     count = ingest_refusals(project)
@@ -250,6 +257,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="retraining", every=timedelta(), run=_run_retraining),
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
     ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
+    ScheduledJob(name="freshness", every=timedelta(), run=_run_freshness),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     CHECKPOINTS,
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),

@@ -18,6 +18,7 @@ from cumulant.core.plan import read_plan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.deployment.versions import find_references
+from cumulant.flows.features.backfill_record import backfilled_plan
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.registry.version_servable import FETCHED, copy_name
@@ -49,7 +50,8 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 def unneeded_states(project: Project) -> Iterator[Removed]:
     """Tables that this project filled and that no version in use needs; tables of others in the store stay.
 
-    Of each plan of such a version stay what was filled from the newest snapshots, and what was filled last.
+    Of each plan of such a version, and of the definition that was backfilled last, stay what was filled from the newest
+    snapshots, and what was filled last.
     """
     steps = [record for record in map(read_step, project.journal().rows(STEP)) if record.name == ONLINE_STATE]
     if not steps:
@@ -57,6 +59,7 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
     filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
     last = {_plan(step): table for table, step in filled.items()}
     plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
+    plans |= {backfilled_plan(project)}
     used = {use.table for use in list_uses(project.state / USES)} | find_references(project)[1]
     used |= shared_tables(project)
     store = project.online()

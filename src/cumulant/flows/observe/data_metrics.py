@@ -14,6 +14,7 @@ from cumulant.core.prometheus import Series
 from cumulant.core.units import from_micros
 from cumulant.data.profile import Profile
 from cumulant.flows.data.validate import NEWEST, REFUSED
+from cumulant.flows.features.stored_tables import read_state
 from cumulant.flows.serving.serve import FILLED
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def data_series(project: Project) -> Iterator[Series]:
             yield Series("cumulant_data_quarantined_ratio", (source,), share)
     for source in sorted({*refused, *(row.key for row in newest)}):
         yield Series("cumulant_data_refused", (source,), float(source in refused))
+    for source, policy in project.policies.sources.items():
+        if policy.freshness is not None:
+            seconds = policy.freshness.total_seconds()
+            yield Series("cumulant_online_freshness_objective_seconds", (source,), seconds)
     yield from _online_series(project)
 
 
@@ -66,3 +71,6 @@ def _online_series(project: Project) -> Iterator[Series]:
             with suppress(ValueError):
                 filled = datetime.fromisoformat(text).timestamp()
                 yield Series("cumulant_online_state_filled_timestamp_seconds", (table,), filled)
+            if text and (state := read_state(store, table)) is not None:
+                for source, newest in sorted(state.newest.items()):
+                    yield Series("cumulant_online_newest_timestamp_seconds", (table, source), newest / 1e6)

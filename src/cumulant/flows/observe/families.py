@@ -78,6 +78,12 @@ FAMILIES = {
     "cumulant_online_state_filled_timestamp_seconds": _gauge(
         "When a table of the online store was filled from snapshots, since 1970.", "table"
     ),
+    "cumulant_online_newest_timestamp_seconds": _gauge(
+        "The latest event time of a source's rows in a table of the online store, since 1970.", "table", "source"
+    ),
+    "cumulant_online_freshness_objective_seconds": _gauge(
+        "How old the newest stored event of a source may be, by its `freshness`.", "source"
+    ),
     "cumulant_review_cases": _gauge("Cases of the review queue that wait.", "model"),
     "cumulant_review_overdue_cases": _gauge("Waiting cases whose deadline has passed.", "model"),
     "cumulant_review_oldest_timestamp_seconds": _gauge("When the oldest waiting case was queued, since 1970.", "model"),

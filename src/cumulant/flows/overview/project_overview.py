@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,6 +60,7 @@ from cumulant.project.redaction import redaction_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from cumulant.flows.features.online_read import FeatureReaders
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
@@ -116,11 +118,17 @@ class ProjectOverview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OverviewMemory:
-    """What a server remembers of a project for its overview."""
+    """What a server remembers of a project: for its overview, and for direct reads of stored features."""
 
     def __init__(self, model: str) -> None:
         self.events = RecentEvents(model)
         self.requests = GatewayRequests()
+
+    @cached_property
+    def features(self) -> FeatureReaders:
+        from cumulant.flows.features.online_read import FeatureReaders  # loads what few callers need
+
+        return FeatureReaders()
 
 
 @verb("project.overview")

@@ -298,6 +298,7 @@ def _fill(
         scope=hashed.log_scope(context.project.name),
         deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
         applied={} if as_of is not None else last_batches(context.project, snapshots),
+        progress=context.progress,
     )
     declared = {"protect": msgspec.json.encode(state_protection(plan)).decode(), FILLED: context.now().isoformat()}
     store.put_meta(table, store.meta(table) | declared)

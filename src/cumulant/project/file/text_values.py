@@ -77,6 +77,8 @@ _EXAMPLES = {
 FORMS: dict[tuple[str, str], str] = {
     ("SourceSpec", "quarantine"): "share",
     ("SourceSpec", "keep"): "duration",
+    ("SourceSpec", "freshness"): "duration",
+    ("SourceSpec", "ttl"): "duration",
     ("SourceSpec", "memory"): "size",
     ("ResourcesSpec", "memory"): "size",
     ("StepResourcesSpec", "memory"): "size",

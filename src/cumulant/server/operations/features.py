@@ -10,7 +10,12 @@ import msgspec
 from cumulant.core.plan import Field
 from cumulant.data.masking import mask_frame
 from cumulant.features.definition.tiers import Tier
+from cumulant.flows.features.backfill import Backfill
+from cumulant.flows.features.backfill import backfill as run_backfill
 from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.features.freshness import FreshnessReport, show_freshness
+from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
+from cumulant.flows.features.store_status import FeatureStoreStatus, feature_status
 from cumulant.flows.project.planning import plan
 from cumulant.flows.reports.feature_texts import definition, kind, personal
 from cumulant.flows.serving.serve import prepare_service
@@ -190,6 +195,43 @@ def forget(call: ApiCall, body: ForgetBody) -> ForgottenKey:
     return ForgottenKey(rows=repaired.rows, entities=repaired.entities, stored=stored_now)
 
 
+@get("/features/status", action="features.status")
+def status(call: ApiCall) -> FeatureStoreStatus:
+    """Show the tables of stored features: versions, keys and events, freshness, and whether they fit what is served."""
+    return feature_status(call.project, principal=call.principal)
+
+
+@get("/features/freshness", action="features.status")
+def freshness(call: ApiCall) -> FreshnessReport:
+    """Show how old the newest stored event of each source is, and whether its freshness objective is met."""
+    return show_freshness(call.project, principal=call.principal)
+
+
+class OnlineBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`keys`: fields of a request by name, the same for each of at most 1,000 entities, in the body so that they are in
+    no log of addresses. `at`: null: now. `model`: empty: the champion; `definition`: of the project in its place.
+    `fingerprint`: that the definition must have; another one is a conflict. `own_rows`: the keys are whole rows of
+    predictions, which count in their own windows.
+    """
+
+    keys: list[dict[str, Any]]
+    at: datetime | None = None
+    model: str = ""
+    definition: bool = False
+    fingerprint: str = ""
+    own_rows: bool = False
+
+
+@post("/features/online", action="features.read", personal=True)
+def online(call: ApiCall, body: OnlineBody) -> OnlineRead:
+    """Read features of entities from the online store, as of a moment: values, staleness and fingerprint."""
+    read = OnlineReadRequest(
+        body.keys, at=body.at, fingerprint=body.fingerprint, definition=body.definition, own_rows=body.own_rows
+    )
+    readers = None if call.memory is None else call.memory.features
+    return read_features(call.project, read, principal=call.principal, model=body.model, readers=readers)
+
+
 class MaterializeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`model`: empty: the project's; `as_of`: state as of that moment; null: all that is known."""
 
@@ -239,6 +281,18 @@ def sql(call: ApiCall) -> FeatureQuery:
     return FeatureQuery(text=query.text, views={view.view: view.columns for view in query.inputs})
 
 
+class BackfillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model`: a version; empty: the project's definition as it is now."""
+
+    model: str = ""
+
+
+@post("/features/backfill", action="features.materialize", long=True)
+def backfill(call: ApiCall, body: BackfillBody) -> Backfill:
+    """Fill the stored features of a definition in a table of their own, beside what is served."""
+    return run_backfill(call.project, principal=call.principal, model=body.model, progress=call.progress)
+
+
 def _state(state: object) -> KeyState:
     return msgspec.convert(state, KeyState, from_attributes=True)
 
@@ -247,4 +301,4 @@ def _uri(call: ApiCall, model: str) -> str:
     return model or f"{call.project.name}@champion"
 
 
-OPERATIONS = (list_, values, stored, forget, materialize, sql)
+OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize, backfill, sql)

@@ -1,0 +1,77 @@
+"""`project.feature_store`: stored features, what is known of them, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from cumulant.api.errors import short_methods
+from cumulant.api.group import MethodGroup
+from cumulant.core.units import moment
+
+if TYPE_CHECKING:
+    from cumulant.flows.features.backfill import Backfill
+    from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.online_read import OnlineRead
+    from cumulant.flows.features.store_status import FeatureStoreStatus
+
+
+@short_methods
+class ProjectFeatureStore(MethodGroup):
+    """The stored features of a project. `project.features()` is the feature table, for training and analysis."""
+
+    def status(self) -> FeatureStoreStatus:
+        """Tables with their versions, keys, events and freshness, as `cumulant features status`; `.faulty`."""
+        from cumulant.flows.features.store_status import feature_status
+
+        return feature_status(self._loaded, principal=self._principal)
+
+    def freshness(self) -> FreshnessReport:
+        """The age of the newest event by source, as `cumulant features freshness`; `.missed`: objectives."""
+        from cumulant.flows.features.freshness import show_freshness
+
+        return show_freshness(self._loaded, principal=self._principal)
+
+    def backfill(self, model: str = "") -> Backfill:
+        """Fill a definition's table beside what is served, as `cumulant features backfill`.
+
+        Raises:
+            UsageError: the definition needs no stored features.
+            DefinitionError, UserCodeError: of the features file.
+            ContractBreachError: the newest data are refused.
+        """
+        from cumulant.flows.features.backfill import backfill
+
+        with self._follow("backfill") as progress:
+            return backfill(self._loaded, principal=self._principal, model=model, progress=progress)
+
+    def get(
+        self,
+        *keys: Mapping[str, Any],
+        at: datetime | str | None = None,
+        model: str = "",
+        definition: bool = False,
+        fingerprint: str = "",
+        own_rows: bool = False,
+    ) -> OnlineRead:
+        """Features of entities from the online store, as `cumulant features get --online`.
+
+        `keys`: fields of a request by name, the same for each, such as `{"card": "c17"}`. `own_rows`: they are whole
+        rows of predictions, which count in their own windows as in training. `definition`: the project's features file
+        in place of a model, by default the champion.
+
+        Raises:
+            ConflictError: the definition has another fingerprint.
+            RequestError: a field or value does not fit.
+            RefusedError: an entity is older than its `ttl`, and `on_expired` refuses.
+            EngineUnavailableError: nothing is stored yet.
+        """
+        from cumulant.flows.features.online_read import OnlineReadRequest, read_features
+
+        read = OnlineReadRequest(keys, when_of(at), fingerprint, definition, own_rows)
+        return read_features(self._loaded, read, principal=self._principal, model=model)
+
+
+def when_of(at: datetime | str | None) -> datetime | None:
+    return None if at is None else moment(at)

@@ -1,0 +1,235 @@
+"""Direct reads of stored features: of entities at a moment, for a version of a model or the project's definition."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import ConflictError, EngineUnavailableError, RequestError, UsageError
+from cumulant.core.ids import digest, short
+from cumulant.core.masking import mask
+from cumulant.core.servable import Servable
+from cumulant.features.online.direct_reads import MOST_KEYS, EntityFeatures, ReadPlan, TimeToLive, read_entities
+from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.flows.data.pii import personal_features
+from cumulant.flows.deployment.versions import champion_uri
+from cumulant.flows.features.stored_tables import filled_tables, newest_filling, table_readers
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.registry.version_servable import describe_servable
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.features.online.online import OnlineFeatures
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: seconds for which a server knows which table a model reads, and definitions of which it keeps entities
+_KNOWN_SECONDS, _DEFINITIONS = 5.0, 4
+#: bytes of decoded entities that are kept of a definition
+_CACHE_BYTES = 32 * 2**20
+
+
+class OnlineRead(msgspec.Struct, frozen=True, kw_only=True):
+    """Features of entities: each of `rows` for the key at its place. `model`: the version whose they are, null for the
+    project's definition; `fingerprint`: of the definition; `missing`: features that need further fields, by name.
+    """
+
+    model: str | None
+    fingerprint: str
+    table: str
+    at: datetime
+    rows: tuple[EntityFeatures, ...]
+    missing: dict[str, tuple[str, ...]] = {}
+
+
+class OnlineReadRequest(NamedTuple):
+    """What is read. `keys`: fields of a request by name, the same for each; `at`: None for now; `fingerprint`: that the
+    definition must have, or the beginning of it; `definition`: the project's, whatever is served; `own_rows`: as rows
+    of predictions, which count in their own windows.
+    """
+
+    keys: Sequence[Mapping[str, Any]]
+    at: datetime | None = None
+    fingerprint: str = ""
+    definition: bool = False
+    own_rows: bool = False
+
+
+class _Definition(NamedTuple):
+    """A definition with the table of its stored features."""
+
+    model: str | None
+    plan: FeaturePlan
+    table: str
+
+    @property
+    def fingerprint(self) -> str:
+        return short(digest(self.plan))
+
+
+class FeatureReaders:
+    """What a server keeps between reads of a project: the tables of models, for seconds, and entities. Thread-safe."""
+
+    def __init__(self, *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady, self._lock = steady, threading.Lock()
+        self._definitions: dict[tuple[str, bool], tuple[float, _Definition]] = {}
+        self._readers: OrderedDict[tuple[str, str, bool], OnlineFeatures] = OrderedDict()
+
+    def definition(self, project: Project, model: str, *, own: bool) -> _Definition:
+        """The definition that a read is of. Raises: as `read_features`."""
+        known = self._definitions.get((model, own))
+        if known is None or self._steady() - known[0] >= _KNOWN_SECONDS:
+            known = self._steady(), _project_definition(project) if own else _model_definition(project, model)
+            self._definitions[model, own] = known
+        return known[1]
+
+    def reader(self, project: Project, definition: _Definition, plan: FeaturePlan, *, own_rows: bool) -> OnlineFeatures:
+        """The reader of a table; `plan`: with hashes in place of personal keys."""
+        from cumulant.features.online.online import OnlineFeatures  # numpy, which other commands do not load
+
+        key = (definition.fingerprint, definition.table, own_rows)
+        with self._lock:
+            reader = self._readers.get(key)
+            if reader is None:
+                reader = OnlineFeatures(
+                    plan, project.online(), definition.table, cache_bytes=_CACHE_BYTES, own_rows=own_rows
+                )
+                self._readers[key] = reader
+            self._readers.move_to_end(key)
+            while len(self._readers) > _DEFINITIONS:
+                self._readers.popitem(last=False)
+            return reader
+
+
+@verb("features.read", of="model")
+def read_features(
+    project: Project,
+    read: OnlineReadRequest,
+    *,
+    principal: Principal,
+    model: str = "",
+    readers: FeatureReaders | None = None,
+) -> OnlineRead:
+    """Features of entities from the online store, as of a moment, by default now: windows end there to the microsecond.
+
+    Of a model that is served, from the table that its servers read. A read of a definition with personal columns is an
+    event. Features that would show a personal value are keyed hashes. `model`: as `read.model`, whose use is checked.
+
+    Raises:
+        NotFoundError: no such model.
+        ConflictError: the definition has another fingerprint than the caller expects.
+        RequestError: a field has no such name, a value does not fit it, or the moment is before the stored history.
+        RefusedError: an entity is older than its `ttl`, which refuses.
+        UsageError: the model has no stored features.
+        EngineUnavailableError: nothing is stored for the definition yet.
+    """
+    readers = readers or FeatureReaders()
+    definition = readers.definition(project, model, own=read.definition)
+    plan = definition.plan
+    if any(field.personal for source in plan.sources.values() for field in source.fields):
+        check(project, principal, "features.read", model=model, personal=True)
+    if read.fingerprint and not definition.fingerprint.startswith(read.fingerprint[: len(definition.fingerprint)]):
+        raise ConflictError(
+            f"the definition of {definition.model or 'the project'} has the fingerprint {definition.fingerprint}, not "
+            f"{read.fingerprint}",
+            subject=read.fingerprint,
+            hint="its features are others than those that the caller was made for; cumulant features status",
+        )
+    reading = ReadPlan(plan, _fields(read.keys), own_rows=read.own_rows)
+    at = read.at or SystemClock().now()
+    hashed = HashedKeys.of(plan, project.salt)
+    online = readers.reader(project, definition, hashed.plan, own_rows=read.own_rows)
+    rows = read_entities(reading, online, hashed.requests(reading.rows(read.keys, at)), _lives(project))
+    return OnlineRead(
+        model=definition.model,
+        fingerprint=definition.fingerprint,
+        table=definition.table,
+        at=at,
+        rows=tuple(_masked(rows, personal_features(plan), project.salt)),
+        missing=reading.missing,
+    )
+
+
+def _fields(keys: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of the fields of keys."""
+    if not 0 < len(keys) <= MOST_KEYS:
+        raise RequestError(f"a read is of 1 to {MOST_KEYS:,} keys, not {len(keys):,}", subject="keys")
+    names = tuple(keys[0])
+    if any(key.keys() != keys[0].keys() for key in keys):
+        raise RequestError("the keys of one read have the same fields", subject="keys", hint="read others apart")
+    return names
+
+
+def _lives(project: Project) -> dict[str, TimeToLive]:
+    return {
+        name: TimeToLive(policy.ttl, policy.spec.on_expired == "refuse")
+        for name, policy in project.policies.sources.items()
+        if policy.ttl is not None
+    }
+
+
+def _masked(
+    rows: Sequence[EntityFeatures], personal: frozenset[str], salt: Callable[[], bytes]
+) -> list[EntityFeatures]:
+    if not rows or not personal & rows[0].features.keys():
+        return list(rows)
+    key = salt()
+    return [
+        msgspec.structs.replace(
+            row,
+            features={
+                name: mask(value, key) if name in personal and value is not None else value
+                for name, value in row.features.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+def _model_definition(project: Project, uri: str) -> _Definition:
+    version = project.registry().resolve(uri or champion_uri(project))
+    name = f"{version.name}/{version.version}"
+    served = next((reader for reader in table_readers(project) if reader.version == name and reader.plan), None)
+    if served is not None and served.plan is not None:
+        return _Definition(name, served.plan, served.table)
+    described = describe_servable(project, version, verify=False)
+    if not isinstance(described, Servable) or not described.plan.needs_state:
+        raise UsageError(f"{name} has no stored features: all are of the row itself", subject=name)
+    return _filled(project, name, described.plan)
+
+
+def _project_definition(project: Project) -> _Definition:
+    """Raises also DefinitionError, UserCodeError: of the features file."""
+    return _filled(project, None, defined_plan(project))
+
+
+def defined_plan(project: Project) -> FeaturePlan:
+    """The project's definition over its newest accepted snapshots.
+
+    Raises:
+        NotFoundError: a source was not read yet.
+        UsageError, DefinitionError, UserCodeError: as `resolve_task`.
+    """
+    from cumulant.flows.data.validate import required_snapshot
+    from cumulant.flows.features.task import resolve_task
+
+    sources = project.policies.sources
+    snapshots = {name: required_snapshot(project, name, hint=f"cumulant data validate {name}") for name in sources}
+    return resolve_task(project, snapshots).plan
+
+
+def _filled(project: Project, model: str | None, plan: FeaturePlan) -> _Definition:
+    table = newest_filling(filled_tables(project), plan)
+    if table is None:
+        what, command = (model, f" {model}") if model else ("the project's definition", "")
+        raise EngineUnavailableError(
+            f"nothing is stored of {what} yet", subject=model, hint=f"fill it: cumulant features backfill{command}"
+        )
+    return _Definition(model, plan, table.name)

@@ -1,0 +1,299 @@
+"""Stored features of a project: what is known of them, how fresh they are, and their values read directly."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cumulant.cli.app import run as command
+from cumulant.core.errors import ConflictError, EngineUnavailableError, RefusedError, RequestError, UsageError
+from cumulant.core.ids import digest, short
+from cumulant.core.servable import Input
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import STATE_KEY
+from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.flows.data.validate import newest_snapshot, snapshots_of, validate
+from cumulant.flows.deployment.deployment import deployment_of
+from cumulant.flows.features.backfill import backfill
+from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.features.freshness import evaluate_freshness, show_freshness
+from cumulant.flows.features.online_read import FeatureReaders, OnlineReadRequest, read_features
+from cumulant.flows.features.store_status import feature_status
+from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.maintenance.unneeded_files import unneeded_states
+from cumulant.flows.observe.data_metrics import data_series
+from cumulant.flows.serving.serve import materialize
+from cumulant.packaging.builder import build
+from cumulant.ports.access import Principal
+from cumulant.ports.deploy import STATE_TABLE, ServedSpec
+from cumulant.project.file.loading import load
+from cumulant.testing.clock import ManualClock
+from cumulant.testing.registry import MemoryRegistry
+from cumulant.training.model import FittedModel, ModelCard
+from cumulant.training.payloads.payload import LinearWeights
+
+ME = Principal("tester")
+#: a program that is killed while it writes a table of the online store
+KILLED = """\
+import os, signal, sys
+from cumulant.flows.features.backfill import backfill
+from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
+
+def progress(text, share=None):
+    if text.startswith("visits by kind"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with load(sys.argv[1]) as project:
+    backfill(project, principal=Principal("tester"), progress=progress)
+"""
+FILE = """\
+version: 1
+model: {name: visits, owner: web}
+data:
+  visits:
+    path: visits.csv
+    key: id
+    event_time: {column: at, zone: UTC}
+    DECLARED
+training: {target: bought, predict_at: at}
+"""
+FEATURES = """\
+from cumulant.features import col, source
+visits = source("visits")
+pages = visits.by("who").mean("pages", window="2d")
+number = visits.by("who").count(window="2d")
+last = visits.by("kind").sum("pages", window="2d")
+double = pages * 2
+share = col("pages") / pages
+"""
+BEGIN = datetime(2026, 1, 1, 10, tzinfo=UTC)
+END = BEGIN + timedelta(hours=39)
+TABLE, OBJECT = "state_1", "servables/1"
+
+
+def open_project(folder, declared="freshness: 2h"):
+    rows = (f"{n},{BEGIN + timedelta(hours=n):%Y-%m-%d %H:%M},w{n % 3},k,{n},{n % 2}\n" for n in range(40))
+    (folder / "visits.csv").write_text("id,at,who,kind,pages,bought\n" + "".join(rows))
+    (folder / "features.py").write_text(FEATURES)
+    (folder / "cumulant.yaml").write_text(FILE.replace("DECLARED", declared))
+    return load(folder)
+
+
+def fill(project, table=""):
+    """Stored features of the present definition; the plan and the table."""
+    with open_run(project, "plan", principal=ME, progress=lambda *_: None) as context:
+        snapshots = snapshots_of(context, ["visits"])[0]
+        plan = resolve_task(project, snapshots).plan
+        return plan, materialize(context, plan, snapshots, as_of=None, into=table)[0]
+
+
+def serve(project, plan, folder, table=TABLE):
+    """Version 1, which is served from a table."""
+    card = ModelCard(
+        kind="linear", trainer="linear", task="binary", classes=("0", "1"), inputs=(Input("pages_2d", "number"),)
+    )
+    weights = LinearWeights(
+        columns=(0,), fill=(0.0,), mean=(0.0,), scale=(1.0,), weight=((1.0,),), missing=((0.0,),), tables={},
+        bias=(0.0,), link="sigmoid",
+    )  # fmt: skip
+    build(
+        FittedModel(card, weights), plan, name="visits", sample={"pages_2d": [1.0]}, out=folder, lineage={}, example={}
+    )
+    project.objects().put(OBJECT, folder)
+    spec = ServedSpec(version="1", servable=OBJECT, arguments={STATE_TABLE: table})
+    deployment_of(project).ensure("visits", [spec])
+
+
+def post(project, plan, table, number, at, who="w0"):
+    hashed = HashedKeys.of(plan, project.salt)
+    row = {"id": number, "at": at, "who": who, "kind": "k", "pages": 1000}
+    return OnlineFeatures(hashed.plan, project.online(), table).advance("visits", [row])
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    registry = MemoryRegistry()
+    monkeypatch.setattr("cumulant.project.project.Project.registry", lambda self: registry)
+    return registry
+
+
+def test_status_says_what_is_stored_how_old_it_is_and_whether_it_fits_what_is_served(tmp_path, registry):
+    with open_project(tmp_path) as project:
+        clock = ManualClock(END + timedelta(hours=1))
+        assert feature_status(project, principal=ME, clock=clock).tables == ()
+        plan, _ = fill(project, TABLE)
+        (table,) = feature_status(project, principal=ME, clock=clock).tables
+        assert (table.table, table.served, table.keys, table.events) == (TABLE, (), 4, 80)
+        assert table.fingerprint == short(digest(plan))
+        (source,) = table.sources
+        assert (source.newest, source.staleness, source.objective, source.stale) == (END, 3600.0, 7200.0, False)
+        assert source.owner == "web"
+
+        serve(project, plan, tmp_path / "model")
+        clock.move(timedelta(hours=1, seconds=1))
+        status = feature_status(project, principal=ME, clock=clock)
+        (table,) = status.tables
+        assert (status.faulty, table.served, table.faults) == (True, ("visits/1",), ())
+        # A row makes it fresh; one dated after the clock of the writer does not.
+        post(project, plan, TABLE, 900, END + timedelta(hours=1))
+        post(project, plan, TABLE, 901, datetime.now(UTC) + timedelta(days=3))
+        status = feature_status(project, principal=ME, clock=clock)
+        assert (status.faulty, status.tables[0].sources[0].staleness) == (False, 3601.0)
+        series = {each.family: each.value for each in data_series(project)}
+        assert series["cumulant_online_newest_timestamp_seconds"] == (END + timedelta(hours=1)).timestamp()
+        assert series["cumulant_online_freshness_objective_seconds"] == 7200.0
+
+        # Another definition under the same name, and then nothing at all.
+        (tmp_path / "features.py").write_text(FEATURES.replace('window="2d"', 'window="3d"', 1))
+        fill(project, TABLE)
+        status = feature_status(project, principal=ME, clock=clock)
+        (fault,) = status.tables[0].faults
+        assert status.faulty
+        assert "visits/1 has other windows and lookups" in fault.sentence
+        assert fault.next == "cumulant features backfill visits/1"
+        project.online().drop(TABLE)
+        (fault,) = feature_status(project, principal=ME, clock=clock).tables[0].faults
+        assert "does not have the table state_1" in fault.sentence
+
+
+def test_a_freshness_objective_that_is_missed_is_an_alert_until_rows_come(tmp_path, capsys):
+    with open_project(tmp_path, "owner: shop\n    freshness: 2h") as project:
+        clock = ManualClock(END + timedelta(hours=3))
+
+        def firing():
+            evaluate_freshness(project, principal=ME, clock=clock)
+            return [alert.finding.moved for alert in read_alerts(project.journal())[0].firing]
+
+        assert show_freshness(project, principal=ME, clock=clock).missed == []  # nothing is stored
+        plan, _ = fill(project, TABLE)
+        assert firing() == []  # and served
+        serve(project, plan, tmp_path / "model")
+        assert firing() == ["the newest stored event of visits is 3h old; the objective is 2h"]
+        post(project, plan, TABLE, 900, END + timedelta(hours=3))
+        clock.move(timedelta(minutes=6))
+        firing()
+        clock.move(timedelta(minutes=6))
+        assert firing() == []
+        report = show_freshness(project, principal=ME, clock=clock)
+        assert (report.served, report.missed, report.sources[0].owner) == (True, [], "shop")
+    assert command(["features", "freshness", "--project", str(tmp_path)]) == 1  # by the present clock
+    assert "stale" in capsys.readouterr().out
+    with open_project(tmp_path, "keep: 30d") as project:
+        assert evaluate_freshness(project, principal=ME) == "the project declares no freshness objectives"
+    assert command(["features", "freshness", "--project", str(tmp_path)]) == 0
+    assert "add `freshness: 10m`" in capsys.readouterr().out
+
+
+def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, registry):
+    with open_project(tmp_path) as project:
+        read = OnlineReadRequest([{"who": "w0"}], definition=True)
+        validate(project, principal=ME)
+        with pytest.raises(EngineUnavailableError, match="nothing is stored of the project's definition yet"):
+            read_features(project, read, principal=ME)
+        plan, table = fill(project)
+        readers = FeatureReaders()
+
+        def values(keys, **options):
+            request = OnlineReadRequest(keys, definition=True, **options)
+            return read_features(project, request, principal=ME, readers=readers)
+
+        # Right to the second: the event of `END` counts from that moment on.
+        before, then = (values([{"who": "w0"}], at=at).rows[0] for at in (END - timedelta(seconds=1), END))
+        assert (before.features["number_2d"], then.features["number_2d"]) == (13, 14)
+        assert (before.staleness, then.staleness) == (3 * 3600 - 1, 0.0)
+        post(project, plan, table, 900, END + timedelta(seconds=5))
+        later = values([{"who": "w0"}, {"who": "none"}], at=END + timedelta(seconds=5))
+        assert [row.features["number_2d"] for row in later.rows] == [15, 0]
+        assert later.rows[0].features["double"] == 2 * later.rows[0].features["pages_2d"]
+        assert later.missing == {"last_2d": ("kind",), "share": ("pages",)}
+        assert (later.table, later.fingerprint) == (table, short(digest(plan)))
+
+        # Whole rows of predictions have the features of training.
+        snapshots = {"visits": newest_snapshot(project, "visits")}
+        frames = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
+        rows = frames["visits"].select("id", "at", "who", "kind", "pages").collect().tail(20)
+        offline = compute(plan, frames, rows=rows).select(plan.names).to_dicts()
+        online = values(rows.to_dicts(), own_rows=True)
+        assert all(row.features == pytest.approx(of) for row, of in zip(online.rows, offline, strict=True))
+
+        for fingerprint in (short(digest(plan)), digest(plan)):
+            values([{"who": "w0"}], fingerprint=fingerprint)
+        with pytest.raises(ConflictError, match=f"has the fingerprint {short(digest(plan))}, not 0123"):
+            values([{"who": "w0"}], fingerprint="0123")
+        for keys, text in (
+            ([], "1 to 1,000 keys, not 0"),
+            ([{"whom": "w0"}], 'no feature reads a field "whom"'),
+            ([{"who": "w0"}, {"kind": "k"}], "the same fields"),
+            ([{"who": 5}], '"who" takes Text'),
+            ([{"at": END}], "no feature can be read by at alone"),
+        ):
+            with pytest.raises(RequestError, match=text):
+                values(keys)
+
+
+@pytest.mark.parametrize("then", ["missing", "refuse"])
+def test_entities_older_than_their_ttl_are_null_or_refused(tmp_path, then):
+    with open_project(tmp_path, f"ttl: 1d\n    on_expired: {then}") as project:
+        fill(project)
+
+        def read(at):
+            return read_features(project, OnlineReadRequest([{"who": "w0"}], at, definition=True), principal=ME)
+
+        life = timedelta(days=1)
+        assert read(END + life).rows[0].features["number_2d"] > 0
+        if then == "refuse":
+            with pytest.raises(RefusedError, match="of visits of key 1 is 1d1s old; its ttl is 1d"):
+                read(END + life + timedelta(seconds=1))
+            return
+        row = read(END + life + timedelta(seconds=1)).rows[0]
+        assert row.expired == ("pages_2d", "number_2d", "double")
+        assert (set(row.features.values()), row.staleness) == ({None}, 86_401.0)
+
+
+def test_a_changed_definition_is_filled_beside_the_served_one_also_after_a_kill(tmp_path, registry):
+    del registry
+    with open_project(tmp_path) as project:
+        plan, _ = fill(project, TABLE)
+        serve(project, plan, tmp_path / "model")
+        served = project.online().get(TABLE, [STATE_KEY])
+        (tmp_path / "features.py").write_text(FEATURES.replace("2d", "3d"))
+
+        # A process that is killed while it writes the table.
+        line = [sys.executable, "-c", KILLED, str(tmp_path)]
+        assert subprocess.run(line, check=False, timeout=120).returncode == -signal.SIGKILL
+        assert [table.table for table in feature_status(project, principal=ME).tables] == [TABLE]
+        seen = []
+        done = backfill(project, principal=ME, progress=lambda text, share=None: seen.append((text, share)))
+        assert (done.filled, done.model, done.keys, done.events) == (True, None, 4, 80)
+        assert done.served == {"visits/1": TABLE}
+        assert [share for text, share in seen if text.startswith("visits by")] == sorted(
+            share for text, share in seen if text.startswith("visits by")
+        )
+        assert any(text == "visits by who: 0 keys" for text, _ in seen)
+        again = backfill(project, principal=ME)
+        assert (again.table, again.filled, again.fingerprint) == (done.table, False, done.fingerprint)
+        assert project.online().get(TABLE, [STATE_KEY]) == served  # what is served is untouched
+
+        # The version that is trained by it needs no fill; its table stays until another definition is backfilled.
+        assert fill(project)[1] == done.table
+        assert unneeded(project) == set()
+        (tmp_path / "features.py").write_text(FEATURES.replace("2d", "4d"))
+        later = backfill(project, principal=ME)
+        assert (unneeded(project), later.filled) == ({done.table}, True)
+        (tmp_path / "features.py").write_text(
+            'from cumulant.features import source\npages = source("visits").columns("pages")'
+        )
+        with pytest.raises(UsageError, match="nothing is stored of them"):
+            backfill(project, principal=ME)
+
+
+def unneeded(project):
+    return {item.key for item in unneeded_states(project)}
