@@ -10,6 +10,7 @@ the high-water mark (VmHWM) of its whole life, CPU seconds are those of all its 
 - validate: `cumulant data validate`, a first snapshot with a key, an event time and five rules
 - features: the feature table, ten windows of two keys
 - training set: the rows that a training reads, `training.rows` of them, with features and label
+- online state: the events of the windows, in SQLite, as `cumulant features materialize` stores them
 - a day more: another file (a three hundredth of the rows), then validate and features again
 
 Prints a table and the exponents of CPU seconds over rows from the smallest to the largest; fails where an exponent is
@@ -29,16 +30,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from cumulant.core.units import size
 
+if TYPE_CHECKING:
+    from cumulant.flows.features.feature_table import FeatureSet
+    from cumulant.project.project import Project
+
 PART = 1_000_000
 YEAR_US, BEGIN_US = 365 * 86_400_000_000, 1_700_000_000_000_000
 ROWS_A_CARD, ROWS_A_MERCHANT = 100, 5_000
-STEPS = ("validate", "features", "training set", "validate a day more", "features of a day more")
+STEPS = ("validate", "features", "training set", "online state", "validate a day more", "features of a day more")
 PROJECT = """\
 version: 1
 model: {{name: payments}}
@@ -114,6 +120,8 @@ def work(folder: Path, step: str) -> dict[str, object]:
         else:
             computed = featurize(project, principal=who)
             result = computed.rows
+            if step == "online state":
+                result = fill(project, computed)
             if step == "training set":
                 snapshot = newest_snapshot(project, "payments")
                 assert snapshot is not None
@@ -137,6 +145,20 @@ def work(folder: Path, step: str) -> dict[str, object]:
         "seconds": time.perf_counter() - begun,
         "peak": int(high.split()[1]) << 10,
     }
+
+
+def fill(project: Project, computed: FeatureSet) -> int:
+    """The events that were stored."""
+    from cumulant.core.system.memory import memory_limit
+    from cumulant.features.online.materialization import materialize
+    from cumulant.flows.data.validate import newest_snapshot
+    from cumulant.flows.features.feature_table import scans
+
+    snapshot = newest_snapshot(project, "payments")
+    assert snapshot is not None
+    frames = scans(project, {"payments": snapshot}, {"payments": snapshot.id}, as_of=None)
+    memory, scratch = memory_limit(project.policies.memory), project.state / "spill"
+    return materialize(computed.plan, frames, project.online(), table="bench", memory=memory, scratch=scratch).rows
 
 
 def run(folder: Path, step: str) -> dict[str, float]:

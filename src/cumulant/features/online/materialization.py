@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,7 +17,9 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
+from cumulant.data.row_columns import FROM
 from cumulant.features.offline.frames import (
+    entry_time,
     entry_times,
     inside,
     inside_as,
@@ -24,14 +27,16 @@ from cumulant.features.offline.frames import (
     kinds,
     numbers,
     read_fields,
+    scan_fields,
     valid,
 )
-from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
+from cumulant.features.offline.groups import MeasureGroup, event_columns, fingerprint, groups_of
 from cumulant.features.offline.kernel.timeline import Flags, Ints, Timeline
 from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import has_versions, latest_changes
 from cumulant.features.offline.windows import evaluate_node
 from cumulant.features.online.carry_over import reconcile_logs
+from cumulant.features.online.fill_budget import FillBudget
 from cumulant.features.online.state import (
     FORMAT,
     STATE_KEY,
@@ -47,6 +52,9 @@ from cumulant.features.online.tiles import TILES, TileRule, entity_rows
 from cumulant.features.posted.state_update import catch_up
 from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
+
+#: bytes of the hash of a row and of all
+_HASH_BYTES = 16
 
 
 class MaterializationReport(msgspec.Struct, frozen=True):
@@ -71,6 +79,8 @@ def materialize(
     scope: str = "",
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
     tiles: TileRule = TILES,
+    memory: int | None = None,
+    scratch: Path | None = None,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -88,19 +98,26 @@ def materialize(
         deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
             that a posted row that is older than the deletion of its key stays out.
         tiles: which entities are divided, as by all writers of the table.
+        memory: about the most bytes that this process may hold meanwhile; None: any number. Events that need more are
+            partitioned by their keys on disk. The content is the same.
+        scratch: the folder for them; None: the system's temporary one.
 
     Returns:
         What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
 
     Raises:
         DataError: a frame or column is absent, or has another type than when the plan was made.
+        UsageError: one key has more rows than fit, or the rows of a source with corrections do.
+        StorageError: the disk is full.
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
     filling.deletions = deletions or {}
+    filling.budget = None if memory is None else FillBudget.of(memory, scratch)
     filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
-    reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
+    block = None if filling.budget is None else filling.budget.block
+    reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions, block=block)
     for name in filling.versions:
         trim_log(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
     if groups_of(plan):
@@ -111,7 +128,7 @@ def materialize(
         as_of=as_of,
         since=start,
         bytes=filling.bytes,
-        generation=filling.generation.hexdigest(),
+        generation=filling.generation,
     )
     store.put_meta(table, {key: str(value) for key, value in msgspec.structs.asdict(done).items()})
     return done
@@ -161,29 +178,52 @@ class _Materialization:
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.tiles = TILES
+        self.budget: FillBudget | None = None
         self.events = self.entities = self.bytes = 0
-        self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
+        self._content = 0
+
+    @property
+    def generation(self) -> str:
+        """The hash of the definition and of the rows so far, in whatever order they came."""
+        content = self._content.to_bytes(_HASH_BYTES, "big")
+        return hashlib.blake2b(fingerprint(self._plan).encode() + content, digest_size=_HASH_BYTES).hexdigest()
+
+    def _hashed(self, key: bytes, blob: bytes) -> tuple[bytes, bytes]:
+        row = hashlib.blake2b(len(key).to_bytes(4, "big") + key, digest_size=_HASH_BYTES)
+        row.update(blob)
+        self._content = (self._content + int.from_bytes(row.digest(), "big")) % (1 << 8 * _HASH_BYTES)
+        return key, blob
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         for group in groups_of(self._plan):
             source = self._plan.sources[group.source]
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
-            frame = read_fields(group.source, source.fields, self._frames[group.source])
-            for entity, events in self.entities_of(group, source, frame):
-                self.entities += 1
-                for key, blob in entity_rows(entity, events, self.tiles):
-                    self.bytes += len(blob)
-                    self.generation.update(key)
-                    self.generation.update(blob)
-                    yield key, blob
+            for frame in self._frames_of(group, source):
+                for entity, events in self.entities_of(group, source, frame):
+                    self.entities += 1
+                    for key, blob in entity_rows(entity, events, self.tiles):
+                        self.bytes += len(blob)
+                        yield self._hashed(key, blob)
         for name in self.versions:
             rows, gone = self._frames[name], self.deletions.get(name)
+            if self.budget is not None:
+                self.budget.check_whole(self._plan.sources[name], rows)
             for key, blob in version_blobs(self._plan, name, rows, self._as_of_time, deletions=gone):
-                self.generation.update(key)
-                self.generation.update(blob)
-                yield key, blob
+                yield self._hashed(key, blob)
         yield STATE_KEY, encode(self._state())
+
+    def _frames_of(self, group: MeasureGroup, source: Source) -> Iterator[pl.DataFrame]:
+        """The rows of a group's source that may be events, in one frame or in several of other keys."""
+        names = event_columns(group, source) | {*source.key, *([source.event_time] if source.event_time else ())}
+        fields = [field for field in source.fields if field.name in names]
+        rows = scan_fields(group.source, fields, self._frames[group.source])
+        if self._since is not None and not group.unlimited and FROM not in rows.collect_schema():
+            rows = rows.filter(entry_time(source, group.entry) > self._since - group.span_us)
+        if self.budget is None:
+            yield rows.collect()
+        else:
+            yield from self.budget.frames(group, rows)
 
     def reaches(self, name: str) -> int | None:
         """The moment that a source's rows reach to, in microseconds."""
@@ -192,14 +232,14 @@ class _Materialization:
         time = self._plan.sources[name].event_time
         assert time is not None, "a source of windows and lookups has an event time"
         fields = [field for field in self._plan.sources[name].fields if field.name == time]
-        newest = read_fields(name, fields, self._frames[name])[time].max()
-        return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
+        newest = scan_fields(name, fields, self._frames[name]).select(pl.col(time).max()).collect().item()
+        return None if newest is None else to_micros(newest)
 
     def _state(self) -> TableState:
         return TableState(
             format=FORMAT,
             fingerprint=fingerprint(self._plan),
-            generation=self.generation.hexdigest(),
+            generation=self.generation,
             as_of_us=self._as_of,
             since_us=self._since,
             rows=self.events,

@@ -22,6 +22,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.scope import Scope
 from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import stop
+from cumulant.flows.data.memory_budget import memory_budget, scratch_folder
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
@@ -296,6 +297,8 @@ def _fill(
         since=since,
         scope=hashed.log_scope(context.project.name),
         deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
+        memory=memory_budget(context.project).memory,
+        scratch=scratch_folder(context.project),
     )
     declared = {"protect": msgspec.json.encode(state_protection(plan)).decode(), FILLED: context.now().isoformat()}
     store.put_meta(table, store.meta(table) | declared)

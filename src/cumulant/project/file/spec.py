@@ -74,10 +74,10 @@ class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     memory: Annotated[
         str | None,
         Meta(
-            description="The most memory that checking data and computing features takes, such as `8GiB`; tables that "
-            "need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. Default: half of the "
-            "machine's. A training whose rows take more than what is set, or without it more than the machine has, is "
-            "refused before they are read, with the `training.rows` that fits."
+            description="The most memory that checking data, computing features and filling online state take, such as "
+            "`8GiB`; tables that need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. "
+            "Default: half of the machine's. A training whose rows take more than what is set, or without it more than "
+            "the machine has, is refused before they are read, with the `training.rows` that fits."
         ),
     ] = None
     steps: Annotated[
