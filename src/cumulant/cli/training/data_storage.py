@@ -163,8 +163,8 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
     for where, reason in cost.unmeasured.items():
         console.print(clean(f"not measured: {where}: {reason}"), markup=False, soft_wrap=True)
     warn(console, cost.warnings)
-    regions = ", ".join(f"{store} in {region}" for store, region in cost.prices.regions.items())
-    console.print(clean(f"prices of {cost.prices.date}, {regions}: {cost.prices.source}"), style="dim", soft_wrap=True)
+    regions = "".join(f", {store} in {region}" for store, region in cost.prices.regions.items())
+    console.print(clean(f"prices of {cost.prices.date}{regions}: {cost.prices.source}"), style="dim", soft_wrap=True)
     if any(row.store == "file" and not row.monthly for row in cost.rows):
         console.print("files of this machine cost 0 in this list; `--prices` may give them a price", style="dim")
 

@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.clock import SystemClock
 from cumulant.core.progress import Progress, silent
 from cumulant.data.storage.cost import ClassBalance, CostRow, balances, cost_rows
-from cumulant.data.storage.prices import GIB, PriceList, package_prices, read_prices
+from cumulant.data.storage.prices import GIB, PriceList, RegionPrices, package_prices, read_prices
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.maintenance.cleanup import unneeded
 from cumulant.flows.storage.stored_files import kind_prefixes, list_stored_files, unmeasured
@@ -123,10 +123,14 @@ def kind_stores(project: Project) -> dict[LifecycleKind, str]:
 
 
 def _prices_used(prices: PriceList, rows: Sequence[CostRow], region: str) -> PricesUsed:
-    regions = {
-        store: region if region in group.regions else f"{group.regions[0]} ({region} is not in the list)"
-        for store in sorted({row.store for row in rows})
-        if (group := prices.prices(store, region)) is not None
-    }
+    groups = {store: prices.prices(store, region) for store in sorted({row.store for row in rows})}
+    regions = {store: _region_of(group, region) for store, group in groups.items() if group is not None}
     pages = {store: page for store, page in prices.pages.items() if store in regions}
     return PricesUsed(date=prices.date, source=prices.source, currency=prices.currency, regions=regions, pages=pages)
+
+
+def _region_of(group: RegionPrices, region: str) -> str:
+    """The region whose prices are used; a folder of this machine is in none."""
+    if region in group.regions or group.store == "file":
+        return region if region in group.regions else group.regions[0]
+    return f"{group.regions[0]} ({region} is not in the list)"
