@@ -1,5 +1,6 @@
 """The object store driver against real servers that speak S3: SeaweedFS and moto's."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,14 @@ from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
 from cumulant.drivers.objectstore.tables import BucketTables
+from cumulant.flows.data.validate import validate
+from cumulant.flows.storage.cost import storage_cost
+from cumulant.flows.storage.lifecycle import show_lifecycle
+from cumulant.project.file.loading import load
 from cumulant.testing.conformance.files import FilesConformance
 from cumulant.testing.conformance.objects import ObjectsConformance
 from cumulant.testing.conformance.tables import TablesConformance
+from cumulant.testing.registry import MemoryRegistry
 from cumulant.testing.secrets import MemorySecrets
 from cumulant.testing.servers.programs import paired_ports
 from cumulant.testing.servers.seaweedfs import BUCKET, KEY, SECRET, seaweed_server
@@ -190,6 +196,52 @@ def test_wrong_credentials(endpoint, url, tmp_path):
     with pytest.raises(CredentialsError, match="does not allow") as caught:
         tables.find("a")
     assert "wrong" not in str(caught.value.as_dict())
+
+
+#: with the client of AWS, which checks the form of what it sends; beside moto's server
+PUT_RULES = """
+import json, sys
+import boto3
+rules, endpoint, bucket = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+s3 = boto3.client("s3", endpoint_url=endpoint, **keys)
+s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+print(json.dumps(s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]))
+"""
+
+
+@pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+def test_costs_and_lifecycle_of_a_project_in_a_bucket(endpoint, secrets, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, secrets.get(name))
+    (tmp_path / "pay.csv").write_text("id,amount\n" + "".join(f"{n},{n % 9}\n" for n in range(1000)))
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\nmodel: {name: Pay}\ndata: {pay: {path: pay.csv, key: id}}\n"
+        "lifecycle: {data: {cool: 30d, archive: 90d}, logs: {cool: 30d}}\n"
+        "environments: {local: {store: 's3://bucket/cost?region=us-east-1', log: 's3://bucket/logs'}}\n"
+    )
+    registry = MemoryRegistry()
+    with load(tmp_path) as project:
+        project.registry = lambda: registry
+        who = project.principal()
+        validate(project, principal=who)
+        cost = storage_cost(project, principal=who)
+        rules = show_lifecycle(project, principal=who, render="s3").rules["bucket"]
+    stored = list(open_bucket("s3://bucket", secrets).entries("cost/"))
+    (row,) = (row for row in cost.rows if row.kind == "data")
+    assert (row.name, row.store, row.files, row.bytes) == ("pay", "s3", len(stored), sum(each.bytes for each in stored))
+    assert row.monthly == pytest.approx(row.bytes / 2**30 * 0.023)
+    moved = {rule["Filter"]["And"]["Prefix"] for rule in rules["Rules"] if "Transitions" in rule}
+    assert all(each.path.startswith("cost/tables/default/Pay/local/data/") for each in stored)
+    assert "cost/tables/default/Pay/local/data/" in moved
+    python = Path(binary("moto_server")).with_name("python")
+    put = subprocess.run(
+        [python, "-c", PUT_RULES, json.dumps(rules), endpoint, "bucket"], capture_output=True, text=True, check=False
+    )
+    assert put.returncode == 0, put.stderr
+    for rule in rules["Rules"]:  # the client has checked it; moto's server does not keep it
+        rule["Filter"].get("And", {}).pop("ObjectSizeGreaterThan", None)
+    assert json.loads(put.stdout) == rules["Rules"]
 
 
 # SeaweedFS makes a bucket that is missing

@@ -33,6 +33,7 @@ ROLES_OF: Mapping[str, tuple[Role, ...]] = {
     "alerts.show": _EVERY,
     "alerts.steer": _OPERATOR,
     "alerts.test": ("operator", "admin"),
+    "data.cost": ("developer", "operator", "admin"),
     "data.infer": _DEVELOPER,
     "data.ingest": _BOTH,
     "data.quarantine": _DEVELOPER,

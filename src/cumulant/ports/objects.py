@@ -41,6 +41,11 @@ class ArtifactEntry(Protocol):
     @property
     def bytes(self) -> int: ...
 
+    @property
+    def modified(self) -> float:
+        """Seconds since 1970, by the store's clock."""
+        ...
+
 
 class Artifacts(Protocol):
     """Paths are relative to the address, with `/` between their parts."""

@@ -13,6 +13,7 @@ from cumulant.ports.compute import Resources
 
 if TYPE_CHECKING:
     from cumulant.data.policy import SourcePolicy
+    from cumulant.data.storage.policy import KindLifecycle, LifecycleKind
     from cumulant.monitoring.objectives import Objective
     from cumulant.monitoring.policy import MonitoringPolicy
     from cumulant.ports.access import RoleBinding
@@ -132,6 +133,19 @@ class Policies:
         from cumulant.project.file.access_rules import role_bindings
 
         return role_bindings(self._spec.access)
+
+    @cached_property
+    def lifecycle(self) -> dict[LifecycleKind, KindLifecycle]:
+        """Ages of the storage classes of each kind of data, with the age at which the first of it is deleted."""
+        from cumulant.data.storage.policy import lifecycle_of
+
+        keep = {name: source.keep for name, source in self.sources.items()}
+        return lifecycle_of(self._spec.lifecycle, keep=keep, log_keep=self.log_keep)
+
+    @cached_property
+    def log_keep(self) -> timedelta:
+        """How long predictions are kept."""
+        return duration(self._spec.serving.log.keep)
 
     @cached_property
     def clock_skew(self) -> timedelta | None:

@@ -21,7 +21,7 @@ from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
 from cumulant.ports.log import Log
 from cumulant.ports.notifier import Notifier
-from cumulant.ports.objects import ObjectStore
+from cumulant.ports.objects import Artifacts, ObjectStore
 from cumulant.ports.online import OnlineStore
 from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
@@ -211,6 +211,10 @@ class Project:
             hint = "write `schemas: confluent+https://HOST:8081` under the environment"
             raise UsageError("a source needs a schema registry, and the environment names none", hint=hint)
         return self._client("schemas", self.endpoints.schemas)  # type: ignore[no-any-return]
+
+    def artifacts(self, url: str) -> Artifacts:
+        """The files below an address in an object store, whatever they are."""
+        return self._client("artifacts", url)  # type: ignore[no-any-return]
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

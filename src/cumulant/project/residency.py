@@ -68,6 +68,11 @@ def _declared(url: str | None) -> str | None:
     return _region(url) if _scheme(url) == _REGIONAL else None
 
 
+def declared_region(spec: EnvironmentSpec) -> str:
+    """The region of the stored tables: that of the URL of `store`, else the environment's."""
+    return _declared(spec.store) or spec.region
+
+
 def _scheme(url: str | None) -> str:
     return (url or "").partition(":")[0].lower()
 

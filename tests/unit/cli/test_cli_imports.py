@@ -67,6 +67,8 @@ READS = {
             "alerts show NONE",
             "review list",
             "data clean",
+            "data cost",
+            "data lifecycle",
             "ingest status",
             "report --out page.md",
         ),

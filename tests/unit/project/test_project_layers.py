@@ -142,6 +142,7 @@ def test_every_default_says_so_and_every_row_is_there(platform):
         "release",
         "monitoring",
         "resources",
+        "lifecycle",
         "access",
         "environment",
     ]

@@ -11,6 +11,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
+from cumulant.cli.training.data_storage import declare as declare_storage
 from cumulant.cli.training.frame_output import check_out, frame_of, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
@@ -254,6 +255,9 @@ def clean(
         console.print(summary if items else "nothing to remove")
 
     call.answer({"removed": yes, "items": items}, text)
+
+
+declare_storage(app)
 
 
 def only_source(api: OperationCaller) -> str:

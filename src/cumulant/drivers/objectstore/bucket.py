@@ -25,6 +25,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.drivers.objectstore.copies import parse_store_url
 from cumulant.drivers.objectstore.faults import ENDPOINTS, IDENTITY, NO_BUCKET, explain, unreadable, without_user
 
 if TYPE_CHECKING:
@@ -200,11 +201,14 @@ def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None 
     """The bucket of `s3://bucket/prefix`, `gs://` or `az://container/prefix`.
 
     Credentials, region and endpoint come from secrets with the cloud's standard names (`AWS_ACCESS_KEY_ID`, ...),
-    then from the same environment variables, then from the machine's own identity. `region` is S3's, before those.
+    then from the same environment variables, then from the machine's own identity. `region` is S3's, before those; the
+    URL may have it as `?region=`.
 
     Raises:
         UsageError: the address, or that of the store, is invalid.
     """
+    place = parse_store_url(url)
+    url, region = place.address, region or place.region
     scheme = url.partition("://")[0]
     config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _get_secret(secrets, name)) is not None}
     if region is not None and scheme == "s3":

@@ -22,7 +22,7 @@ bucket = Driver(
         "artifacts": frozenset({"hosts"}),
     },
     options={port: frozenset({"cache", "region"}) for port in ("tables", "objects", "log")}
-    | {port: frozenset() for port in ("files", "artifacts")},
+    | {"files": frozenset(), "artifacts": frozenset({"region"})},
     extra="objects",
     embeds={"tables": "file", "objects": "file"},
 )

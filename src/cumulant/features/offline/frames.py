@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -31,11 +31,15 @@ def read_fields(
 
 
 def scan_fields(
-    source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
+    source: str,
+    fields: Sequence[Field],
+    frame: pl.LazyFrame | pl.DataFrame,
+    optional: bool = False,
+    more: Sequence[pl.Expr] = (),
 ) -> pl.LazyFrame:
     """The fields of a source, in the order of its rows, and `__row`; of rows with versions `__from` and `__until` too.
 
-    Where `optional`, a column that is absent is all null.
+    Where `optional`, a column that is absent is all null. `more`: other columns to have beside them.
 
     Raises:
         DataError: a column is absent, or not of the type that the plan was made with.
@@ -54,7 +58,17 @@ def scan_fields(
     if ROW not in schema:
         lazy = lazy.with_row_index(ROW)
     dates = [pl.col(name).cast(pl.Int64) for name in (FROM, UNTIL) if name in schema]
-    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64), *dates)
+    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64), *dates, *more)
+
+
+def blocks_of(rows: pl.LazyFrame, count: int | None) -> Iterator[pl.DataFrame]:
+    """The rows in order, at most so many at a time (None: all at once); at least one block."""
+    if count is None:
+        yield rows.collect()
+        return
+    yield rows.collect_schema().to_frame()
+    for frame in rows.collect_batches(chunk_size=count, maintain_order=True):
+        yield from frame.iter_slices(count)
 
 
 def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:

@@ -18,9 +18,8 @@ from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition import known_time
-from cumulant.features.offline.frames import inside, inside_as, known_times, read_fields
+from cumulant.features.offline.frames import blocks_of, inside, inside_as, known_times, scan_fields
 from cumulant.features.offline.groups import groups_of
-from cumulant.features.offline.versions import has_versions
 from cumulant.features.posted.posted_events import (
     Inside,
     LoggedRow,
@@ -44,28 +43,55 @@ def reconcile_logs(
     scope: str,
     as_of: datetime | None,
     versions: Collection[str] = (),
+    block: int | None = None,
 ) -> None:
     """Log open rows of `frames`, and remove log rows that `frames` have and that need not wait. Of sources in
     `versions` the table itself holds the rows, and `stored_versions.trim_log` does it.
+
+    `block`: rows of a source that are in memory at a time; None: all. Rows are read only where a log may change by
+    them.
     """
     for name in sorted({group.source for group in groups_of(plan)} - set(versions)):
         source = plan.sources[name]
         if source.key:
-            every, table = _read(source, frames[name]), log_table(scope, name)
-            frame = hide_after(every, source, as_of)
-            if has_versions(every):
-                frame = frame.filter(is_in_force(None if as_of is None else to_micros(as_of)))
-                _correct(store, table, source, every, frame)
-            newest = _newest(frame, source, as_of)
-            _log_open_rows(store, table, source, frame, newest)
-            _forget_stored_rows(store, table, source, frame, newest)
+            _reconcile_log(source, frames[name], store, log_table(scope, name), as_of=as_of, block=block)
 
 
-def _read(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
+def _reconcile_log(
+    source: Source,
+    rows: pl.LazyFrame | pl.DataFrame,
+    store: OnlineStore,
+    table: str,
+    *,
+    as_of: datetime | None,
+    block: int | None,
+) -> None:
+    lazy = _scan(source, rows)
+    if FROM in lazy.collect_schema():
+        every = lazy.collect()
+        frame = hide_after(every, source, as_of).filter(is_in_force(None if as_of is None else to_micros(as_of)))
+        _correct(store, table, source, every, frame)
+        lazy, block = frame.lazy(), None
+    newest = _newest(lazy, source, as_of)
+    if newest is None:
+        return
+    if later_columns(source):
+        for part in blocks_of(lazy, block):
+            _log_open_rows(store, table, source, hide_after(part, source, as_of), newest)
+    old = _old_keys(store, table, source, lazy, newest)
+    parts = [
+        hide_after(part, source, as_of).join(old, on=source.key, how="semi")
+        for part in (blocks_of(lazy, block) if old.height else [lazy.collect_schema().to_frame()])
+    ]
+    forget_stored(store, table, lambda _, logged: _stored_in_full(source, pl.concat(parts), logged, newest), rows=_STEP)
+
+
+def _scan(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
     """The fields that the plan reads, and of all other columns whether there is a value."""
-    frame, lazy = read_fields(source.name, source.fields, rows), rows.lazy()
-    others = [name for name in lazy.collect_schema().names() if name not in frame.columns]
-    return frame.hstack(lazy.select(pl.col(name).is_not_null().alias(_has(name)) for name in others).collect())
+    read = {field.name for field in source.fields} | {ROW, FROM, UNTIL}
+    others = [name for name in rows.lazy().collect_schema().names() if name not in read]
+    more = [pl.col(name).is_not_null().alias(_has(name)) for name in others]
+    return scan_fields(source.name, source.fields, rows, more=more)
 
 
 def _has(name: str) -> str:
@@ -90,19 +116,35 @@ def later_columns(source: Source) -> list[str]:
     return [field.name for field in source.fields if known_time.known_at(source, field.name) is not None]
 
 
-def _newest(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> int | None:
+def _newest(rows: pl.LazyFrame, source: Source, as_of: datetime | None) -> int | None:
     """The moment that the rows reach to, in microseconds."""
     if as_of is not None:
         return to_micros(as_of)
     assert source.event_time is not None
-    newest = frame[source.event_time].max()
-    return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
+    newest = rows.select(pl.col(source.event_time).max()).collect(engine="streaming").item()
+    return None if newest is None else to_micros(newest)
 
 
-def _log_open_rows(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:
+def _old_keys(store: OnlineStore, table: str, source: Source, rows: pl.LazyFrame, newest: int) -> pl.DataFrame:
+    """The keys of the log's rows that need not wait any more."""
+    values: list[list[object]] = []
+    mark, more = 0, True
+    while more:
+        logged, mark, more = store.update(lambda cells, mark=mark: _logged(SourceLog(cells, table), mark))  # type: ignore[misc]
+        values += [[of[name] for name in source.key] for of in logged if _is_old(source, of, newest)]
+    schema = rows.select(source.key).collect_schema()
+    keys = pl.DataFrame(values, schema=list(source.key), orient="row") if values else schema.to_frame()
+    return keys.select(inside_as(name, dtype) for name, dtype in schema.items()) if values else keys
+
+
+def _logged(log: SourceLog, mark: int) -> tuple[list[Inside], int, bool]:
+    """The values of some rows of a log from `mark` on, where they end, and whether there are more."""
+    records, end = log.since(mark, _STEP)
+    return [record.values for _, record in records], end, end < log.next
+
+
+def _log_open_rows(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int) -> None:
     later = later_columns(source)
-    if newest is None or not later:
-        return
     assert source.event_time is not None
     open_rows = frame.filter(
         pl.any_horizontal(pl.col(column).is_null() for column in later),
@@ -145,13 +187,6 @@ def _rows(frame: pl.DataFrame, source: Source) -> Iterator[Inside]:
     names = [field.name for field in source.fields]
     for row in inside(frame.select(names)):
         yield {name: value for name, value in zip(names, row, strict=True) if value is not None}
-
-
-def _forget_stored_rows(
-    store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None
-) -> None:
-    if newest is not None:
-        forget_stored(store, table, lambda _, rows: _stored_in_full(source, frame, rows, newest), rows=_STEP)
 
 
 def _stored_in_full(

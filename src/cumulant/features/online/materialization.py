@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,7 +18,9 @@ from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
+from cumulant.data.row_columns import FROM
 from cumulant.features.offline.frames import (
+    entry_time,
     entry_times,
     inside,
     inside_as,
@@ -25,14 +28,16 @@ from cumulant.features.offline.frames import (
     kinds,
     numbers,
     read_fields,
+    scan_fields,
     valid,
 )
-from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
+from cumulant.features.offline.groups import MeasureGroup, event_columns, fingerprint, groups_of
 from cumulant.features.offline.kernel.timeline import Flags, Ints, Timeline
 from cumulant.features.offline.row_order import row_identities, tie_order
 from cumulant.features.offline.versions import has_versions, latest_changes
 from cumulant.features.offline.windows import evaluate_node
 from cumulant.features.online.carry_over import reconcile_logs
+from cumulant.features.online.fill_budget import FillBudget
 from cumulant.features.online.state import (
     FORMAT,
     STATE_KEY,
@@ -51,6 +56,8 @@ from cumulant.ports.online import OnlineStore
 
 #: keys between two reports of progress
 _REPORTED = 5_000
+#: bytes of the hash of a row and of all
+_HASH_BYTES = 16
 
 
 class MaterializationReport(msgspec.Struct, frozen=True):
@@ -77,6 +84,8 @@ def materialize(
     tiles: TileRule = TILES,
     applied: Mapping[str, int] | None = None,
     progress: Progress = silent,
+    memory: int | None = None,
+    scratch: Path | None = None,
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -96,19 +105,26 @@ def materialize(
         tiles: which entities are divided, as by all writers of the table.
         applied: of sources of streams, the last batch of those whose rows are in `frames`.
         progress: is told the source, the keys written so far, and the share that is done.
+        memory: about the most bytes that this process may hold meanwhile; None: any number. Events that need more are
+            partitioned by their keys on disk. The content is the same.
+        scratch: the folder for them; None: the system's temporary one.
 
     Returns:
         What was stored. Two fillings of equal content have one generation, unless an entity has tiles.
 
     Raises:
         DataError: a frame or column is absent, or has another type than when the plan was made.
+        UsageError: one key has more rows than fit, or the rows of a source with corrections do.
+        StorageError: the disk is full.
     """
     start = since if since is not None else as_of
     filling = _Materialization(plan, frames, as_of, start, scope)
     filling.deletions, filling.applied, filling.progress = deletions or {}, dict(applied or {}), progress
+    filling.budget = None if memory is None else FillBudget.of(memory, scratch)
     filling.tiles = tiles if tiles.seed else tiles._replace(seed=secrets.randbits(64))
     store.swap(table, filling.rows())
-    reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
+    block = None if filling.budget is None else filling.budget.block
+    reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions, block=block)
     for name in filling.versions:
         trim_log(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
     if groups_of(plan):
@@ -119,7 +135,7 @@ def materialize(
         as_of=as_of,
         since=start,
         bytes=filling.bytes,
-        generation=filling.generation.hexdigest(),
+        generation=filling.generation,
     )
     store.put_meta(table, {key: str(value) for key, value in msgspec.structs.asdict(done).items()})
     return done
@@ -170,35 +186,58 @@ class _Materialization:
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.applied: dict[str, int] = {}
         self.tiles, self.progress = TILES, silent
-        self.events = self.entities = self.bytes = 0
         self._newest: dict[str, int] = {}
-        self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
+        self.budget: FillBudget | None = None
+        self.events = self.entities = self.bytes = 0
+        self._content = 0
+
+    @property
+    def generation(self) -> str:
+        """The hash of the definition and of the rows so far, in whatever order they came."""
+        content = self._content.to_bytes(_HASH_BYTES, "big")
+        return hashlib.blake2b(fingerprint(self._plan).encode() + content, digest_size=_HASH_BYTES).hexdigest()
+
+    def _hashed(self, key: bytes, blob: bytes) -> tuple[bytes, bytes]:
+        row = hashlib.blake2b(len(key).to_bytes(4, "big") + key, digest_size=_HASH_BYTES)
+        row.update(blob)
+        self._content = (self._content + int.from_bytes(row.digest(), "big")) % (1 << 8 * _HASH_BYTES)
+        return key, blob
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         for group in groups_of(self._plan):
             source = self._plan.sources[group.source]
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
-            frame = read_fields(group.source, source.fields, self._frames[group.source])
-            self._note_newest(source, frame)
             before, done = self.events, 0
-            for number, (entity, events) in enumerate(self.entities_of(group, source, frame)):
-                if number % _REPORTED == 0:
-                    self._report(group, (len(events.times) // 8 + done) / max(self.events - before, 1))
-                done += len(events.times) // 8
-                self.entities += 1
-                for key, blob in entity_rows(entity, events, self.tiles):
-                    self.bytes += len(blob)
-                    self.generation.update(key)
-                    self.generation.update(blob)
-                    yield key, blob
+            for frame in self._frames_of(group, source):
+                self._note_newest(source, frame)
+                for number, (entity, events) in enumerate(self.entities_of(group, source, frame)):
+                    if number % _REPORTED == 0:
+                        self._report(group, (len(events.times) // 8 + done) / max(self.events - before, 1))
+                    done += len(events.times) // 8
+                    self.entities += 1
+                    for key, blob in entity_rows(entity, events, self.tiles):
+                        self.bytes += len(blob)
+                        yield self._hashed(key, blob)
         for name in self.versions:
             rows, gone = self._frames[name], self.deletions.get(name)
+            if self.budget is not None:
+                self.budget.check_whole(self._plan.sources[name], rows)
             for key, blob in version_blobs(self._plan, name, rows, self._as_of_time, deletions=gone):
-                self.generation.update(key)
-                self.generation.update(blob)
-                yield key, blob
+                yield self._hashed(key, blob)
         yield STATE_KEY, encode(self._state())
+
+    def _frames_of(self, group: MeasureGroup, source: Source) -> Iterator[pl.DataFrame]:
+        """The rows of a group's source that may be events, in one frame or in several of other keys."""
+        names = event_columns(group, source) | {*source.key, *([source.event_time] if source.event_time else ())}
+        fields = [field for field in source.fields if field.name in names]
+        rows = scan_fields(group.source, fields, self._frames[group.source])
+        if self._since is not None and not group.unlimited and FROM not in rows.collect_schema():
+            rows = rows.filter(entry_time(source, group.entry) > self._since - group.span_us)
+        if self.budget is None:
+            yield rows.collect()
+        else:
+            yield from self.budget.frames(group, rows)
 
     def reaches(self, name: str) -> int | None:
         """The moment that a source's rows reach to, in microseconds."""
@@ -207,14 +246,14 @@ class _Materialization:
         time = self._plan.sources[name].event_time
         assert time is not None, "a source of windows and lookups has an event time"
         fields = [field for field in self._plan.sources[name].fields if field.name == time]
-        newest = read_fields(name, fields, self._frames[name])[time].max()
-        return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
+        newest = scan_fields(name, fields, self._frames[name]).select(pl.col(time).max()).collect().item()
+        return None if newest is None else to_micros(newest)
 
     def _state(self) -> TableState:
         return TableState(
             format=FORMAT,
             fingerprint=fingerprint(self._plan),
-            generation=self.generation.hexdigest(),
+            generation=self.generation,
             as_of_us=self._as_of,
             since_us=self._since,
             rows=self.events,
@@ -234,13 +273,13 @@ class _Materialization:
 
     def _note_newest(self, source: Source, frame: pl.DataFrame) -> None:
         """Note the latest event time that is not after the clock, nor after the moment of the state."""
-        if source.name in self._newest or source.event_time is None or not frame.height:
+        if source.event_time is None or not frame.height:
             return
         times = numbers(frame[source.event_time].drop_nulls())
         now = time.time_ns() // 1000
         past = times[times <= (now if self._as_of is None else min(self._as_of, now))]
         if len(past):
-            self._newest[source.name] = int(past.max())
+            self._newest[source.name] = max(int(past.max()), self._newest.get(source.name, int(past.max())))
 
     def entities_of(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, Events]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]

@@ -51,6 +51,7 @@ _DECLARED = (
     FlowAction("data.ingest", "ingest the messages of the streams that sources name"),
     FlowAction("data.infer", "propose a contract from a source", writes=False),
     FlowAction("data.show", "look at a snapshot", writes=False),
+    FlowAction("data.cost", "look at what the stores hold and cost, and at rules of storage classes", writes=False),
     FlowAction("data.quarantine", "look at refused rows", writes=False),
     FlowAction("features.compute", "compute and store features"),
     FlowAction("features.materialize", "fill the online state"),

@@ -49,9 +49,14 @@ class StorageCleaned(Fact, frozen=True, kw_only=True):
 
 @verb("project.clean")
 def clean(
-    project: Project, *, principal: Principal, dry_run: bool = True, progress: Progress = silent
+    project: Project,
+    *,
+    principal: Principal,
+    dry_run: bool = True,
+    expired_only: bool = False,
+    progress: Progress = silent,
 ) -> list[Removed]:
-    """What nothing needs, and unless `dry_run` it is removed.
+    """What nothing needs, and unless `dry_run` it is removed; `expired_only`: of it, tables of sources with a `keep`.
 
     Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
     three newest feature tables, every servable and model of a registered version; of the stored state and the copies
@@ -65,16 +70,17 @@ def clean(
     Raises:
         LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
-    unneeded = _unneeded(project)
+    listed = expired_tables if expired_only else unneeded
+    removable = listed(project)
     _report_unreadable_steps(project, progress)
-    if dry_run or not unneeded:
-        return unneeded
+    if dry_run or not removable:
+        return removable
     removed: list[Removed] = []
 
     def remove() -> dict[str, object]:
         _refuse_beside_a_run(project)
         # Again, now that nothing new can come to be needed.
-        for item in _unneeded(project):
+        for item in listed(project):
             _remove(project, item)
             removed.append(item)
         return {"things": len(removed), "bytes": sum(item.bytes for item in removed)}
@@ -88,7 +94,13 @@ def clean(
     return removed
 
 
-def _unneeded(project: Project) -> list[Removed]:
+def expired_tables(project: Project) -> list[Removed]:
+    """Stored tables of sources with a `keep` that no kept snapshot needs now."""
+    return list(_data_tables(project, expiring_only=True))
+
+
+def unneeded(project: Project) -> list[Removed]:
+    """What no kept snapshot, model, running server or recent run needs now."""
     return [
         *_data_tables(project),
         *_stream_tables(project),
@@ -137,7 +149,7 @@ def _tags(project: Project) -> list[dict[str, str]]:
     return [version.tags for name in registry.models() for version in registry.versions(name)]
 
 
-def _data_tables(project: Project) -> Iterator[Removed]:
+def _data_tables(project: Project, *, expiring_only: bool = False) -> Iterator[Removed]:
     from cumulant.data.retention import expired_snapshots, removable_keys
     from cumulant.data.snapshot import Snapshot
 
@@ -146,6 +158,8 @@ def _data_tables(project: Project) -> Iterator[Removed]:
     trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
     snapshots = [msgspec.convert(row.value, Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, declared in project.policies.sources.items():
+        if expiring_only and declared.keep is None:
+            continue
         own = [snapshot for snapshot in snapshots if snapshot.source == source]
         gone = {snapshot.id for snapshot in expired_snapshots(own, declared.keep, now)} - trained_on
         needed: list[Snapshot] = [snapshot for snapshot in own if snapshot.id not in gone]

@@ -242,6 +242,20 @@ def _run_checkpoint(project: Project) -> str:
     return f"checkpoint {written.key}" if written.new else "no new event"
 
 
+def _run_retention(project: Project) -> str:
+    """Tables of snapshots that expired by the `keep` of their source. Logs expire where they are written."""
+    if all(source.keep is None for source in project.policies.sources.values()):
+        return "no source has a keep"
+    from cumulant.flows.maintenance.cleanup import clean
+
+    try:
+        removed = clean(project, principal=_scheduler(project), dry_run=False, expired_only=True)
+    except LeaseHeldError as error:
+        return f"nothing is removed beside a run: {error.message}"
+    size = sum(item.bytes for item in removed)
+    return f"removed {len(removed)} tables, {size:,} bytes" if removed else "no snapshot has expired"
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
@@ -260,5 +274,6 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="freshness", every=timedelta(), run=_run_freshness),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     CHECKPOINTS,
+    ScheduledJob(name="retention", every=timedelta(hours=1), run=_run_retention),
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),
 )

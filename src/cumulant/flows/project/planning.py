@@ -20,6 +20,7 @@ from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.project.driver_needs import driver_needs
+from cumulant.flows.storage.lifecycle import check_lifecycle, lifecycle_notes, lifecycle_warnings
 from cumulant.project.connections import remote_settings
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.endpoints import DEFAULTS
@@ -124,10 +125,15 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             *unchecked_notes(project.policies, task.plan),
             *_unconnected_notes(project),
             *_access_notes(project),
+            *lifecycle_notes(project),
         ),
         task=None if rows is None else rows.task,
         classes={} if rows is None else rows.counts,
-        warnings=(*warnings, *shared_registry_warnings(project.file, project.environment)),
+        warnings=(
+            *warnings,
+            *shared_registry_warnings(project.file, project.environment),
+            *lifecycle_warnings(project),
+        ),
         batch_only=_batch_only(project, task.plan),
     )
 
@@ -161,6 +167,7 @@ def _check_declarations(context: Context) -> None:
     check_training(project)
     check_release(project)
     check_serving(project)
+    check_lifecycle(project)
     plan_checks.check_code(project)
     plan_checks.check_packages(context)
     with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers

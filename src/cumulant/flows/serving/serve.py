@@ -22,6 +22,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.scope import Scope
 from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import stop
+from cumulant.flows.data.memory_budget import memory_budget, scratch_folder
 from cumulant.flows.data.stream_records import last_batches
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
@@ -299,6 +300,8 @@ def _fill(
         deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
         applied={} if as_of is not None else last_batches(context.project, snapshots),
         progress=context.progress,
+        memory=memory_budget(context.project).memory,
+        scratch=scratch_folder(context.project),
     )
     declared = {"protect": msgspec.json.encode(state_protection(plan)).decode(), FILLED: context.now().isoformat()}
     store.put_meta(table, store.meta(table) | declared)

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from cumulant.core.scope import NAME, NAME_SAYS
 from cumulant.data.spec import SourceSpec
+from cumulant.data.storage.spec import LifecycleSpec
 from cumulant.monitoring.spec import MonitoringSpec
 from cumulant.project.file.access_spec import AccessSpec
 from cumulant.project.file.sign_in_spec import SignInSpec
@@ -73,10 +74,10 @@ class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     memory: Annotated[
         str | None,
         Meta(
-            description="The most memory that checking data and computing features takes, such as `8GiB`; tables that "
-            "need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. Default: half of the "
-            "machine's. A training whose rows take more than what is set, or without it more than the machine has, is "
-            "refused before they are read, with the `training.rows` that fits."
+            description="The most memory that checking data, computing features and filling online state take, such as "
+            "`8GiB`; tables that need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. "
+            "Default: half of the machine's. A training whose rows take more than what is set, or without it more than "
+            "the machine has, is refused before they are read, with the `training.rows` that fits."
         ),
     ] = None
     steps: Annotated[
@@ -241,12 +242,24 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     release: Annotated[dict[str, Any], _overrides("release")] = {}
     monitoring: Annotated[dict[str, Any], _overrides("monitoring")] = {}
     resources: Annotated[dict[str, Any], _overrides("resources")] = {}
+    lifecycle: Annotated[dict[str, Any], _overrides("lifecycle")] = {}
 
 
 #: the keys of an environment that name drivers
 DRIVERS = ("tracking_uri", "journal", "store", "online", "log", "streams", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
-SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
+SECTIONS = (
+    "model",
+    "data",
+    "features",
+    "training",
+    "evaluation",
+    "serving",
+    "release",
+    "monitoring",
+    "resources",
+    "lifecycle",
+)
 
 
 class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -277,6 +290,9 @@ class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     release: Annotated[ReleaseSpec, Meta(description="How a candidate takes over from the champion.")] = ReleaseSpec()
     monitoring: Annotated[MonitoringSpec, Meta(description="How the served model is watched.")] = MonitoringSpec()
     resources: Annotated[ResourcesSpec, Meta(description="What a command may take of the machine.")] = ResourcesSpec()
+    lifecycle: Annotated[
+        LifecycleSpec, Meta(description="Ages at which stored files move into cheaper storage classes of a bucket.")
+    ] = LifecycleSpec()
     access: Annotated[AccessSpec, Meta(description="Who has which role, for `access: cedar://`.")] = AccessSpec()
     environments: Annotated[
         dict[Name, EnvironmentSpec],

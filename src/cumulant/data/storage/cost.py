@@ -1,0 +1,163 @@
+"""What stored files cost in a month, by what they belong to and by storage class; and which class does not pay."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from cumulant.core.units import show_duration
+from cumulant.data.storage.policy import KindLifecycle, LifecycleKind, StorageClass
+from cumulant.data.storage.prices import GIB, ClassTerms, PriceList, RegionPrices
+
+#: what a stored file belongs to
+StoredKind = Literal[
+    "data", "features", "logs", "artifacts", "training", "online", "journal", "registry", "audit", "other"
+]
+_NEVER = KindLifecycle()
+_MONTH = timedelta(days=30)
+#: ages that contradict each other are refused elsewhere; here a span has a length
+_LEAST = timedelta(days=1)
+
+
+class StoredSize(NamedTuple):
+    """One file of a store: `name` is that of its source or log, `modified` seconds since 1970, `store` a URL scheme."""
+
+    kind: StoredKind
+    name: str
+    store: str
+    bytes: int
+    modified: float
+
+
+class CostRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Files of one kind, name and class; `monthly`: in the currency of the list, None where it has no price.
+
+    `hot_monthly`: the same files if all were hot.
+    """
+
+    kind: StoredKind
+    name: str
+    store: str
+    storage_class: StorageClass
+    files: int
+    bytes: int
+    monthly: float | None
+    hot_monthly: float | None
+
+
+class ClassBalance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a declared class saves of a GiB that is stored from its age on, for `days` (None: with no end).
+
+    `saves` is for these days, or for a month where they have no end, after the fees for reading all of it `reads` times
+    a month and for the least time of the class; `break_even_reads`: full reads a month at which nothing is saved.
+    """
+
+    kind: LifecycleKind
+    storage_class: StorageClass
+    name: str
+    days: float | None
+    minimum_days: int
+    saves: float
+    break_even_reads: float | None
+    warning: str | None
+
+
+def cost_rows(
+    stored: Iterable[StoredSize],
+    lifecycle: Mapping[LifecycleKind, KindLifecycle],
+    prices: PriceList,
+    *,
+    region: str,
+    now: datetime,
+) -> list[CostRow]:
+    """Monthly costs, each file in the class that the declared lifecycle gives its age; local files are hot.
+
+    A class bills a file of less than its least size as of that.
+    """
+    ages = {str(kind): each for kind, each in lifecycle.items()}
+    counted: defaultdict[tuple[StoredKind, str, str, StorageClass], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for file in stored:
+        declared = ages.get(file.kind, _NEVER)
+        age = timedelta(seconds=max(0.0, now.timestamp() - file.modified))
+        reached: StorageClass = "hot" if file.store == "file" else declared.class_at(age)
+        if file.store == "s3" and file.bytes < prices.terms_of("s3", reached).minimum_bytes:
+            reached = "hot"  # the rendered rules leave it there
+        sums = counted[file.kind, file.name, file.store, reached]
+        sums[0] += 1
+        sums[1] += file.bytes
+        sums[2] += max(file.bytes, prices.terms_of(file.store, reached).minimum_bytes)
+    rows = []
+    for (kind, name, store, reached), (files, size, billed) in sorted(counted.items()):
+        group = prices.prices(store, region)
+        rows.append(
+            CostRow(
+                kind=kind,
+                name=name,
+                store=store,
+                storage_class=reached,
+                files=files,
+                bytes=size,
+                monthly=None if group is None else billed / GIB * group.of(reached),
+                hot_monthly=None if group is None else size / GIB * group.hot,
+            )
+        )
+    return rows
+
+
+def balances(
+    lifecycle: Mapping[LifecycleKind, KindLifecycle],
+    prices: PriceList,
+    *,
+    stores: Mapping[LifecycleKind, str],
+    region: str,
+    reads: float = 0.0,
+) -> Iterator[ClassBalance]:
+    """Whether each declared class pays in the store of its kind, where the list has its prices; not for local folders.
+
+    `reads`: how often all of a kind is read in a month, as each training reads the data.
+    """
+    for kind, ages in lifecycle.items():
+        store = stores.get(kind, "file")
+        group = prices.prices(store, region)
+        if store == "file" or group is None:
+            continue
+        ends = [*ages.moves.values(), ages.expire][1:]
+        for (name, begin), end in zip(ages.moves.items(), ends, strict=True):
+            span = None if end is None else max(end - begin, _LEAST)
+            terms = prices.terms_of(store, name)
+            yield _balance(kind, name, span, group=group, terms=terms, reads=reads)
+
+
+def _balance(
+    kind: LifecycleKind,
+    storage_class: StorageClass,
+    span: timedelta | None,
+    *,
+    group: RegionPrices,
+    terms: ClassTerms,
+    reads: float,
+) -> ClassBalance:
+    months = 1.0 if span is None else span / _MONTH
+    billed = months if span is None else max(months, terms.minimum_days / 30)
+    gain = group.hot * months - group.of(storage_class) * billed
+    saves = gain - terms.retrieval * reads * months
+    warning = None
+    if gain <= 0 and span is not None:
+        warning = f"files stay {show_duration(span)} in {terms.name}, which bills at least {terms.minimum_days} days"
+    elif saves <= 0:
+        fee = f"{terms.retrieval:g} a GiB"
+        warning = f"reading all of it {reads:g} times a month from {terms.name} costs {fee} each time"
+    return ClassBalance(
+        kind=kind,
+        storage_class=storage_class,
+        name=terms.name,
+        days=None if span is None else span / timedelta(days=1),
+        minimum_days=terms.minimum_days,
+        saves=saves,
+        break_even_reads=gain / months / terms.retrieval if terms.retrieval and gain > 0 else None,
+        warning=warning and f"lifecycle.{kind}.{storage_class} costs more than it saves: {warning}",
+    )

@@ -1,0 +1,162 @@
+"""The declared storage classes: contradictions, costs, and rules of a cloud for the keys of this project."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.units import duration, show_duration
+from cumulant.data.storage.cloud_rules import SCHEMES, BucketPlaces, Cloud, rules_for
+from cumulant.data.storage.policy import LifecycleFault, lifecycle_faults
+from cumulant.data.storage.prices import package_prices
+from cumulant.flows.ledger.actions import verb
+from cumulant.flows.storage.cost import class_balances, kind_stores
+from cumulant.flows.storage.stored_files import kind_prefixes
+from cumulant.project.file.training_rules import refuse
+from cumulant.project.residency import declared_region
+
+if TYPE_CHECKING:
+    from cumulant.data.storage.cost import ClassBalance
+    from cumulant.data.storage.policy import LifecycleKind
+    from cumulant.ports.access import Principal
+    from cumulant.project.file.spec import ProjectSpec
+    from cumulant.project.project import Project
+
+
+class DeclaredAges(msgspec.Struct, frozen=True, kw_only=True):
+    """Days after which files of a kind move, None: never. `expire_days`: by which settings they are deleted."""
+
+    kind: LifecycleKind
+    store: str
+    prefixes: tuple[str, ...]
+    cool_days: float | None
+    archive_days: float | None
+    expire_days: dict[str, float]
+
+
+class LifecycleView(msgspec.Struct, frozen=True, kw_only=True):
+    """The declared lifecycle in this environment. `rules`: of `--render`, by bucket, as the cloud's tools take them."""
+
+    environment: str
+    kinds: tuple[DeclaredAges, ...]
+    classes: tuple[ClassBalance, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    rules: dict[str, Any] = {}
+
+
+@verb("data.cost")
+def show_lifecycle(project: Project, *, principal: Principal, render: Cloud | None = None) -> LifecycleView:
+    """The ages of each kind with their effect on costs; with `render` the rules of that cloud.
+
+    Raises:
+        ProjectFileError: ages that contradict each other, or that the store refuses.
+        UsageError: no store of this environment is in that cloud.
+    """
+    del principal
+    check_lifecycle(project)
+    classes = class_balances(project, package_prices(), region=declared_region(project.file.environment))
+    return LifecycleView(
+        environment=project.environment,
+        kinds=tuple(_kinds(project)),
+        classes=tuple(classes),
+        notes=tuple(lifecycle_notes(project)),
+        warnings=tuple(item.warning for item in classes if item.warning),
+        rules={} if render is None else render_rules(project, render),
+    )
+
+
+def check_lifecycle(project: Project) -> None:
+    """Raises ProjectFileError: ages that contradict each other, that the store refuses, or logs deleted too early."""
+    policies = project.policies
+    faults = [*log_faults(project.spec, policies.log_keep)]
+    if any(each.moves for each in policies.lifecycle.values()):
+        faults += lifecycle_faults(
+            policies.lifecycle,
+            keep={name: source.keep for name, source in policies.sources.items()},
+            log_keep=policies.log_keep,
+            stores=kind_stores(project),
+        )
+    refuse(project, faults)
+
+
+def log_faults(spec: ProjectSpec, keep: timedelta) -> Iterator[LifecycleFault]:
+    """Predictions that are deleted before what is learned and monitored from them."""
+    monitoring, path = spec.monitoring, ("serving", "log", "keep")
+    delay = monitoring.performance.label_delay
+    if delay is not None and keep <= duration(delay):
+        text = f"monitoring.performance.label_delay ({delay}) is not shorter: labels come when their predictions are"
+        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text} deleted, so none could be joined")
+    longest = max(monitoring.drift.spans) * duration(monitoring.drift.window)
+    if keep < longest:
+        text = f"monitoring.drift compares windows of {show_duration(longest)}, which would be deleted before"
+        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text}")
+
+
+def lifecycle_notes(project: Project) -> list[str]:
+    """Declared classes that do nothing where this environment stores."""
+    stores = kind_stores(project)
+    idle = [kind for kind, ages in project.policies.lifecycle.items() if ages.moves and stores[kind] == "file"]
+    if not idle:
+        return []
+    names = ", ".join(f"lifecycle.{kind}" for kind in idle)
+    return [f"{names}: the store is a folder, which has no storage classes; only `keep` has an effect there"]
+
+
+def lifecycle_warnings(project: Project) -> list[str]:
+    """Declared classes that cost more than they save, by the package's price list."""
+    if not any(ages.moves for ages in project.policies.lifecycle.values()):
+        return []
+    region = declared_region(project.file.environment)
+    return [item.warning for item in class_balances(project, package_prices(), region=region) if item.warning]
+
+
+def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
+    """The rules of each bucket of this environment in a cloud, by its name. Raises UsageError: there is none."""
+    scheme = SCHEMES[cloud]
+    places: dict[str, BucketPlaces] = {}
+    for kind, prefixes in kind_prefixes(project).items():
+        for place, prefix in prefixes:
+            if place.scheme == scheme:
+                bucket = places.setdefault(place.bucket, BucketPlaces(place.bucket, defaultdict(list), []))
+                bucket.kinds[kind].append(prefix)
+                if place.key_prefix not in bucket.roots:
+                    bucket.roots.append(place.key_prefix)
+    if not places:
+        raise UsageError(
+            f"no store of environment {project.environment} is in {scheme}://, so there are no keys to write rules for",
+            subject=cloud,
+            hint="name the environment whose store or log is there: --env NAME",
+        )
+    name = f"cumulant-{project.scope.tenant}-{project.name}-{project.environment}"
+    return {
+        bucket: rules_for(cloud, places[bucket], project.policies.lifecycle, package_prices(), name=name)
+        for bucket in sorted(places)
+    }
+
+
+def _kinds(project: Project) -> list[DeclaredAges]:
+    policies, days = project.policies, 86_400.0
+    limits: dict[str, dict[str, timedelta | None]] = {
+        "data": {f"data.{name}.keep": source.keep for name, source in policies.sources.items()},
+        "logs": {"serving.log.keep": policies.log_keep},
+    }
+    prefixes = kind_prefixes(project)
+    return [
+        DeclaredAges(
+            kind=kind,
+            store=prefixes[kind][0][0].scheme,
+            prefixes=tuple(prefix if place.folder is None else str(place.folder) for place, prefix in prefixes[kind]),
+            cool_days=None if ages.cool is None else ages.cool.total_seconds() / days,
+            archive_days=None if ages.archive is None else ages.archive.total_seconds() / days,
+            expire_days={
+                name: limit.total_seconds() / days for name, limit in limits.get(kind, {}).items() if limit is not None
+            },
+        )
+        for kind, ages in policies.lifecycle.items()
+    ]

@@ -1,0 +1,226 @@
+"""Storage classes: ages, contradictions, prices, costs, and the rules of each cloud against its documented form."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from cumulant.core.errors import DataError, NotFoundError
+from cumulant.data.storage.cloud_rules import BucketPlaces, rules_for
+from cumulant.data.storage.cost import StoredSize, balances, cost_rows
+from cumulant.data.storage.policy import KINDS, KindLifecycle, lifecycle_faults, lifecycle_of
+from cumulant.data.storage.prices import GIB, package_prices, read_prices
+from cumulant.data.storage.spec import ClassesSpec, LifecycleSpec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+S3 = dict.fromkeys(KINDS, "s3")
+
+
+def days(number):
+    return timedelta(days=number)
+
+
+def lifecycle(*, keep=None, log_keep="90d", **kinds):
+    spec = LifecycleSpec(**{kind: ClassesSpec(**ages) for kind, ages in kinds.items()})
+    return lifecycle_of(spec, keep=keep or {}, log_keep=days(int(log_keep[:-1])))
+
+
+def faults(stores=S3, keep=None, log_keep=90, **kinds):
+    ages = lifecycle(keep=keep, log_keep=f"{log_keep}d", **kinds)
+    found = lifecycle_faults(ages, keep=keep or {}, log_keep=days(log_keep), stores=stores)
+    return [(".".join(fault.path), fault.text) for fault in found]
+
+
+def test_a_file_has_the_class_of_its_age():
+    ages = lifecycle(data={"cool": "30d", "archive": "90d"}, keep={"a": days(400), "b": None})
+    assert ages["data"] == KindLifecycle(days(30), days(90), days(400))
+    assert [ages["data"].class_at(days(n)) for n in (0, 29, 30, 89, 90)] == ["hot", "hot", "cool", "cool", "archive"]
+    assert ages["features"].class_at(days(9999)) == "hot"
+    assert KindLifecycle(archive=days(5)).class_at(days(6)) == "archive"
+
+
+@pytest.mark.parametrize(
+    ("declared", "path", "text"),
+    [
+        ({"data": {"cool": "90d", "archive": "30d"}}, "lifecycle.data.archive", "no file would be cool"),
+        ({"data": {"cool": "40d"}, "keep": {"a": days(40)}}, "lifecycle.data.cool", "data.a.keep (40d)"),
+        ({"logs": {"archive": "90d"}}, "lifecycle.logs.archive", "serving.log.keep (90d), which deletes first"),
+        ({"data": {"cool": "29d"}}, "lifecycle.data.cool", "S3 moves no object into STANDARD_IA before 30d"),
+        ({"data": {"cool": "40d", "archive": "60d"}}, "lifecycle.data.archive", "write 70d or more"),
+    ],
+)
+def test_contradictions(declared, path, text):
+    ((where, said),) = faults(**declared)
+    assert where == path
+    assert text in said
+
+
+def test_ages_that_fit():
+    assert faults(data={"cool": "30d", "archive": "60d"}, keep={"a": days(61), "b": None}, logs={"cool": "89d"}) == []
+    assert faults(stores=dict.fromkeys(KINDS, "gs"), data={"cool": "1d", "archive": "2d"}) == []
+
+
+def test_costs_by_class():
+    prices = package_prices()
+    size = 2 * GIB
+    stored = [
+        StoredSize("data", "payments", "s3", size, (NOW - days(10)).timestamp()),
+        StoredSize("data", "payments", "s3", size, (NOW - days(40)).timestamp()),
+        StoredSize("data", "payments", "s3", size, (NOW - days(100)).timestamp()),
+        StoredSize("data", "payments", "s3", 1000, (NOW - days(100)).timestamp()),
+        StoredSize("logs", "predictions", "file", size, (NOW - days(100)).timestamp()),
+        StoredSize("journal", "", "tape", size, (NOW + days(1)).timestamp()),
+    ]
+    ages = lifecycle(data={"cool": "30d", "archive": "90d"}, logs={"cool": "30d"})
+    rows = {
+        (row.kind, row.storage_class): row for row in cost_rows(stored, ages, prices, region="eu-central-1", now=NOW)
+    }
+    assert rows["data", "cool"].monthly == pytest.approx(2 * 0.0135)
+    assert rows["data", "archive"].monthly == pytest.approx(2 * 0.005)
+    assert rows["data", "archive"].hot_monthly == pytest.approx(2 * 0.0245)
+    assert (rows["data", "hot"].files, rows["data", "hot"].bytes) == (2, size + 1000), "rules leave small objects hot"
+    assert rows["logs", "hot"].monthly == 0, "a folder has no classes"
+    assert rows["journal", "hot"].monthly is None, "no price of such a store"
+
+
+def balance(reads=0.0, keep=None, store="s3", **ages):
+    found = balances(
+        lifecycle(data=ages, keep={"a": keep}),
+        package_prices(),
+        stores={"data": store},
+        region="us-east-1",
+        reads=reads,
+    )
+    return {item.storage_class: item for item in found}
+
+
+def test_classes_that_do_not_pay():
+    assert balance(cool="30d")["cool"].saves == pytest.approx(0.023 - 0.0125)
+    assert balance(cool="30d")["cool"].warning is None
+    assert balance(cool="30d")["cool"].break_even_reads == pytest.approx(1.05)
+    short = balance(cool="30d", archive="90d", keep=days(100))
+    assert short["cool"].warning is None
+    assert short["archive"].days == 10
+    assert short["archive"].saves == pytest.approx(0.023 / 3 - 0.004 * 3), "ten days of use, 90 billed"
+    assert "stay 10d in GLACIER_IR, which bills at least 90 days" in short["archive"].warning
+    assert "2 times a month from STANDARD_IA" in balance(reads=2, cool="30d")["cool"].warning
+    assert balance(store="file", cool="30d") == {}
+
+
+def test_price_lists(tmp_path):
+    prices = package_prices()
+    assert {group.store for group in prices.groups} == {"s3", "az", "gs", "file"}
+    assert all(group.hot >= group.cool >= group.archive for group in prices.groups)
+    assert prices.prices("s3", "nowhere").regions[0] == "us-east-1", "the first group"
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'date = "2026-12-01"\nsource = "contract"\ncurrency = "EUR"\n'
+        '[[groups]]\nstore = "file"\nregions = ["local"]\nhot = 0.1\ncool = 0.1\narchive = 0.1\n'
+    )
+    assert read_prices(own).prices("file", "local").hot == 0.1
+    with pytest.raises(NotFoundError):
+        read_prices(tmp_path / "none.toml")
+    for wrong in ("a = 1", "[[", own.read_text().replace("0.1", "-1"), own.read_text().replace("2026-12-01", "today")):
+        own.write_text(wrong)
+        with pytest.raises(DataError, match="no price list"):
+            read_prices(own)
+    own.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError):
+        read_prices(own)
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    pass
+
+
+# Azure: the schema of Microsoft.Storage/storageAccounts/managementPolicies, as far as rules of ours may have it.
+class Days(Strict):
+    days_after_modification_greater_than: Annotated[int, Meta(ge=0)]
+
+
+class BaseBlob(Strict):
+    tier_to_cool: Days | msgspec.UnsetType = msgspec.UNSET
+    tier_to_cold: Days | msgspec.UnsetType = msgspec.UNSET
+
+
+class Actions(Strict):
+    base_blob: BaseBlob
+
+
+class Filters(Strict):
+    blob_types: Annotated[list[Literal["blockBlob"]], Meta(min_length=1)]
+    prefix_match: Annotated[list[str], Meta(min_length=1, max_length=10)]
+
+
+class Definition(Strict):
+    actions: Actions
+    filters: Filters
+
+
+class AzureRule(Strict):
+    enabled: bool
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,256}$")]
+    type: Literal["Lifecycle"]
+    definition: Definition
+
+
+class AzurePolicy(Strict):
+    rules: Annotated[list[AzureRule], Meta(min_length=1, max_length=100)]
+
+
+# GCS: the resource `bucket.lifecycle` of its JSON API.
+class GcsAction(Strict):
+    type: Literal["SetStorageClass", "AbortIncompleteMultipartUpload"]
+    storage_class: Literal["NEARLINE", "COLDLINE", "ARCHIVE"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class GcsCondition(Strict):
+    age: Annotated[int, Meta(ge=0)]
+    matches_prefix: Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(min_length=1, max_length=1000)]
+    matches_storage_class: list[Literal["STANDARD", "NEARLINE"]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class GcsRule(Strict):
+    action: GcsAction
+    condition: GcsCondition
+
+
+class GcsRules(Strict):
+    rule: Annotated[list[GcsRule], Meta(min_length=1, max_length=100)]
+
+
+class GcsConfiguration(Strict):
+    lifecycle: GcsRules
+
+
+def rendered(cloud):
+    places = BucketPlaces("bucket", {"data": ["p/data/", "p/streams/"], "logs": ["l/"]}, ["p/", "l/"])
+    ages = lifecycle(data={"cool": "30d12h", "archive": "90d"}, features={"cool": "31d"})
+    return rules_for(cloud, places, ages, package_prices(), name="cumulant-A_b-prod")
+
+
+def test_rules_of_s3():
+    """The API of an emulator takes them: tests/live/test_live_objectstore.py."""
+    first, _, *uploads = rendered("s3")["Rules"]
+    assert first == {
+        "ID": "cumulant-a-b-prod-data-1",
+        "Status": "Enabled",
+        "Filter": {"And": {"Prefix": "p/data/", "ObjectSizeGreaterThan": 131071}},
+        "Transitions": [{"Days": 31, "StorageClass": "STANDARD_IA"}, {"Days": 90, "StorageClass": "GLACIER_IR"}],
+    }
+    assert [rule["Filter"]["Prefix"] for rule in uploads] == ["p/", "l/"]
+    assert not any("Expiration" in rule for rule in rendered("s3")["Rules"]), "nothing is deleted by its age"
+
+
+def test_rules_of_azure_and_google_have_their_documented_form():
+    (rule,) = msgspec.convert(rendered("azure"), AzurePolicy).rules
+    assert rule.definition.filters.prefix_match == ["bucket/p/data/", "bucket/p/streams/"]
+    assert rule.definition.actions.base_blob == BaseBlob(Days(31), Days(90))
+    cool, archive, uploads = msgspec.convert(rendered("gcs"), GcsConfiguration).lifecycle.rule
+    assert (cool.action.storage_class, cool.condition.age) == ("NEARLINE", 31)
+    assert archive.condition.matches_storage_class == ["STANDARD", "NEARLINE"]
+    assert uploads.condition.matches_prefix == ["p/", "l/"]
