@@ -34,7 +34,8 @@ import polars as pl
 from cumulant.core.progress import silent
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.stream_features import apply_ingested

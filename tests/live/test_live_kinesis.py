@@ -13,7 +13,8 @@ import pytest
 
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError, UsageError
 from cumulant.flows.data import stream_ingestion
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_records import read_batches
 from cumulant.flows.data.stream_views import refused_messages, stream_status
 from cumulant.ports.streams import LostMessagesError

@@ -9,7 +9,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.core.units import size
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
-from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
+from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange, TableRule
 from cumulant.data.schema_policy import ChangePolicy, SchemaPolicy
 from cumulant.ports.streams import SchemaKind
 
@@ -122,24 +122,6 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         default = RuleSpec()
         values = {key: getattr(default, key) for key in _VERDICT_KEYS}
         return self != default and msgspec.structs.replace(self, **values) == default
-
-
-class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rules of the source as a whole and across its columns."""
-
-    min_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The fewest accepted rows.")] = None
-    max_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The most accepted rows.")] = None
-    fresh: Annotated[
-        str | None, Meta(description="How old the newest event may be, such as `2d`; rows after now do not count.")
-    ] = None
-    where: Annotated[
-        list[str],
-        Meta(
-            description="Conditions across the columns of one row, as in the WHERE clause of SQL: "
-            "`landed >= sched_dep and air_time is not null`, texts in single quotes. A row for which one is false is "
-            "refused, a row for which it is null passes."
-        ),
-    ] = []
 
 
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -290,18 +272,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str, Meta(description="Who answers for the features that are stored of the source. Default: the model's owner.")
     ] = ""
     freshness: Annotated[
-        str | None,
-        Meta(
-            description="The freshness objective of stored features: how old the newest event in the online store may "
-            "be, such as `10m`. Missing it is an alert."
-        ),
+        str | None, Meta(description="How old the newest stored event may be, such as `10m`; an older one is an alert.")
     ] = None
     ttl: Annotated[
         str | None,
-        Meta(
-            description="How old the newest event of an entity may be where its stored features are read directly "
-            "(`features get --online`), such as `7d`; `on_expired` says what happens then. Served models ignore it."
-        ),
+        Meta(description="The largest age of an entity's newest event in `features get --online`; then `on_expired`."),
     ] = None
     on_expired: Annotated[
         Literal["missing", "refuse"],

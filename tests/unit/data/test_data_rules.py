@@ -297,7 +297,7 @@ def _rule(**values):
 
 
 def _table(where):
-    from cumulant.data.spec import TableRule
+    from cumulant.data.rules.verdict_spec import TableRule
 
     return TableRule(where=where)
 

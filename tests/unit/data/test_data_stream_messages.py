@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.data.parts.part import PartContext
-from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
+from cumulant.data.rules.verdict_spec import TableRule
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.streams.batches import content_of
 from cumulant.data.streams.checking import check_messages
 from cumulant.data.streams.decoding import MESSAGE, decode

@@ -9,7 +9,8 @@ import pytest
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, ProjectFileError, UsageError
 from cumulant.drivers.folder.streams import FolderStreams
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_records import read_batches
 from cumulant.flows.data.validate import validate
 from cumulant.project.file.loading import load

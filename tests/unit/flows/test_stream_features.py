@@ -13,7 +13,8 @@ from cumulant.core.progress import silent
 from cumulant.drivers.folder.streams import FolderStreams
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_views import stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources

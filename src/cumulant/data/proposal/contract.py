@@ -9,7 +9,8 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.data.proposal.odcs import Contract, from_odcs
-from cumulant.data.spec import RuleSpec, SourceSpec, TableRule
+from cumulant.data.rules.verdict_spec import TableRule
+from cumulant.data.spec import RuleSpec, SourceSpec
 
 Rules = TypeVar("Rules", RuleSpec, TableRule)
 

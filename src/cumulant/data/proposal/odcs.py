@@ -14,9 +14,9 @@ import msgspec
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.data.policy import SourcePolicy
-from cumulant.data.rules.verdict_spec import Severity
+from cumulant.data.rules.verdict_spec import Severity, TableRule
 from cumulant.data.snapshot import Snapshot
-from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 
 API_VERSION = "v3.1.0"
 _LOGICAL: dict[DType, str] = {

@@ -68,3 +68,21 @@ class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "with a warning."
         ),
     ] = "fail"
+
+
+class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rules of the source as a whole and across its columns."""
+
+    min_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The fewest accepted rows.")] = None
+    max_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The most accepted rows.")] = None
+    fresh: Annotated[
+        str | None, Meta(description="How old the newest event may be, such as `2d`; rows after now do not count.")
+    ] = None
+    where: Annotated[
+        list[str],
+        Meta(
+            description="Conditions across the columns of one row, as in the WHERE clause of SQL: "
+            "`landed >= sched_dep and air_time is not null`, texts in single quotes. A row for which one is false is "
+            "refused, a row for which it is null passes."
+        ),
+    ] = []

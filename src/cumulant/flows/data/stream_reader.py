@@ -59,9 +59,7 @@ class IngestedSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """When a batch is committed: at so many bytes, or seconds after its first message. `accept_refused`: also where no
-    message of it passes.
-    """
+    """A batch is committed at so many bytes or seconds; `accept_refused`: also where none of its messages passes."""
 
     bytes: int = BATCH_BYTES
     seconds: float = BATCH_SECONDS
