@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyspark.errors import PySparkException
+
 from cumulant.core.errors import DataError, EngineUnavailableError, StorageError, UsageError
 from cumulant.drivers.spark.location import parse_spark_url
 from cumulant.ports.secrets import Secrets
@@ -102,7 +104,6 @@ class SparkEngine:
     def _errors(self) -> Iterator[None]:
         """The errors of the client as those of the port."""
         from grpc import RpcError
-        from pyspark.errors import PySparkException
 
         try:
             yield

@@ -88,6 +88,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
     check_drivers(project, driver_needs(project))
+    project.history()  # a URL without its folder, or an engine that is not installed
     if is_shared(project):
         check_salt(project)
     training = project.training()
