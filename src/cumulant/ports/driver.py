@@ -33,9 +33,9 @@ class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
     `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `log`, `artifacts`, `online`, `registry`,
-    `compute`, `secrets`, `access`, `cache`, `traffic`, `notifier`, `streams`) to `module:Class`. `capabilities` maps a
-    port's name to what the driver can do of the optional parts; what is missing is refused when a plan is made. `extra`
-    installs the engine.
+    `compute`, `secrets`, `access`, `cache`, `traffic`, `notifier`, `streams`, `schemas`) to `module:Class`.
+    `capabilities` maps a port's name to what the driver can do of the optional parts; what is missing is refused when a
+    plan is made. `extra` installs the engine.
 
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the

@@ -289,7 +289,7 @@ def _print_status(console: Console, streams: Sequence[StreamStatus]) -> None:
     ]
     console.print(table(heads, rows, right=["messages", "rows", "refused", "batches", "waiting"]))
     partitions = [
-        (stream.source, part.partition, f"{part.position:,}", f"{part.end:,}", f"{part.lag:,}")
+        (stream.source, part.partition, _position(part.position), _position(part.end), f"{part.lag:,}")
         for stream in streams
         for part in stream.partitions
     ]
@@ -337,6 +337,11 @@ def _print_event_times(console: Console, streams: Sequence[StreamStatus]) -> Non
             if online.error is not None:
                 text = f"{stream.source}: online features {online.table}: {online.error}"
                 console.print(clean(text), markup=False, soft_wrap=True)
+
+
+def _position(number: int) -> str:
+    """A position for readers; one of many digits, as those of Kinesis, says nothing to them."""
+    return f"{number:,}" if number < 1 << 63 else "–"
 
 
 def _lag(lag: int | None) -> str:

@@ -201,6 +201,10 @@ def _with_paths(
 
 
 def _cells_of(objects: _Objects) -> _Cells:
+    first = next(iter(objects.values()), {})
+    if all(fields.keys() == first.keys() for fields in objects.values()):  # as most are, which is quick
+        numbers, every = list(objects), list(objects.values())
+        return {name: (numbers, [fields[name] for fields in every]) for name in first}
     cells: _Cells = {}
     for number, fields in objects.items():
         for name, value in fields.items():

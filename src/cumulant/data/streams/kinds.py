@@ -177,7 +177,8 @@ def column_of(name: str, values: list[Any], places: Sequence[int], height: int, 
         values = values if whole else [None if value is None else float(value) for value in values]
     elif types:
         dtype = pl.String()
-        values = [_as_text(value, reading) for value in values]
+        if types != {str}:
+            values = [_as_text(value, reading) for value in values]
     if len(values) == height:
         return pl.Series(name, values, dtype)
     every: list[Any] = [None] * height

@@ -56,8 +56,10 @@ class LagReporter:
         now = datetime.now(UTC)
         self._ends = {number: self._ends.get(number, []) for number in committed}
         lags = {
-            str(number): PartitionLag(waiting[number], self._since(number, bounds[number].end, position, now))
+            str(number): PartitionLag(waiting[number], since if waiting[number] else None)
             for number, position in committed.items()
+            # where nothing waits, an end may still be later: positions of some drivers are times
+            for since in [self._since(number, bounds[number].end, position, now)]
         }
         value = msgspec.to_builtins(StreamReport(at=now, partitions=lags))
         if member != self._member:

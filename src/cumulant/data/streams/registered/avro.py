@@ -25,6 +25,13 @@ from cumulant.ports.streams import RegisteredSchema
 _FAULTS = (EOFError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, OSError, struct.error)
 #: types whose values JSON has too
 _SAME = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "enum"})
+#: types that the library reads as times or dates
+_TIMES = frozenset(
+    {
+        *("long-timestamp-millis", "long-timestamp-micros", "int-date", "int-time-millis", "long-time-micros"),
+        *("long-local-timestamp-millis", "long-local-timestamp-micros"),
+    }
+)
 #: keys by which the library knows a schema that it has parsed itself, and would not check again
 _INTERNAL = ("__fastavro_parsed", "__named_schemas")
 
@@ -45,7 +52,9 @@ def avro_reader(schema: RegisteredSchema, texts: frozenset[FieldPath]) -> Reader
         raise UnusableSchemaError("it is no record")
     check_avro(parsed, named)
     changes = {
-        field["name"]: _change((field["name"],), texts) for field in parsed["fields"] if not _is_same(field["type"])
+        field["name"]: _iso if _is_time(field["type"]) else _change((field["name"],), texts)
+        for field in parsed["fields"]
+        if not _is_same(field["type"])
     }
     decode = fastavro.schemaless_reader
 
@@ -92,6 +101,17 @@ def _is_same(schema: Any) -> bool:
     if isinstance(schema, str):
         return schema in _SAME
     return schema["type"] in _SAME and "logicalType" not in schema
+
+
+def _is_time(schema: Any) -> bool:
+    """Whether the values are times or dates, or null."""
+    if isinstance(schema, list):
+        return all(branch == "null" or _is_time(branch) for branch in schema)
+    return isinstance(schema, dict) and f"{schema['type']}-{schema.get('logicalType')}" in _TIMES
+
+
+def _iso(value: Any) -> str | None:
+    return None if value is None else value.isoformat()
 
 
 def _change(path: FieldPath, texts: frozenset[FieldPath]) -> Callable[[Any], Any]:
