@@ -105,7 +105,7 @@ def ingest(project):
 
 
 def ids(project):
-    frames = [project.tables().scan(batch.rows).collect() for batch in read_batches(project, "payments") if batch.rows]
+    frames = [batch.rows.scan(project.tables()).collect() for batch in read_batches(project, "payments") if batch.rows]
     return Counter(number for frame in frames for number in frame["id"].to_list())
 
 

@@ -49,6 +49,7 @@ class SourcePolicy(msgspec.Struct, frozen=True):
         nulls: column to the largest share of nulls, where some are allowed.
         fresh: the largest age of the newest event.
         keep: how long old snapshots are kept.
+        keep_refused: how long refused messages of a stream are kept.
         min_rows, max_rows: limits on the rows of a new batch.
         distributions: column to its rules on distributions.
         known: column to when it becomes known.
@@ -62,6 +63,7 @@ class SourcePolicy(msgspec.Struct, frozen=True):
     nulls: Mapping[str, float] = {}
     fresh: timedelta | None = None
     keep: timedelta | None = None
+    keep_refused: timedelta | None = None
     min_rows: int | RowShare | None = None
     max_rows: int | RowShare | None = None
     distributions: Mapping[str, DistributionRule] = {}

@@ -29,6 +29,7 @@ _NOT_READING = frozenset(
         "table",
         "on_schema_change",
         "keep",
+        "keep_refused",
         "contract",
         "missing_files",
     ]
@@ -283,6 +284,14 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
 
+    keep_refused: Annotated[
+        str | None,
+        Meta(
+            description="With `stream`: how long refused messages are kept, such as `90d`. Their counts stay. Default: "
+            "forever."
+        ),
+    ] = None
+
     def plain(self) -> dict[str, Any]:
         """The declaration as values, without later keys that are not set, so that its identity stays."""
         values: dict[str, Any] = msgspec.to_builtins(self)
@@ -293,6 +302,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "columns": not self.columns,
             "subject": self.subject is None,
             "stream": self.stream is None,
+            "keep_refused": self.keep_refused is None,
             "sheet": not self.sheet,
             "missing_files": self.missing_files == _MISSING_FILES,
             "batch": self.batch == BatchPolicy(),

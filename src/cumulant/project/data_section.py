@@ -49,6 +49,7 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         nulls={column: limit for column, limit in nulls.items() if limit > 0},
         fresh=None if spec.table.fresh is None else duration(spec.table.fresh),
         keep=None if spec.keep is None else duration(spec.keep),
+        keep_refused=None if spec.keep_refused is None else duration(spec.keep_refused),
         min_rows=_row_limit(spec.batch.min_rows),
         max_rows=_row_limit(spec.batch.max_rows),
         distributions=dict(_distributions(spec)),
@@ -68,8 +69,14 @@ _NOT_OF_STREAMS = {
 
 
 def _check_stream(spec: SourceSpec) -> None:
-    """Raises UsageError: a source of a stream has a key that only one of files can have."""
+    """Raises UsageError: a source of a stream has a key that only one of files can have, or the other way round."""
     default = SourceSpec()
+    if spec.stream is None and spec.keep_refused is not None:
+        raise UsageError(
+            "`keep_refused` is of sources with a `stream`",
+            subject="keep_refused",
+            hint="`keep` says how long snapshots and their quarantined rows are kept",
+        )
     for key, reason in _NOT_OF_STREAMS.items() if spec.stream is not None else ():
         if getattr(spec, key) != getattr(default, key):
             raise UsageError(

@@ -11,6 +11,7 @@ from cumulant.core.plan import DType
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing
 from cumulant.data.files.reading import with_absent
+from cumulant.data.snapshot import RowRange
 from cumulant.data.streams.records import StreamBatch, positions_after
 from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import FileInfo
@@ -41,11 +42,23 @@ def content_of(
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
     """The batches with rows as the files of a source."""
     files = [
-        FileInfo(f"stream:{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
+        FileInfo(f"stream:{topic}/{batch.number:012d}", batch.rows.bytes, _stamp(batch.content, batch.rows))
         for batch in batches
         if batch.rows is not None
     ]
     return FileListing(files, [])
+
+
+def _stamp(content: str, rows: RowRange) -> str:
+    """What the rows are, and where they lie; the second may change."""
+    place = "" if rows.first is None else f" {rows.first} {rows.rows}"
+    return f"{content} {rows.key}{place}"
+
+
+def _of_stamp(file: FileInfo) -> tuple[str, RowRange]:
+    content, key, *place = file.stamp.split(" ")
+    first, rows = map(int, place) if place else (None, 0)
+    return content, RowRange(key, rows, file.bytes, first)
 
 
 def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> list[SourceInput]:
@@ -54,9 +67,9 @@ def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> 
 
 
 def _input(file: FileInfo, spec: SourceSpec, tables: TableStore) -> SourceInput:
-    content, key = file.stamp.split(" ", 1)
+    content, stored = _of_stamp(file)
 
     def rows(_: object) -> FileTable:
-        return with_absent(FileTable(tables.scan(key).collect()), spec)
+        return with_absent(FileTable(stored.scan(tables).collect()), spec)
 
     return SourceInput(file.url, content, file.bytes, file.stamp, guessed=True, rows=rows)

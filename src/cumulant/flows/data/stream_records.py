@@ -53,7 +53,7 @@ def read_batches(project: Project, source: str) -> list[StreamBatch]:
     """The batches of a source in order."""
     from cumulant.data.streams.records import BATCH
 
-    return [_batch(row) for row in project.journal().rows(BATCH, f"{source}/")]
+    return [batch_of(row) for row in project.journal().rows(BATCH, f"{source}/")]
 
 
 def list_ingested(project: Project, source: str) -> FileListing:
@@ -75,7 +75,8 @@ def list_ingested(project: Project, source: str) -> FileListing:
     return listing
 
 
-def _batch(row: Row) -> StreamBatch:
+def batch_of(row: Row) -> StreamBatch:
+    """The batch of a journal row."""
     from cumulant.data.streams.records import StreamBatch
 
     return msgspec.convert(row.value, StreamBatch)

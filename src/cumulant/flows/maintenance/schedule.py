@@ -235,6 +235,16 @@ def _run_checkpoint(project: Project) -> str:
     return f"checkpoint {written.key}" if written.new else "no new event"
 
 
+def _run_streams(project: Project) -> str:
+    """Small tables of streams put together; refused messages that are too old."""
+    from cumulant.flows.data.stream_compaction import compact_streams
+
+    done = compact_streams(project, principal=_scheduler(project))
+    if not done.replaced and not done.removed:
+        return "no table of a stream to put together"
+    return f"tables of streams: {done.replaced} became {done.written}, {done.removed} removed"
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
@@ -251,6 +261,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
     ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
+    ScheduledJob(name="streams", every=timedelta(minutes=10), run=_run_streams),
     CHECKPOINTS,
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),
 )
