@@ -117,7 +117,7 @@ def main() -> None:
                     worker.wait()
             memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # without the broker
             tables, batches = project.tables(), read_batches(project, "payments")
-            ids = pl.concat([tables.scan(batch.rows).select("id").collect() for batch in batches if batch.rows])["id"]
+            ids = pl.concat([batch.rows.scan(tables).select("id").collect() for batch in batches if batch.rows])["id"]
             assert [batch.number for batch in batches] == list(range(1, len(batches) + 1))
     print(f"{options.kills} kills, the last at {at_last_kill:,} of {count:,} messages; {len(batches):,} batches")
     print(f"rows {ids.len():,}, distinct {ids.n_unique():,}, lost {count - ids.n_unique():,}")

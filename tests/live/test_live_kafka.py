@@ -19,7 +19,14 @@ from urllib.parse import quote
 import pytest
 from valkey_server import valkey
 
-from cumulant.core.errors import CredentialsError, DataError, EngineUnavailableError, NotFoundError
+from cumulant.core.errors import (
+    ContractBreachError,
+    CredentialsError,
+    CumulantError,
+    DataError,
+    EngineUnavailableError,
+    NotFoundError,
+)
 from cumulant.core.progress import silent
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data import stream_ingestion
@@ -119,7 +126,7 @@ def ingest(project):
 
 
 def ids(project):
-    frames = [project.tables().scan(batch.rows).collect() for batch in read_batches(project, "payments") if batch.rows]
+    frames = [batch.rows.scan(project.tables()).collect() for batch in read_batches(project, "payments") if batch.rows]
     return Counter(number for frame in frames for number in frame["id"].to_list())
 
 
@@ -172,6 +179,19 @@ def test_poison_messages_and_those_without_a_value(broker, new_topic, project_of
     assert (result.rows, result.refused, result.lag) == (600, 3, 0)
     assert result.rules == {"row:json": 2, "row:empty": 1}
     assert ids(project) == dict.fromkeys(range(600), 1)
+
+    # the producer changes: a field is new, a partition is new, and a few messages have text where numbers were
+    changed = [json.dumps({"id": number, "amount": 2, "shop": "a"}).encode() for number in range(600, 700)]
+    project.streams().produce(topic, [*changed, b'{"id": 700, "amount": "much"}'], partition=0)
+    broker.add_partitions(topic, 3)
+    project.streams().produce(topic, payments(range(701, 710)), partition=2)
+    result = ingest(project)
+    assert (result.rows, result.rules) == (109, {"amount:type": 1})
+    # and then all of them: nothing is committed, and the declaration or the producer has to be corrected
+    project.streams().produce(topic, [b'{"id": 1, "amount": "much"}'] * 100, partition=0)
+    with pytest.raises(ContractBreachError, match=r"none of 100 messages of .* passes: amount:type \(100\)"):
+        ingest(project)
+    assert status(project).lag == 100
 
 
 def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of, monkeypatch):
@@ -302,8 +322,21 @@ def test_a_topic_that_was_deleted_and_made_anew(broker, new_topic, project_of):
     topic = new_topic(1)
     project = project_of(topic)
     project.streams().produce(topic, payments(range(10)), partition=0)
-    ingest(project)
+    ended = []
+
+    def follow():
+        try:
+            ingest_streams(project, principal=project.principal(), limits=IngestLimits(seconds=0.1))
+        except CumulantError as error:
+            ended.append(error)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    wait_until(lambda: read_batches(project, "payments"))
     broker.delete_topic(topic)
+    follower.join(PATIENCE)
+    assert [type(error) for error in ended] == [NotFoundError]
+    assert f'there is no topic "{topic}"' in ended[0].message
 
     def create():
         try:

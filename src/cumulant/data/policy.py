@@ -53,6 +53,7 @@ class SourcePolicy(msgspec.Struct, frozen=True):
         idle: after how long without a row a partition no longer holds back the watermark of a stream.
         freshness: the largest age of the newest stored event.
         ttl: the largest age of an entity's newest stored event where it is read directly.
+        keep_refused: how long refused messages of a stream are kept.
         min_rows, max_rows: limits on the rows of a new batch.
         distributions: column to its rules on distributions.
         known: column to when it becomes known.
@@ -70,6 +71,7 @@ class SourcePolicy(msgspec.Struct, frozen=True):
     idle: timedelta = timedelta(minutes=1)
     freshness: timedelta | None = None
     ttl: timedelta | None = None
+    keep_refused: timedelta | None = None
     min_rows: int | RowShare | None = None
     max_rows: int | RowShare | None = None
     distributions: Mapping[str, DistributionRule] = {}

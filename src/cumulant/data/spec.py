@@ -23,7 +23,7 @@ Bound = int | float | str
 _NOT_READING = frozenset(
     {
         *("path", "stream", "lateness", "idle", "quarantine", "severity", "batch", "table"),
-        *("on_schema_change", "keep", "contract", "missing_files"),
+        *("on_schema_change", "keep", "keep_refused", "contract", "missing_files"),
         *("owner", "freshness", "ttl", "on_expired"),
     }
 )
@@ -282,6 +282,12 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Literal["missing", "refuse"],
         Meta(description="Features of an entity beyond `ttl`: `missing`, they are null; `refuse`, the read fails."),
     ] = "missing"
+    keep_refused: Annotated[
+        str | None,
+        Meta(
+            description="With `stream`: how long refused messages are kept, such as `90d`; counts stay. Default: forever."
+        ),
+    ] = None
 
     def plain(self) -> dict[str, Any]:
         """The declaration as values, without later keys that are not set, so that its identity stays."""
@@ -296,6 +302,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "stream": self.stream is None,
             "lateness": self.lateness is None,
             "idle": self.idle is None,
+            "keep_refused": self.keep_refused is None,
             "sheet": not self.sheet,
             "missing_files": self.missing_files == _MISSING_FILES,
             "batch": self.batch == BatchPolicy(),

@@ -54,6 +54,7 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
         idle=_IDLE if spec.idle is None else duration(spec.idle),
         freshness=_age("freshness", spec.freshness),
         ttl=_age("ttl", spec.ttl),
+        keep_refused=None if spec.keep_refused is None else duration(spec.keep_refused),
         min_rows=_row_limit(spec.batch.min_rows),
         max_rows=_row_limit(spec.batch.max_rows),
         distributions=dict(_distributions(spec)),
@@ -79,7 +80,7 @@ _NOT_OF_STREAMS = {
 
 
 def _check_stream(spec: SourceSpec) -> None:
-    """Raises UsageError: a source of a stream has a key that only one of files can have."""
+    """Raises UsageError: a source of a stream has a key that only one of files can have, or the other way round."""
     default = SourceSpec()
     if spec.stream is None and spec.registered is not None:
         hint = "name the topic: `stream: TOPIC`"
@@ -87,6 +88,12 @@ def _check_stream(spec: SourceSpec) -> None:
     if spec.stream is not None and spec.registered is None and spec.format != default.format:
         hint = "write `avro` or `protobuf`, or leave out `format` where messages are JSON"
         raise UsageError(f"messages of a stream cannot have `format: {spec.format}`", subject="format", hint=hint)
+    if spec.stream is None and spec.keep_refused is not None:
+        raise UsageError(
+            "`keep_refused` is of sources with a `stream`",
+            subject="keep_refused",
+            hint="`keep` says how long snapshots and their quarantined rows are kept",
+        )
     for key, reason in _NOT_OF_STREAMS.items() if spec.stream is not None else ():
         if getattr(spec, key) != getattr(default, key):
             raise UsageError(

@@ -80,7 +80,7 @@ def ingest(project, **options):
 def ids(project):
     """How often each payment is in the table."""
     tables = project.tables()
-    frames = [tables.scan(batch.rows).collect() for batch in read_batches(project, "payments") if batch.rows]
+    frames = [batch.rows.scan(tables).collect() for batch in read_batches(project, "payments") if batch.rows]
     return Counter(number for frame in frames for number in frame["id"].to_list())
 
 
@@ -405,7 +405,7 @@ def test_clean_removes_what_a_killed_process_left_and_no_more(project, topic, tm
     ingest(project)
     tables = project.tables()
     (batch,) = read_batches(project, "payments")
-    frame = tables.scan(batch.rows).collect()
+    frame = batch.rows.scan(tables).collect()
     left = tables.write("streams/payments/0123-0123456789abcdef/rows", frame)
     member = StreamMember(project.journal(), "payments", Actor("ada"))
     member.join()

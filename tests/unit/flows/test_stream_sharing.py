@@ -170,9 +170,9 @@ def _messages(project):
     tables, counts = project.tables(), Counter()
     for batch in read_batches(project, "payments"):
         if batch.rows is not None:
-            counts.update(tables.scan(batch.rows).collect()["id"].to_list())
+            counts.update(batch.rows.scan(tables).collect()["id"].to_list())
         if batch.refused is not None:
-            counts.update(json.loads(value)["id"] for value in tables.scan(batch.refused).collect()[VALUE])
+            counts.update(json.loads(value)["id"] for value in batch.refused.scan(tables).collect()[VALUE])
     return counts
 
 

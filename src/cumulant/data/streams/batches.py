@@ -12,6 +12,7 @@ from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing
 from cumulant.data.files.reading import with_absent
 from cumulant.data.row_columns import LATE
+from cumulant.data.snapshot import RowRange
 from cumulant.data.streams.records import StreamBatch, positions_after
 from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import FileInfo
@@ -45,7 +46,7 @@ def content_of(
 def list_batches(topic: str, batches: Iterable[StreamBatch]) -> FileListing:
     """The batches with rows as the files of a source."""
     files = [
-        FileInfo(f"{_PREFIX}{topic}/{batch.number:012d}", batch.rows.bytes, f"{batch.content} {batch.rows.key}")
+        FileInfo(f"{_PREFIX}{topic}/{batch.number:012d}", batch.rows.bytes, _stamp(batch.content, batch.rows))
         for batch in batches
         if batch.rows is not None
     ]
@@ -57,15 +58,27 @@ def last_batch(urls: Iterable[str]) -> int:
     return max((int(url.rpartition("/")[2]) for url in urls if url.startswith(_PREFIX)), default=0)
 
 
+def _stamp(content: str, rows: RowRange) -> str:
+    """What the rows are, and where they lie; the second may change."""
+    place = "" if rows.first is None else f" {rows.first} {rows.rows}"
+    return f"{content} {rows.key}{place}"
+
+
+def _of_stamp(file: FileInfo) -> tuple[str, RowRange]:
+    content, key, *place = file.stamp.split(" ")
+    first, rows = map(int, place) if place else (None, 0)
+    return content, RowRange(key, rows, file.bytes, first)
+
+
 def batch_inputs(listing: FileListing, spec: SourceSpec, tables: TableStore) -> list[SourceInput]:
     """The batches of a listing as the inputs of a snapshot. Declared paths were followed when they were ingested."""
     return [_input(file, spec, tables) for file in listing.files]
 
 
 def _input(file: FileInfo, spec: SourceSpec, tables: TableStore) -> SourceInput:
-    content, key = file.stamp.split(" ", 1)
+    content, stored = _of_stamp(file)
 
     def rows(_: object) -> FileTable:
-        return with_absent(FileTable(tables.scan(key).drop(LATE, strict=False).collect()), spec)
+        return with_absent(FileTable(stored.scan(tables).drop(LATE, strict=False).collect()), spec)
 
     return SourceInput(file.url, content, file.bytes, file.stamp, guessed=True, rows=rows)

@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.events import Fact
 from cumulant.core.plan import DType
-from cumulant.core.refs import TableRef
+from cumulant.data.snapshot import RowRange
 from cumulant.ports.streams import Messages
 
 #: journal rows: how far a source's stream was read, and each batch of it (`SOURCE/NUMBER`)
@@ -22,15 +22,16 @@ class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that were ingested at once: the positions after them by partition, and what became of them.
 
     `content` is the digest of the messages, their positions and the declaration; None as `rows` or `refused`: there
-    are none. `event_times`: of partitions with rows, as in `StreamState`; `late`: rows that are, which have `__late`.
+    are none. They are ranges of tables that batches may share; `rows.scan(tables)` reads them. `event_times`: of
+    partitions with rows, as in `StreamState`; `late`: rows that are, which have `__late`.
     """
 
     number: int
     content: str
     positions: dict[str, int]
     messages: int
-    rows: TableRef | None
-    refused: TableRef | None
+    rows: RowRange | None
+    refused: RowRange | None
     rules: dict[str, int]
     at: datetime
     event_times: dict[str, int] = {}
@@ -114,17 +115,22 @@ def table_prefix(source: str) -> str:
 
 
 def unneeded_keys(
-    source: str, batches: Iterable[StreamBatch], members: Collection[str], keys: Iterable[str]
+    source: str, batches: Iterable[StreamBatch], writers: Collection[str], keys: Iterable[str]
 ) -> list[str]:
-    """Those of the stored keys of a source that no batch names, and that none of the members stored: it may be about
-    to commit them. List the keys first, then the members, then the batches.
+    """Those of the stored keys of a source that no batch names, and that none of the writers stored: it may be about
+    to commit them. List the keys first, then the writers, then the batches.
     """
     needed = {table.key for batch in batches for table in (batch.rows, batch.refused) if table is not None}
     return [
         key
         for key in keys
-        if key not in needed and key.removeprefix(table_prefix(source)).partition("-")[0] not in members
+        if key not in needed and key.removeprefix(table_prefix(source)).partition("-")[0] not in writers
     ]
+
+
+def content_of_stamp(stamp: str) -> str:
+    """What of a listed batch's stamp says what its rows are, wherever they lie."""
+    return stamp.partition(" ")[0]
 
 
 def positions_after(batch: Sequence[Messages]) -> dict[str, int]:

@@ -130,6 +130,9 @@ class KafkaStreams:
 
         with self._errors(topic):
             producer = self._producer()
+            # of a partition that is new the producer would hear by itself in minutes only
+            if partition not in producer.list_topics(topic, timeout=_ANSWER).topics[topic].partitions:
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
             sent = 0
             for value in values:
                 sent += 1

@@ -89,6 +89,7 @@ def store_batch(
         StorageError: they cannot be stored.
     """
     from cumulant.data.row_columns import LATE
+    from cumulant.data.snapshot import RowRange
     from cumulant.data.streams.batches import content_of
     from cumulant.data.streams.checking import VALUE
     from cumulant.data.streams.event_times import event_times
@@ -114,8 +115,8 @@ def store_batch(
         content=content,
         positions={},
         messages=sum(len(messages.values) for messages in batch),
-        rows=rows,
-        refused=refused,
+        rows=None if rows is None else RowRange(rows.key, rows.rows, rows.bytes),
+        refused=None if refused is None else RowRange(refused.key, refused.rows, refused.bytes),
         rules=dict(checked.rules),
         at=now,
         event_times=times.newest,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cumulant.data.streams.sharing import PartitionChange
     from cumulant.ports.journal import Journal, Row, Transaction
 
+#: in the data of the lease of whoever compacts a source: what the keys of its tables begin with
+COMPACTOR = "writer"
 #: seconds after which a process that renews no more loses its partitions
 MEMBER_SECONDS = 15.0
 
@@ -158,6 +160,19 @@ def members_of(journal: Journal, source: str) -> dict[str, LeaseRecord]:
     """The members of a source whose processes are not known to be gone."""
     records = {_id(row): read_lease(row) for row in journal.rows(LEASE, member_name(source))}
     return {member: record for member, record in records.items() if not is_gone(record.holder)}
+
+
+def compactor_name(source: str) -> str:
+    """The name of the lease of whoever compacts a source."""
+    return f"stream-compaction/{source}"
+
+
+def writers_of(journal: Journal, source: str) -> set[str]:
+    """With what the keys of tables begin that a process may be about to commit."""
+    row = journal.get(LEASE, compactor_name(source))
+    record = None if row is None else read_lease(row)
+    own = set[str]() if record is None or is_gone(record.holder) else {str(record.data.get(COMPACTOR))}
+    return own | set(members_of(journal, source))
 
 
 def _with_owners(state: StreamState, owners: dict[str, str]) -> StreamState:

@@ -54,7 +54,7 @@ def read_batches(project: Project, source: str) -> list[StreamBatch]:
     """The batches of a source in order."""
     from cumulant.data.streams.records import BATCH
 
-    return [_batch(row) for row in project.journal().rows(BATCH, f"{source}/")]
+    return [batch_of(row) for row in project.journal().rows(BATCH, f"{source}/")]
 
 
 def batches_after(project: Project, source: str, number: int, last: int, *, rows: int) -> list[StreamBatch]:
@@ -66,7 +66,7 @@ def batches_after(project: Project, source: str, number: int, last: int, *, rows
         row = project.journal().get(BATCH, batch_key(source, following))
         if row is None:
             continue
-        batches.append(_batch(row))
+        batches.append(batch_of(row))
         count += batches[-1].rows_passed
         if count >= rows:
             break
@@ -100,7 +100,8 @@ def list_ingested(project: Project, source: str) -> FileListing:
     return listing
 
 
-def _batch(row: Row) -> StreamBatch:
+def batch_of(row: Row) -> StreamBatch:
+    """The batch of a journal row."""
     from cumulant.data.streams.records import StreamBatch
 
     return msgspec.convert(row.value, StreamBatch)

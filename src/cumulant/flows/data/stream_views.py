@@ -143,7 +143,7 @@ def refused_messages(
         for rule, count in batch.rules.items():
             rules[rule] = rules.get(rule, 0) + count
         if limit is None or rows < limit:
-            frames.append(project.tables().scan(batch.refused).collect().select(columns))
+            frames.append(batch.refused.scan(project.tables()).collect().select(columns))
             rows += batch.refused.rows
     schema = {RULE: pl.String, PARTITION: pl.Int64, POSITION: pl.Int64, VALUE: pl.String}
     frame = pl.concat(frames) if frames else pl.DataFrame(schema=schema)

@@ -99,6 +99,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     from cumulant.data.code_hash import prepare_digest
     from cumulant.data.files.listing import display_path, list_files
     from cumulant.data.snapshot import READING
+    from cumulant.data.streams.records import content_of_stamp
 
     project = context.project
     policy = project.policies.source(name)
@@ -113,7 +114,16 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "declaration": digest(spec.plain()),
         "prepare": prepare_digest(spec.prepare, project.root),
         # Not in full: each run has a row of its own in the journal.
-        "files": digest([[display_path(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
+        "files": digest(
+            [
+                [
+                    display_path(file.url, project.root),
+                    file.bytes,
+                    file.stamp if spec.stream is None else content_of_stamp(file.stamp),
+                ]
+                for file in listing.files
+            ]
+        ),
         "skipped": [display_path(file.url, project.root) for file in listing.skipped],
         # Files as they were once are no news, but the loss of what came after is.
         "gone": _gone(project, name, listing.files),

@@ -138,7 +138,7 @@ class StreamFollower:
 
     def _rows(self, target: _Target, batch: StreamBatch, fields: Sequence[Field]) -> pl.DataFrame:
         assert batch.rows is not None
-        rows = self._project.tables().scan(batch.rows)
+        rows = batch.rows.scan(self._project.tables())
         named = {*(field.name for field in fields), LATE}
         return self._read(
             target, rows.select(name for name in rows.collect_schema() if name in named).collect(), fields

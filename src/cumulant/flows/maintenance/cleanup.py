@@ -171,18 +171,20 @@ def _data_tables(project: Project, *, expiring_only: bool = False) -> Iterator[R
 
 
 def _stream_tables(project: Project) -> Iterator[Removed]:
-    """Tables of batches that a killed ingestion stored and nothing committed."""
+    """Tables of batches that a killed ingestion stored and nothing committed, and those that were replaced."""
     from cumulant.data.streams.records import STREAM, table_prefix, unneeded_keys
-    from cumulant.flows.data.stream_membership import members_of
+    from cumulant.flows.data.stream_compaction import replaced_keys
+    from cumulant.flows.data.stream_membership import writers_of
     from cumulant.flows.data.stream_records import read_batches
 
     for row in project.journal().rows(STREAM):  # of sources that are no longer declared too
         source = row.key
-        # in this order: what a member that is gone by then has committed is in the batches
+        # in this order: what a writer that is gone by then has committed is in the batches, or was replaced since
         keys = project.tables().keys(table_prefix(source))
-        members = members_of(project.journal(), source)
-        unneeded = unneeded_keys(source, read_batches(project, source), members, keys)
-        yield from (_table(project, key) for key in unneeded)
+        writers = writers_of(project.journal(), source)
+        unneeded = unneeded_keys(source, read_batches(project, source), writers, keys)
+        replaced = replaced_keys(project, source, SystemClock().now())
+        yield from (_table(project, key) for key in unneeded if key not in replaced)
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:

@@ -256,6 +256,16 @@ def _run_retention(project: Project) -> str:
     return f"removed {len(removed)} tables, {size:,} bytes" if removed else "no snapshot has expired"
 
 
+def _run_streams(project: Project) -> str:
+    """Small tables of streams put together; refused messages that are too old."""
+    from cumulant.flows.data.stream_compaction import compact_streams
+
+    done = compact_streams(project, principal=_scheduler(project))
+    if not done.replaced and not done.removed:
+        return "no table of a stream to put together"
+    return f"tables of streams: {done.replaced} became {done.written}, {done.removed} removed"
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
@@ -273,6 +283,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
     ScheduledJob(name="freshness", every=timedelta(), run=_run_freshness),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
+    ScheduledJob(name="streams", every=timedelta(minutes=10), run=_run_streams),
     CHECKPOINTS,
     ScheduledJob(name="retention", every=timedelta(hours=1), run=_run_retention),
     ScheduledJob(name="alerts", every=timedelta(), run=deliver),
