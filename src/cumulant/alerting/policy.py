@@ -17,6 +17,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 BUILT_IN: Mapping[str, Level] = {
     "data_fault": "critical",
     "feed": "critical",
+    "feature_mismatch": "critical",
     "loss": "critical",
     "objective": "warning",
     "freshness": "warning",

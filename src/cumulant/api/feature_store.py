@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
+    from cumulant.flows.features.verification_record import FeatureVerification
 
 
 @short_methods
@@ -45,6 +46,19 @@ class ProjectFeatureStore(MethodGroup):
 
         with self._follow("backfill") as progress:
             return backfill(self._loaded, principal=self._principal, model=model, progress=progress)
+
+    def verify(self, *, since: datetime | str | None = None, rows: int = 1000) -> FeatureVerification:
+        """Recompute features of served rows from the history, as `cumulant features verify`; `.failed`, `.features`.
+
+        Raises:
+            StorageError: the prediction log or a snapshot cannot be read.
+        """
+        from cumulant.flows.features.verify import verify_features
+
+        with self._follow("verify features") as progress:
+            return verify_features(
+                self._loaded, principal=self._principal, since=when_of(since), rows=rows, progress=progress
+            )
 
     def get(
         self,

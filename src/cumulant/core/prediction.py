@@ -50,6 +50,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     invalid: str = ""
     #: who sent the request: the name of its token, `anonymous`, or `service:gateway` where no tokens are used
     principal: str = ""
+    #: of a sample of the requests: the stored features of the row, a JSON object
+    features: str = ""
 
 
 def read_object(text: str) -> dict[str, object]:

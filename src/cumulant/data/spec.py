@@ -284,9 +284,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = "missing"
     keep_refused: Annotated[
         str | None,
-        Meta(
-            description="With `stream`: how long refused messages are kept, such as `90d`; counts stay. Default: forever."
-        ),
+        Meta(description="With `stream`: how long refused messages are kept, such as `90d`. Default: forever."),
     ] = None
 
     def plain(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _EMPTY: dict[str, str | None] = {
     "fingerprint": "",
     "caller_id": None,
     "invalid": None,
+    "features": None,
     "event_time": None,
 }
 _ANSWERED = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}

@@ -203,6 +203,7 @@ class _ImportWriter:
             "",
             "",
             "",
+            "",
         )
 
 

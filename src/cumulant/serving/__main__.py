@@ -106,12 +106,13 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _numbers(options: argparse.Namespace) -> dict[str, Any]:
-    """The values by option, sizes in bytes and durations in seconds."""
-    from cumulant.core.units import duration, size
+    """The values by option, sizes in bytes, durations in seconds and shares from 0 to 1."""
+    from cumulant.core.units import duration, share, size
 
     read: dict[str | None, Callable[[str], float]] = {
         "duration": lambda text: duration(text).total_seconds(),
         "size": size,
+        "share": share,
     }
     values: dict[str, Any] = {}
     for item in server_options():

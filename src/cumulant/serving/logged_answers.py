@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from cumulant.core.ids import digest, short
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
+from cumulant.features.definition.personal_features import stored_features
 from cumulant.servable.engine import Array
 from cumulant.serving.gateway_headers import Marks
 from cumulant.serving.http.messages import encode
@@ -41,10 +42,16 @@ class ScoredRequest(Protocol):
 
 
 class PredictionLogger:
-    """Passes every answered request to the log process, at a few microseconds each."""
+    """Passes every answered request to the log process, at a few microseconds each.
 
-    def __init__(self, client: LogClient) -> None:
+    `features`: the share of the requests whose stored features are logged.
+    """
+
+    def __init__(self, client: LogClient, *, features: float = 0.0) -> None:
         self.client = client
+        #: of the requests, those whose stored features are logged, out of 2**32; and which features of a model
+        self._sampled = round(features * 2**32)
+        self._stored: dict[tuple[str, str], tuple[str, ...]] = {}
         #: of names: a tenth of the cost of one system call each
         self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
@@ -65,6 +72,7 @@ class PredictionLogger:
                 self._columns[model.name, model.version] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
             self._ignored[model.name, model.version] = _ignored(model.servable)
+            self._stored[model.name, model.version] = () if plan is None else stored_features(plan)
 
     def put(
         self, model: Model, scoring: ScoredRequest, raw: Sequence[Array], received: float, marks: Marks
@@ -98,6 +106,8 @@ class PredictionLogger:
         if isinstance(model.servable, Servable):
             entry.event_times = _event_times(model.servable.plan, work)
             entry.ages = list(work.ages) or None
+            if work.vectors is not None and self._bits(32) < self._sampled:
+                entry.features = feature_texts(work.vectors, self._stored.get((model.name, model.version), ()))
         return self.client.put(entry)
 
     def _without_ignored(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
@@ -164,6 +174,12 @@ def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
         return frozenset()
     source = servable.plan.sources.get(servable.plan.entity)
     return frozenset(servable.unread) - (set() if source is None else fields_with_row(source))
+
+
+def feature_texts(vectors: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[str]:
+    """The named features of each row as a JSON object."""
+    rows = zip(*(vectors[name] for name in names), strict=True)
+    return [encode(dict(zip(names, row, strict=True))).decode() for row in rows]
 
 
 def _memory(array: Array) -> bytes:

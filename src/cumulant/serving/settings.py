@@ -81,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_keep: float = 90 * 86_400.0
     #: an answer waits until its record is on the disk, or goes at once
     log_write: Literal["durable", "background"] = "background"
+    #: share of the requests whose stored features are logged
+    log_features: float = 0.01
     #: of the salt that personal values in the log are hashed with; the salt itself is no setting
     salt_fingerprint: str = ""
     #: for the keys of stored features. Settings reach workers on their standard input, and are never written or shown

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 #: the form of a value's text, by its name in the help
-_TEXTS = {"TIME": "duration", "SIZE": "size"}
+_TEXTS = {"TIME": "duration", "SIZE": "size", "SHARE": "share"}
 
 
 def setting(option: str, description: str, *, sections: str | None = None, ge: int | None = None) -> Meta:
@@ -39,6 +39,13 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             " a kill of the process that writes the log loses at most about a second of records.",
         ),
     ] = "background"
+    features: Annotated[
+        str,
+        setting(
+            "log-features SHARE",
+            "Share of the requests whose stored features are logged, for `cumulant features verify`; `0%`: none.",
+        ),
+    ] = "1%"
 
 
 class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -112,6 +112,7 @@ LOGGED = {
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
     "features backfill",
+    "features verify",
     "login",
     "token create",
     "token revoke",

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shutil
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -13,7 +14,9 @@ from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.core.errors import ContractBreachError
 from cumulant.core.events import Actor
+from cumulant.features.verification import comparison
 from cumulant.flows.data.validate import validate
+from cumulant.flows.features.verification_record import FeatureVerification, record_verification
 from cumulant.flows.monitoring.drift.drift_history import HISTORY, ColumnHistory, DriftHistory
 from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.project.file.loading import load
@@ -173,6 +176,21 @@ def test_features_have_the_distance_of_served_values_from_the_training(trained_f
                 transaction.put(HISTORY, "shop", msgspec.to_builtins(history))
             text = client.get("/projects/shop/features").text
             assert ("Served against training" in text) == shown
+        assert "Served features against the history" not in text
+        day = datetime(2026, 11, 30, tzinfo=UTC)
+        compared = [
+            comparison("pages", rows=400, late=30, mismatches=2),
+            comparison("n", rows=400, late=0, mismatches=0),
+        ]
+        verified = FeatureVerification(
+            model="shop", at=day, since=day, logged=500, rows=400, unknown=0, features=tuple(compared)
+        )
+        with project.journal().transaction(actor=Actor("t")) as transaction:
+            record_verification(transaction, verified)
+        verification = client.get("/projects/shop/features").text
+    assert "400 served rows" in verification
+    assert verification.count("not the history's") == 1
+    assert "0.50%, 0.06% to 1.79%" in verification
     assert 'monitoring?feature=pages#column">3.5' in text
     assert "too few rows" in text
     assert "1.00%, 25.0%" in text

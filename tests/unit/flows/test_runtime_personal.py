@@ -2,7 +2,7 @@
 
 from cumulant.core.expr import Call, Column, Feature
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Source
-from cumulant.flows.data.pii import personal_features
+from cumulant.features.definition.personal_features import personal_features
 from cumulant.flows.reports.feature_texts import personal
 
 FIELDS = (Field("email", "str", personal=True), Field("amount", "float"))

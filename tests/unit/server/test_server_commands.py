@@ -103,6 +103,7 @@ WRITES = [
     "models reproduce shop/1",
     "features materialize",
     "features backfill",
+    "features verify --since 1h",
     "alerts silence --for 2h --rule covariate --reason known",
     "alerts test",
     "alerts retry",

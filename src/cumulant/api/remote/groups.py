@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
+    from cumulant.flows.features.verification_record import FeatureVerification
     from cumulant.flows.monitoring.drift.drift_history import DriftHistory
     from cumulant.flows.monitoring.monitoring_views import QualityView
     from cumulant.flows.monitoring.state import RetrainRequest
@@ -244,6 +245,11 @@ class RemoteFeatureStore(RemoteGroup):
     def backfill(self, model: str = "") -> Backfill:
         """Fill a definition's table beside what is served."""
         return cast("Backfill", self._followed("backfill", "features.backfill", model=model))
+
+    def verify(self, *, since: datetime | str | None = None, rows: int = 1000) -> FeatureVerification:
+        """Recompute features of served rows from the history; `.failed`, `.features`."""
+        since = moment(since) if isinstance(since, str) else since
+        return cast("FeatureVerification", self._followed("verify", "features.verify", since=since, rows=rows))
 
     def get(
         self,

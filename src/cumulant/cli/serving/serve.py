@@ -45,6 +45,7 @@ _OPTIONS = (
     "log",
     "log_keep",
     "log_write",
+    "log_features",
     "fallback",
     "queue",
     "drain",

@@ -11,16 +11,19 @@ import typer
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
 from cumulant.flows.reports.wording import duration, instant
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.features.online.direct_reads import EntityFeatures
+    from cumulant.features.verification import FeatureComparison
     from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus, StoredSource, StoredTable
+    from cumulant.flows.features.verification_record import FeatureVerification
 
 #: rows of the feature table that are shown by default
 TABLE_ROWS = 10
@@ -46,6 +49,12 @@ def add_commands(app: typer.Typer) -> None:
         action="features.materialize",
         examples=["cumulant features backfill", "cumulant features backfill churn/3"],
     )(backfill)
+    command(
+        app,
+        operations=("features.verify",),
+        action="features.verify",
+        examples=["cumulant features verify", "cumulant features verify --since 1h --rows 200"],
+    )(verify)
 
 
 def entity_keys(words: Sequence[str] | None) -> list[dict[str, str]]:
@@ -152,6 +161,53 @@ def backfill(
             console.print(f"{version} is served {same}", style="dim")
 
     call.answer(done, text)
+
+
+def verify(
+    call: Invocation,
+    since: Annotated[str, typer.Option(metavar="TIME", help="Of rows that were answered since then.")] = "1d",
+    rows: Annotated[int, typer.Option(metavar="N", help="At most so many rows.", min=1, max=1000)] = 1000,
+) -> None:
+    """Recompute features of served rows from the history as of their moment, and show those that differ.
+
+    Servers log the stored features of a share of the requests (`serving.log.features`). A value that differs because
+    rows arrived after the answer is counted as late. Exit code 1: others differ, which is also an alert.
+    """
+    from cumulant.core.clock import SystemClock
+    from cumulant.core.units import duration as span
+
+    first = SystemClock().now() - span(since) if since[-1:].isalpha() else moment(since)
+    with call.api() as api, call.progress("verify features") as progress:
+        verification: FeatureVerification = api.call("features.verify", since=first, rows=rows, progress=progress)
+    call.answer(verification, lambda console: _print_verification(console, verification))
+    if verification.failed:
+        raise typer.Exit(1)
+
+
+def _print_verification(console: Console, verification: FeatureVerification) -> None:
+    from cumulant.flows.reports.terminal import cell, table
+
+    console.print(
+        f"{verification.rows:,} of {verification.logged:,} served rows with logged features since "
+        f"{instant(verification.since)}"
+    )
+    if verification.unknown:
+        console.print(f"{verification.unknown:,} others are of versions that are not there any more", style="dim")
+    if verification.features:
+        heads = ("feature", "rows", "late", "mismatches", "rate, 95% interval")
+        console.print(table(heads, [comparison_row(feature) for feature in verification.features]))
+    if verification.mismatches:
+        heads = ("request", "version", "feature", "served", "history")
+        examples = [
+            (f"{each.id} row {each.row}", each.version, each.feature, cell(each.served), cell(each.expected))
+            for each in verification.mismatches
+        ]
+        console.print(table(heads, examples))
+
+
+def comparison_row(feature: FeatureComparison) -> tuple[str, ...]:
+    rate = f"{100 * feature.rate:.3g}%, {100 * feature.low:.3g}% to {100 * feature.high:.3g}%"
+    return feature.feature, f"{feature.rows:,}", f"{feature.late:,}", f"{feature.mismatches:,}", rate
 
 
 def _print_status(console: Console, call: Invocation, view: FeatureStoreStatus) -> None:

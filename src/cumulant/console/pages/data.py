@@ -22,6 +22,7 @@ from cumulant.flows.data.source_views import (
     quarantine_view,
     show_source,
 )
+from cumulant.flows.features.verification_record import last_verification
 from cumulant.flows.monitoring.monitoring_views import drift
 from cumulant.flows.reports.collect import shift_texts
 from cumulant.flows.reports.feature_content import feature_content
@@ -132,6 +133,7 @@ def features(page: PageRequest) -> Response:
         live=True,
         content=content,
         features=listed,
+        verification=last_verification(page.project.journal(), page.project.name),
         skews={} if content is None else _skews(page, content.version.version),
         version_href="" if content is None else page.href("models", content.version.name, content.version.version),
     )

@@ -37,7 +37,7 @@ class PostedRow(NamedTuple):
 
 class LoggedRow(msgspec.Struct, array_like=True):
     """A row as far as it was posted: its position in the snapshot or `POSTED`, its newest entry, and its values as in
-    `PostedRow`.
+    `PostedRow`. `arrived`: when the newest of them came, in microseconds; rows of earlier versions of Cumulant lack it.
 
     Of a source with corrections it is the version in force (`row_versions`): known time, arrival and begin in
     microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
@@ -117,8 +117,8 @@ class SourceLog:
         """A row that was loaded; None where nothing was posted of it."""
         return self._records[key]
 
-    def append(self, row: PostedRow, position: int | None = None) -> bool:
-        """Add what is new of a row that was loaded; whether there was anything."""
+    def append(self, row: PostedRow, position: int | None = None, *, arrived: int | None = None) -> bool:
+        """Add what is new of a row that was loaded, and came at `arrived`; whether there was anything."""
         key, number = row.key, self._header.next
         record = self._records[key]
         if record is None:
@@ -126,7 +126,7 @@ class SourceLog:
             self._records[key] = record
         elif not _add_columns(record, row):
             return False
-        record.entry = number
+        record.entry, record.arrived = number, arrived
         self._enter(key)
         return True
 

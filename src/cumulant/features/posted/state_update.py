@@ -115,7 +115,7 @@ class _Update:
         tables = [(versions, writer.table) for writer, state, versions in writers if versions is not None]
         if tables:
             return self._correct(log, post, tables)
-        return [(post.source, row.key) for row in post.rows if log.append(row)], 0
+        return [(post.source, row.key) for row in post.rows if log.append(row, arrived=self._now)], 0
 
     def _correct(
         self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]

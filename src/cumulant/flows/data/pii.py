@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cumulant.core import expr
+from cumulant.features.definition.personal_features import personal_features
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.plan import FeaturePlan, FeatureSpec
-
-#: of a window: figures about values that do not repeat one of them
-_FIGURES = ("count", "distinct")
-
-
-def personal_features(plan: FeaturePlan) -> frozenset[str]:
-    """Features of personal columns' values, other than windows keyed by one."""
-    columns = {name: {field.name for field in source.fields if field.personal} for name, source in plan.sources.items()}
-    names: set[str] = set()
-    for spec in plan.features:
-        if _is_personal(spec, columns, plan.entity, names):
-            names.add(spec.name)
-    return frozenset(names)
+    from cumulant.core.plan import FeaturePlan
 
 
 def personal_texts(plan: FeaturePlan) -> tuple[str, ...]:
@@ -42,14 +28,3 @@ def mask_personal(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) ->
     texts = [name for name in names if frame[name].dtype == pl.String]
     others = (pl.lit(None, frame[name].dtype).alias(name) for name in names if name not in texts)
     return mask_frame(frame, texts, salt).with_columns(others)
-
-
-def _is_personal(spec: FeatureSpec, columns: Mapping[str, set[str]], entity: str, known: set[str]) -> bool:
-    """`columns`: the personal ones of each source; `known`: the personal features before this one."""
-    if spec.expr is not None:
-        return bool(expr.columns(spec.expr) & columns[entity] or expr.features(spec.expr) & known)
-    if spec.lookup is not None:
-        return spec.lookup.column in columns[spec.lookup.source]
-    if spec.window is None or spec.window.value is None or spec.window.agg in _FIGURES:
-        return False
-    return bool(expr.columns(spec.window.value) & columns[spec.window.source])

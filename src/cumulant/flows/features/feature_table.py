@@ -170,7 +170,7 @@ def protection_of(plan: FeaturePlan) -> Protection:
     """The features of personal columns' values. A table of features has no column of its subject: its rows are those
     of the entity's snapshot, in their order.
     """
-    from cumulant.flows.data.pii import personal_features
+    from cumulant.features.definition.personal_features import personal_features
 
     return Protection(columns=tuple(sorted(personal_features(plan))))
 

@@ -34,14 +34,12 @@ ELSEWHERE = "a server of another machine"
 
 
 class FilledTable(NamedTuple):
-    """A table that the project filled: of which definition, and when that began. `named`: in place of the name that
-    follows from the data.
-    """
+    """A table that the project filled: of which definition and snapshots (by source), and when that began."""
 
     name: str
     plan: FeaturePlan
     begun: datetime
-    named: bool
+    snapshots: dict[str, str]
 
     @property
     def fingerprint(self) -> str:
@@ -61,24 +59,29 @@ class _FillingInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: object
     table: str = ""
+    snapshots: dict[str, str] = {}
 
 
-def filled_tables(project: Project) -> list[FilledTable]:
-    """What this project filled whole, the newest first, each table once; the store may have lost it since."""
+def filled_tables(project: Project, *, every: bool = False) -> list[FilledTable]:
+    """What this project filled whole, the newest first, each table once; the store may have lost it since. `every`:
+    each filling.
+    """
     steps = [read_step(row) for row in project.journal().rows(STEP)]
     filled = [step for step in steps if step.name == ONLINE_STATE and step.result is not None]
-    tables = dict[str, FilledTable]()
+    tables = list[FilledTable]()
+    names = set[str]()
     for step in sorted(filled, key=lambda step: step.started, reverse=True):
         inputs = msgspec.convert(step.inputs, _FillingInputs)
         name = inputs.table or state_table(step.inputs)
-        if name in tables:
+        if name in names and not every:
             continue
+        names.add(name)
         try:
             plan = read_plan(inputs.plan)
         except (msgspec.ValidationError, IntegrityError):  # of a version of Cumulant that this one cannot read
             continue
-        tables[name] = FilledTable(name, plan, step.started, bool(inputs.table))
-    return list(tables.values())
+        tables.append(FilledTable(name, plan, step.started, inputs.snapshots))
+    return tables
 
 
 def table_readers(project: Project) -> list[TableReader]:

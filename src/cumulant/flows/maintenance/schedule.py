@@ -225,6 +225,18 @@ def _run_freshness(project: Project) -> str:
     return evaluate_freshness(project, principal=_scheduler(project))
 
 
+def _run_verification(project: Project) -> str:
+    """Served features against the history."""
+    # Polars is imported by those who serve stored features only.
+    from cumulant.flows.features.stored_tables import table_readers
+
+    if not table_readers(project):
+        return "no server reads stored features"
+    from cumulant.flows.features.verify import verification_sentence, verify_features
+
+    return verification_sentence(verify_features(project, principal=_scheduler(project)))
+
+
 def _run_refusals(project: Project) -> str:
     """Events of the requests that prediction servers refused."""
     count = ingest_refusals(project)
@@ -282,6 +294,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
     ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
     ScheduledJob(name="freshness", every=timedelta(), run=_run_freshness),
+    ScheduledJob(name="feature verification", every=timedelta(hours=1), run=_run_verification),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     ScheduledJob(name="streams", every=timedelta(minutes=10), run=_run_streams),
     CHECKPOINTS,

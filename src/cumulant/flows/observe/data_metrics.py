@@ -15,6 +15,8 @@ from cumulant.core.units import from_micros
 from cumulant.data.profile import Profile
 from cumulant.flows.data.validate import NEWEST, REFUSED
 from cumulant.flows.features.stored_tables import read_state
+from cumulant.flows.features.verification_record import last_verification
+from cumulant.flows.observe.families import MOST_FEATURES
 from cumulant.flows.serving.serve import FILLED
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ def data_series(project: Project) -> Iterator[Series]:
         if policy.freshness is not None:
             seconds = policy.freshness.total_seconds()
             yield Series("cumulant_online_freshness_objective_seconds", (source,), seconds)
+    verification = last_verification(journal, project.name)
+    for feature in () if verification is None else verification.features[:MOST_FEATURES]:
+        yield Series("cumulant_feature_mismatch_ratio", (feature.feature,), feature.rate)
+        yield Series("cumulant_feature_verified_rows", (feature.feature,), feature.rows)
     yield from _online_series(project)
 
 

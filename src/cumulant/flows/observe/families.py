@@ -84,6 +84,10 @@ FAMILIES = {
     "cumulant_online_freshness_objective_seconds": _gauge(
         "How old the newest stored event of a source may be, by its `freshness`.", "source"
     ),
+    "cumulant_feature_mismatch_ratio": _gauge(
+        "Share of the served values of a feature that the history does not give, by the last verification.", "feature"
+    ),
+    "cumulant_feature_verified_rows": _gauge("Served rows that it compared.", "feature"),
     "cumulant_review_cases": _gauge("Cases of the review queue that wait.", "model"),
     "cumulant_review_overdue_cases": _gauge("Waiting cases whose deadline has passed.", "model"),
     "cumulant_review_oldest_timestamp_seconds": _gauge("When the oldest waiting case was queued, since 1970.", "model"),

@@ -48,6 +48,7 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     caller_id: str
     invalid: str
     principal: str
+    features: dict[str, object]
 
 
 @verb("predictions.show")
@@ -121,6 +122,7 @@ def _view(prediction: Prediction) -> PredictionView:
     plain["time"] = from_micros(prediction.time)
     plain["event_time"] = None if prediction.event_time is None else from_micros(prediction.event_time)
     plain["request"], plain["outputs"] = _object(prediction.request), _object(prediction.outputs)
+    plain["features"] = _object(prediction.features or "{}")
     return PredictionView(**plain)
 
 

@@ -14,7 +14,8 @@ from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Servable, Unread
-from cumulant.flows.data.pii import mask_personal, personal_features
+from cumulant.features.definition.personal_features import personal_features
+from cumulant.flows.data.pii import mask_personal
 from cumulant.flows.data.request_rules import request_rules
 from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.serving.reason_codes import build_reasons

@@ -13,7 +13,8 @@ from cumulant.core import expr
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.data.row_columns import ROW
-from cumulant.flows.data.pii import personal_features, personal_texts
+from cumulant.features.definition.personal_features import personal_features
+from cumulant.flows.data.pii import personal_texts
 from cumulant.flows.training.chosen_rows import chosen_rows, since_expr, take_chosen
 from cumulant.flows.training.split_rule import combine_columns, hashes, identity_of
 from cumulant.flows.training.training_labels import reviewed_labels

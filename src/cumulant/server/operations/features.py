@@ -16,6 +16,7 @@ from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.freshness import FreshnessReport, show_freshness
 from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
 from cumulant.flows.features.store_status import FeatureStoreStatus, feature_status
+from cumulant.flows.features.verification_record import FeatureVerification
 from cumulant.flows.project.planning import plan
 from cumulant.flows.reports.feature_texts import definition, kind, personal
 from cumulant.flows.serving.serve import prepare_service
@@ -293,6 +294,27 @@ def backfill(call: ApiCall, body: BackfillBody) -> Backfill:
     return run_backfill(call.project, principal=call.principal, model=body.model, progress=call.progress)
 
 
+class VerifyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`since`: of rows answered since then; null: a day ago; `rows`: at most."""
+
+    since: datetime | None = None
+    rows: int = 1_000
+
+
+@post("/features/verify", action="features.verify", long=True)
+def verify(call: ApiCall, body: VerifyBody) -> FeatureVerification:
+    """Recompute features of served rows from the history as of their moment, and report those that differ."""
+    from cumulant.flows.features.verify import verify_features
+
+    return verify_features(
+        call.project,
+        principal=call.principal,
+        since=body.since,
+        rows=check_limit(body.rows),
+        progress=call.progress,
+    )
+
+
 def _state(state: object) -> KeyState:
     return msgspec.convert(state, KeyState, from_attributes=True)
 
@@ -301,4 +323,4 @@ def _uri(call: ApiCall, model: str) -> str:
     return model or f"{call.project.name}@champion"
 
 
-OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize, backfill, sql)
+OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize, backfill, verify, sql)

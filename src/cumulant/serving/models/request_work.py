@@ -35,6 +35,8 @@ class RequestWork(msgspec.Struct, gc=False):
     reasons: ReasonsRequest | None = None
     #: reads stored features over a network and sets `feeds`; None: they are set
     read_state: Callable[[], Awaitable[None]] | None = None
+    #: features by name, each a list over the rows; None without stored features
+    vectors: Mapping[str, Sequence[Any]] | None = None
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""

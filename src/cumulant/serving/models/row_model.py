@@ -205,6 +205,7 @@ class RowModel:
         """Set what follows from the features."""
         work.feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
         work.ages = vectors.age
+        work.vectors = vectors.columns if self.state_ages is not None else None
         if self.state_ages is not None and (age := work.age()) is not None:
             self.state_ages.observe(age)
         if any(since is not None for since in vectors.late):

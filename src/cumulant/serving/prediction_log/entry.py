@@ -67,6 +67,8 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
     invalid: list[str] = []
     #: who sent the request
     principal: str = ""
+    #: the stored features of each row as JSON objects, of a sample of the requests
+    features: list[str] = []
 
 
 class PatternEntry(msgspec.Struct, array_like=True, gc=False):

@@ -78,7 +78,8 @@ class PatternStream:
             whole = pa.array(np.repeat(np.arange(len(likes)), counts))
             columns = {name: column.take(whole) for name, column in columns.items()}
         columns |= {"row": pa.array(places), "request": request, "outputs": outputs}
-        common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None, "invalid": ""}
+        common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None}
+        common |= {"invalid": "", "features": ""}
         return [
             columns[field.name]
             if field.name in columns

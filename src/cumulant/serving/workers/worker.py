@@ -153,7 +153,9 @@ class Worker:
             return None
         kind = ConfirmedClient if self._settings.log_write == "durable" else LogClient
         client = kind(self._settings.log_socket, worker="worker", region=self._settings.region)
-        self._prediction_logger = self.app.score.prediction_logger = PredictionLogger(client)
+        self._prediction_logger = self.app.score.prediction_logger = PredictionLogger(
+            client, features=self._settings.log_features
+        )
         self._prediction_logger.describe(self.app.models)
         return client
 

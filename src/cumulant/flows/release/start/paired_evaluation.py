@@ -11,7 +11,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import micros, to_micros
-from cumulant.flows.data.pii import personal_features
+from cumulant.features.definition.personal_features import personal_features
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import resolve_task

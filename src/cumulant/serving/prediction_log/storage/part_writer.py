@@ -53,6 +53,7 @@ SCHEMA = pa.schema(
         pa.field("caller_id", pa.string()),
         pa.field("invalid", pa.string()),
         pa.field("principal", pa.string()),
+        pa.field("features", pa.string()),
     ]
 )
 #: as files have it: personal values are hashes there, beside other fields of the same request
@@ -267,7 +268,7 @@ class LogParts:
 
     def _rows(self, entry: LogEntry, worker: str, region: str) -> Iterator[Row]:
         pairs = row_texts(entry, self._hiding.of(entry.model))
-        times, ages, invalid = entry.event_times or (), entry.ages or (), entry.invalid
+        times, ages, invalid, features = entry.event_times or (), entry.ages or (), entry.invalid, entry.features
         for number, (request, outputs) in enumerate(pairs):
             yield (
                 entry.id,
@@ -292,6 +293,7 @@ class LogParts:
                 entry.caller_id,
                 invalid[number] if number < len(invalid) else "",
                 entry.principal,
+                features[number] if number < len(features) else "",
             )
 
     def add_like(self, like: PatternEntry, stream: PatternStream) -> None:

@@ -1,0 +1,123 @@
+"""Served features are recomputed from the history: equal, explained by rows that came later, or reported."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_feature_store import END, ME, OBJECT, TABLE, fill, open_project, post, serve
+
+from cumulant.core.ids import digest, short
+from cumulant.core.units import to_micros
+from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import entity_key
+from cumulant.features.online.tiles import decode_entity
+from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.flows.features.verification_record import last_verification
+from cumulant.flows.features.verify import verify_features
+from cumulant.flows.observe.data_metrics import data_series
+from cumulant.ports.registry import ModelVersion
+from cumulant.serving.logged_answers import feature_texts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
+from cumulant.testing.clock import ManualClock
+from cumulant.testing.registry import MemoryRegistry
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A project whose version 1 is served from stored features, with a log of what it was answered with."""
+    registry = MemoryRegistry()
+    version = ModelVersion(
+        name="visits", version="1", uri="visits/1", run_id=None, created=datetime.now(UTC),
+        tags={"cumulant.servable": OBJECT},
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "resolve", lambda uri: version)
+    monkeypatch.setattr("cumulant.project.project.Project.registry", lambda self: registry)
+    with open_project(tmp_path) as project:
+        plan, _ = fill(project, TABLE)
+        serve(project, plan, tmp_path / "model")
+        yield Served(project, plan)
+
+
+class Served:
+    def __init__(self, project, plan):
+        self.project, self.plan, self.number = project, plan, 0
+        hashed = HashedKeys.of(plan, project.salt)
+        self.online = OnlineFeatures(hashed.plan, project.online(), TABLE)
+
+    def answer(self, at, who="w0", fingerprint=""):
+        """A request that is answered and logged, as a server does it."""
+        self.number += 1
+        row = {"id": 5000 + self.number, "at": at.isoformat(), "who": who, "kind": "k", "pages": 3}
+        begun = datetime.now(UTC)
+        vectors = self.online.vectors([row])
+        ended = datetime.now(UTC)
+        entry = LogEntry(
+            id=f"r{self.number}", time_us=to_micros(ended), latency_us=to_micros(ended) - to_micros(begun),
+            model="visits", version="1", sequence=self.number, rows=json.dumps([row]).encode(),
+            fingerprint=fingerprint or short(digest(self.plan)), answers=b'[{"prediction": true}]',
+            features=feature_texts(vectors.columns, self.plan.names),
+        )  # fmt: skip
+
+        def failed(error, count):
+            raise error
+
+        masks = PersonalValueMask(b"", {"visits": []})
+        parts = LogParts(Path(self.project.log().location), masks, file_size=1 << 26, failed=failed)
+        parts.add(entry, f"w{self.number}", "")
+        parts.close()
+
+    def verify(self):
+        found = verify_features(self.project, principal=ME)
+        assert found == last_verification(self.project.journal(), "visits")
+        return {each.feature: (each.rows, each.late, each.mismatches) for each in found.features}
+
+
+def test_served_features_equal_the_history_and_late_rows_are_told_apart(served):
+    assert verify_features(served.project, principal=ME).rows == 0
+    assert last_verification(served.project.journal(), "visits") is None
+    served.answer(END)
+    served.answer(END + timedelta(hours=1))
+    post(served.project, served.plan, TABLE, 900, END + timedelta(hours=2))
+    served.answer(END + timedelta(hours=3))
+    served.answer(END + timedelta(hours=30))
+    assert set(served.verify().values()) == {(4, 0, 0)}
+    # A row of the past comes after three answers that it would have changed; the fourth, of before it, stays.
+    post(served.project, served.plan, TABLE, 901, END + timedelta(minutes=30))
+    by_feature = served.verify()
+    assert by_feature["number_2d"] == (4, 3, 0)
+    assert by_feature["pages_2d"] == by_feature["double"] == by_feature["share"] == (4, 3, 0)
+    assert not read_alerts(served.project.journal())[0].alerts
+
+
+def test_an_altered_event_and_another_definition_are_mismatches(served):
+    served.answer(END + timedelta(hours=1), who="w1")
+    store, key = served.project.online(), entity_key(0, ["w0"])
+    events = decode_entity(store.get(TABLE, [key])[0])
+    (slot, *others) = events.slots
+    altered = msgspec.structs.replace(slot, data=b"\x09" + slot.data[1:])
+    store.put(TABLE, [(key, msgspec.msgpack.encode(msgspec.structs.replace(events, slots=(altered, *others))))])
+    served.online = OnlineFeatures(served.plan, store, TABLE)
+    served.answer(END)
+    found = verify_features(served.project, principal=ME)
+    wrong = {each.feature: each.mismatches for each in found.features}
+    assert wrong == {"double": 1, "pages_2d": 1, "share": 1, "last_2d": 0, "number_2d": 0}
+    (mean,) = [each for each in found.mismatches if each.feature == "pages_2d"]
+    assert (mean.id, mean.version, mean.served > mean.expected) == ("r2", "visits/1", True)
+    (figures,) = [each for each in found.features if each.feature == "pages_2d"]
+    assert (figures.rate, round(figures.low, 4), round(figures.high, 4)) == (0.5, 0.0126, 0.9874)
+    alerts = read_alerts(served.project.journal())[0].firing
+    assert {alert.finding.subject for alert in alerts} == {"double", "pages_2d", "share"}
+    assert {alert.level for alert in alerts} == {"critical"}
+    rates = [series for series in data_series(served.project) if series.family == "cumulant_feature_mismatch_ratio"]
+    assert {series.labels[0]: series.value for series in rates}["pages_2d"] == 0.5
+
+    served.answer(END + timedelta(hours=1), who="w1", fingerprint="another")
+    found = verify_features(served.project, principal=ME, clock=ManualClock(datetime.now(UTC)))
+    assert {each.feature: each.mismatches for each in found.features}["number_2d"] == 1
