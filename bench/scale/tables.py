@@ -1,7 +1,7 @@
 """Tables of millions of rows through validation, features and a training set: time, CPU and peak memory.
 
-    python bench/scale/tables.py --rows 1000000 10000000 --memory 1GiB --out /tmp/scale
-    python bench/scale/tables.py --rows 100000000 --memory 2GiB --out /DISK/scale   # 30 GB free needed
+    python bench/scale/tables.py --rows 1000000 10000000 --memory 1GiB --out FOLDER
+    python bench/scale/tables.py --rows 100000000 --memory 2GiB --out FOLDER  # 30 GB of disk, 20 min of CPU
 
 Card payments, made again for every run from their number: parts of a million rows in the order of their times, one
 card a hundred rows, a year of times. Each step is a process of its own that does what the command does; peak memory is

@@ -25,8 +25,9 @@ _TARGET, _MOST = 0.5, 0.9
 _COPIES = 4.0
 #: whatever is free, so much is used
 _LEAST = 64 << 20
-#: rows that are read at a time
-_BLOCK = 65_536
+#: rows that are read at a time; to be partitioned more of them, as far as this share of the free memory has room, since
+#: each partition gets a frame of each block
+_BLOCK, _MOST_ROWS, _SHARE = 65_536, 1_000_000, 0.03
 #: files that are written at once
 _MOST_PARTS = 1_024
 _MIB = 1 << 20
@@ -58,7 +59,9 @@ class FillBudget(NamedTuple):
             return
         parts = min(parts, _MOST_PARTS)
         with spill_in(self.scratch) as spill:
-            counts = self._partition(group, rows, spill, parts)
+            count = int(self.free * _SHARE / max(size.width, 1.0))
+            block = min(max(count, self.block), _MOST_ROWS)
+            counts = self._partition(group, blocks_of(rows.drop_nulls(group.by), block), spill, parts)
             largest = max(counts, default=0)
             if (need := _need(group, SourceSize(largest, size.width))) > self.free * _MOST:
                 raise UsageError(
@@ -85,11 +88,11 @@ class FillBudget(NamedTuple):
                 hint=raise_limit(resident_memory() + need),
             )
 
-    def _partition(self, group: MeasureGroup, rows: pl.LazyFrame, spill: Spill, parts: int) -> list[int]:
-        """Put the rows that have a key into files by its hash; how many are in each."""
+    def _partition(self, group: MeasureGroup, blocks: Iterator[pl.DataFrame], spill: Spill, parts: int) -> list[int]:
+        """Put rows that have a key into files by its hash; how many are in each."""
         counts = [0] * parts
         number = (pl.struct(group.by).hash() % parts).alias(_PARTITION)
-        for block in blocks_of(rows.drop_nulls(group.by), self.block):
+        for block in blocks:
             for (part,), frame in (
                 block.with_columns(number).partition_by(_PARTITION, as_dict=True, include_key=False).items()
             ):
