@@ -67,6 +67,7 @@ bench: $(READY) ## all benchmarks (40 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/online/hot_entity.py
 	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/online/run.py
 	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/streams/ingest.py
+	@PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python bench/streams/online.py
 	@$(BIN)/python bench/streams/kills.py
 	@$(BIN)/python bench/serving/run.py
 	@$(BIN)/python bench/monitoring/review.py $(DATA)

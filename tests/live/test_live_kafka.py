@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from valkey_server import valkey
 
 from cumulant.core.errors import CredentialsError, DataError, EngineUnavailableError, NotFoundError
+from cumulant.core.progress import silent
+from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data import stream_ingestion
 from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
 from cumulant.flows.data.stream_records import read_batches
 from cumulant.flows.data.stream_views import stream_status
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.serving.serve import USES, materialize
+from cumulant.flows.serving.services import note_use
 from cumulant.ports.streams import LostMessagesError
 from cumulant.project.file.loading import load
 from cumulant.testing.certificates import Authority
@@ -180,6 +194,79 @@ def test_a_broker_that_is_killed_and_started_again(broker, new_topic, project_of
         worker.join()
     assert len(ended) == 1
     assert ids(project) == dict.fromkeys(range(2000), 1)
+
+
+FEATURES = """from cumulant.features import source
+tx = source("tx")
+own = tx.columns("amount")
+card = tx.by("card")
+spent, n = card.sum("amount", window="7d"), card.count(window="7d")
+"""
+
+
+def card_payments(numbers):
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    for number in numbers:
+        at = (start + timedelta(minutes=number)).isoformat()
+        row = {"id": number, "card": f"c{number % 7}", "amount": number / 4, "at": at, "fraud": number % 2}
+        yield json.dumps(row).encode()
+
+
+def test_online_features_on_valkey_while_the_runner_is_killed_and_the_store_emptied(broker, new_topic, tmp_path):
+    topic = new_topic(2)
+    (tmp_path / "features.py").write_text(FEATURES)
+    with valkey() as server:
+        (tmp_path / "cumulant.yaml").write_text(f"""
+version: 1
+model: {{name: shop}}
+data: {{tx: {{stream: {topic}, key: id, event_time: at, rules: {{amount: {{type: float, min: 0}}}}}}}}
+training: {{target: fraud, predict_at: at}}
+environments: {{live: {{streams: "{broker.url}", online: "{server.url}"}}}}
+""")
+        with load(tmp_path, environment="live") as project:
+            produce = partial(project.streams().produce, topic)
+            produce([*card_payments(range(100)), b"poison"], partition=0)
+            ingest(project)
+            with open_run(project, "live", principal=project.principal(), progress=silent) as context:
+                snapshots, _ = snapshots_of(context, ["tx"])
+                plan = resolve_task(project, snapshots).plan
+                table, _ = materialize(context, plan, snapshots, as_of=None)
+            note_use(project.state / USES, os.getpid(), folder="", table=table)
+            online = OnlineFeatures(plan, project.online(), table)
+
+            def is_right(count):
+                row = {"id": 10**6, "at": "2026-11-05T00:00:00Z", "amount": 0.0}
+                try:
+                    stored = online.vectors([row | {"card": f"c{card}"} for card in range(7)]).columns
+                except EngineUnavailableError:  # emptied, and not yet filled again
+                    return False
+                right = [[number / 4 for number in range(card, count, 7)] for card in range(7)]
+                counts = [len(own) + 1 for own in right]  # the row itself too
+                return stored["n_7d"] == counts and stored["spent_7d"] == list(map(sum, right))
+
+            for first in range(100, 700, 100):  # a runner is killed while it follows, and another one goes on
+                with runner(tmp_path):
+                    for part in range(first, first + 100, 25):
+                        produce([b"{", *card_payments(range(part, part + 25))], partition=part // 25 % 2)
+                        ingest(project)
+                    if first == 400:
+                        server.ask(b"FLUSHALL")
+                    if first in (200, 400, 600):
+                        wait_until(lambda count=first + 100: is_right(count))
+            (status,) = stream_status(project, principal=project.principal())
+            assert (status.rows, status.refused, status.online[0].behind) == (700, 25, 0)
+
+
+@contextmanager
+def runner(folder):
+    """`cumulant ingest apply` in a process that is killed."""
+    line = [sys.executable, "-m", "cumulant.cli", "ingest", "apply", "--env", "live"]
+    process = subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("partition", [0, 1])
