@@ -107,7 +107,7 @@ def split(
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
-    _check_sides(rows, train, test)
+    _check_sides(rows, train, test, gap)
     how = f"the last {_text_of(spec.test)} by time"
     if cutoff != declared:
         which = "at most half of those since the change"
@@ -291,12 +291,15 @@ def _hash_split(rows: TrainingSet, share: float) -> TrainTestSplit:
     return TrainTestSplit(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
 
 
-def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
+def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_], gap: int = 0) -> None:
+    """`gap`: how long before the test training ends, in microseconds."""
     for side, inside in (("train", train), ("test", test)):
         if inside.sum() < _LEAST_ROWS:
+            hint = "change evaluation.test, or take more rows"
+            if gap and side == "train":
+                hint += f": training ends {_span(gap)} before the test, so that its labels are known then"
             raise DataError(
-                f"the {side} rows would be {int(inside.sum())}; at least {_LEAST_ROWS} are needed",
-                hint="change evaluation.test, or take more rows",
+                f"the {side} rows would be {int(inside.sum())}; at least {_LEAST_ROWS} are needed", hint=hint
             )
         if rows.task == "binary" and len(np.unique(rows.target[inside])) < 2:
             raise DataError(

@@ -141,6 +141,14 @@ def test_splits_that_cannot_be_made_are_refused(test, timed, kind, words):
         split(rows_with(at, np.arange(100) % 2), evaluation_policy(EvaluationSpec(test=test)))
 
 
+def test_a_split_that_the_delay_of_labels_leaves_no_row_says_so():
+    at = np.arange(40) * DAY
+    rows = rows_with(at, np.arange(40) % 2, known=at + 20 * DAY)
+    with pytest.raises(DataError, match="train rows would be 6") as refused:
+        split(rows, evaluation_policy(EvaluationSpec(test="14d")))
+    assert "training ends 20d before the test" in refused.value.hint
+
+
 def test_a_test_of_one_class_is_refused():
     target = np.r_[np.arange(80) % 2, np.zeros(20)]
     with pytest.raises(DataError, match='all 20 test rows are of class "0"'):

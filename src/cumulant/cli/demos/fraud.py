@@ -123,7 +123,7 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
     console.print(table(titles, rows))
     spike, retraining = story.spike, story.retraining
     lag = spike.lag_recovered_seconds
-    released = f", its release is {retraining.release}" if retraining.release else ""
+    released = f", its release is {retraining.release}" if retraining.release else ", and no release began"
     console.print("")
     pairs(
         console,

@@ -35,7 +35,7 @@ LARGE_SHARE, LARGE_AMOUNT = 0.003, 230.0
 #: days that a terminal stays compromised, and the share of frauds at it meanwhile
 COMPROMISED_DAYS, COMPROMISED_SHARE = 28, 0.4
 #: days that a thief pays; payments a day and times the usual amount, before and after thieves learn
-STOLEN_DAYS, LARGE_THEFTS, SMALL_THEFTS = 7, (1.5, 4.0), (4.0, 1.0)
+STOLEN_DAYS, LARGE_THEFTS, SMALL_THEFTS = 7, (1.5, 4.0), (6.0, 1.0)
 #: of all terminals compromised a day, and of all cards stolen a day
 COMPROMISED_RATE, STOLEN_RATE = 0.0012, 0.002
 #: days after which an outcome is delivered, and the shares that come a delivery later, and never

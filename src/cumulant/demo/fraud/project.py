@@ -45,7 +45,7 @@ evaluation:
   test: 14d
   gate: {{average_precision: {{margin: 0.05}}, cost: {{margin: 0.05}}}}
 serving:
-  queue: 2s                             # a payment waits rather than be refused; default 40ms
+  queue: 5s                             # a payment waits rather than be refused; default 40ms
   log: {{keep: 20000d}}                   # the story is of 2025, and old predictions are removed else
 monitoring:
   labels: data/chargebacks/*.csv

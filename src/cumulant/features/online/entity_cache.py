@@ -34,7 +34,8 @@ def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
         raise EngineUnavailableError(
             f'there is no online state in "{table}" yet',
             subject=table,
-            hint="fill it: cumulant serve; a server that is started by hand takes --state-table and --scope",
+            hint="serve fills it at its start, up and tick where it is lost; a server that is started by hand takes "
+            "--state-table and --scope",
         )
     try:
         state = decode_state(blob)
