@@ -10,7 +10,9 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,11 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # pytest would rewrite the assertions of all tests.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
+
+# PySpark, where it is installed and MLflow imports it, takes a process for one of its own tests and ends it where the
+# main module has no name, as in a worker of xdist. Multiprocessing imports no module of such a name.
+if (main_module := sys.modules["__main__"]).__spec__ is None:
+    main_module.__spec__ = ModuleSpec("pytest.__main__", None)
 
 # Tests run beside each other: threads that spin while they wait keep the processors from those that compute. OpenMP's
 # threads stay as many as they are and spin for a short time, a tenth of what commands set; products of matrices are
@@ -53,22 +60,27 @@ for phase in ("connect", "read", "write", "pool"):
 #: at the end; a file that is missing here or in a wrong place costs only time.
 LONGEST = (
     "test_live_image",
-    "test_e2e_recovery",
     "test_live_machines",
+    "test_e2e_watch",
     "test_e2e_release_faults",
+    "test_e2e_recovery",
     "test_e2e_hosts",
+    "test_live_gateways",
     "test_live_postgres_project",
     "test_e2e_compute",
     "test_e2e_release",
     "test_e2e_restart",
     "test_e2e_kinds",
     "test_e2e_watch_recovery",
-    "test_e2e_watch",
+    "test_live_valkey_online",
+    "test_live_console_stack",
     "test_e2e_stack",
     "test_e2e_flights",
     "test_e2e_paired",
     "test_e2e_clean",
     "test_live_prometheus",
+    "test_live_hosts",
+    "test_live_slow_store",
     "test_e2e_worker",
     "test_live_worker",
     "test_e2e_batch",
@@ -77,6 +89,7 @@ LONGEST = (
     "test_live_valkey_project",
     "test_live_label_studio",
     "test_e2e_watch_kinds",
+    "test_wrong_code",
     "test_wrong_sources",
     "test_faults_fleet",
     "test_faults_processes",
@@ -84,6 +97,8 @@ LONGEST = (
     "test_runtime_ledger_processes",
     "test_cli_imports",
 )
+#: as many times as another slow file one of these takes
+_LENGTH = 4
 
 
 #: what selects the fast tests and all others, as tools/run_tests.py and the Makefile write it
@@ -93,16 +108,34 @@ _MARK_OF_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.(?:slow|live)\b", 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files: the longest, other slow ones, then those of many tests. With --no-loadscope-reorder, xdist assigns
-    them in this order.
+    """Order files; with --no-loadscope-reorder, xdist assigns them in this order.
+
+    Slow files mostly wait, and the others compute: each worker gets some of both all the time, so that the processors
+    are never without work. The longest files come first, and the last tenth is of short ones.
     """
-    places, counts = {name: place for place, name in enumerate(LONGEST)}, Counter(item.path for item in items)
+    counts = Counter(item.path for item in items)
     slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("live")}
+    places = _places(counts, slow)
+    items.sort(key=lambda item: (places[item.path], str(item.path)))
 
-    def place(item: pytest.Item) -> tuple[int, bool, int, str]:
-        return places.get(item.path.stem, len(places)), item.path not in slow, -counts[item.path], str(item.path)
 
-    items.sort(key=place)
+def _places(counts: Mapping[Path, int], slow: Collection[Path]) -> dict[Path, float]:
+    """Where each file comes, from 0 to 1, by the number of its tests and whether any of them is slow."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    waiting = sorted(
+        (path for path in counts if path in slow or path.stem in rank),
+        key=lambda path: (rank.get(path.stem, len(rank)), -counts[path], str(path)),
+    )
+    computing = sorted(counts.keys() - set(waiting), key=lambda path: (-counts[path], str(path)))
+    end = 0.9 if slow else 1e-6  # of the fast tests alone, the few long files are done first
+    lengths = [_LENGTH if path.stem in rank else 1 for path in waiting]
+    return _spread(waiting, lengths, end) | _spread(computing, [counts[path] for path in computing], 1.0)
+
+
+def _spread(paths: Sequence[Path], lengths: Sequence[int], end: float) -> dict[Path, float]:
+    """Each file where those before it end, the last one at `end`."""
+    total = sum(lengths)
+    return {path: end * before / total for path, before in zip(paths, accumulate(lengths, initial=0), strict=False)}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -118,10 +151,18 @@ def _may_be_selected(path: Path, expression: str) -> bool:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Workers of `-n auto`: more than processors, as tests also wait for servers, disks and clocks."""
+    """Workers of `-n auto`: more than processors, as tests also wait for servers, disks and clocks.
+
+    A worker takes up to 0.8 GB, and what its test starts as much again.
+    """
     given = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", "")
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(given) if given.isdecimal() else processors + min(processors, 4)
+    return int(given) if given.isdecimal() else min(processors + min(processors + 1, 4), max(2, _memory() // 2**31))
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from e2e_forks import call_command
 
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.flows.ledger.ledger_records import STEP, read_step
@@ -38,9 +39,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
     """The document that the command printed, once it has ended with one of `codes`."""
-    process = start(folder, *words)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode in codes, f"ended with {process.returncode}: {out[-2000:]}{err[-2000:]}"
+    code, out, err = call_command([*words, "--project", str(folder), "--json"], seconds=300)
+    assert code in codes, f"ended with {code}: {out[-2000:]}{err[-2000:]}"
     return json.loads(out) if out.strip() else None
 
 

@@ -2,7 +2,6 @@
 lost or done twice."""
 
 import json
-import multiprocessing
 import shutil
 import signal
 import uuid
@@ -10,6 +9,7 @@ from datetime import timedelta
 
 import e2e_watcher
 import pytest
+from e2e_forks import start_fork
 from e2e_stack import until
 from e2e_support import opened
 from test_e2e_kinds import visits
@@ -21,11 +21,6 @@ from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_reque
 
 pytestmark = pytest.mark.slow
 
-#: processes are forked from one that has imported what takes longest, and has started no thread
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["mlflow", "lightgbm", "cumulant.flows.monitoring.run", "cumulant.flows.monitoring.retraining"]
-)
 LOOKED, ASKED_FOR, MOVED = (
     f"monitoring.{name}" for name in ("performance_evaluated", "retraining_requested", "retraining_progressed")
 )
@@ -54,9 +49,7 @@ def kind(made, tmp_path):
 def begun(folder, what, at, where, *more):
     """A process that was started, and the file that has what it prints."""
     out = folder.parent / f"out-{uuid.uuid4().hex}"
-    arguments = (str(out), str(folder), what, at.isoformat(), where, *map(str, more))
-    process = PROCESSES.Process(target=e2e_watcher.main, args=arguments)
-    process.start()
+    process = start_fork(e2e_watcher.main, str(out), str(folder), what, at.isoformat(), where, *map(str, more))
     return process, out
 
 

@@ -44,7 +44,9 @@ def server(tmp_path_factory):
     address = f"http://127.0.0.1:{port}"
     words = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", f"{place}/artifacts"]
     program = [sys.executable, "-m", "mlflow", "server", *words, "--host", "127.0.0.1", "--port", str(port)]
-    environ = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # No processes for jobs of MLflow, each of which imports all of it.
+    environ = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    assert MlflowRegistry(f"mlflow+sqlite://{place / 'mlflow.db'}")._client  # it has the tables at hand
     with (
         (place / "server.log").open("wb") as log,
         subprocess.Popen(

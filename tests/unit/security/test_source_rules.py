@@ -41,13 +41,23 @@ RANDOM = {
 }
 
 
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
 def calls(tree: ast.AST) -> list[ast.Call]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for node in nodes(tree) if isinstance(node, ast.Call)]
+
+
+def called(call: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
 def imports(tree: ast.AST) -> set[str]:
     named: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             named |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -58,11 +68,12 @@ def imports(tree: ast.AST) -> set[str]:
 def test_no_code_is_made_of_text_and_no_shell_is_used():
     forbidden = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
     forbidden |= {"marshal.loads", "yaml.unsafe_load", "yaml.full_load"}
+    last = {name.rpartition(".")[2] for name in forbidden}  # writing out each call's name takes 15 s
     faults = [
         f"{name}:{call.lineno}"
         for name, tree in trees().items()
         for call in calls(tree)
-        if ast.unparse(call.func) in forbidden
+        if (called(call) in last and ast.unparse(call.func) in forbidden)
         or any(each.arg == "shell" and ast.unparse(each.value) == "True" for each in call.keywords)
     ]
     assert [fault.partition(":")[0] for fault in faults] == USERS_CODE

@@ -149,8 +149,8 @@ def test_schemathesis_finds_no_fault(models):
             "--phases",
             "examples,coverage,fuzzing",
             "--generation-deterministic",
-            "--max-time",
-            "25",
+            "--max-examples",
+            "2",
             "--exclude-checks",
             UNSAYABLE,
             "--exclude-path-regex",
@@ -161,7 +161,7 @@ def test_schemathesis_finds_no_fault(models):
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         generated = re.search(r"(\d+) generated", done.stdout)
         assert generated is not None
-        assert int(generated[1]) > 300
+        assert int(generated[1]) > 2000
         assert httpx.get(f"{ready['url']}/ping").status_code == 200
         counted = httpx.get(f"{ready['url']}/metrics").text
         assert 'status="200"' in counted
