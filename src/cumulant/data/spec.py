@@ -22,9 +22,8 @@ Bound = int | float | str
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_READING = frozenset(
     {
-        *("path", "stream", "lateness", "idle", "quarantine", "severity", "batch", "table"),
-        *("on_schema_change", "keep", "keep_refused", "contract", "missing_files"),
-        *("owner", "freshness", "ttl", "on_expired"),
+        *("path", "stream", "lateness", "idle", "quarantine", "severity", "batch", "table", "on_schema_change"),
+        *("keep", "keep_refused", "contract", "missing_files", "owner", "freshness", "ttl", "on_expired"),
     }
 )
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
@@ -267,7 +266,6 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
-
     owner: Annotated[
         str, Meta(description="Who answers for the features that are stored of the source. Default: the model's owner.")
     ] = ""
