@@ -15,7 +15,7 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.data.stream_reader import IngestLimits
-from cumulant.flows.data.stream_views import stream_status
+from cumulant.flows.data.stream_views import late_rows, stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
@@ -139,7 +139,7 @@ def test_a_new_definition_beside_the_old_one_and_a_store_that_lost_a_table(proje
     check(project, newer, other)
     for name in (table, other):
         project.online().drop(name)
-    assert [(result.table, result.batch) for result in apply(project)] == [(other, 0), (table, 3)]
+    assert {result.table: result.batch for result in apply(project)} == {table: 3, other: 0}
     check(project, plan, table)  # that which is served is filled again; the other one nobody reads
 
 
@@ -153,6 +153,9 @@ def test_late_rows_are_counted_and_enter_when_the_table_is_filled_again(project,
         ingest(project)
         (status,) = stream_status(project, principal=project.principal())
         assert (status.late, status.watermark) == (2, START + timedelta(minutes=7 * 60 - 30))
+        shown = late_rows(project, "tx", principal=project.principal())
+        assert sorted(shown["id"].to_list()) == [70, 100]
+        assert not {"a", "b", "c"} & set(shown["card"].to_list())  # which is personal
         (applied,) = apply(project)
         assert (applied.rows, applied.late, applied.accepted) == (4, 2, 2)
         check(project, plan, table, without=[70, 100])
