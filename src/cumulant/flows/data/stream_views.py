@@ -169,7 +169,7 @@ def late_rows(project: Project, source: str, *, principal: Principal, limit: int
     frames, count = list[pl.DataFrame](), 0
     for batch in reversed(read_batches(project, source)):
         if batch.rows is not None and batch.late and (limit is None or count < limit):
-            stored = project.tables().scan(batch.rows)
+            stored = batch.rows.scan(project.tables())
             if LATE in stored.collect_schema():
                 frames.append(stored.filter(pl.col(LATE)).drop(LATE).collect())
                 count += frames[-1].height
