@@ -137,6 +137,7 @@ OTHERS = {
     "ingest run",
     "ingest apply",
     "ingest refused",
+    "ingest late",
     "features get",
     "features materialize",
     "features forget",

@@ -14,7 +14,7 @@ from cumulant.drivers.folder.streams import FolderStreams
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.stream_ingestion import IngestLimits, ingest_streams
-from cumulant.flows.data.stream_views import stream_status
+from cumulant.flows.data.stream_views import late_rows, stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
@@ -152,6 +152,9 @@ def test_late_rows_are_counted_and_enter_when_the_table_is_filled_again(project,
         ingest(project)
         (status,) = stream_status(project, principal=project.principal())
         assert (status.late, status.watermark) == (2, START + timedelta(minutes=7 * 60 - 30))
+        shown = late_rows(project, "tx", principal=project.principal())
+        assert sorted(shown["id"].to_list()) == [70, 100]
+        assert not {"a", "b", "c"} & set(shown["card"].to_list())  # which is personal
         (applied,) = apply(project)
         assert (applied.rows, applied.late, applied.accepted) == (4, 2, 2)
         check(project, plan, table, without=[70, 100])

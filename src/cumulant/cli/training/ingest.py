@@ -202,6 +202,44 @@ def refused(
     call.answer(document | ({"file": str(out)} if out else {"messages": shown.frame.to_dicts()}), text)
 
 
+@command(
+    app,
+    action="data.show",
+    examples=["cumulant ingest late payments", "cumulant ingest late payments --out late.csv"],
+)
+def late(
+    call: Invocation,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source with a stream.")],
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Show rows that came later than `lateness` allows, newest batch first; personal columns as keyed hashes.
+
+    They are in the table, and enter the online features when these are filled again.
+    """
+    from cumulant.cli.training.frame_output import check_out, write_frame
+    from cumulant.flows.data.stream_views import late_rows
+
+    check_out(out)
+    with call.project(personal=True) as project:
+        frame = late_rows(project, source, principal=project.principal(), limit=None if out is not None else rows)
+    if out is not None:
+        write_frame(frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.training.frame_output import show_frame
+
+        if out is not None:
+            console.print(f"{frame.height:,} late rows of {source}, written to {out}", soft_wrap=True)
+        elif frame.height:
+            show_frame(console, frame)
+        else:
+            console.print(f"no row of {source} came too late")
+
+    document: dict[str, object] = {"source": source}
+    call.answer(document | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)
+
+
 @contextmanager
 def _ending() -> Iterator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set while the block runs; a second Ctrl-C interrupts as usual."""

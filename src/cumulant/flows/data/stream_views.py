@@ -131,5 +131,35 @@ def refused_messages(
     return RefusedMessages(total=sum(rules.values()), rules=rules, frame=frame if limit is None else frame.head(limit))
 
 
+@verb("data.show", personal=True)
+def late_rows(project: Project, source: str, *, principal: Principal, limit: int | None = None) -> pl.DataFrame:
+    """The rows of a source that were too late for online features, newest batch first; personal columns as hashes.
+
+    Raises:
+        NotFoundError: there is no such source.
+        UsageError: it has no stream.
+    """
+    import polars as pl
+
+    from cumulant.data.masking import mask_frame
+    from cumulant.data.row_columns import LATE
+
+    del principal
+    streamed_sources(project, [source])
+    frames, count = list[pl.DataFrame](), 0
+    for batch in reversed(read_batches(project, source)):
+        if batch.rows is not None and batch.late and (limit is None or count < limit):
+            stored = project.tables().scan(batch.rows)
+            if LATE in stored.collect_schema():
+                frames.append(stored.filter(pl.col(LATE)).drop(LATE).collect())
+                count += frames[-1].height
+    if not frames:
+        return pl.DataFrame()
+    frame = pl.concat(frames, how="diagonal_relaxed")
+    personal = [name for name in project.policies.source(source).spec.personal if name in frame.columns]
+    masked = mask_frame(frame, personal, project.salt()) if personal else frame
+    return masked if limit is None else masked.head(limit)
+
+
 def _text(value: bytes) -> str:
     return value.decode("utf-8", errors="replace")
