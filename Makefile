@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 KEEP ?=
 ENV ?=
+ENGINES ?=
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
