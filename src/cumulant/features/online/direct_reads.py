@@ -89,7 +89,10 @@ class ReadPlan:
         rows = [{name: as_written(self._fields[name], value) for name, value in key.items()} for key in keys]
         predict_at = self.plan.predict_at
         if predict_at is not None:
-            moment = at - timedelta(microseconds=predict_at.offset_us)
+            try:
+                moment = at - timedelta(microseconds=predict_at.offset_us)
+            except OverflowError:
+                raise RequestError(f"no time is as far as {at.isoformat()}", subject="at") from None
             rows = [{predict_at.column: moment, **row} for row in rows]
         return rows
 

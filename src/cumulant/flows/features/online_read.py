@@ -200,8 +200,8 @@ def _model_definition(project: Project, uri: str) -> _Definition:
     if served is not None and served.plan is not None:
         return _Definition(name, served.plan, served.table)
     described = describe_servable(project, version, verify=False)
-    if not isinstance(described, Servable) or not described.plan.needs_state:
-        raise UsageError(f"{name} has no stored features: all are of the row itself", subject=name)
+    if not isinstance(described, Servable):
+        raise UsageError(f"{name} reads tensors: it has no stored features", subject=name)
     return _filled(project, name, described.plan)
 
 
@@ -226,6 +226,8 @@ def defined_plan(project: Project) -> FeaturePlan:
 
 
 def _filled(project: Project, model: str | None, plan: FeaturePlan) -> _Definition:
+    if not plan.needs_state:
+        raise UsageError("these features are all of the row itself: nothing is stored of them", subject=model)
     table = newest_filling(filled_tables(project), plan)
     if table is None:
         what, command = (model, f" {model}") if model else ("the project's definition", "")
