@@ -138,7 +138,7 @@ def test_a_new_definition_beside_the_old_one_and_a_store_that_lost_a_table(proje
     check(project, newer, other)
     for name in (table, other):
         project.online().drop(name)
-    assert [(result.table, result.batch) for result in apply(project)] == [(other, 0), (table, 3)]
+    assert {result.table: result.batch for result in apply(project)} == {table: 3, other: 0}
     check(project, plan, table)  # that which is served is filled again; the other one nobody reads
 
 

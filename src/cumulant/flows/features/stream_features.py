@@ -74,12 +74,21 @@ def apply_ingested(
 def apply_in_background(
     project: Project, *, principal: Principal, sources: Iterable[str], progress: Progress
 ) -> Iterator[list[AppliedSource]]:
-    """`apply_ingested` on a thread while the block runs; the result has been filled after it."""
+    """`apply_ingested` on a thread while the block runs; the result has been filled after it. An error there ends
+    nothing else, and is told.
+
+    Raises:
+        NotFoundError: there is no such source.
+        UsageError: no source has a stream.
+    """
     results: list[AppliedSource] = []
-    stop, names = threading.Event(), list(sources)
+    stop, names = threading.Event(), list(streamed_sources(project, sources))
 
     def run() -> None:
-        results.extend(apply_ingested(project, principal=principal, sources=names, stop=stop, progress=progress))
+        try:
+            results.extend(apply_ingested(project, principal=principal, sources=names, stop=stop, progress=progress))
+        except CumulantError as error:
+            progress(project.vault.redact(f"online features: {error.message}"))
 
     thread = threading.Thread(target=run, name="cumulant-apply", daemon=True)
     thread.start()
