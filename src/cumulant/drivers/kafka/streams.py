@@ -84,7 +84,10 @@ class KafkaStreams:
         self.partitions(topic)
         with self._errors(topic):
             answers = self._administration().describe_topics(TopicCollection([topic]), request_timeout=_ANSWER)
-            return str(answers[topic].result(timeout=_ANSWER).topic_id)
+            try:
+                return str(answers[topic].result(timeout=_ANSWER).topic_id)
+            except TimeoutError as error:  # the broker that was asked died before it answered
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
 
     def partitions(self, topic: str) -> list[int]:
         if not _TOPIC.fullmatch(topic):
