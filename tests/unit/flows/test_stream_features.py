@@ -20,6 +20,7 @@ from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.project import planning
 from cumulant.flows.serving.serve import USES, materialize
 from cumulant.flows.serving.services import note_use
 from cumulant.project.file.loading import load
@@ -182,6 +183,17 @@ def test_rows_enter_while_they_are_ingested(project, streams):
         ingesting.join()
     assert [result.rows for result in results] == [20]
     check(project, plan, table)
+
+
+def test_a_stream_without_a_key_is_named_by_plan_and_left_to_the_next_filling(project, streams, tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("key: id", "").replace("    on_repeat: first\n", ""))
+    with load(tmp_path) as project:
+        notes = planning.plan(project, principal=project.principal(), checks=False).notes
+        assert any("source tx has no key" in note for note in notes)
+        filled(project)
+        assert apply(project) == []
+        (status,) = stream_status(project, principal=project.principal())
+        assert ["no key" in (online.error or "") for online in status.online] == [True]
 
 
 def online_batch(project):

@@ -69,6 +69,14 @@ def _inputs(step: StepRecord) -> dict[str, object]:
     return step.inputs if isinstance(step.inputs, dict) else {}
 
 
+def stream_notes(project: Project, plan: FeaturePlan) -> list[str]:
+    """Of which streams the rows will not be put into the online features of a plan, and why."""
+    streamed = (name for name in plan.sources if project.policies.source(name).spec.stream is not None)
+    read = {group.source for group in groups_of(plan)}
+    reasons = (why_not(plan, name) for name in streamed if name in read)
+    return [f"rows of the stream enter online features with the next filling only: {text}" for text in reasons if text]
+
+
 def why_not(plan: FeaturePlan, source: str) -> str | None:
     """Why rows of a source cannot be put into the state of a plan; None where they can."""
     of = plan.sources[source]

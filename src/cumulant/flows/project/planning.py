@@ -16,6 +16,7 @@ from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_lifecycle import check_salt
+from cumulant.flows.features.online_tables import stream_notes
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -122,6 +123,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         notes=(
             *split_notes(project.spec),
             *unchecked_notes(project.policies, task.plan),
+            *stream_notes(project, task.plan),
             *_unconnected_notes(project),
             *_access_notes(project),
         ),
