@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,13 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import entity_key
 from cumulant.features.online.tiles import decode_entity
 from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.features.stream_features import apply_ingested
 from cumulant.flows.features.verification_record import last_verification
 from cumulant.flows.features.verify import verify_features
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.file.loading import load
 from cumulant.serving.logged_answers import feature_texts
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
@@ -30,8 +34,7 @@ from cumulant.testing.registry import MemoryRegistry
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A project whose version 1 is served from stored features, with a log of what it was answered with."""
+def registry(monkeypatch):
     registry = MemoryRegistry()
     version = ModelVersion(
         name="visits", version="1", uri="visits/1", run_id=None, created=datetime.now(UTC),
@@ -39,6 +42,11 @@ def served(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(registry, "resolve", lambda uri: version)
     monkeypatch.setattr("cumulant.project.project.Project.registry", lambda self: registry)
+
+
+@pytest.fixture
+def served(tmp_path, registry):
+    """A project whose version 1 is served from stored features, with a log of what it was answered with."""
     with open_project(tmp_path) as project:
         plan, _ = fill(project, TABLE)
         serve(project, plan, tmp_path / "model")
@@ -121,3 +129,37 @@ def test_an_altered_event_and_another_definition_are_mismatches(served):
     served.answer(END + timedelta(hours=1), who="w1", fingerprint="another")
     found = verify_features(served.project, principal=ME, clock=ManualClock(datetime.now(UTC)))
     assert {each.feature: each.mismatches for each in found.features}["number_2d"] == 1
+
+
+def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, registry):
+    with open_project(tmp_path) as project:  # for its rows, as messages
+        lines = (tmp_path / "visits.csv").read_text().splitlines()[1:]
+    text = (tmp_path / "cumulant.yaml").read_text().replace("path: visits.csv", "stream: web")
+    (tmp_path / "cumulant.yaml").write_text(text)
+    names = ("id", "at", "who", "kind", "pages", "bought")
+    with load(tmp_path) as project:
+        streams = project.streams()
+
+        def bring(rows):
+            messages = [json.dumps(dict(zip(names, row, strict=True))).encode() for row in rows]
+            streams.produce("web", messages, partition=0)
+            ingest_streams(project, principal=ME, once=True)
+
+        def row(number, at):
+            return [number, at.isoformat(), "w0", "k", 1000, 0]
+
+        bring(
+            [[int(n), at, who, kind, int(pages), int(bought)] for n, at, who, kind, pages, bought in csv.reader(lines)]
+        )
+        plan, _ = fill(project, TABLE)
+        serve(project, plan, tmp_path / "model")
+        served = Served(project, plan)
+        served.answer(END)
+        bring([row(900, END + timedelta(hours=1))])
+        served.answer(END + timedelta(hours=2))  # before the batch is in online features
+        apply_ingested(project, principal=ME, once=True)
+        served.answer(END + timedelta(hours=2))
+        bring([row(901, END + timedelta(minutes=30))])  # the rows of which no snapshot has any
+        by_feature = served.verify()
+        assert by_feature["number_2d"] == by_feature["pages_2d"] == (3, 2, 0)
+        assert not read_alerts(project.journal())[0].alerts

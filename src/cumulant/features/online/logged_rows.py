@@ -50,6 +50,11 @@ def posted_rows(store: OnlineStore, scope: str, source: Source) -> pl.DataFrame:
     return frame.with_columns(pl.Series(ARRIVED, [record.arrived for record in records], pl.Int64))
 
 
+def has_posted_rows(store: OnlineStore, scope: str, source: Source) -> bool:
+    """Whether the log of a source has any row."""
+    return next(_records(store, log_table(scope, source.name)), None) is not None
+
+
 def with_posted(rows: pl.LazyFrame, posted: pl.DataFrame, source: Source) -> pl.LazyFrame:
     """Rows of a snapshot completed by posted ones: a column keeps its first value, and rows of other keys are added."""
     if not posted.height or not source.key:

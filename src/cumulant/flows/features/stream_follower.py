@@ -13,6 +13,7 @@ from cumulant.core.units import micros
 from cumulant.data.row_columns import LATE
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.flows.data.stream_records import batches_after, find_state, read_batches
+from cumulant.flows.features.stream_rows import StreamRows
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.data.streams.records import StreamBatch
     from cumulant.features.ingested.batch_writer import EventBatchWriter
-    from cumulant.features.online.hashed_keys import HashedKeys
     from cumulant.flows.features.online_tables import OnlineTable
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
@@ -49,9 +49,9 @@ class AppliedSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Target(NamedTuple):
-    """What rows are put into: with keys hashed where they are personal, and the fields that are read of each row."""
+    """What rows are put into, and the fields that are read of each row."""
 
-    hashed: HashedKeys
+    rows: StreamRows
     fields: list[Field]
     writer: EventBatchWriter
 
@@ -61,7 +61,6 @@ class StreamFollower:
 
     def __init__(self, project: Project, source: str, table: OnlineTable) -> None:
         self._project, self._source, self._table = project, source, table
-        self._policy = project.policies.source(source)
         self._target: _Target | None = None
         self._batch = 0
         self._counts = Counter[str]()
@@ -114,8 +113,8 @@ class StreamFollower:
     def _apply(self, target: _Target, batches: Sequence[StreamBatch]) -> None:
         import polars as pl
 
-        frames = [self._rows(target, batch, target.fields) for batch in batches if batch.rows is not None]
-        frame = pl.concat(frames) if frames else self._read(target, pl.DataFrame(), target.fields)
+        frames = [target.rows.of_batch(batch, target.fields) for batch in batches if batch.rows is not None]
+        frame = pl.concat(frames) if frames else target.rows.typed(pl.DataFrame(), target.fields)
         number = batches[-1].number
         result = target.writer.apply(number, frame)
         self._batch = number
@@ -130,33 +129,11 @@ class StreamFollower:
         frames, rows = list["pl.DataFrame"](), 0
         for batch in reversed(read_batches(self._project, self._source)):
             if batch.number <= applied and batch.rows is not None and rows < MOST_KEYS:
-                frames.append(self._rows(target, batch, fields))
+                frames.append(target.rows.of_batch(batch, fields))
                 rows += frames[-1].height
         target.writer.recent = RecentKeys()
         for frame in reversed(frames):
             target.writer.remember(frame)
-
-    def _rows(self, target: _Target, batch: StreamBatch, fields: Sequence[Field]) -> pl.DataFrame:
-        assert batch.rows is not None
-        rows = batch.rows.scan(self._project.tables())
-        named = {*(field.name for field in fields), LATE}
-        return self._read(
-            target, rows.select(name for name in rows.collect_schema() if name in named).collect(), fields
-        )
-
-    def _read(self, target: _Target, rows: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
-        """Rows as they were stored, in the inside types of the plan."""
-        import polars as pl
-
-        from cumulant.data.streams.typed_rows import typed_rows
-        from cumulant.features.offline.frames import read_fields
-
-        typed = typed_rows(rows, self._policy, self._source, fields)
-        frame = target.hashed.frames({self._source: typed})[self._source]
-        inside = {field.name: field for field in target.hashed.plan.sources[self._source].fields}
-        frame = read_fields(self._source, [inside.get(field.name, field) for field in fields], frame)
-        late = rows[LATE] if LATE in rows.columns else pl.Series([False]).new_from_index(0, frame.height)
-        return frame.with_columns(late.alias(LATE))
 
 
 def _open(project: Project, source: str, table: OnlineTable) -> _Target:
@@ -169,7 +146,9 @@ def _open(project: Project, source: str, table: OnlineTable) -> _Target:
     fields = {field.name: field for field in (*of.fields, *corrections)}
     writer, skew = StateWriter(hashed.plan, project.online(), table.name), project.policies.clock_skew
     skew_us = None if skew is None else micros(skew)
-    return _Target(hashed, [*fields.values()], EventBatchWriter(writer, source, skew_us=skew_us))
+    return _Target(
+        StreamRows(project, source, hashed), [*fields.values()], EventBatchWriter(writer, source, skew_us=skew_us)
+    )
 
 
 @verb("features.materialize")

@@ -234,7 +234,10 @@ class _Verifier:
     """Recomputes rows of one definition. `names`: the features that are compared."""
 
     def __init__(self, project: Project, plan: FeaturePlan, fillings: Sequence[FilledTable]) -> None:
+        import polars as pl
+
         from cumulant.features.online.logged_rows import posted_rows
+        from cumulant.flows.features.stream_rows import StreamRows
 
         self._project, self._fingerprint, self._fillings = project, short(digest(plan)), fillings
         self._hashed = HashedKeys.of(plan, project.salt)
@@ -248,6 +251,15 @@ class _Verifier:
             for name, source in self._plan.sources.items()
             if source.key and name not in corrected
         }
+        #: rows that came by streams, as the posted ones are: online features have them before a snapshot does
+        self._streamed = {
+            name: StreamRows(project, name, self._hashed).arrived(source.fields)
+            for name, source in plan.sources.items()
+            if name in self._posted and _is_streamed(project, name)
+        }
+        for name, rows in self._streamed.items():
+            names = [*self._posted[name].columns]
+            self._posted[name] = pl.concat([self._posted[name], rows.select(names)], how="vertical_relaxed")
         self.names = stored_features(plan)
         #: their values are hashes in the log, and none of the compared features reads them
         hidden = {field.name for field in plan.request if field.personal} - self._hashed.names
@@ -255,8 +267,10 @@ class _Verifier:
 
     @classmethod
     def of(cls, project: Project, plan: FeaturePlan) -> _Verifier | None:
-        """None where a source of the plan has no snapshot."""
-        if any(newest_snapshot(project, name) is None for name in plan.sources):
+        """None where a source of the plan has no snapshot, or rows outside of snapshots that correct earlier ones: from
+        when on those count online is not known here.
+        """
+        if any(newest_snapshot(project, name) is None for name in plan.sources) or _corrected_online(project, plan):
             return None
         own = [table for table in filled_tables(project, every=True) if digest(table.plan) == digest(plan)]
         return cls(project, plan, own)
@@ -316,7 +330,10 @@ class _Verifier:
         for posted in history.posted.values():
             own = posted[ARRIVED].drop_nulls()
             moments |= set(own.filter(own.is_between(first, row.ended)).to_list())
-        return [*sorted(moments, reverse=True)[:_ARRIVALS], first]
+        # A batch may have waited for longer until it was put into online features, after all those before it.
+        batches = {int(at) for rows in self._streamed.values() for at in rows[ARRIVED].unique() if at <= row.ended}
+        earlier = sorted(batches - moments, reverse=True)[:_ARRIVALS]
+        return [*sorted(moments, reverse=True)[:_ARRIVALS], first, *earlier]
 
     def _history(self, snapshots: Mapping[str, str], *, of: _ServedRow | None = None) -> _History:
         """The rows of snapshots and those that were posted; `of`: that share a key with this one alone."""
@@ -355,6 +372,20 @@ class _Verifier:
         computed = compute(self._plan, frames, rows=requests).select(self.names)
         decoded: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(computed.to_dicts()))
         return decoded
+
+
+def _corrected_online(project: Project, plan: FeaturePlan) -> bool:
+    """Whether a source whose rows correct each other has rows that were posted, or that came by a stream."""
+    from cumulant.features.online.logged_rows import has_posted_rows
+
+    corrected = [of for of in plan.sources.values() if not isinstance(of.corrections, msgspec.UnsetType)]
+    scope = HashedKeys.of(plan, project.salt).log_scope(project.name)
+    return any(_is_streamed(project, of.name) or has_posted_rows(project.online(), scope, of) for of in corrected)
+
+
+def _is_streamed(project: Project, source: str) -> bool:
+    policy = project.policies.sources.get(source)
+    return policy is not None and policy.spec.stream is not None
 
 
 def _arrived(posted: pl.DataFrame, by: int | None) -> pl.DataFrame:
