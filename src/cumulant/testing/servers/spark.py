@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from cumulant.testing.servers.programs import free_port, required_program
 
 #: seconds until a server answers: it starts a virtual machine of Java, on a busy machine
 _READY_SECONDS = 180.0
+#: of a server that soon ends: code is compiled once, and not well
+_JAVA = ("-Xmx768m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 #: of tables of some rows: one partition, and nothing compiled for a query
 SMALL = {
@@ -26,9 +28,9 @@ SMALL = {
 
 @contextmanager
 def spark_server(
-    folder: Path, *, cores: int = 1, heap: str = "-Xmx768m", settings: Mapping[str, str] = SMALL
+    folder: Path, *, cores: int = 1, java: Sequence[str] = _JAVA, settings: Mapping[str, str] = SMALL
 ) -> Iterator[int]:
-    """The port of a running server, which is gone afterwards.
+    """The port of a running server, which is gone afterwards. `java`: options of the virtual machine.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -45,11 +47,10 @@ def spark_server(
         **settings,
     }
     options = [part for key, value in named.items() for part in ("--conf", f"{key}={value}")]
-    command = [program, heap, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     arguments = ["--master", f"local[{cores}]", "--class", _SERVER, *options, "spark-internal"]
     with (folder / "server.log").open("ab") as log:
         process = start(
-            [*command, "org.apache.spark.deploy.SparkSubmit", *arguments],
+            [program, *java, "org.apache.spark.deploy.SparkSubmit", *arguments],
             death_signal=signal.SIGKILL,
             stdout=log.fileno(),
             stderr=log,
