@@ -14,7 +14,7 @@ import pytest
 from cumulant.core.errors import DataError, EngineUnavailableError, StorageError
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.polars_compiler import TYPES
-from cumulant.features.spark.compiler import ROWS, compile_query
+from cumulant.features.spark.compiler import ROWS, SETTINGS, compile_query
 from cumulant.features.spark.expressions import expression
 from cumulant.features.spark.history import input_frame
 from cumulant.features.spark.sql_text import constant, name
@@ -64,6 +64,7 @@ late = tx.by("shop").mean("result", window=["1d", "4d"])
 rate = rates.as_of("card").columns("rate")
 near = rates.as_of("card", within="12h").columns("since")
 share = col("amount") / total["3h"]
+N = n["1h"] + 1
 """
 
 
@@ -84,7 +85,9 @@ def url(tmp_path_factory, staging) -> Iterator[str]:
 def test_every_operator_gives_what_the_published_cases_say(url):
     row = ", ".join(f"{constant(VALUES[column], kind)} AS {name(column)}" for column, kind in COLUMNS.items())
     values = ", ".join(f"{expression(case.node, COLUMNS)[0]} AS c{number}" for number, case in enumerate(CASES))
-    with SparkEngine(url).query(f"SELECT 0 AS n, {values} FROM (SELECT {row})", {}, order_by="n") as blocks:
+    with SparkEngine(url).query(
+        f"SELECT 0 AS n, {values} FROM (SELECT {row})", {}, order_by="n", settings=SETTINGS
+    ) as blocks:
         (answer,) = pl.concat(blocks).to_dicts()
     wrong = [
         (str(case), answer[f"c{number}"]) for number, case in enumerate(CASES) if not case.accepts(answer[f"c{number}"])
@@ -127,7 +130,7 @@ class TestSpark(PlanConformance):
                 place = pl.int_range(pl.len(), dtype=pl.Int64) + 1000 * number
                 frames.append(input_frame(plan.sources[of], view, rows.with_columns(place.alias(ROW))))
             views[view.view] = pl.concat(frames)
-        with SparkEngine(self.url).query(query.text, views, order_by=ROW) as blocks:
+        with SparkEngine(self.url).query(query.text, views, order_by=ROW, settings=SETTINGS) as blocks:
             answers = pl.concat(blocks).to_dicts()
         return {case.kind: [row for row in answers if row[ROW] // 1000 == number] for number, case in enumerate(cases)}
 
@@ -195,9 +198,12 @@ def test_errors_say_what_to_do(tmp_path, url, open_project):
     away = open_project("spark", f"sc://127.0.0.1:{free_port()}?staging={tmp_path}")
     with pytest.raises(EngineUnavailableError, match="Spark does not answer"):
         featurize(away, principal=ME)
-    asked = SparkEngine(url).query("SELECT no_such_function(1) AS n", {}, order_by="n")
+    asked = SparkEngine(url).query("SELECT no_such_function(1) AS n", {}, order_by="n", settings=SETTINGS)
     with pytest.raises(DataError, match=r"Spark failed: .*no_such_function"), asked:
         pass
     full = SparkEngine(url.partition("?")[0] + "?staging=/proc")
-    with pytest.raises(StorageError, match="cannot be handed over"), full.query("SELECT 1 AS n", {}, order_by="n"):
+    with (
+        pytest.raises(StorageError, match="cannot be handed over"),
+        full.query("SELECT 1 AS n", {}, order_by="n", settings=SETTINGS),
+    ):
         pass

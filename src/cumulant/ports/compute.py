@@ -85,7 +85,7 @@ class Compute(Protocol):
 
 
 class HistoryEngine(Protocol):
-    """Runs queries, which are text of Spark SQL for ANSI mode and times in UTC: it knows nothing of features.
+    """Runs queries, which are text of Spark SQL: it knows nothing of features.
 
     Its methods may be called by many threads at once.
     """
@@ -99,9 +99,10 @@ class HistoryEngine(Protocol):
         ...
 
     def query(
-        self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str
+        self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str, settings: Mapping[str, str]
     ) -> AbstractContextManager[Iterator[pl.DataFrame]]:
-        """The rows of a query over `views`, in the order of a column that has no two equal values.
+        """The rows of a query over `views`, in the order of a column that has no two equal values. `settings`: of the
+        session, which the text is written for.
 
         What is stored meanwhile is deleted at the end of the context.
 

@@ -242,6 +242,7 @@ CASES: tuple[ExpressionCase, ...] = tuple(
         (call("slice", text("abc"), start=5, length=3), ""),
         (call("concat", text("a"), text("b"), text("c"), separator="-"), "a-b-c"),
         (call("concat", text("a"), "missing", separator=""), None),
+        (call("concat", text("${env:HOME}"), text("\\n'\n"), separator='"'), "${env:HOME}\"\\n'\n"),
         # parts of times: the second before New York's spring change, and the one after
         (call("hour", "t", zone="UTC"), 6),
         (call("hour", "t", zone=_NEW_YORK), 1),

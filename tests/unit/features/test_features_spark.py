@@ -15,6 +15,7 @@ def test_every_operator_compiles():
 
 def test_names_and_texts_cannot_end_early():
     assert name("a`; DROP TABLE b") == "`a``; DROP TABLE b`"
+    assert text("${env:HOME}") == "'\\u0024{env:HOME}'"  # Spark would put a variable of its server there
     assert text("o'clock\\' OR 1=1\n\0") == "'o\\'clock\\\\\\' OR 1=1\\u000a\\u0000'"
 
 

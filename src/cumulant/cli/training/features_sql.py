@@ -32,7 +32,7 @@ def _sql(call: Invocation) -> None:
 
     def text(console: Console) -> None:
         lines = [f"-- view {view}: {', '.join(columns)}" for view, columns in query.views.items()]
-        lines.append("-- needs spark.sql.ansi.enabled=true and spark.sql.session.timeZone=UTC")
+        lines.append("-- needs " + ", ".join(f"{name}={value}" for name, value in query.settings.items()))
         for line in (*lines, *query.text.splitlines()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

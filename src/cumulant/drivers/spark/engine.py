@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
     from pyspark.sql.connect.session import SparkSession
 
-#: what the text of queries is written for
-_SETTINGS = {
-    "spark.sql.ansi.enabled": "true",
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-}
+#: of the files that results come in
+_TIMES = {"spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
 _RESULT = "result"
 _CONNECT_SECONDS = 10.0
 #: how often the client tries again while a server does not answer: for half a minute
@@ -50,7 +46,9 @@ class SparkEngine:
             return str(session.version)
 
     @contextmanager
-    def query(self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str) -> Iterator[Iterator[pl.DataFrame]]:
+    def query(
+        self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str, settings: Mapping[str, str]
+    ) -> Iterator[Iterator[pl.DataFrame]]:
         folder = self._address.staging / f"cumulant-{uuid.uuid4().hex}"
         try:
             with _disk(folder):
@@ -58,6 +56,8 @@ class SparkEngine:
                 for number, frame in enumerate(views.values()):
                     frame.sink_parquet(folder / f"{number}.parquet")
             with self._errors(), self._session() as session:
+                for name, value in {**settings, **_TIMES}.items():
+                    session.conf.set(name, value)
                 for number, name in enumerate(views):
                     session.read.parquet(str(folder / f"{number}.parquet")).createOrReplaceTempView(name)
                 session.sql(text).orderBy(order_by).write.parquet(str(folder / _RESULT))
@@ -80,8 +80,6 @@ class SparkEngine:
             session = SparkSession(self._address.connection(self._token()))
             try:
                 session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
-                for name, value in _SETTINGS.items():
-                    session.conf.set(name, value)
                 yield session
             finally:
                 session.stop()
@@ -112,6 +110,13 @@ class SparkEngine:
         except PySparkException as error:
             if "UNAVAILABLE" in str(error) or "RETRIES_EXCEEDED" in str(error):
                 raise self._away() from error
+            if "PATH_NOT_FOUND" in str(error):
+                raise StorageError(
+                    f"Spark does not see {self._address.staging}",
+                    subject="history",
+                    hint="name a staging folder that Spark sees at the same path, and run both as one user: what is"
+                    " handed over is private to that user",
+                ) from error
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise DataError(f"Spark failed: {line[:_SHOWN]}", subject="history", hint="see Spark's own log") from error
 

@@ -15,6 +15,13 @@ from cumulant.features.spark.expressions import convert, expression
 from cumulant.features.spark.sql_text import canonical, name, outward
 from cumulant.features.spark.windows import IDENTITY, GroupQuery, has_versions, needs_identity
 
+#: what the text of queries is written for
+SETTINGS = {
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.variable.substitute": "false",
+}
 #: the view with the rows of `rows=True`
 ROWS = "rows_to_predict"
 Step = tuple[str, str]

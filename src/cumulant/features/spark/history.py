@@ -13,7 +13,7 @@ from cumulant.features.offline.frames import scan_fields
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.features.offline.row_order import row_identities
 from cumulant.features.offline.versions import as_predicted
-from cumulant.features.spark.compiler import ROWS, QueryView, compile_query
+from cumulant.features.spark.compiler import ROWS, SETTINGS, QueryView, compile_query
 from cumulant.features.spark.windows import IDENTITY
 from cumulant.ports.compute import HistoryEngine
 
@@ -32,7 +32,7 @@ def compute_history(
     views = {view.view: _view(plan, view, frames) for view in query.inputs}
     types = {ROW: pl.Int64, **{spec.name: TYPES[spec.dtype] for spec in plan.features}}
     rows = 0
-    with engine.query(query.text, views, order_by=ROW) as blocks:
+    with engine.query(query.text, views, order_by=ROW, settings=SETTINGS) as blocks:
         for block in blocks:
             rows += block.height
             yield block.select(pl.col(name).cast(types[name]) for name in (ROW, *plan.names))

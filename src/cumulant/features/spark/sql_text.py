@@ -26,8 +26,10 @@ def name(text: str) -> str:
 
 
 def text(value: str) -> str:
-    """A constant text; control characters are written as their numbers."""
-    return "'" + "".join(_ESCAPES.get(c, f"\\u{ord(c):04x}" if ord(c) < 32 else c) for c in value) + "'"
+    """A constant text; control characters are written as their numbers, and so is `$`, with which Spark substitutes
+    variables of its server before it reads the text.
+    """
+    return "'" + "".join(_ESCAPES.get(c, f"\\u{ord(c):04x}" if ord(c) < 32 or c == "$" else c) for c in value) + "'"
 
 
 def constant(value: bool | float | str | None, kind: Kind) -> str:

@@ -265,21 +265,24 @@ def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
 
 
 class FeatureQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The features of the history as one query of Spark SQL, and the columns of the views that it reads, by view."""
+    """The features of the history as one query of Spark SQL, the columns of the views that it reads, by view, and the
+    settings of Spark that it is written for.
+    """
 
     text: str
     views: dict[str, tuple[str, ...]]
+    settings: dict[str, str]
 
 
 @get("/features/sql", action="features.show")
 def sql(call: ApiCall) -> FeatureQuery:
     """Show the features of the history as one query of Spark SQL."""
-    from cumulant.features.spark.compiler import compile_query
+    from cumulant.features.spark.compiler import SETTINGS, compile_query
 
     call.check()
     planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
     query = compile_query(planned.features)
-    return FeatureQuery(text=query.text, views={view.view: view.columns for view in query.inputs})
+    return FeatureQuery(text=query.text, views={view.view: view.columns for view in query.inputs}, settings=SETTINGS)
 
 
 class BackfillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
