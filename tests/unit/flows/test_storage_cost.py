@@ -120,6 +120,25 @@ def test_what_plan_reports(folder):
         check_lifecycle(project)
 
 
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ({"monitoring.drift.window": "14d"}, "compares windows of 98d"),
+        ({"monitoring.performance.label_delay": "90d"}, "labels come when their predictions are deleted"),
+        ({"serving.log.keep": "6d"}, "compares windows of 7d"),
+    ],
+)
+def test_a_default_contradicts_nobody(folder, declared, text):
+    """Such a project is planned, and told; where both ages are written it is refused."""
+    with load(folder, overrides=declared) as project:
+        check_lifecycle(project)
+        (warning,) = lifecycle_warnings(project)
+        assert text in warning
+    both = {"serving.log.keep": "90d", "monitoring.drift.window": "1d"} | declared
+    with load(folder, overrides=both) as project, pytest.raises(ProjectFileError, match=text):
+        check_lifecycle(project)
+
+
 def test_tick_removes_what_expired(folder, project):
     """And of it only what is older than `keep`; the newest snapshot is read as before."""
     who, jobs = project.principal(), [job for job in JOBS if job.name == "retention"]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cumulant.data.storage.cost import ClassBalance
     from cumulant.data.storage.policy import LifecycleKind
     from cumulant.ports.access import Principal
-    from cumulant.project.file.spec import ProjectSpec
     from cumulant.project.project import Project
 
 
@@ -66,7 +65,7 @@ def show_lifecycle(project: Project, *, principal: Principal, render: Cloud | No
         kinds=tuple(_kinds(project)),
         classes=tuple(classes),
         notes=tuple(lifecycle_notes(project)),
-        warnings=tuple(item.warning for item in classes if item.warning),
+        warnings=tuple(lifecycle_warnings(project)),
         rules={} if render is None else render_rules(project, render),
     )
 
@@ -74,7 +73,7 @@ def show_lifecycle(project: Project, *, principal: Principal, render: Cloud | No
 def check_lifecycle(project: Project) -> None:
     """Raises ProjectFileError: ages that contradict each other, that the store refuses, or logs deleted too early."""
     policies = project.policies
-    faults = [*log_faults(project.spec, policies.log_keep)]
+    faults = [fault for fault, declared in _log_faults(project) if declared]
     if any(each.moves for each in policies.lifecycle.values()):
         faults += lifecycle_faults(
             policies.lifecycle,
@@ -85,17 +84,28 @@ def check_lifecycle(project: Project) -> None:
     refuse(project, faults)
 
 
-def log_faults(spec: ProjectSpec, keep: timedelta) -> Iterator[LifecycleFault]:
-    """Predictions that are deleted before what is learned and monitored from them."""
-    monitoring, path = spec.monitoring, ("serving", "log", "keep")
-    delay = monitoring.performance.label_delay
+def _log_faults(project: Project) -> Iterator[tuple[LifecycleFault, bool]]:
+    """Predictions that are deleted before what is learned and monitored from them; whether both ages were written.
+
+    Where one of them is a default, nobody contradicted himself, and the project works apart from what is deleted.
+    """
+    monitoring, keep, path = project.spec.monitoring, project.policies.log_keep, ("serving", "log", "keep")
+    written, delay = _is_written(project, *path), monitoring.performance.label_delay
     if delay is not None and keep <= duration(delay):
         text = f"monitoring.performance.label_delay ({delay}) is not shorter: labels come when their predictions are"
-        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text} deleted, so none could be joined")
+        fault = LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text} deleted, so none could be joined")
+        yield fault, written
     longest = max(monitoring.drift.spans) * duration(monitoring.drift.window)
     if keep < longest:
         text = f"monitoring.drift compares windows of {show_duration(longest)}, which would be deleted before"
-        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text}")
+        drift = any(_is_written(project, "monitoring", "drift", key) for key in ("window", "spans"))
+        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text}"), written and drift
+
+
+def _is_written(project: Project, *path: str) -> bool:
+    """Whether a file, the environment or the command line sets the value under `path`."""
+    entry = project.file.layers.project.at(path)
+    return entry is not None and entry.value is not None
 
 
 def lifecycle_notes(project: Project) -> list[str]:
@@ -109,11 +119,13 @@ def lifecycle_notes(project: Project) -> list[str]:
 
 
 def lifecycle_warnings(project: Project) -> list[str]:
-    """Declared classes that cost more than they save, by the package's price list."""
+    """Logs deleted too early by a default, and declared classes that cost more than they save by the package's list."""
+    early = [fault.text for fault, declared in _log_faults(project) if not declared]
     if not any(ages.moves for ages in project.policies.lifecycle.values()):
-        return []
+        return early
     region = declared_region(project.file.environment)
-    return [item.warning for item in class_balances(project, package_prices(), region=region) if item.warning]
+    balances = class_balances(project, package_prices(), region=region)
+    return [*early, *(item.warning for item in balances if item.warning)]
 
 
 def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
