@@ -80,6 +80,7 @@ def test_costs_are_of_the_files_that_are_stored(project, folder):
     assert data.monthly == pytest.approx(stored / 2**30 * 1000)
     assert {row.kind for row in cost.rows} == {"data", "journal"}
     assert cost.monthly == cost.hot_monthly == pytest.approx(sum(row.monthly for row in cost.rows))
+    assert cost.move_fees == 0, "a folder has no classes"
     assert cost.prices.currency == "EUR"
     by_format = {item.format: item for item in cost.formats}
     assert by_format.keys() == {"csv", "parquet", "orc"}
@@ -100,7 +101,9 @@ def test_commands(folder, capsys):
     view = json.loads(answer("data", "lifecycle", "--env", "production", "--render", "s3", "--json"))
     assert view["rules"]["bucket"]["Rules"][0]["Filter"]["And"]["Prefix"] == "ml/tables/default/pay/production/data/"
     assert [item["name"] for item in view["classes"]] == ["STANDARD_IA", "GLACIER_IR"]
-    assert "STANDARD_IA" in answer("data", "lifecycle", "--env", "production")
+    text = answer("data", "lifecycle", "--env", "production")
+    assert "STANDARD_IA" in text
+    assert "savings are before the fees for moving files" in text
     answer("data", "lifecycle", "--env", "production", "--render", "s3", "--out", str(folder / "rules"))
     assert json.loads((folder / "rules" / "bucket.json").read_text()) == view["rules"]["bucket"]
 

@@ -149,11 +149,12 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
     heads = ["kind", "of", "store", "class", "files", "size", f"{currency} a month", "if hot"]
     console.print(table(heads, rows, right=heads[4:]))
     unneeded = f"{size(cost.removable_bytes)}, {_money(cost.removable_monthly)} {currency} a month"
+    moves = f"; moving these files costs {_money(cost.move_fees)} once" if cost.move_fees else ""
     pairs(
         console,
         [
             ("in all", f"{size(cost.bytes)}, {_money(cost.monthly)} {currency} a month"),
-            ("lifecycle saves", f"{_money(cost.saved_monthly)} {currency} a month"),
+            ("lifecycle saves", f"{_money(cost.saved_monthly)} {currency} a month{moves}"),
             ("nothing needs", f"{unneeded}: `cumulant data clean` shows it"),
         ],
     )
@@ -223,12 +224,15 @@ def _print_lifecycle(console: Console, view: LifecycleView, *, rendered: bool, w
             f"{item.minimum_days}d",
             f"{item.saves:.4f}",
             "–" if item.break_even_reads is None else f"{item.break_even_reads:.2f}",
+            "–" if item.break_even_bytes is None else size(round(item.break_even_bytes)),
         )
         for item in view.classes
     ]
     if balances:
-        heads = ["kind", "class", "for", "billed at least", "saves a GiB", "break-even reads a month"]
+        heads = ["kind", "class", "for", "billed at least", "saves a GiB", "break-even reads a month", "file size"]
         console.print(table(heads, balances, right=heads[3:]))
+        note = "savings are before the fees for moving files, which exceed them where files are smaller than the last"
+        console.print(f"{note} column; `cumulant data cost` counts them by stored sizes", style="dim", soft_wrap=True)
     for note in view.notes:
         console.print(clean(f"note: {note}"), markup=False, soft_wrap=True)
     warn(console, view.warnings)
