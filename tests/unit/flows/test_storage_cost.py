@@ -28,6 +28,7 @@ lifecycle:
   data: {cool: 30d, archive: 90d}
 environments:
   production: {store: "s3://bucket/ml?region=eu-central-1", log: "s3://bucket/logs"}
+  azure: {store: "az://models/ml", log: "az://logs/here", lifecycle: {logs: {cool: 31d}}}
   short: {store: "s3://bucket/ml", data: {payments: {keep: 100d}}}
   wrong: {store: "s3://bucket/ml", lifecycle: {data: {cool: 100d}, logs: {cool: 90d}}}
   hasty: {serving: {log: {keep: 5d}}, monitoring: {performance: {label_delay: 7d}}}
@@ -108,6 +109,18 @@ def test_commands(folder, capsys):
     assert json.loads((folder / "rules" / "bucket.json").read_text()) == view["rules"]["bucket"]
 
 
+def test_azure_has_one_policy_for_all_containers(folder, tmp_path):
+    """As the documented command replaces the policy of the account."""
+    line = ["data", "lifecycle", "--env", "azure", "--render", "azure", "--out", str(tmp_path)]
+    assert run([*line, "--project", str(folder)]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.name == "management-policy.json"
+    rules = json.loads(path.read_text())["rules"]
+    first = [rule["definition"]["filters"]["prefixMatch"][0].partition("/")[0] for rule in rules]
+    assert first == ["logs", "models"]
+    assert len({rule["name"] for rule in rules}) == 2
+
+
 def test_what_plan_reports(folder):
     with load(folder) as project:
         assert "only `keep` has an effect there" in lifecycle_notes(project)[0]
@@ -118,7 +131,7 @@ def test_what_plan_reports(folder):
         assert "bills at least 90 days" in lifecycle_warnings(project)[0]
     with load(folder, environment="wrong") as project, pytest.raises(ProjectFileError) as caught:
         check_lifecycle(project)
-    assert [line for _, line, _ in caught.value.problems] == [6, 10]
+    assert [line for _, line, _ in caught.value.problems] == [6, 11]
     with load(folder, environment="hasty") as project, pytest.raises(ProjectFileError, match=r"serving\.log\.keep"):
         check_lifecycle(project)
 

@@ -92,7 +92,11 @@ def _lifecycle(
         RenderedCloud | None, typer.Option(metavar="s3|azure|gcs", help="Rules of that cloud for the project's keys.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --render: write one file a bucket, BUCKET.json.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --render: write BUCKET.json, of Azure management-policy.json.",
+        ),
     ] = None,
 ) -> None:
     """Show the declared storage classes by age, or with --render rules for a bucket.
@@ -112,7 +116,7 @@ def _lifecycle(
 
 
 def _write(view: LifecycleView, folder: Path) -> list[Path]:
-    """One file a bucket. Raises StorageError."""
+    """One file a bucket, of Azure an account. Raises StorageError."""
     import msgspec
 
     from cumulant.core.errors import StorageError
@@ -120,8 +124,8 @@ def _write(view: LifecycleView, folder: Path) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for bucket, rules in view.rules.items():
-            path = folder / f"{bucket}.json"
+        for name, rules in view.rules.items():
+            path = folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(rules)) + b"\n")
             paths.append(path)
     except OSError as error:

@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, show_duration
-from cumulant.data.storage.cloud_rules import SCHEMES, BucketPlaces, Cloud, rules_for
+from cumulant.data.storage.cloud_rules import SCHEMES, BucketPlaces, Cloud, configurations
 from cumulant.data.storage.policy import LifecycleFault, lifecycle_faults
 from cumulant.data.storage.prices import package_prices
 from cumulant.flows.ledger.actions import verb
@@ -39,7 +39,7 @@ class DeclaredAges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LifecycleView(msgspec.Struct, frozen=True, kw_only=True):
-    """The declared lifecycle in this environment. `rules`: of `--render`, by bucket, as the cloud's tools take them."""
+    """The declared lifecycle in this environment. `rules`: of `--render`, as the cloud's tools take them."""
 
     environment: str
     kinds: tuple[DeclaredAges, ...]
@@ -129,7 +129,11 @@ def lifecycle_warnings(project: Project) -> list[str]:
 
 
 def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
-    """The rules of each bucket of this environment in a cloud, by its name. Raises UsageError: there is none."""
+    """The rules of each bucket of this environment in a cloud, by its name, of Azure the one policy of the account.
+
+    Raises:
+        UsageError: no store of this environment is in that cloud.
+    """
     scheme = SCHEMES[cloud]
     places: dict[str, BucketPlaces] = {}
     for kind, prefixes in kind_prefixes(project).items():
@@ -146,10 +150,7 @@ def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
             hint="name the environment whose store or log is there: --env NAME",
         )
     name = f"cumulant-{project.scope.tenant}-{project.name}-{project.environment}"
-    return {
-        bucket: rules_for(cloud, places[bucket], project.policies.lifecycle, package_prices(), name=name)
-        for bucket in sorted(places)
-    }
+    return configurations(cloud, places.values(), project.policies.lifecycle, package_prices(), name=name)
 
 
 def _kinds(project: Project) -> list[DeclaredAges]:
