@@ -83,17 +83,20 @@ def test_costs_by_class():
     assert rows["data", "archive"].monthly == pytest.approx(2 * 0.005)
     assert rows["data", "archive"].hot_monthly == pytest.approx(2 * 0.0245)
     assert (rows["data", "hot"].files, rows["data", "hot"].bytes) == (2, size + 1000), "rules leave small objects hot"
+    assert rows["data", "archive"].move_fees == pytest.approx((0.01 + 0.02) / 1000), "a move into each class"
+    assert (rows["data", "hot"].move_fees, rows["journal", "hot"].move_fees) == (0, None)
     assert rows["logs", "hot"].monthly == 0, "a folder has no classes"
     assert rows["journal", "hot"].monthly is None, "no price of such a store"
 
 
-def balance(reads=0.0, keep=None, store="s3", **ages):
+def balance(reads=0.0, keep=None, store="s3", stored=(), **ages):
     found = balances(
         lifecycle(data=ages, keep={"a": keep}),
         package_prices(),
         stores={"data": store},
         region="us-east-1",
         reads=reads,
+        stored=stored,
     )
     return {item.storage_class: item for item in found}
 
@@ -109,6 +112,27 @@ def test_classes_that_do_not_pay():
     assert "stay 10d in GLACIER_IR, which bills at least 90 days" in short["archive"].warning
     assert "2 times a month from STANDARD_IA" in balance(reads=2, cool="30d")["cool"].warning
     assert balance(store="file", cool="30d") == {}
+
+
+def test_moves_of_files_are_billed():
+    """As for parts of 200 KiB for 90 days in GLACIER_IR: 5,243 moves of a GiB; smaller ones stay hot."""
+    stored = [StoredSize("data", "a", "s3", size, 0) for size in (200 << 10, 200 << 10, 1000)]
+    small = balance(archive="30d", keep=days(120), stored=stored)["archive"]
+    gain = (0.023 - 0.004) * 3
+    assert small.move_fee == pytest.approx(GIB / (200 << 10) * 0.02 / 1000)
+    assert small.saves == pytest.approx(gain - small.move_fee)
+    assert (
+        "moving files of 200 KiB on average into GLACIER_IR costs 0.105 a GiB, and 90d there save 0.057"
+        in small.warning
+    )
+    assert small.break_even_bytes == pytest.approx(200 * 1024 * small.move_fee / gain)
+    large = [StoredSize("data", "a", "s3", GIB, 0)]
+    assert balance(archive="30d", keep=days(120), stored=large)["archive"].warning is None
+    assert "2 times a month" in balance(reads=2, archive="30d", keep=days(120), stored=large)["archive"].warning
+    unknown = balance(archive="30d", keep=days(120))["archive"]
+    assert (unknown.move_fee, unknown.saves) == (None, pytest.approx(gain))
+    endless = balance(archive="30d", stored=stored)["archive"]
+    assert (endless.warning, endless.saves) == (None, pytest.approx(0.019)), "of a month; the fee is billed once"
 
 
 def test_price_lists(tmp_path):

@@ -28,6 +28,7 @@ lifecycle:
   data: {cool: 30d, archive: 90d}
 environments:
   production: {store: "s3://bucket/ml?region=eu-central-1", log: "s3://bucket/logs"}
+  azure: {store: "az://models/ml", log: "az://logs/here", lifecycle: {logs: {cool: 31d}}}
   short: {store: "s3://bucket/ml", data: {payments: {keep: 100d}}}
   wrong: {store: "s3://bucket/ml", lifecycle: {data: {cool: 100d}, logs: {cool: 90d}}}
   hasty: {serving: {log: {keep: 5d}}, monitoring: {performance: {label_delay: 7d}}}
@@ -80,6 +81,7 @@ def test_costs_are_of_the_files_that_are_stored(project, folder):
     assert data.monthly == pytest.approx(stored / 2**30 * 1000)
     assert {row.kind for row in cost.rows} == {"data", "journal"}
     assert cost.monthly == cost.hot_monthly == pytest.approx(sum(row.monthly for row in cost.rows))
+    assert cost.move_fees == 0, "a folder has no classes"
     assert cost.prices.currency == "EUR"
     by_format = {item.format: item for item in cost.formats}
     assert by_format.keys() == {"csv", "parquet", "orc"}
@@ -100,9 +102,23 @@ def test_commands(folder, capsys):
     view = json.loads(answer("data", "lifecycle", "--env", "production", "--render", "s3", "--json"))
     assert view["rules"]["bucket"]["Rules"][0]["Filter"]["And"]["Prefix"] == "ml/tables/default/pay/production/data/"
     assert [item["name"] for item in view["classes"]] == ["STANDARD_IA", "GLACIER_IR"]
-    assert "STANDARD_IA" in answer("data", "lifecycle", "--env", "production")
+    text = answer("data", "lifecycle", "--env", "production")
+    assert "STANDARD_IA" in text
+    assert "savings are before the fees for moving files" in text
     answer("data", "lifecycle", "--env", "production", "--render", "s3", "--out", str(folder / "rules"))
     assert json.loads((folder / "rules" / "bucket.json").read_text()) == view["rules"]["bucket"]
+
+
+def test_azure_has_one_policy_for_all_containers(folder, tmp_path):
+    """As the documented command replaces the policy of the account."""
+    line = ["data", "lifecycle", "--env", "azure", "--render", "azure", "--out", str(tmp_path)]
+    assert run([*line, "--project", str(folder)]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.name == "management-policy.json"
+    rules = json.loads(path.read_text())["rules"]
+    first = [rule["definition"]["filters"]["prefixMatch"][0].partition("/")[0] for rule in rules]
+    assert first == ["logs", "models"]
+    assert len({rule["name"] for rule in rules}) == 2
 
 
 def test_what_plan_reports(folder):
@@ -115,8 +131,27 @@ def test_what_plan_reports(folder):
         assert "bills at least 90 days" in lifecycle_warnings(project)[0]
     with load(folder, environment="wrong") as project, pytest.raises(ProjectFileError) as caught:
         check_lifecycle(project)
-    assert [line for _, line, _ in caught.value.problems] == [6, 10]
+    assert [line for _, line, _ in caught.value.problems] == [6, 11]
     with load(folder, environment="hasty") as project, pytest.raises(ProjectFileError, match=r"serving\.log\.keep"):
+        check_lifecycle(project)
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ({"monitoring.drift.window": "14d"}, "compares windows of 98d"),
+        ({"monitoring.performance.label_delay": "90d"}, "labels come when their predictions are deleted"),
+        ({"serving.log.keep": "6d"}, "compares windows of 7d"),
+    ],
+)
+def test_a_default_contradicts_nobody(folder, declared, text):
+    """Such a project is planned, and told; where both ages are written it is refused."""
+    with load(folder, overrides=declared) as project:
+        check_lifecycle(project)
+        (warning,) = lifecycle_warnings(project)
+        assert text in warning
+    both = {"serving.log.keep": "90d", "monitoring.drift.window": "1d"} | declared
+    with load(folder, overrides=both) as project, pytest.raises(ProjectFileError, match=text):
         check_lifecycle(project)
 
 

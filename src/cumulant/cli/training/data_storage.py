@@ -92,7 +92,11 @@ def _lifecycle(
         RenderedCloud | None, typer.Option(metavar="s3|azure|gcs", help="Rules of that cloud for the project's keys.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --render: write one file a bucket, BUCKET.json.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --render: write BUCKET.json, of Azure management-policy.json.",
+        ),
     ] = None,
 ) -> None:
     """Show the declared storage classes by age, or with --render rules for a bucket.
@@ -112,7 +116,7 @@ def _lifecycle(
 
 
 def _write(view: LifecycleView, folder: Path) -> list[Path]:
-    """One file a bucket. Raises StorageError."""
+    """One file a bucket, of Azure an account. Raises StorageError."""
     import msgspec
 
     from cumulant.core.errors import StorageError
@@ -120,8 +124,8 @@ def _write(view: LifecycleView, folder: Path) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for bucket, rules in view.rules.items():
-            path = folder / f"{bucket}.json"
+        for name, rules in view.rules.items():
+            path = folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(rules)) + b"\n")
             paths.append(path)
     except OSError as error:
@@ -149,11 +153,12 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
     heads = ["kind", "of", "store", "class", "files", "size", f"{currency} a month", "if hot"]
     console.print(table(heads, rows, right=heads[4:]))
     unneeded = f"{size(cost.removable_bytes)}, {_money(cost.removable_monthly)} {currency} a month"
+    moves = f"; moving these files costs {_money(cost.move_fees)} once" if cost.move_fees else ""
     pairs(
         console,
         [
             ("in all", f"{size(cost.bytes)}, {_money(cost.monthly)} {currency} a month"),
-            ("lifecycle saves", f"{_money(cost.saved_monthly)} {currency} a month"),
+            ("lifecycle saves", f"{_money(cost.saved_monthly)} {currency} a month{moves}"),
             ("nothing needs", f"{unneeded}: `cumulant data clean` shows it"),
         ],
     )
@@ -223,12 +228,15 @@ def _print_lifecycle(console: Console, view: LifecycleView, *, rendered: bool, w
             f"{item.minimum_days}d",
             f"{item.saves:.4f}",
             "–" if item.break_even_reads is None else f"{item.break_even_reads:.2f}",
+            "–" if item.break_even_bytes is None else size(round(item.break_even_bytes)),
         )
         for item in view.classes
     ]
     if balances:
-        heads = ["kind", "class", "for", "billed at least", "saves a GiB", "break-even reads a month"]
+        heads = ["kind", "class", "for", "billed at least", "saves a GiB", "break-even reads a month", "file size"]
         console.print(table(heads, balances, right=heads[3:]))
+        note = "savings are before the fees for moving files, which exceed them where files are smaller than the last"
+        console.print(f"{note} column; `cumulant data cost` counts them by stored sizes", style="dim", soft_wrap=True)
     for note in view.notes:
         console.print(clean(f"note: {note}"), markup=False, soft_wrap=True)
     warn(console, view.warnings)

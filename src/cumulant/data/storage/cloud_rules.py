@@ -7,7 +7,7 @@ by age: whether a snapshot, model or log needs a file is not known by its age. `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from cumulant.data.storage.policy import KindLifecycle, LifecycleKind, StorageClass
@@ -19,6 +19,8 @@ SCHEMES: Mapping[Cloud, str] = {"s3": "s3", "azure": "az", "gcs": "gs"}
 #: days after which an upload that was cut off is removed; longer than any that still runs
 _UPLOAD_DAYS = 7
 _AZURE_ACTIONS: Mapping[StorageClass, str] = {"cool": "tierToCool", "archive": "tierToCold"}
+#: what the rules of an Azure account are called: it has one policy, whose rules name their containers
+AZURE_POLICY = "management-policy"
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 
@@ -44,6 +46,22 @@ def rules_for(
     """The configuration of one bucket. `name`: the beginning of the rules' names, of the project and environment."""
     render = {"s3": _s3, "azure": _azure, "gcs": _gcs}[cloud]
     return render(places, lifecycle, prices, _UNSAFE.sub("-", name.lower()).strip("-"))
+
+
+def configurations(
+    cloud: Cloud,
+    places: Iterable[BucketPlaces],
+    lifecycle: Mapping[LifecycleKind, KindLifecycle],
+    prices: PriceList,
+    *,
+    name: str,
+) -> dict[str, dict[str, Any]]:
+    """What the tools of the cloud take, each of which replaces what was there: by bucket, or for an Azure account."""
+    ordered = sorted(places, key=lambda each: each.bucket)
+    by_bucket = {each.bucket: rules_for(cloud, each, lifecycle, prices, name=name) for each in ordered}
+    if cloud != "azure":
+        return by_bucket
+    return {AZURE_POLICY: {"rules": [rule for each in by_bucket.values() for rule in each["rules"]]}}
 
 
 def _moving(

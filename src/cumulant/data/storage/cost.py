@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -36,7 +36,8 @@ class StoredSize(NamedTuple):
 class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     """Files of one kind, name and class; `monthly`: in the currency of the list, None where it has no price.
 
-    `hot_monthly`: the same files if all were hot.
+    `hot_monthly`: the same files if all were hot; `move_fees`: what the store bills once for moving them there, through
+    the classes before.
     """
 
     kind: StoredKind
@@ -47,6 +48,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     monthly: float | None
     hot_monthly: float | None
+    move_fees: float | None
 
 
 class ClassBalance(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,9 @@ class ClassBalance(msgspec.Struct, frozen=True, kw_only=True):
 
     `saves` is for these days, or for a month where they have no end, after the fees for reading all of it `reads` times
     a month and for the least time of the class; `break_even_reads`: full reads a month at which nothing is saved.
+    `move_fee`: billed once for moving a GiB in files of the stored sizes, None where these were not listed; `saves` is
+    after it where the days have an end. `break_even_bytes`: of a file whose move costs what the class saves without
+    reads in these days or this month.
     """
 
     kind: LifecycleKind
@@ -63,6 +68,8 @@ class ClassBalance(msgspec.Struct, frozen=True, kw_only=True):
     minimum_days: int
     saves: float
     break_even_reads: float | None
+    move_fee: float | None
+    break_even_bytes: float | None
     warning: str | None
 
 
@@ -93,6 +100,7 @@ def cost_rows(
     rows = []
     for (kind, name, store, reached), (files, size, billed) in sorted(counted.items()):
         group = prices.prices(store, region)
+        moved = _move_price(prices, store, ages.get(kind, _NEVER), reached)
         rows.append(
             CostRow(
                 kind=kind,
@@ -103,9 +111,20 @@ def cost_rows(
                 bytes=size,
                 monthly=None if group is None else billed / GIB * group.of(reached),
                 hot_monthly=None if group is None else size / GIB * group.hot,
+                move_fees=None if group is None else files * moved,
             )
         )
     return rows
+
+
+def _move_price(prices: PriceList, store: str, declared: KindLifecycle, reached: StorageClass) -> float:
+    """Of one file into the class that it has reached, through those before it."""
+    total = 0.0
+    for name in declared.moves if reached != "hot" else ():
+        total += prices.terms_of(store, name).transition / 1000
+        if name == reached:
+            break
+    return total
 
 
 def balances(
@@ -115,10 +134,12 @@ def balances(
     stores: Mapping[LifecycleKind, str],
     region: str,
     reads: float = 0.0,
+    stored: Collection[StoredSize] = (),
 ) -> Iterator[ClassBalance]:
     """Whether each declared class pays in the store of its kind, where the list has its prices; not for local folders.
 
-    `reads`: how often all of a kind is read in a month, as each training reads the data.
+    `reads`: how often all of a kind is read in a month, as each training reads the data; `stored`: the files whose
+    sizes give the fees of moves.
     """
     for kind, ages in lifecycle.items():
         store = stores.get(kind, "file")
@@ -129,7 +150,11 @@ def balances(
         for (name, begin), end in zip(ages.moves.items(), ends, strict=True):
             span = None if end is None else max(end - begin, _LEAST)
             terms = prices.terms_of(store, name)
-            yield _balance(kind, name, span, group=group, terms=terms, reads=reads)
+            files = [file.bytes for file in stored if file.kind == kind and file.store == store]
+            if store == "s3":  # the rendered rules leave smaller files hot
+                files = [size for size in files if size >= terms.minimum_bytes]
+            mean = sum(files) / len(files) if files else None
+            yield _balance(kind, name, span, group=group, terms=terms, reads=reads, mean=mean)
 
 
 def _balance(
@@ -140,17 +165,25 @@ def _balance(
     group: RegionPrices,
     terms: ClassTerms,
     reads: float,
+    mean: float | None,
 ) -> ClassBalance:
     months = 1.0 if span is None else span / _MONTH
     billed = months if span is None else max(months, terms.minimum_days / 30)
     gain = group.hot * months - group.of(storage_class) * billed
-    saves = gain - terms.retrieval * reads * months
+    a_move = terms.transition / 1000
+    move_fee = a_move * GIB / mean if mean else None
+    read_fees = terms.retrieval * reads * months
+    saves = gain - read_fees - (move_fee or 0.0 if span is not None else 0.0)
     warning = None
     if gain <= 0 and span is not None:
         warning = f"files stay {show_duration(span)} in {terms.name}, which bills at least {terms.minimum_days} days"
-    elif saves <= 0:
+    elif gain <= read_fees:
         fee = f"{terms.retrieval:g} a GiB"
         warning = f"reading all of it {reads:g} times a month from {terms.name} costs {fee} each time"
+    elif saves <= 0 and mean and span is not None:
+        files = f"files of {mean / 1024:,.0f} KiB on average"
+        there = f"{show_duration(span)} there save {gain - read_fees:.3g}"
+        warning = f"moving {files} into {terms.name} costs {move_fee:.3g} a GiB, and {there}"
     return ClassBalance(
         kind=kind,
         storage_class=storage_class,
@@ -159,5 +192,7 @@ def _balance(
         minimum_days=terms.minimum_days,
         saves=saves,
         break_even_reads=gain / months / terms.retrieval if terms.retrieval and gain > 0 else None,
+        move_fee=move_fee,
+        break_even_bytes=a_move / gain * GIB if a_move and gain > 0 else None,
         warning=warning and f"lifecycle.{kind}.{storage_class} costs more than it saves: {warning}",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from cumulant.flows.storage.stored_files import kind_prefixes, list_stored_files
 from cumulant.project.residency import declared_region
 
 if TYPE_CHECKING:
+    from cumulant.data.storage.cost import StoredSize
     from cumulant.data.storage.policy import LifecycleKind
     from cumulant.flows.storage.file_formats import FormatCost
     from cumulant.ports.access import Principal
@@ -38,8 +39,9 @@ class StorageCost(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and monthly costs of a project's stores.
 
     `monthly`: with the declared lifecycle, each file in the class of its age; `hot_monthly`: with every file hot, as
-    without rules in the store. `removable_*`: what `cumulant clean --yes` would delete now. `unmeasured`: stores whose
-    size is not known here, each with the reason. `formats`: of `--formats`.
+    without rules in the store; `move_fees`: billed once for the moves of these files. `removable_*`: what
+    `cumulant clean --yes` would delete now. `unmeasured`: stores whose size is not known here, each with the reason.
+    `formats`: of `--formats`.
     """
 
     environment: str
@@ -49,6 +51,7 @@ class StorageCost(msgspec.Struct, frozen=True, kw_only=True):
     monthly: float
     hot_monthly: float
     saved_monthly: float
+    move_fees: float
     removable_bytes: int
     removable_monthly: float
     unmeasured: dict[str, str]
@@ -83,7 +86,7 @@ def storage_cost(
     progress("list stores")
     stored = list(list_stored_files(project))
     rows = cost_rows(stored, project.policies.lifecycle, listed, region=where, now=SystemClock().now())
-    classes = class_balances(project, listed, region=where, reads=reads)
+    classes = class_balances(project, listed, region=where, reads=reads, stored=stored)
     progress("find what nothing needs")
     removable = sum(item.bytes for item in unneeded(project) if item.kind in ("table", "object"))
     scheme = next((row.store for row in rows if row.kind == "data"), "file")
@@ -103,6 +106,7 @@ def storage_cost(
         monthly=monthly,
         hot_monthly=all_hot,
         saved_monthly=all_hot - monthly,
+        move_fees=sum(row.move_fees or 0 for row in rows),
         removable_bytes=removable,
         removable_monthly=removable / GIB * hot,
         unmeasured=dict(unmeasured(project)),
@@ -112,9 +116,12 @@ def storage_cost(
     )
 
 
-def class_balances(project: Project, prices: PriceList, *, region: str, reads: float = 0.0) -> list[ClassBalance]:
-    """Whether each declared class pays in this environment."""
-    return list(balances(project.policies.lifecycle, prices, stores=kind_stores(project), region=region, reads=reads))
+def class_balances(
+    project: Project, prices: PriceList, *, region: str, reads: float = 0.0, stored: Collection[StoredSize] = ()
+) -> list[ClassBalance]:
+    """Whether each declared class pays in this environment; `stored`: the files whose sizes give the fees of moves."""
+    kinds, stores = project.policies.lifecycle, kind_stores(project)
+    return list(balances(kinds, prices, stores=stores, region=region, reads=reads, stored=stored))
 
 
 def kind_stores(project: Project) -> dict[LifecycleKind, str]:

@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, show_duration
-from cumulant.data.storage.cloud_rules import SCHEMES, BucketPlaces, Cloud, rules_for
+from cumulant.data.storage.cloud_rules import SCHEMES, BucketPlaces, Cloud, configurations
 from cumulant.data.storage.policy import LifecycleFault, lifecycle_faults
 from cumulant.data.storage.prices import package_prices
 from cumulant.flows.ledger.actions import verb
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cumulant.data.storage.cost import ClassBalance
     from cumulant.data.storage.policy import LifecycleKind
     from cumulant.ports.access import Principal
-    from cumulant.project.file.spec import ProjectSpec
     from cumulant.project.project import Project
 
 
@@ -40,7 +39,7 @@ class DeclaredAges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LifecycleView(msgspec.Struct, frozen=True, kw_only=True):
-    """The declared lifecycle in this environment. `rules`: of `--render`, by bucket, as the cloud's tools take them."""
+    """The declared lifecycle in this environment. `rules`: of `--render`, as the cloud's tools take them."""
 
     environment: str
     kinds: tuple[DeclaredAges, ...]
@@ -66,7 +65,7 @@ def show_lifecycle(project: Project, *, principal: Principal, render: Cloud | No
         kinds=tuple(_kinds(project)),
         classes=tuple(classes),
         notes=tuple(lifecycle_notes(project)),
-        warnings=tuple(item.warning for item in classes if item.warning),
+        warnings=tuple(lifecycle_warnings(project)),
         rules={} if render is None else render_rules(project, render),
     )
 
@@ -74,7 +73,7 @@ def show_lifecycle(project: Project, *, principal: Principal, render: Cloud | No
 def check_lifecycle(project: Project) -> None:
     """Raises ProjectFileError: ages that contradict each other, that the store refuses, or logs deleted too early."""
     policies = project.policies
-    faults = [*log_faults(project.spec, policies.log_keep)]
+    faults = [fault for fault, declared in _log_faults(project) if declared]
     if any(each.moves for each in policies.lifecycle.values()):
         faults += lifecycle_faults(
             policies.lifecycle,
@@ -85,17 +84,28 @@ def check_lifecycle(project: Project) -> None:
     refuse(project, faults)
 
 
-def log_faults(spec: ProjectSpec, keep: timedelta) -> Iterator[LifecycleFault]:
-    """Predictions that are deleted before what is learned and monitored from them."""
-    monitoring, path = spec.monitoring, ("serving", "log", "keep")
-    delay = monitoring.performance.label_delay
+def _log_faults(project: Project) -> Iterator[tuple[LifecycleFault, bool]]:
+    """Predictions that are deleted before what is learned and monitored from them; whether both ages were written.
+
+    Where one of them is a default, nobody contradicted himself, and the project works apart from what is deleted.
+    """
+    monitoring, keep, path = project.spec.monitoring, project.policies.log_keep, ("serving", "log", "keep")
+    written, delay = _is_written(project, *path), monitoring.performance.label_delay
     if delay is not None and keep <= duration(delay):
         text = f"monitoring.performance.label_delay ({delay}) is not shorter: labels come when their predictions are"
-        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text} deleted, so none could be joined")
+        fault = LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text} deleted, so none could be joined")
+        yield fault, written
     longest = max(monitoring.drift.spans) * duration(monitoring.drift.window)
     if keep < longest:
         text = f"monitoring.drift compares windows of {show_duration(longest)}, which would be deleted before"
-        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text}")
+        drift = any(_is_written(project, "monitoring", "drift", key) for key in ("window", "spans"))
+        yield LifecycleFault(path, f"serving.log.keep {show_duration(keep)}: {text}"), written and drift
+
+
+def _is_written(project: Project, *path: str) -> bool:
+    """Whether a file, the environment or the command line sets the value under `path`."""
+    entry = project.file.layers.project.at(path)
+    return entry is not None and entry.value is not None
 
 
 def lifecycle_notes(project: Project) -> list[str]:
@@ -109,15 +119,21 @@ def lifecycle_notes(project: Project) -> list[str]:
 
 
 def lifecycle_warnings(project: Project) -> list[str]:
-    """Declared classes that cost more than they save, by the package's price list."""
+    """Logs deleted too early by a default, and declared classes that cost more than they save by the package's list."""
+    early = [fault.text for fault, declared in _log_faults(project) if not declared]
     if not any(ages.moves for ages in project.policies.lifecycle.values()):
-        return []
+        return early
     region = declared_region(project.file.environment)
-    return [item.warning for item in class_balances(project, package_prices(), region=region) if item.warning]
+    balances = class_balances(project, package_prices(), region=region)
+    return [*early, *(item.warning for item in balances if item.warning)]
 
 
 def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
-    """The rules of each bucket of this environment in a cloud, by its name. Raises UsageError: there is none."""
+    """The rules of each bucket of this environment in a cloud, by its name, of Azure the one policy of the account.
+
+    Raises:
+        UsageError: no store of this environment is in that cloud.
+    """
     scheme = SCHEMES[cloud]
     places: dict[str, BucketPlaces] = {}
     for kind, prefixes in kind_prefixes(project).items():
@@ -134,10 +150,7 @@ def render_rules(project: Project, cloud: Cloud) -> dict[str, Any]:
             hint="name the environment whose store or log is there: --env NAME",
         )
     name = f"cumulant-{project.scope.tenant}-{project.name}-{project.environment}"
-    return {
-        bucket: rules_for(cloud, places[bucket], project.policies.lifecycle, package_prices(), name=name)
-        for bucket in sorted(places)
-    }
+    return configurations(cloud, places.values(), project.policies.lifecycle, package_prices(), name=name)
 
 
 def _kinds(project: Project) -> list[DeclaredAges]:
