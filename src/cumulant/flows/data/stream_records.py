@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
     from cumulant.data.snapshot import Snapshot
     from cumulant.data.streams.records import StreamBatch, StreamState
-    from cumulant.ports.journal import Row
+    from cumulant.ports.journal import Row, Transaction
     from cumulant.project.project import Project
 
 
@@ -98,6 +98,24 @@ def list_ingested(project: Project, source: str) -> FileListing:
             hint=f"`cumulant ingest run --once --source {source}` ingests what is there",
         )
     return listing
+
+
+def add_batch(transaction: Transaction, source: str, topic: str, batch: StreamBatch) -> None:
+    """Add a batch with its event; no other may have its number."""
+    from cumulant.data.streams.records import BATCH, StreamIngested, batch_key
+
+    transaction.put(BATCH, batch_key(source, batch.number), msgspec.to_builtins(batch), expect=0)
+    transaction.emit(
+        StreamIngested(
+            source=source,
+            topic=topic,
+            batch=batch.number,
+            messages=batch.messages,
+            rows=batch.rows_passed,
+            refused=batch.messages - batch.rows_passed,
+            positions=batch.positions,
+        )
+    )
 
 
 def batch_of(row: Row) -> StreamBatch:
