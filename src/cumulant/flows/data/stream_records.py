@@ -102,9 +102,9 @@ def list_ingested(project: Project, source: str) -> FileListing:
 
 def add_batch(transaction: Transaction, source: str, topic: str, batch: StreamBatch) -> None:
     """Add a batch with its event; no other may have its number."""
-    from cumulant.data.streams.records import BATCH, StreamIngested, batch_key
+    from cumulant.data.streams.records import BATCH, StreamIngested, batch_key, batch_value
 
-    transaction.put(BATCH, batch_key(source, batch.number), msgspec.to_builtins(batch), expect=0)
+    transaction.put(BATCH, batch_key(source, batch.number), batch_value(batch), expect=0)
     transaction.emit(
         StreamIngested(
             source=source,
@@ -120,6 +120,6 @@ def add_batch(transaction: Transaction, source: str, topic: str, batch: StreamBa
 
 def batch_of(row: Row) -> StreamBatch:
     """The batch of a journal row."""
-    from cumulant.data.streams.records import StreamBatch
+    from cumulant.data.streams.records import read_batch
 
-    return msgspec.convert(row.value, StreamBatch)
+    return read_batch(row.value)
