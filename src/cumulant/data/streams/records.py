@@ -21,7 +21,7 @@ _TABLES = ("rows", "refused")
 
 
 class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages that were ingested at once: the positions after them by partition, and what became of them.
+    """Messages that were ingested at once: the positions that they moved, by partition, and what became of them.
 
     `content` is the digest of the messages, their positions and the declaration; None as `rows` or `refused`: there
     are none. They are ranges of tables that batches may share; `rows.scan(tables)` reads them. `event_times`: of

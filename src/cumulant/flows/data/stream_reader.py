@@ -304,11 +304,12 @@ class StreamReader:
         checked: CheckedMessages | None,
     ) -> tuple[StreamBatch | None, StreamState]:
         """The batch, as the one after `state`, and the state after it."""
-        positions = state.positions | {str(number): place for number, place in self._positions.items()}
-        state = msgspec.structs.replace(state, positions=positions)
+        own = {str(number): place for number, place in self._positions.items()}
+        moved = {number: place for number, place in own.items() if state.positions.get(number) != place}
+        state = msgspec.structs.replace(state, positions=state.positions | moved)
         if stored is None or checked is None:
             return None, state
-        batch = msgspec.structs.replace(stored, number=state.batches + 1, positions=positions)
+        batch = msgspec.structs.replace(stored, number=state.batches + 1, positions=moved)
         add_batch(transaction, self._source, self._topic, batch)
         return batch, state.after(batch, checked.columns)
 
