@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError, UsageError
 from cumulant.data.spec import RuleSpec, SourceSpec
 from cumulant.data.streams.decoding import MESSAGE, decode
+from cumulant.data.streams.registered import decoder as registered
 from cumulant.data.streams.registered.decoder import RegisteredDecoder
 from cumulant.drivers.confluent.location import parse_registry_url
 from cumulant.drivers.confluent.registry import ConfluentSchemas
@@ -481,7 +482,7 @@ def test_any_bytes_are_refused_or_read_and_never_stop_a_source(register, payment
     assert rows.keys() & refused.keys() == set()
 
 
-def test_a_registry_that_is_away_or_refuses_is_no_fault_of_a_message(register):
+def test_a_registry_that_is_away_or_refuses_is_no_fault_of_a_message(register, monkeypatch):
     with schema_registry() as server:
         number = server.register("s", json.dumps(SCHEMA))
         server.user, server.password = "ada", "a pass word"
@@ -491,6 +492,20 @@ def test_a_registry_that_is_away_or_refuses_is_no_fault_of_a_message(register):
         decoder = RegisteredDecoder(schemas, "avro", PLAIN)
         assert decoder.objects_of({0: value, 1: value}, {}) == {key: {"id": 1, "name": None, "n": []} for key in (0, 1)}
         assert server.asked == [f"/schemas/ids/{number}"]
+        now, most = 0.0, 3
+        monkeypatch.setattr(registered, "_MOST_ABSENT", most)
+        decoder = RegisteredDecoder(schemas, "avro", PLAIN, lambda: now)
+        values = {key: b"\0" + (number + 1 + key).to_bytes(4, "big") for key in range(3 * most)}
+        server.asked.clear()
+        for asked in (most, 2 * most):
+            refused: dict[int, str] = {}
+            assert decoder.objects_of(values | {-1: value}, refused).keys() == {-1}
+            assert set(refused.values()) == {"row:schema"}
+            assert refused.keys() == values.keys()
+            assert server.asked == [f"/schemas/ids/{number + place}" for place in range(asked + 1)]
+        now += registered._ABSENT_SECONDS
+        decoder.objects_of({0: values[0], 1: values[0]}, {})
+        assert server.asked[-2:] == [f"/schemas/ids/{number + place}" for place in (2 * most, 1)]
         other = ConfluentSchemas(address, secrets=MemorySecrets({"REGISTRY": "another"}))
         with pytest.raises(CredentialsError, match="refuses this user"):
             other.schema(number, "avro")

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
+from cumulant.core.errors import EngineUnavailableError, NotFoundError
 from cumulant.core.events import Actor
 from cumulant.core.progress import silent
 from cumulant.flows.data import stream_lag, stream_reader
@@ -77,8 +78,33 @@ def test_what_was_committed_and_what_waits(project, monkeypatch):
     reader.commit()
     reader.step(0.0, threading.Event())
     assert samples(project, minutes=20)["lag_seconds", "payments"] == 0
+    # a partition that cannot be counted is read all the same, and one that is listed no more was read to its end
+    streams.produce("pay", [b'{"id": 6}'], partition=1)
+    bounds, refused = streams.bounds("pay"), EngineUnavailableError("slower", subject="pay")
+    kind = type(streams)
+
+    def throttled(*_):
+        raise refused
+
+    monkeypatch.setattr(kind, "bounds", lambda *_: {1: bounds[1]})
+    monkeypatch.setattr(kind, "lag", throttled)
+    reader.step(0.0, threading.Event())
+    assert samples(project)["lag_messages", "payments"] == 1
+    reader.commit()
+    reader.start_again(refused)
+    for _ in range(2):
+        reader.step(0.0, threading.Event())
+    shown = samples(project)
+    assert (shown["messages_total", "payments"], shown["lag_messages", "payments"]) == (7, 0)
     reader.close()
     assert ("consumers", "payments") not in samples(project), "who ended by itself is no alert"
+    # one that is gone before it was ever read is an error of its source
+    answers = iter([bounds | {2: Bounds(0, 1)}, bounds])
+    monkeypatch.setattr(kind, "bounds", lambda *_: next(answers))
+    reader = StreamReader(project, "payments", "pay", Actor("ada"), limits, silent, once=False)
+    with pytest.raises(NotFoundError, match="no partition 2"):
+        reader.step(0.0, threading.Event())
+    reader.close()
 
 
 def test_the_oldest_message_came_after_the_last_end_that_is_committed(project, monkeypatch):
@@ -109,6 +135,17 @@ def test_the_oldest_message_came_after_the_last_end_that_is_committed(project, m
     for end in range(102, 102 + 2 * stream_lag._MOST):
         report(end, 100)
     assert len(reporter._ends[0]) <= stream_lag._MOST + 1
+    with monkeypatch.context() as patch:  # an answer is lost: what is reported later is not
+        kind = type(project.journal())
+        write = kind.report
+
+        def lose(*args, **options):
+            write(*args, **options)
+            raise EngineUnavailableError("lost", subject="journal")
+
+        patch.setattr(kind, "report", lose)
+        report(300, 100)
+    assert report(400, 100).waiting == 300
     reporter.remove()
     assert source_reports(project.journal()) == {}
 

@@ -4,7 +4,6 @@ import json
 import threading
 from collections import Counter
 from contextlib import nullcontext, suppress
-from itertools import pairwise
 
 import pytest
 
@@ -14,7 +13,7 @@ from cumulant.core.progress import silent
 from cumulant.data.streams.checking import VALUE
 from cumulant.data.streams.sharing import divide
 from cumulant.flows.data import stream_lag, stream_reader
-from cumulant.flows.data.stream_membership import MEMBER_SECONDS, StreamMember, owned
+from cumulant.flows.data.stream_membership import MEMBER_SECONDS, StreamMember, member_name, owned
 from cumulant.flows.data.stream_reader import IngestLimits, StreamReader
 from cumulant.flows.data.stream_records import find_state, read_batches
 from cumulant.flows.data.stream_views import stream_status
@@ -165,6 +164,22 @@ def test_random_joins_leaves_kills_and_late_commits(tmp_path, monkeypatch, seed)
         assert _messages(project) == dict.fromkeys(range(world.sent), 1)
 
 
+def test_a_process_whose_lease_is_gone_commits_nothing(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT)
+    with load(tmp_path) as project:
+        project.streams().produce("pay", [b'{"id": 1}'], partition=0)
+        reader = StreamReader(project, "payments", "pay", Actor("ada"), IngestLimits(), silent, once=False)
+        reader.step(0.0, threading.Event())
+        with project.journal().transaction(actor=Actor("ada")) as transaction:
+            transaction.delete(lease.LEASE, member_name("payments", reader._member.id))
+        state, _ = find_state(project, "payments")
+        assert owned(state, reader._member.id) == {0}
+        with pytest.raises(LeaseHeldError):
+            reader.commit()
+        assert read_batches(project, "payments") == []
+        reader.close()
+
+
 def _messages(project):
     """How often each is a row or refused: of fields that come new, most have one kind, and others are refused."""
     tables, counts = project.tables(), Counter()
@@ -177,8 +192,10 @@ def _messages(project):
 
 
 def _check_batches(project):
-    """Numbers are in order and without gaps, and positions only grow."""
+    """Numbers are in order and without gaps, and a batch has the positions that it moved, and no others."""
     batches = read_batches(project, "payments")
     assert [batch.number for batch in batches] == list(range(1, len(batches) + 1))
-    for before, after in pairwise(batches):
-        assert all(after.positions[number] >= position for number, position in before.positions.items())
+    positions = {}
+    for batch in batches:
+        assert all(position > positions.get(number, -1) for number, position in batch.positions.items())
+        positions |= batch.positions

@@ -16,10 +16,12 @@ from cumulant.ports.streams import Messages
 
 #: journal rows: how far a source's stream was read, and each batch of it (`SOURCE/NUMBER`)
 STREAM, BATCH = "stream", "stream_batch"
+#: the fields of a batch that are tables
+_TABLES = ("rows", "refused")
 
 
 class StreamBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages that were ingested at once: the positions after them by partition, and what became of them.
+    """Messages that were ingested at once: the positions that they moved, by partition, and what became of them.
 
     `content` is the digest of the messages, their positions and the declaration; None as `rows` or `refused`: there
     are none. They are ranges of tables that batches may share; `rows.scan(tables)` reads them. `event_times`: of
@@ -97,6 +99,26 @@ class StreamIngested(Fact, frozen=True, kw_only=True):
     rows: int
     refused: int
     positions: dict[str, int]
+
+
+def batch_value(batch: StreamBatch) -> dict[str, object]:
+    """A batch as its journal row has it. A range of a table is an array there: versions that knew whole tables only
+    refuse it, and do not read all rows of the table as those of the batch.
+    """
+    value: dict[str, object] = msgspec.to_builtins(batch)
+    for name in _TABLES:
+        table: RowRange | None = getattr(batch, name)
+        if table is not None and table.first is not None:
+            value[name] = list(msgspec.structs.astuple(table))
+    return value
+
+
+def read_batch(value: Mapping[str, object]) -> StreamBatch:
+    """The batch of a journal row."""
+    tables = {name: table for name in _TABLES if isinstance(table := value[name], list)}
+    ranges = {name: RowRange(*msgspec.convert(table, tuple[str, int, int, int])) for name, table in tables.items()}
+    batch = msgspec.convert({**value, **dict.fromkeys(tables)}, StreamBatch)
+    return msgspec.structs.replace(batch, **ranges)
 
 
 def batch_key(source: str, number: int) -> str:

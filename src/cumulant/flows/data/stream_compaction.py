@@ -213,14 +213,14 @@ class _Compactor:
         written: int,
     ) -> None:
         from cumulant.data.streams.compaction import COMPACTION, REPLACED, ReplacedTables
-        from cumulant.data.streams.records import BATCH
+        from cumulant.data.streams.records import BATCH, batch_value
 
         first, last = changed[0][1].number, changed[-1][1].number
         with self._project.journal().transaction(actor=self._actor) as transaction:
             self._lease.confirm(transaction)
             for row, batch in changed:
                 if batch != batch_of(row):
-                    transaction.put(BATCH, row.key, msgspec.to_builtins(batch), expect=row.version)
+                    transaction.put(BATCH, row.key, batch_value(batch), expect=row.version)
             transaction.put(COMPACTION, self._source, msgspec.to_builtins(state))
             if replaced:
                 value = ReplacedTables(at=self._now, keys=tuple(replaced))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, LeaseHeldError
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
@@ -46,17 +46,19 @@ class LagReporter:
         self._journal, self._source = journal, source
         self._member, self._version = "", 0
         self._ends: dict[int, list[tuple[datetime, int]]] = {}
+        self._waiting: dict[int, int] = {}
 
     def report(
         self, member: str, bounds: Mapping[int, Bounds], committed: Mapping[int, int], waiting: Mapping[int, int]
     ) -> None:
-        """Report the partitions whose committed positions are given, with the messages that wait there. A journal that
-        does not answer is no error.
+        """Report the partitions whose committed positions are given, with the messages that wait there: where they were
+        not counted, as many as before, and at least one. A journal that does not answer is no error.
         """
         now = datetime.now(UTC)
+        self._waiting = {n: waiting[n] if n in waiting else max(self._waiting.get(n, 1), 1) for n in committed}
         self._ends = {number: self._ends.get(number, []) for number in committed}
         lags = {
-            str(number): PartitionLag(waiting[number], since if waiting[number] else None)
+            str(number): PartitionLag(self._waiting[number], since if self._waiting[number] else None)
             for number, position in committed.items()
             # where nothing waits, an end may still be later: positions of some drivers are times
             for since in [self._since(number, bounds[number].end, position, now)]
@@ -64,16 +66,23 @@ class LagReporter:
         value = msgspec.to_builtins(StreamReport(at=now, partitions=lags))
         if member != self._member:
             self.remove()
+            self._member = member
         with suppress(CumulantError):
-            row = self._journal.report(STREAM_REPORT, f"{self._source}/{member}", value, expect=self._version)
-            self._member, self._version = member, row.version
+            self._version = self._write(f"{self._source}/{member}", value)
 
     def remove(self) -> None:
         """Report nothing any more."""
         if self._member:
-            with suppress(CumulantError):
-                self._journal.remove_report(STREAM_REPORT, f"{self._source}/{self._member}", expect=self._version)
+            remove_reports(self._journal, self._source, [self._member])
         self._member, self._version = "", 0
+
+    def _write(self, key: str, value: dict[str, object]) -> int:
+        """Write a report, and return its version."""
+        try:
+            return self._journal.report(STREAM_REPORT, key, value, expect=self._version).version
+        except LeaseHeldError:  # an earlier one was written, and the answer lost: nobody else writes this row
+            versions = {row.key: row.version for row in self._journal.reports(STREAM_REPORT)}
+            return self._journal.report(STREAM_REPORT, key, value, expect=versions.get(key, 0)).version
 
     def _since(self, partition: int, end: int, committed: int, now: datetime) -> datetime | None:
         seen = self._ends[partition]

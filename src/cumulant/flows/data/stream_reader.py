@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +24,8 @@ from cumulant.flows.data.stream_batches import check_batch, message_decoder, sto
 from cumulant.flows.data.stream_lag import LagReporter, remove_reports
 from cumulant.flows.data.stream_membership import StreamMember, owned
 from cumulant.flows.data.stream_pending import PendingMessages
-from cumulant.flows.data.stream_records import find_state
+from cumulant.flows.data.stream_records import add_batch, find_state
+from cumulant.ports.streams import no_partition
 
 if TYPE_CHECKING:
     import polars as pl
@@ -303,26 +304,13 @@ class StreamReader:
         checked: CheckedMessages | None,
     ) -> tuple[StreamBatch | None, StreamState]:
         """The batch, as the one after `state`, and the state after it."""
-        from cumulant.data.streams.records import BATCH, StreamIngested, batch_key
-
-        positions = state.positions | {str(number): place for number, place in self._positions.items()}
-        state = msgspec.structs.replace(state, positions=positions)
+        own = {str(number): place for number, place in self._positions.items()}
+        moved = {number: place for number, place in own.items() if state.positions.get(number) != place}
+        state = msgspec.structs.replace(state, positions=state.positions | moved)
         if stored is None or checked is None:
             return None, state
-        batch = msgspec.structs.replace(stored, number=state.batches + 1, positions=positions)
-        key = batch_key(self._source, batch.number)
-        transaction.put(BATCH, key, msgspec.to_builtins(batch), expect=0)
-        transaction.emit(
-            StreamIngested(
-                source=self._source,
-                topic=self._topic,
-                batch=batch.number,
-                messages=batch.messages,
-                rows=batch.rows_passed,
-                refused=batch.messages - batch.rows_passed,
-                positions=batch.positions,
-            )
-        )
+        batch = msgspec.structs.replace(stored, number=state.batches + 1, positions=moved)
+        add_batch(transaction, self._source, self._topic, batch)
         return batch, state.after(batch, checked.columns)
 
     def _assign(self) -> bool:
@@ -336,12 +324,15 @@ class StreamReader:
             listed = ", ".join(str(number) for number in sorted(own)) or "none"
             self._progress(f"{self._source}: partitions of {self._topic} here: {listed} of {len(self._bounds)}")
         stored = self._state.positions
-        if any(number not in self._positions and str(number) not in stored for number in own):
+        places = {number: stored[str(number)] for number in own if str(number) in stored} | self._positions
+        if own - places.keys():
             self._bounds = self._streams.bounds(self._topic)  # where what was never read begins now
+        for number in own - places.keys():
+            if number not in self._bounds:
+                raise no_partition(self._topic, number, self._bounds)
+            places[number] = self._bounds[number].begin
         self._note_change()
-        self._positions = {
-            number: self._positions.get(number, stored.get(str(number), self._bounds[number].begin)) for number in own
-        }
+        self._positions = {number: places[number] for number in own}
         self._stack.close()
         self._consumer = None
         if own:
@@ -349,9 +340,15 @@ class StreamReader:
         return True
 
     def _report_lag(self) -> None:
-        committed = {number: self._bounds[number].begin for number in self._positions} | self._committed
-        behind = {number: place for number, place in committed.items() if self._bounds[number].end > place}
-        waiting = dict.fromkeys(committed, 0) | (self._streams.lag(self._topic, behind) if behind else {})
+        stored = self._committed
+        # of a partition that is owned and listed no more, all that there was is read
+        own = {number: there for number, there in self._bounds.items() if number in self._positions}
+        committed = {number: stored.get(number, there.begin) for number, there in own.items()}
+        behind = {number: place for number, place in committed.items() if own[number].end > place}
+        waiting = dict.fromkeys(committed.keys() - behind.keys(), 0)
+        if behind:
+            with suppress(CumulantError):  # what cannot be counted may still be read
+                waiting |= self._streams.lag(self._topic, behind)
         self._lags.report(self._member.id, self._bounds, committed, waiting)
 
     def _check_identity(self, state: StreamState) -> None:

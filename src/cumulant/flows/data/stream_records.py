@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
     from cumulant.data.snapshot import Snapshot
     from cumulant.data.streams.records import StreamBatch, StreamState
-    from cumulant.ports.journal import Row
+    from cumulant.ports.journal import Row, Transaction
     from cumulant.project.project import Project
 
 
@@ -100,8 +100,26 @@ def list_ingested(project: Project, source: str) -> FileListing:
     return listing
 
 
+def add_batch(transaction: Transaction, source: str, topic: str, batch: StreamBatch) -> None:
+    """Add a batch with its event; no other may have its number."""
+    from cumulant.data.streams.records import BATCH, StreamIngested, batch_key, batch_value
+
+    transaction.put(BATCH, batch_key(source, batch.number), batch_value(batch), expect=0)
+    transaction.emit(
+        StreamIngested(
+            source=source,
+            topic=topic,
+            batch=batch.number,
+            messages=batch.messages,
+            rows=batch.rows_passed,
+            refused=batch.messages - batch.rows_passed,
+            positions=batch.positions,
+        )
+    )
+
+
 def batch_of(row: Row) -> StreamBatch:
     """The batch of a journal row."""
-    from cumulant.data.streams.records import StreamBatch
+    from cumulant.data.streams.records import read_batch
 
-    return msgspec.convert(row.value, StreamBatch)
+    return read_batch(row.value)
