@@ -176,7 +176,23 @@ def test_a_freshness_objective_that_is_missed_is_an_alert_until_rows_come(tmp_pa
         plan, _ = fill(project, TABLE)
         assert firing() == []  # and served
         serve(project, plan, tmp_path / "model")
-        assert firing() == ["the newest stored event of visits is 3h old; the objective is 2h"]
+        old = "the newest stored event of visits is 3h old; the objective is 2h"
+        assert firing() == [old]
+        # A table that is lost makes nothing fresh.
+        project.online().drop(TABLE)
+        for _ in range(3):
+            clock.move(timedelta(minutes=6))
+            assert firing() == [old]
+        text = evaluate_freshness(project, principal=ME, clock=clock)
+        lost = "the online store does not have the table state_1, which is served"
+        assert text == f"{old}; {lost}; the alert on visits stays while its age is not known"
+        report = show_freshness(project, principal=ME, clock=clock)
+        assert (report.lost, report.unknown, report.sources[0].newest) == ((TABLE,), ("visits",), None)
+        assert command(["features", "freshness", "--project", str(tmp_path)]) == 0
+        assert lost in capsys.readouterr().out
+        clock.move(timedelta(minutes=-18))
+        fill(project, TABLE)
+        assert firing() == [old]
         post(project, plan, TABLE, 900, END + timedelta(hours=3))
         clock.move(timedelta(minutes=6))
         firing()

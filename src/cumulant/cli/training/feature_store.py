@@ -267,6 +267,9 @@ def _print_freshness(console: Console, report: FreshnessReport) -> None:
     from cumulant.flows.reports.terminal import table
 
     console.print(table(SOURCE_COLUMNS, [source_row(source) for source in report.sources]))
+    for name in report.lost:
+        gone = f"the online store does not have the table {name}, which is served: see `cumulant features status`"
+        console.print(gone, soft_wrap=True)
     if not report.served:
         console.print("no server reads stored features, so that no objective raises an alert", style="dim")
     if not any(source.objective for source in report.sources):
