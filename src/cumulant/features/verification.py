@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-#: differences that the order of additions leaves
-_TOLERANCE = 1e-9
+#: differences that the order of additions leaves: relative, and absolute where numbers cancel
+_TOLERANCE, _CANCELLED = 1e-9, 1e-12
 #: of the interval of a rate
 CONFIDENCE = 0.95
 
@@ -41,8 +41,12 @@ class FeatureMismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_equal(served: Any, expected: Any) -> bool:
     """Whether two values in JSON are the same feature."""
-    if isinstance(served, (int, float)) and isinstance(expected, (int, float)) and not isinstance(served, bool):
-        return math.isclose(served, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    if isinstance(served, bool) or isinstance(expected, bool):
+        return served is expected
+    if isinstance(served, int) and isinstance(expected, int):  # identifiers too
+        return served == expected
+    if isinstance(served, (int, float)) and isinstance(expected, (int, float)):
+        return math.isclose(served, expected, rel_tol=_TOLERANCE, abs_tol=_CANCELLED)
     return bool(served == expected)
 
 

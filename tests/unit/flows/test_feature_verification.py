@@ -11,17 +11,22 @@ import msgspec
 import pytest
 from test_feature_store import END, ME, OBJECT, TABLE, fill, open_project, post, serve
 
+from cumulant.cli.app import run as command
 from cumulant.core.ids import digest, short
+from cumulant.core.prediction import read_object
 from cumulant.core.units import to_micros
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import entity_key
 from cumulant.features.online.tiles import decode_entity
+from cumulant.features.verification import is_equal
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.features import served_rows
 from cumulant.flows.features.stream_features import apply_ingested
 from cumulant.flows.features.verification_record import last_verification
-from cumulant.flows.features.verify import verify_features
+from cumulant.flows.features.verify import verification_sentence, verify_features
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.loading import load
@@ -129,6 +134,73 @@ def test_an_altered_event_and_another_definition_are_mismatches(served):
     served.answer(END + timedelta(hours=1), who="w1", fingerprint="another")
     found = verify_features(served.project, principal=ME, clock=ManualClock(datetime.now(UTC)))
     assert {each.feature: each.mismatches for each in found.features}["number_2d"] == 1
+
+
+def test_the_snapshots_of_the_served_table_explain_its_rows_also_after_other_fillings(tmp_path, registry, monkeypatch):
+    with open_project(tmp_path, "keep: 1h") as project:
+        plan, _ = fill(project, TABLE)
+        serve(project, plan, tmp_path / "model")
+        served = Served(project, plan)
+        visits = tmp_path / "visits.csv"
+        for number in range(4):  # other tables of the same definition, of more rows of the past
+            row = f"{700 + number},{END - timedelta(minutes=30 + number):%Y-%m-%d %H:%M},w0,k,500,1\n"
+            visits.write_text(visits.read_text() + row)
+            fill(project)
+        served.answer(END)
+        served.answer(END, who="w1")
+        assert served.verify()["number_2d"] == (2, 1, 0)
+        # Retention keeps the snapshot that the served table was filled from.
+        later = ManualClock(datetime.now(UTC) + timedelta(hours=2))
+        monkeypatch.setattr("cumulant.flows.maintenance.cleanup.SystemClock", lambda: later)
+        assert clean(project, principal=ME, dry_run=False, expired_only=True)
+        assert served.verify()["number_2d"] == (2, 1, 0)
+        # Without it, nothing is known of rows that differ.
+        monkeypatch.setattr("cumulant.flows.maintenance.cleanup.table_readers", lambda project: [])
+        assert clean(project, principal=ME, dry_run=False, expired_only=True)
+        found = verify_features(project, principal=ME)
+        assert (found.logged, found.rows, found.unknown) == (2, 0, 2)
+        assert verification_sentence(found) == "no served rows compared; 2 cannot be recomputed any more"
+        assert not read_alerts(project.journal())[0].alerts
+
+
+def test_rows_after_those_that_are_explained_are_counted_and_few_rows_are_decoded(served, monkeypatch):
+    for number in range(3):
+        served.answer(END + timedelta(minutes=number))
+    post(served.project, served.plan, TABLE, 901, END - timedelta(minutes=30))
+    monkeypatch.setattr("cumulant.flows.features.verifier._EXPLAINED", 1)
+    found = verify_features(served.project, principal=ME)
+    assert (found.logged, found.rows, found.uncompared) == (3, 1, 2)
+    assert verification_sentence(found).startswith("1 served rows compared, 2 left after so many with differences, ")
+    decoded = []
+    monkeypatch.setattr(served_rows, "read_object", lambda text: decoded.append(text) or read_object(text))
+    now = datetime.now(UTC)
+    every = served_rows.choose_rows(served.project, now - timedelta(days=1), now, 3)
+    decoded.clear()
+    chosen = served_rows.choose_rows(served.project, now - timedelta(days=1), now, 2)
+    assert (chosen.rows, chosen.logged, len(decoded)) == (every.rows[:2], 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("served", "expected", "equal"),
+    [
+        (4000000000039, 4000000001039, False),
+        (2**62, 2**62, True),
+        (1e-10, 5e-10, False),
+        (0.3, 0.1 + 0.2, True),
+        (0.0, 0.1 + 0.2 - 0.3, True),
+        (3, 3.0000000001, True),
+        (0, False, False),
+        (None, 0, False),
+    ],
+)
+def test_whole_numbers_are_equal_exactly_and_floats_by_their_size(served, expected, equal):
+    assert is_equal(served, expected) is is_equal(expected, served) is equal
+
+
+@pytest.mark.parametrize("since", ["1h", "1h30m", "2026-11-30", "2026-11-30T09:55:06Z", "2026-11-30 09:55:06Z"])
+def test_since_takes_the_form_that_the_command_prints(tmp_path, since):
+    with open_project(tmp_path):
+        assert command(["features", "verify", "--since", since, "--project", str(tmp_path)]) == 0
 
 
 def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, registry):

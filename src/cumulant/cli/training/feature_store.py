@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from cumulant.flows.features.store_status import FeatureStoreStatus, StoredSource, StoredTable
     from cumulant.flows.features.verification_record import FeatureVerification
 
+#: what `--since` takes beside a moment, the beginning of which is a date
+_DURATION = re.compile(r"\s*[\d.]+\s*[a-z].*")
 #: rows of the feature table that are shown by default
 TABLE_ROWS = 10
 
@@ -176,7 +179,7 @@ def verify(
     from cumulant.core.clock import SystemClock
     from cumulant.core.units import duration as span
 
-    first = SystemClock().now() - span(since) if since[-1:].isalpha() else moment(since)
+    first = SystemClock().now() - span(since) if _DURATION.fullmatch(since) else moment(since)
     with call.api() as api, call.progress("verify features") as progress:
         verification: FeatureVerification = api.call("features.verify", since=first, rows=rows, progress=progress)
     call.answer(verification, lambda console: _print_verification(console, verification))
@@ -192,7 +195,11 @@ def _print_verification(console: Console, verification: FeatureVerification) -> 
         f"{instant(verification.since)}"
     )
     if verification.unknown:
-        console.print(f"{verification.unknown:,} others are of versions that are not there any more", style="dim")
+        unknown = "others are of versions or of stored features that cannot be recomputed any more"
+        console.print(f"{verification.unknown:,} {unknown}", style="dim", soft_wrap=True)
+    if verification.uncompared:
+        rest = "more were not compared, after as many with differences as are explained"
+        console.print(f"{verification.uncompared:,} {rest}", style="dim", soft_wrap=True)
     if verification.features:
         heads = ("feature", "rows", "late", "mismatches", "rate, 95% interval")
         console.print(table(heads, [comparison_row(feature) for feature in verification.features]))
@@ -260,6 +267,9 @@ def _print_freshness(console: Console, report: FreshnessReport) -> None:
     from cumulant.flows.reports.terminal import table
 
     console.print(table(SOURCE_COLUMNS, [source_row(source) for source in report.sources]))
+    for name in report.lost:
+        gone = f"the online store does not have the table {name}, which is served: see `cumulant features status`"
+        console.print(gone, soft_wrap=True)
     if not report.served:
         console.print("no server reads stored features, so that no objective raises an alert", style="dim")
     if not any(source.objective for source in report.sources):

@@ -30,13 +30,17 @@ _ROUND = 30.0
 
 class FreshnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """The freshness of each source that stored features read or that has an objective, over the tables that are served;
-    while none is, over the table that was filled last. `served`: whether one is.
+    while none is, over the table that was filled last. `served`: whether one is; `lost`: tables that are served and
+    that the online store does not have, or that cannot be read; `unknown`: sources whose newest event some table that
+    is served does not tell.
     """
 
     model: str
     at: datetime
     served: bool
     sources: tuple[StoredSource, ...]
+    lost: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def missed(self) -> list[StoredSource]:
@@ -63,7 +67,18 @@ def read_freshness(project: Project, now: datetime) -> FreshnessReport:
         if policy.freshness is not None and name not in sources:
             sources[name] = judge_source(name, None, policy, now, owner=owner)
     ordered = sorted(sources.values(), key=lambda source: (not source.stale, source.objective is None, source.source))
-    return FreshnessReport(model=project.name, at=now, served=bool(served), sources=tuple(ordered))
+    lost = [table for table in served if table.lost]
+    unknown = {source.source for table in served for source in table.sources if source.newest is None}
+    if any(not table.sources for table in lost):  # of which sources is not known either
+        unknown |= sources.keys()
+    return FreshnessReport(
+        model=project.name,
+        at=now,
+        served=bool(served),
+        sources=tuple(ordered),
+        lost=tuple(table.table for table in lost),
+        unknown=tuple(sorted(unknown)),
+    )
 
 
 def _last_filled(tables: Sequence[StoredTable]) -> list[StoredTable]:
@@ -117,21 +132,29 @@ def evaluate_freshness(project: Project, *, principal: Principal, clock: Clock |
     """Evaluate the alerts by the freshness objectives as they are now; the result in a sentence.
 
     It writes nothing while no alert fires, begins or ends, and reads nothing where the project declares no objective.
+    An alert does not end because a table is lost: it stays while the age is not known.
 
     Raises:
         EngineUnavailableError: the online store or the journal does not answer.
     """
-    declared = any(policy.freshness is not None for policy in project.policies.sources.values())
-    active = any(alert.finding.rule == FRESHNESS for alert in read(project.journal())[0].alerts.values())
-    findings: list[Finding] = []
+    declared = {name for name, policy in project.policies.sources.items() if policy.freshness is not None}
+    active = [alert for alert in read(project.journal())[0].alerts.values() if alert.finding.rule == FRESHNESS]
+    findings, remarks = list[Finding](), list[str]()
     if declared:
         report = read_freshness(project, (clock or SystemClock()).now())
         findings = list(_findings(report)) if report.served else []
+        remarks = [f"the online store does not have the table {table}, which is served" for table in report.lost]
+        unknown = declared.intersection(report.unknown) - {finding.subject for finding in findings}
+        for alert in active:
+            if alert.status == "firing" and alert.finding.subject in unknown:
+                findings.append(alert.finding)
+                remarks.append(f"the alert on {alert.finding.subject} stays while its age is not known")
     if findings or active:
         observe(project, findings, principal=principal, examined=[(project.name, FRESHNESS)], clock=clock)
     if not declared:
         return "the project declares no freshness objectives"
-    return "; ".join(finding.moved for finding in findings) or "stored features are as fresh as their objectives"
+    sentences = [*(finding.moved for finding in findings), *remarks]
+    return "; ".join(sentences) or "stored features are as fresh as their objectives"
 
 
 def watch_freshness(

@@ -74,6 +74,11 @@ class StoredTable(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[StoredSource, ...]
     faults: tuple[TableFault, ...]
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is served and the store does not have it, or not in a form that can be read."""
+        return bool(self.served) and self.generation is None
+
 
 class FeatureStoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All tables of a project's stored features at a moment, those that are served first."""
@@ -153,7 +158,7 @@ def _table(project: Project, uses: _TableUses, now: datetime, registered: Mappin
         as_of=None,
         keys=None,
         events=None,
-        sources=(),
+        sources=tuple(_sources(project, plan, {}, now)) if readers else (),
         faults=tuple(faults),
     )
     if state is None:

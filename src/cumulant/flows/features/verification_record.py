@@ -18,7 +18,8 @@ _VERIFICATION = "feature_verification"
 
 class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     """Served features against the history since a moment. `rows`: that were compared; `logged`: that could be;
-    `unknown`: whose definition or history is not there any more.
+    `unknown`: whose definition or history is not there any more; `uncompared`: that came after as many
+    rows with differences as are explained.
     """
 
     model: str
@@ -27,6 +28,7 @@ class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     logged: int
     rows: int
     unknown: int
+    uncompared: int = 0
     features: tuple[FeatureComparison, ...]
     mismatches: tuple[FeatureMismatch, ...] = ()
 

@@ -14,6 +14,7 @@ from cumulant.core.events import Fact
 from cumulant.core.ids import digest, folder_size
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
+from cumulant.flows.features.stored_tables import filled_tables, table_readers
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.cleanup_lock import CLEAN
 from cumulant.flows.ledger.code_bundle import CODE
@@ -58,17 +59,19 @@ def clean(
 ) -> list[Removed]:
     """What nothing needs, and unless `dry_run` it is removed; `expired_only`: of it, tables of sources with a `keep`.
 
-    Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
-    three newest feature tables, every servable and model of a registered version; of the stored state and the copies
-    that servers read, what belongs to versions with an alias and each model's newest, what a server of this
-    machine uses, and what served here before and may come back; what drift and the review queue compare with, of the
-    same versions; the code of steps that wait for a worker, those that another version of Cumulant has queued too.
+    Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on or a
+    served table of stored features was filled from, the three newest feature tables, every servable and model of a
+    registered version; of the stored state and the copies that servers read, what belongs to versions with an alias
+    and each model's newest, what a server of this machine uses, and what served here before and may come back; what
+    drift and the review queue compare with, of the same versions; the code of steps that wait for a worker, those that
+    another version of Cumulant has queued too.
     Drafts that a killed process left go after a day. What is removed and needed again is made again.
 
     Runs that begin while things are removed wait for the end of it.
 
     Raises:
         LeaseHeldError: a run is in progress, which may need what no version names yet.
+        CumulantError: the desired state cannot be read: which tables are served is not known.
     """
     listed = expired_tables if expired_only else unneeded
     removable = listed(project)
@@ -154,20 +157,28 @@ def _data_tables(project: Project, *, expiring_only: bool = False) -> Iterator[R
     from cumulant.data.snapshot import Snapshot
 
     journal, now = project.journal(), SystemClock().now()
-    trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
-    trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
+    needed_by = {identity for record in _records(project) for identity in record.snapshots.values()}
+    needed_by |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
+    needed_by |= _served_from(project)
     snapshots = [msgspec.convert(row.value, Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, declared in project.policies.sources.items():
         if expiring_only and declared.keep is None:
             continue
         own = [snapshot for snapshot in snapshots if snapshot.source == source]
-        gone = {snapshot.id for snapshot in expired_snapshots(own, declared.keep, now)} - trained_on
+        gone = {snapshot.id for snapshot in expired_snapshots(own, declared.keep, now)} - needed_by
         needed: list[Snapshot] = [snapshot for snapshot in own if snapshot.id not in gone]
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)
             if row is not None:
                 needed.append(msgspec.convert(row.value, Snapshot))
         yield from (_table(project, key) for key in removable_keys(source, needed, project.tables()))
+
+
+def _served_from(project: Project) -> set[str]:
+    """Snapshots by which served tables of stored features were filled: served features are verified by them."""
+    served = {reader.table for reader in table_readers(project)}
+    filled = [table for table in filled_tables(project) if table.name in served] if served else []
+    return {identity for table in filled for identity in table.snapshots.values()}
 
 
 def _stream_tables(project: Project) -> Iterator[Removed]:

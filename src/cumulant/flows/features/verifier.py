@@ -1,0 +1,232 @@
+"""Features of served rows, recomputed for one definition: equal, explained by rows that arrived later, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, RequestError
+from cumulant.core.ids import digest, short
+from cumulant.core.units import to_micros
+from cumulant.features.definition.personal_features import stored_features
+from cumulant.features.offline.groups import groups_of
+from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.features.online.requests import RequestReader
+from cumulant.features.verification import differing
+from cumulant.flows.data.validate import load_snapshot, newest_snapshot
+from cumulant.flows.features.feature_table import scans
+from cumulant.flows.features.served_rows import ServedRow
+from cumulant.flows.features.stored_tables import ELSEWHERE, FilledTable, filled_tables, table_readers
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.project.project import Project
+
+#: rows with a difference, which are explained one by one, after which no more rows are compared; fillings (of tables
+#: that are served, and as many of others) and moments of arrival that are tried for each
+_EXPLAINED, _FILLINGS, _ARRIVALS = 200, 3, 64
+#: microseconds from a row's arrival until it can be read, at most: it is committed meanwhile
+_COMMITTED = 10_000_000
+
+
+class ComparedRow(NamedTuple):
+    """A row with its differences: by feature the expected value, and whether late rows explain it. None: that is not
+    known, as the history that it was served from is not stored any more.
+    """
+
+    row: ServedRow
+    differences: dict[str, tuple[Any, bool]] | None
+
+
+class _History(NamedTuple):
+    """Rows of snapshots, and those that were posted, by source."""
+
+    rows: Mapping[str, pl.LazyFrame]
+    posted: Mapping[str, pl.DataFrame]
+
+
+class Verifier:
+    """Recomputes rows of one definition. `names`: the features that are compared."""
+
+    def __init__(
+        self, project: Project, plan: FeaturePlan, fillings: Sequence[FilledTable], tables: Collection[str]
+    ) -> None:
+        import polars as pl
+
+        from cumulant.features.online.logged_rows import posted_rows
+        from cumulant.flows.features.stream_rows import StreamRows
+
+        self._project, self._fingerprint, self._fillings = project, short(digest(plan)), fillings
+        self._tables = tables
+        self._hashed = HashedKeys.of(plan, project.salt)
+        self._plan = self._hashed.plan
+        corrected = {
+            name for name, source in plan.sources.items() if not isinstance(source.corrections, msgspec.UnsetType)
+        }
+        scope = self._hashed.log_scope(project.name)
+        self._posted = {
+            name: posted_rows(project.online(), scope, source)
+            for name, source in self._plan.sources.items()
+            if source.key and name not in corrected
+        }
+        #: rows that came by streams, as the posted ones are: online features have them before a snapshot does
+        self._streamed = {
+            name: StreamRows(project, name, self._hashed).arrived(source.fields)
+            for name, source in plan.sources.items()
+            if name in self._posted and _is_streamed(project, name)
+        }
+        for name, rows in self._streamed.items():
+            names = [*self._posted[name].columns]
+            self._posted[name] = pl.concat([self._posted[name], rows.select(names)], how="vertical_relaxed")
+        self.names = stored_features(plan)
+        #: their values are hashes in the log, and none of the compared features reads them
+        hidden = {field.name for field in plan.request if field.personal} - self._hashed.names
+        self._request = [field for field in self._plan.request if field.name not in hidden]
+
+    @classmethod
+    def of(cls, project: Project, plan: FeaturePlan, version: str) -> Verifier | None:
+        """Of a version, as `NAME/VERSION`. None where a source of the plan has no snapshot, or rows outside of
+        snapshots that correct earlier ones: from when on those count online is not known here.
+        """
+        if any(newest_snapshot(project, name) is None for name in plan.sources) or _corrected_online(project, plan):
+            return None
+        own = [table for table in filled_tables(project, every=True) if digest(table.plan) == digest(plan)]
+        tables = {reader.table for reader in table_readers(project) if reader.version in {version, ELSEWHERE}}
+        return cls(project, plan, own, tables)
+
+    def reads(self, row: ServedRow) -> bool:
+        """Whether the logged request has fields that can be read; large ones are logged as their hash."""
+        try:
+            RequestReader(self._request).read(row.request)
+        except RequestError:
+            return False
+        return "$large" not in row.request
+
+    def compare(self, rows: Sequence[ServedRow]) -> Iterator[ComparedRow]:
+        """Each row; after as many rows with differences as are explained, it ends."""
+        present = {name: newest_snapshot(self._project, name) for name in self._plan.sources}
+        newest = {name: snapshot.id for name, snapshot in present.items() if snapshot is not None}
+        expected = self._compute(self._history(newest), rows, arrived=None)
+        explained = 0
+        for row, values in zip(rows, expected, strict=True):
+            if row.fingerprint != self._fingerprint:  # the server had another definition than the version's
+                yield ComparedRow(row, {name: (values[name], False) for name in self.names if name in row.served})
+                continue
+            differences = differing(row.served, values, self.names)
+            if differences and explained == _EXPLAINED:
+                return
+            explained += bool(differences)
+            late = self._explain(row, differences) if differences else set[str]()
+            named = None if late is None else {name: (values[name], name in late) for name in differences}
+            yield ComparedRow(row, named)
+
+    def _explain(self, row: ServedRow, names: Sequence[str]) -> set[str] | None:
+        """The features whose served values are those of the rows that had arrived when it was answered. None: some are
+        not, and a filling that the row may have been served from cannot be recomputed any more.
+
+        The stored features that a request reads are those of all rows up to some arrival: each of the last ones is
+        tried, the newest first.
+        """
+        remaining, unknown = set(names), True
+        for position, filling in enumerate(self._candidates(row)):
+            try:
+                history = self._history(filling.snapshots, of=row)
+                for arrived in self._arrivals(row, history):
+                    if not remaining:
+                        break
+                    (values,) = self._compute(history, [row], arrived=arrived)
+                    remaining &= set(differing(row.served, values, names))
+            except CumulantError:  # a snapshot is not stored any more
+                continue
+            # Most likely the row was served from the first: that it can be recomputed is enough.
+            unknown = unknown and position > 0
+            if not remaining:
+                break
+        return None if remaining and unknown else set(names) - remaining
+
+    def _candidates(self, row: ServedRow) -> list[FilledTable]:
+        """Fillings that a row may have been served from, the likely ones first: of the tables that its version reads,
+        then of others, the newest first.
+        """
+        before = [filling for filling in self._fillings if to_micros(filling.begun) <= row.ended]
+        served = [filling for filling in before if filling.name in self._tables]
+        others = [filling for filling in before if filling.name not in self._tables]
+        return [*served[:_FILLINGS], *others[:_FILLINGS]]
+
+    def _arrivals(self, row: ServedRow, history: _History) -> list[int]:
+        """The moments up to which rows may have been read, the newest first."""
+        from cumulant.features.online.logged_rows import ARRIVED
+
+        first, moments = row.begun - _COMMITTED, {row.ended, row.begun}
+        for posted in history.posted.values():
+            own = posted[ARRIVED].drop_nulls()
+            moments |= set(own.filter(own.is_between(first, row.ended)).to_list())
+        # A batch may have waited for longer until it was put into online features, after all those before it.
+        batches = {int(at) for rows in self._streamed.values() for at in rows[ARRIVED].unique() if at <= row.ended}
+        earlier = sorted(batches - moments, reverse=True)[:_ARRIVALS]
+        return [*sorted(moments, reverse=True)[:_ARRIVALS], first, *earlier]
+
+    def _history(self, snapshots: Mapping[str, str], *, of: ServedRow | None = None) -> _History:
+        """The rows of snapshots and those that were posted; `of`: that share a key with this one alone."""
+        stored = {name: load_snapshot(self._project, identity) for name, identity in snapshots.items()}
+        frames = self._hashed.frames(scans(self._project, stored, snapshots, as_of=None))
+        rows = {name: frame.lazy() for name, frame in frames.items()}
+        if of is None:
+            return _History(rows, self._posted)
+        keys = self._keys(of)
+        own = {name: frame.filter(keys[name]).collect().lazy() for name, frame in rows.items() if name in keys}
+        posted = {name: frame.filter(keys[name]) for name, frame in self._posted.items() if name in keys}
+        return _History({**rows, **own}, posted)
+
+    def _keys(self, row: ServedRow) -> dict[str, pl.Expr]:
+        """By source, the condition of rows that windows and lookups of a request may see."""
+        import polars as pl
+
+        from cumulant.features.online.logged_rows import field_frame
+
+        request = field_frame(self._request, [RequestReader(self._request).read(row.request)]).row(0, named=True)
+        conditions: dict[str, list[pl.Expr]] = {}
+        for group in groups_of(self._plan):
+            own = [pl.col(name).eq(pl.lit(request[name])).fill_null(value=False) for name in group.by]
+            conditions.setdefault(group.source, []).append(pl.all_horizontal(own))
+        return {name: pl.any_horizontal(own) for name, own in conditions.items()}
+
+    def _compute(self, history: _History, rows: Sequence[ServedRow], *, arrived: int | None) -> list[dict[str, Any]]:
+        from cumulant.features.offline.offline import compute
+        from cumulant.features.online.logged_rows import field_frame, with_posted
+
+        frames = dict(history.rows)
+        for name, posted in history.posted.items():
+            frames[name] = with_posted(frames[name], _arrived(posted, arrived), self._plan.sources[name])
+        reader = RequestReader(self._request)
+        requests = field_frame(self._request, [reader.read(row.request) for row in rows])
+        computed = compute(self._plan, frames, rows=requests).select(self.names)
+        decoded: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(computed.to_dicts()))
+        return decoded
+
+
+def _corrected_online(project: Project, plan: FeaturePlan) -> bool:
+    """Whether a source whose rows correct each other has rows that were posted, or that came by a stream."""
+    from cumulant.features.online.logged_rows import has_posted_rows
+
+    corrected = [of for of in plan.sources.values() if not isinstance(of.corrections, msgspec.UnsetType)]
+    scope = HashedKeys.of(plan, project.salt).log_scope(project.name)
+    return any(_is_streamed(project, of.name) or has_posted_rows(project.online(), scope, of) for of in corrected)
+
+
+def _is_streamed(project: Project, source: str) -> bool:
+    policy = project.policies.sources.get(source)
+    return policy is not None and policy.spec.stream is not None
+
+
+def _arrived(posted: pl.DataFrame, by: int | None) -> pl.DataFrame:
+    """Posted rows that had arrived by a moment; None: all."""
+    import polars as pl
+
+    from cumulant.features.online.logged_rows import ARRIVED
+
+    return posted if by is None else posted.filter(pl.col(ARRIVED).is_null() | (pl.col(ARRIVED) <= by))
