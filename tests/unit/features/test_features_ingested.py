@@ -1,6 +1,7 @@
 """Batches that are merged into entities by column leave the bytes that rows posted one by one do."""
 
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 import msgspec
@@ -12,7 +13,8 @@ from cumulant.core.units import to_micros
 from cumulant.features.definition.definitions import source
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
-from cumulant.features.ingested.batch_writer import EventBatchWriter
+from cumulant.features.ingested import batch_log, batch_writer
+from cumulant.features.ingested.batch_writer import EventBatchWriter, TableRefilledError
 from cumulant.features.ingested.recent_keys import RecentKeys
 from cumulant.features.offline.frames import read_fields
 from cumulant.features.offline.polars_compiler import TYPES
@@ -20,6 +22,7 @@ from cumulant.features.online.materialization import materialize
 from cumulant.features.online.state import STATE_KEY
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TileRule, decode_entity
+from cumulant.features.posted.posted_events import PostedRow, SourceLog, log_table, row_key
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 from cumulant.testing.plans.cases import START
@@ -95,6 +98,108 @@ def test_batches_leave_what_posted_rows_leave(seed):
         EventBatchWriter(writers[0], "tx").apply(number, read_fields("tx", one.sources["tx"].fields, frame(batch)))
         assert entities(stores[0]) == entities(stores[1])
     assert ingested.applied() == 5
+
+
+class _Interrupted(MemoryOnline):
+    """A store in which something happens before each change of a batch."""
+
+    before = staticmethod(lambda: None)
+    changes = 0
+
+    def update(self, change):
+        self.changes += 1
+        self.before()
+        return super().update(change)
+
+
+def payments(*numbers, cards=10):
+    """Rows that are complete; the card of each follows from its number."""
+    row = {"amount": 1.0, "note": "x", "label": 1}
+    keys = [{"id": f"p{at}", "card": f"c{at % cards}", "shop": at % 7} for at in numbers]
+    return frame([key | row | {"at": START + timedelta(minutes=at)} for at, key in zip(numbers, keys, strict=True)])
+
+
+def ingesting(store, one, values):
+    writer = StateWriter(one, store, "t", now_us=lambda: to_micros(START + timedelta(days=2)))
+    return EventBatchWriter(writer, "tx"), read_fields("tx", one.sources["tx"].fields, values)
+
+
+def test_a_table_that_is_filled_again_amid_a_batch_gets_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(batch_writer, "_MOST_ENTITIES", 2)
+    one, stores = plan(), [_Interrupted(), _Interrupted()]
+    for store in stores:
+        materialize(one, {"tx": payments(*range(8))}, store, table="t", applied={"tx": 1})
+        store.changes = 0
+
+    def refill():
+        if stores[1].changes == 4:
+            stores[1].drop("t")
+            stores[1].before = lambda: None
+            materialize(one, {"tx": payments(*range(6))}, stores[1], table="t")  # of an earlier snapshot
+
+    stores[1].before = refill
+    for store in stores:
+        writer, batch = ingesting(store, one, payments(*range(100, 110)))
+        assert writer.applied() == 1
+        if store is stores[1]:
+            with pytest.raises(TableRefilledError):
+                writer.apply(2, batch)
+            assert writer.applied() == 0
+            writer.apply(1, ingesting(store, one, payments(6, 7))[1])
+        writer.apply(2, batch)
+        assert writer.applied() == 2
+    assert entities(stores[0]) == entities(stores[1])
+
+
+@pytest.mark.parametrize("limit", [12, 512])
+def test_one_change_has_few_events_of_an_entity_that_has_many(monkeypatch, limit):
+    one, stores, tiles = plan(), [MemoryOnline(), _Interrupted()], TileRule(limit=limit, mean=4, seed=7)
+    counts = []
+    put = EventBatchWriter._put
+
+    def counted(*arguments, events, **rest):
+        counts.append(len(events.times))
+        return put(*arguments, events=events, **rest)
+
+    monkeypatch.setattr(EventBatchWriter, "_put", counted)
+    for store in stores:
+        materialize(one, {"tx": payments(1)}, store, table="t", tiles=tiles)
+        writer, batch = ingesting(store, one, payments(*range(100, 129), 5000, cards=1))
+        writer._writer.tiles = tiles
+        assert writer.apply(1, batch).accepted == 30
+        newest = writer._writer.present_state().newest
+        assert newest == {"tx": to_micros(START + timedelta(minutes=128))}  # that after the clock does not count
+        monkeypatch.setattr(batch_writer, "_MOST_EVENTS", 7)
+    assert entities(stores[0]) == entities(stores[1])
+    whole, parts = counts[: counts.index(7)], counts[counts.index(7) :]
+    assert sum(whole) == sum(parts)
+    assert max(parts) == 7
+
+
+def test_posts_of_other_rows_do_not_begin_a_batch_anew(monkeypatch):
+    monkeypatch.setattr(batch_writer, "_MOST_ENTITIES", 2)
+    monkeypatch.setattr(batch_log, "_MOST_POSTED", 3)
+    one, store, posted = plan(), _Interrupted(), []
+    materialize(one, {"tx": payments(1)}, store, table="t")
+    writer, batch = ingesting(store, one, payments(*range(100, 110)))
+
+    def post():
+        if store.changes > 40:
+            pytest.fail("the batch is begun again and again")
+        keys = [row_key([f"z{len(posted) + number}"]) for number in range(8 if store.changes % 6 == 1 else 0)]
+        posted.extend(keys)
+        MemoryOnline.update(store, partial(_log, rows=[PostedRow(key, {}, {}) for key in keys]))
+
+    store.before = post
+    assert writer.apply(1, batch).accepted == 10
+    assert len(posted) > 16
+    assert writer.applied() == 1
+
+
+def _log(cells, rows):
+    log = SourceLog(cells, log_table("", "tx"))
+    log.append_new(rows)
+    log.save()
 
 
 def test_a_key_is_known_among_the_newest_rows():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -67,9 +67,14 @@ class BatchEvents:
         """The place in `keys` of the entity of each event."""
         return np.repeat(np.arange(len(self.keys)), np.diff(self.starts))
 
-    def of_entities(self, begin: int, end: int) -> BatchEvents:
-        """The events of the entities from `begin` to before `end`."""
-        return self.take(np.arange(self.starts[begin], self.starts[end]), begin, end)
+    def parts(self, most_entities: int, most_events: int) -> Iterator[BatchEvents]:
+        """The events in their order, of at most so many entities and so many of them at a time."""
+        begin, count = 0, len(self.times)
+        while begin < count:
+            first = int(self.owners[begin])
+            end = min(begin + most_events, int(self.starts[min(first + most_entities, len(self.keys))]))
+            yield self.take(np.arange(begin, end), first, int(self.owners[end - 1]) + 1)
+            begin = end
 
     def take(self, places: Ints, begin: int = 0, end: int | None = None) -> BatchEvents:
         """The events at these places, which are ascending; `begin` and `end`: of the entities that may have any."""

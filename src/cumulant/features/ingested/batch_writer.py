@@ -6,7 +6,8 @@ as those of a snapshot are, so that posts can complete them. Rows of which somet
 the log, and enter from there.
 
 The table's state names the last batch of which it has all rows, written with the last of them: after a kill the batch
-is put in again, and rows that are there change nothing.
+is put in again, and rows that are there change nothing. A table that is filled again meanwhile has not the rows of the
+changes before: each change compares which filling it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from cumulant.core.errors import RetryableError
 from cumulant.data.row_columns import LATE, ROW
 from cumulant.features.ingested.batch_events import BatchEvents, batch_events, first_moments
 from cumulant.features.ingested.batch_log import BatchLog, PostedMeanwhileError
@@ -38,8 +40,14 @@ from cumulant.ports.online import Cells
 
 #: entities of one change; fewer in a store over a network, which answers no reader meanwhile
 _MOST_ENTITIES, _MOST_REMOTE_ENTITIES = 20_000, 1_000
+#: events of one change, likewise: those of an entity with many enter one by one, about 2,500 a second
+_MOST_EVENTS, _MOST_REMOTE_EVENTS = 10_000, 2_000
 #: logged rows of one change, likewise
 _MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
+
+
+class TableRefilledError(RetryableError):
+    """The table was filled again since its state was read."""
 
 
 class _Rows(NamedTuple):
@@ -65,31 +73,45 @@ class EventBatchWriter:
         self._later = later_columns(self._of)
         remote = writer.store.remote
         self._most_entities = _MOST_REMOTE_ENTITIES if remote else _MOST_ENTITIES
+        self._most_events = _MOST_REMOTE_EVENTS if remote else _MOST_EVENTS
         self._most_rows = _MOST_REMOTE_ROWS if remote else _MOST_ROWS
+        #: which filling of the table is followed
+        self._filling: tuple[str, int] | None = None
         self.recent = RecentKeys()
         #: the latest event time of the rows that are put in, in microseconds
         self._newest: int | None = None
+        self._content: str | None = None
 
     def applied(self) -> int:
-        """The last batch of which the table has all rows.
+        """The last batch of which the table has all rows. The next `apply` goes on from there.
 
         Raises:
             EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
         """
-        return self._writer.present_state().applied.get(self._source, 0)
+        return self.last()[0]
+
+    def last(self) -> tuple[int, str | None]:
+        """As `applied`, and the content of that batch where that is known."""
+        state = self._writer.present_state()
+        self._filling = _filling_of(state)
+        return state.applied.get(self._source, 0), state.contents.get(self._source)
 
     def remember(self, frame: pl.DataFrame) -> None:
         """Rows of an earlier batch, with their keys, as `apply` has them."""
         self.recent.add(row_identities(frame.select(self._of.key), self._of))
 
-    def apply(self, number: int, frame: pl.DataFrame) -> AdvanceResult:
+    def apply(self, number: int, frame: pl.DataFrame, *, content: str | None = None) -> AdvanceResult:
         """Put in the rows of the batches after the last one up to this number, in their inside types (`read_fields`).
-        Rows with `__late` come only as the first of their key, before which no other one counts.
+        Rows with `__late` come only as the first of their key, before which no other one counts. `content`: the digest
+        of that of the last batch.
 
         Raises:
+            TableRefilledError: the table was filled again since `applied` was read: read it, and go on from there.
             EngineUnavailableError, IntegrityError: the table holds no state, or that of another plan.
         """
-        self._newest = self._latest_time(frame)
+        if self._filling is None:
+            self.applied()
+        self._newest, self._content = self._latest_time(frame), content
         if self._source in self._writer.versions:
             result = self._correct(_on_time(frame))
             self._writer.store.update(partial(self._put_nothing, number=number))
@@ -138,9 +160,9 @@ class EventBatchWriter:
             flags = np.array(posted, dtype=np.bool_)
             posted_rows, others = rows.where(flags), rows.where(~flags)
         results = [repeated, *(self._log(posted_rows) if posted else ())]
-        log = BatchLog(table, following, sum(posted), frozenset(others.identities.tolist()))
+        log = BatchLog(self._writer.store, table, following, frozenset(others.identities.tolist()))
         for part in self._slices(self._open_rows(others), self._most_entities):
-            log.append(self._writer.store, part)
+            log.append(part)
         added = self._merge(number, others, log)
         if log.own is not None and self._writer.present_state().marks.get(self._source, 0) < log.own[1]:
             catch_up(self._writer)
@@ -182,22 +204,21 @@ class EventBatchWriter:
         changes: list[Callable[..., Ints]] = []
         for group in self._writer.groups(self._source):
             events = batch_events(self._writer.plan, group.group, rows.frame)
-            for begin in range(0, len(events.keys), self._most_entities):
-                part = events.of_entities(begin, min(begin + self._most_entities, len(events.keys)))
-                changes.append(partial(self._put, group=group, events=part, log=log))
+            parts = events.parts(self._most_entities, self._most_events)
+            changes += [partial(self._put, group=group, events=part, log=log) for part in parts]
         if not changes:
             changes.append(partial(self._put_nothing, log=log))
         changed = [np.empty(0, dtype=np.int64)]
         for change in changes:
             # With the last of them the whole batch is there.
             last = number if change is changes[-1] else None
-            changed.append(self._writer.store.update(partial(change, number=last)))
+            changed.append(log.update(partial(change, number=last)))
         return pl.Series(np.concatenate(changed)).n_unique()
 
     def _put(self, cells: Cells, *, group: GroupWriter, events: BatchEvents, log: BatchLog, number: int | None) -> Ints:
         """One change of the table: the events of some entities; the identities of those that changed one."""
         writer = self._writer
-        state = writer.state(cells)
+        state = self._state(cells)
         log.check(cells)
         blobs = cells.get(writer.table, events.keys)
         stored = [None if blob is None else writer.decode(blob) for blob in blobs]
@@ -219,8 +240,16 @@ class EventBatchWriter:
         return np.concatenate((merged.added, np.array(others, dtype=np.int64)))
 
     def _put_nothing(self, cells: Cells, *, log: BatchLog | None = None, number: int | None) -> Ints:
-        self._write(cells, self._writer.state(cells), [], log, number)
+        self._write(cells, self._state(cells), [], log, number)
         return np.empty(0, dtype=np.int64)
+
+    def _state(self, cells: Cells) -> TableState:
+        state = self._writer.state(cells)
+        if _filling_of(state) != self._filling:
+            raise TableRefilledError(
+                f'the online state in "{self._writer.table}" was filled again meanwhile', subject=self._writer.table
+            )
+        return state
 
     def _write(
         self,
@@ -232,16 +261,29 @@ class EventBatchWriter:
     ) -> None:
         """Write rows of the table; with the `number` of a batch that it has now."""
         if number is not None:
-            applied, mark = max(state.applied.get(self._source, 0), number), state.marks.get(self._source, 0)
+            applied, mark = state.applied.get(self._source, 0), state.marks.get(self._source, 0)
+            contents = state.contents
+            if number > applied:
+                own = {} if self._content is None else {self._source: self._content}
+                contents = {source: content for source, content in contents.items() if source != self._source} | own
             marks = state.marks if log is None else {**state.marks, self._source: log.mark_after(mark)}
             newest = state.newest
             if self._newest is not None and self._newest > newest.get(self._source, self._newest - 1):
                 newest = {**newest, self._source: self._newest}
             state = msgspec.structs.replace(
-                state, applied={**state.applied, self._source: applied}, marks=marks, newest=newest
+                state,
+                applied={**state.applied, self._source: max(applied, number)},
+                contents=contents,
+                marks=marks,
+                newest=newest,
             )
         if rows or number is not None:
             cells.put(self._writer.table, [*rows, (STATE_KEY, encode(state))])
+
+
+def _filling_of(state: TableState) -> tuple[str, int]:
+    """What each filling of a table has of its own: the seed is random, but tables of earlier versions have none."""
+    return state.generation, state.seed
 
 
 def _on_time(frame: pl.DataFrame) -> pl.DataFrame:

@@ -66,9 +66,10 @@ class TableState(msgspec.Struct, frozen=True):
     `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` has, by
     source, up to which entry of it (not included) the table holds them. Of the sources in `versions` the table holds
     the row in force of each key, so that posted rows correct it. `seed` is a secret number: where tiles begin follows
-    from it. `applied` has, by source of a stream, the last batch of those whose rows are all in the table. `newest`: by
-    source, the latest event time of its rows, in microseconds; rows dated after the clock of the writer do not count.
-    Tables of earlier versions of Cumulant learn it with the next row.
+    from it. `applied` has, by source of a stream, the last batch of those whose rows are all in the table; `contents`
+    the digest of its content, where it was put in after the filling. `newest`: by source, the latest event time of its
+    rows, in microseconds; rows dated after the clock of the writer do not count. Tables of earlier versions of Cumulant
+    learn it with the next row.
     """
 
     format: int
@@ -85,6 +86,7 @@ class TableState(msgspec.Struct, frozen=True):
     seed: int = 0
     applied: dict[str, int] = {}
     newest: dict[str, int] = {}
+    contents: dict[str, str] = {}
 
 
 encode = msgspec.msgpack.Encoder().encode
