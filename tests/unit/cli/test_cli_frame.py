@@ -299,9 +299,7 @@ def test_plain_output_without_a_terminal_or_with_no_color(monkeypatch: pytest.Mo
         controller, terminal = pty.openpty()
         env = {**os.environ, "TERM": "xterm", "COLUMNS": "60"} | setting
         env.pop("NO_COLOR", None) if "NO_COLOR" not in setting else None
-        subprocess.run(
-            [sys.executable, "-m", "cumulant.cli", "--help"], stdout=terminal, env=env, check=True, timeout=60
-        )
+        subprocess.run([sys.executable, "-m", "cumulant", "--help"], stdout=terminal, env=env, check=True, timeout=60)
         os.close(terminal)
         said = os.read(controller, 65536).decode()
         os.close(controller)
