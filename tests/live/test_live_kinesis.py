@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError, UsageError
-from cumulant.flows.data import stream_ingestion
+from cumulant.flows.data import stream_reader
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_records import read_batches
@@ -155,7 +155,7 @@ def ids(project):
 
 def test_shards_that_are_split_and_merged_while_they_are_ingested(new_topic, split, merge, project_of, monkeypatch):
     """Children are read after their parents, and nothing is lost or read twice."""
-    monkeypatch.setattr(stream_ingestion, "_REFRESH", 0.5)
+    monkeypatch.setattr(stream_reader, "_REFRESH", 0.5)
     topic = new_topic(2)
     project = project_of(topic)
     streams, stop, sent = project.streams(), threading.Event(), itertools.count()
@@ -190,10 +190,21 @@ def test_shards_that_are_split_and_merged_while_they_are_ingested(new_topic, spl
     with pytest.raises(UsageError, match="was split or merged"):
         streams.produce(topic, [b"{}"], partition=0)
     wait_for(140)
-    stop.set()
-    reader.join(PATIENCE)
+    listed, forgotten = KinesisStreams._shards, threading.Event()
+
+    def without_first(self, topic):  # as a day after it was split
+        forgotten.set()
+        return {number: shard for number, shard in listed(self, topic).items() if number}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KinesisStreams, "_shards", without_first)
+        assert forgotten.wait(PATIENCE)
+        send(1)
+        wait_for(160)
+        stop.set()
+        reader.join(PATIENCE)
     assert not reader.is_alive()
-    assert ids(project) == Counter(range(140))
+    assert ids(project) == Counter(range(160))
     (status,) = stream_status(project, principal=project.principal())
     assert [part.partition for part in status.partitions] == list(range(7))
     assert [shard_position(part.position).ended for part in status.partitions] == [
@@ -203,7 +214,7 @@ def test_shards_that_are_split_and_merged_while_they_are_ingested(new_topic, spl
     send(1)  # one call more goes on from these positions
     (result,) = ingest_streams(project, principal=project.principal(), once=True)
     assert (result.messages, result.lag) == (20, 0)
-    assert ids(project) == Counter(range(160))
+    assert ids(project) == Counter(range(180))
 
 
 def test_a_child_is_read_after_its_parents(new_topic, split, streams):
@@ -274,6 +285,16 @@ def test_a_stream_that_is_throttled_and_an_iterator_that_expired(new_topic, stre
         while not received and time.monotonic() < deadline:
             received += [value for batch in consumer.read(1 << 20, 0.2) for value in batch.values]
     assert (received, faults) == ([b"a"], [])
+    streams.produce(topic, [b"b", b"c"], partition=0)
+
+    def get_one(**request):
+        faults.append("ProvisionedThroughputExceededException")
+        if len(faults) > 1:
+            raise ClientError({"Error": {"Code": faults.pop()}}, "GetRecords")
+        return real(**request | {"Limit": 1})
+
+    monkeypatch.setattr(service, "get_records", get_one)
+    assert streams.lag(topic, {0: 0}) == {0: 1}, "what could be counted"
 
 
 def test_faults_of_the_service(streams, url, monkeypatch, tmp_path):

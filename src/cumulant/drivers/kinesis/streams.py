@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.drivers.kinesis.connection import KinesisConnection, error_code
+from cumulant.drivers.kinesis.connection import KinesisConnection, error_code, is_throttled
 from cumulant.drivers.kinesis.consumer import KinesisConsumer, now_millis, shard_iterator
 from cumulant.drivers.kinesis.positions import ShardPosition, position_at, shard_position
 from cumulant.ports.secrets import Secrets
@@ -177,7 +177,12 @@ class KinesisStreams:
             client = self._connection.client
             iterator: str | None = shard_iterator(client, topic, identity, place)
             while iterator is not None and count < _MOST_COUNTED and empty < _MOST_EMPTY:
-                answer = client.get_records(ShardIterator=iterator, Limit=_MOST_COUNTED - count)
+                try:
+                    answer = client.get_records(ShardIterator=iterator, Limit=_MOST_COUNTED - count)
+                except ClientError as error:
+                    if not count or not is_throttled(error):
+                        raise
+                    break  # there are so many at least, and consumers need the reads
                 count += len(answer["Records"])
                 empty = 0 if answer["Records"] else empty + 1
                 iterator = answer.get("NextShardIterator") if answer.get("MillisBehindLatest") else None
