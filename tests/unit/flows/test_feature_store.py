@@ -274,6 +274,40 @@ def test_entities_older_than_their_ttl_are_null_or_refused(tmp_path, then):
         assert (set(row.features.values()), row.staleness) == ({None}, 86_401.0)
 
 
+def test_moments_before_a_correction_are_incomplete(tmp_path):
+    open_project(tmp_path, "on_repeat: latest\n    known_time: {sent: [pages]}").close()
+    (tmp_path / "features.py").write_text(FEATURES.replace('share = col("pages") / pages\n', ""))
+    rows = (f"{n},{BEGIN + timedelta(hours=n):%Y-%m-%d %H:%M},w{n % 3},k,{n},{n % 2}," for n in range(40))
+    sent = [f"{row}{BEGIN + timedelta(hours=n):%Y-%m-%d %H:%M}" for n, row in enumerate(rows)]
+    corrected = BEGIN + timedelta(hours=15)
+    later = f"6,{BEGIN + timedelta(hours=6):%Y-%m-%d %H:%M},w0,k,1000,0,{corrected:%Y-%m-%d %H:%M}"
+    (tmp_path / "visits.csv").write_text("\n".join(["id,at,who,kind,pages,bought,sent", *sent, later]) + "\n")
+    with load(tmp_path) as project:
+        fill(project)
+
+        def read(who, at):
+            request = OnlineReadRequest([{"who": who}], at, definition=True)
+            return read_features(project, request, principal=ME).rows[0]
+
+        before, after = read("w0", corrected - timedelta(minutes=1)), read("w0", corrected)
+        assert before.incomplete == ("pages_2d", "number_2d", "double")
+        assert (set(before.features.values()), before.since) == ({None}, corrected)
+        # ids 0, 3, 6 (corrected to 1,000), 9, 12 and 15
+        assert (after.incomplete, after.since, after.features["pages_2d"]) == ((), None, pytest.approx(1039 / 6))
+        other = read("w1", corrected - timedelta(minutes=1))
+        assert (other.incomplete, other.features["number_2d"]) == ((), 5)
+    line = [
+        "features",
+        "get",
+        "--online",
+        "who=w0",
+        "--definition",
+        "--as-of",
+        (BEGIN + timedelta(hours=14)).isoformat(),
+    ]
+    assert command([*line, "--project", str(tmp_path)]) == 0
+
+
 def test_a_changed_definition_is_filled_beside_the_served_one_also_after_a_kill(tmp_path, registry):
     del registry
     with open_project(tmp_path) as project:

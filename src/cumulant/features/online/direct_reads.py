@@ -29,13 +29,15 @@ MOST_KEYS = 1_000
 class EntityFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """Features of one entity. `staleness`: seconds from the newest stored event that they use to the moment, null where
     they use none; `expired`: features that are null because of `ttl`; `since`: where the moment is before what is
-    stored of the key, when that begins.
+    stored of the key, when that begins: events that the moment would see are dropped, or rows were corrected since. The
+    features that use these are null then, and in `incomplete`.
     """
 
     features: dict[str, Any]
     staleness: float | None
     expired: tuple[str, ...] = ()
     since: datetime | None = None
+    incomplete: tuple[str, ...] = ()
 
 
 class TimeToLive(NamedTuple):
@@ -124,11 +126,34 @@ def read_entities(
     for number in range(len(rows)):
         sources = _expired(reading, request, entities, number, lives)
         expired = tuple(name for name in reading.features if reading.sources[name] & sources)
-        values = {name: None if name in expired else vectors.columns[name][number] for name in reading.features}
         late = vectors.late[number] if vectors.late else None
         since = None if late is None else from_micros(late)
-        results.append(EntityFeatures(features=values, staleness=vectors.age[number], expired=expired, since=since))
+        incomplete = () if late is None else _incomplete(reading, request, entities, number)
+        empty = {*expired, *incomplete}
+        results.append(
+            EntityFeatures(
+                features={name: None if name in empty else vectors.columns[name][number] for name in reading.features},
+                staleness=vectors.age[number],
+                expired=expired,
+                since=since,
+                incomplete=incomplete,
+            )
+        )
     return results
+
+
+def _incomplete(reading: ReadPlan, request: FeatureRequest, entities: StoredEntities, number: int) -> tuple[str, ...]:
+    """The features that use events of the entity as they stood before what is stored of them begins."""
+    at, unanswered = request.moments[number], set[str]()
+    for group, keys in zip(groups_of(reading.plan), request.keys, strict=True):
+        key = keys[number]
+        history = None if key is None else entities.histories.get(key)
+        if at is not None and history is not None and history.since is not None and at < history.since:
+            unanswered |= group.measures.keys()
+    for spec in reading.plan.features:
+        if spec.expr is not None and expr.features(spec.expr) & unanswered:
+            unanswered.add(spec.name)
+    return tuple(name for name in reading.features if name in unanswered)
 
 
 def _expired(

@@ -119,13 +119,15 @@ def read_features(
 ) -> OnlineRead:
     """Features of entities from the online store, as of a moment, by default now: windows end there to the microsecond.
 
-    Of a model that is served, from the table that its servers read. A read of a definition with personal columns is an
-    event. Features that would show a personal value are keyed hashes. `model`: as `read.model`, whose use is checked.
+    Of a model that is served, from the table that its servers read. Features at a moment before what is stored of a key
+    begins are null, and in `incomplete`: rows were corrected since (`on_repeat: latest`), or are dropped. A read of a
+    definition with personal columns is an event. Features that would show a personal value are keyed hashes. `model`:
+    as `read.model`, whose use is checked.
 
     Raises:
         NotFoundError: no such model.
         ConflictError: the definition has another fingerprint than the caller expects.
-        RequestError: a field has no such name, a value does not fit it, or the moment is before the stored history.
+        RequestError: a field has no such name, a value does not fit it, or the moment is before the table begins.
         RefusedError: an entity is older than its `ttl`, which refuses.
         UsageError: the model has no stored features.
         EngineUnavailableError: nothing is stored for the definition yet.
