@@ -144,16 +144,16 @@ def read_entities(
 
 def _incomplete(reading: ReadPlan, request: FeatureRequest, entities: StoredEntities, number: int) -> tuple[str, ...]:
     """The features that use events of the entity as they stood before what is stored of them begins."""
-    at, found = request.moments[number], set[str]()
+    at, unanswered = request.moments[number], set[str]()
     for group, keys in zip(groups_of(reading.plan), request.keys, strict=True):
         key = keys[number]
         history = None if key is None else entities.histories.get(key)
         if at is not None and history is not None and history.since is not None and at < history.since:
-            found |= group.measures.keys()
+            unanswered |= group.measures.keys()
     for spec in reading.plan.features:
-        if spec.expr is not None and expr.features(spec.expr) & found:
-            found.add(spec.name)
-    return tuple(name for name in reading.features if name in found)
+        if spec.expr is not None and expr.features(spec.expr) & unanswered:
+            unanswered.add(spec.name)
+    return tuple(name for name in reading.features if name in unanswered)
 
 
 def _expired(

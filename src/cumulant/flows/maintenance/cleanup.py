@@ -176,9 +176,9 @@ def _data_tables(project: Project, *, expiring_only: bool = False) -> Iterator[R
 
 def _served_from(project: Project) -> set[str]:
     """Snapshots by which served tables of stored features were filled: served features are verified by them."""
-    served = {reader.table for reader in table_readers(project)}
-    filled = [table for table in filled_tables(project) if table.name in served] if served else []
-    return {identity for table in filled for identity in table.snapshots.values()}
+    filled = filled_tables(project)
+    served = {reader.table for reader in table_readers(project)} if filled else set()
+    return {identity for table in filled if table.name in served for identity in table.snapshots.values()}
 
 
 def _stream_tables(project: Project) -> Iterator[Removed]:
