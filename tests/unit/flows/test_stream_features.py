@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.drivers.folder.streams import FolderStreams
+from cumulant.features.ingested.batch_writer import EventBatchWriter
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.stream_ingestion import ingest_streams
@@ -18,7 +20,9 @@ from cumulant.flows.data.stream_reader import IngestLimits
 from cumulant.flows.data.stream_views import late_rows, stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.features.online_tables import online_tables
 from cumulant.flows.features.stream_features import apply_in_background, apply_ingested
+from cumulant.flows.features.stream_follower import refill_table
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.project import planning
@@ -123,6 +127,61 @@ def test_rows_of_batches_enter_windows_once(project, streams):
     assert apply(project)[0].rows == 0
     (after,) = stream_status(project, principal=project.principal())
     assert [(online.batch, online.behind, online.lag_seconds) for online in after.online] == [(2, 0, 0.0)]
+    streams.produce("pay", [payment(22, card="d"), payment(3, card="d")], partition=0)  # rows of both batches
+    ingest(project)
+    (again,) = apply(project)
+    assert (again.batch, again.accepted, again.duplicates) == (3, 0, 2)
+    check(project, plan, table)
+
+
+def test_a_table_that_another_process_fills_meanwhile_is_followed_further(project, streams, monkeypatch):
+    plan, table = filled(project)
+    streams.produce("pay", [payment(number) for number in range(20, 30)], partition=0)
+    ingest(project)
+    put_in = EventBatchWriter.apply
+
+    def refilled(writer, *batch, **options):
+        monkeypatch.setattr(EventBatchWriter, "apply", put_in)
+        (one,) = online_tables(project, ["tx"])
+        refill_table(project, one, principal=project.principal())
+        return writer.apply(*batch, **options)
+
+    monkeypatch.setattr(EventBatchWriter, "apply", refilled)
+    (applied,) = apply(project)
+    assert (applied.batch, applied.rows) == (2, 0)  # which the filling had
+    check(project, plan, table)
+
+
+def test_a_table_ahead_of_a_journal_that_was_restored_is_filled_again(tmp_path, project, streams):
+    plan, table = filled(project)
+    project.close()
+    shutil.copytree(tmp_path / ".cumulant", tmp_path / "backup")
+    with load(tmp_path) as project:
+        for number in (20, 21):
+            streams.produce("pay", [payment(number)], partition=0)
+            ingest(project)
+        assert apply(project)[0].batch == 3
+    for file in (tmp_path / ".cumulant").glob("journal*"):
+        file.unlink()
+    for file in (tmp_path / "backup").glob("journal*"):
+        shutil.copy(file, tmp_path / ".cumulant" / file.name)
+    with load(tmp_path) as project:
+        assert errors(project, batches=1) == [True]  # the table has batch 3
+        ingest(project)  # the same messages, as one batch
+        streams.produce("pay", [payment(40)], partition=0)
+        assert errors(project, batches=2) == [True]
+        ingest(project)
+        assert errors(project, batches=3) == [True]  # the table has another batch 3
+        assert [(result.table, result.batch) for result in apply(project)] == [(table, 3)]
+        assert errors(project, batches=3) == [False]
+        check(project, plan, table)
+
+
+def errors(project, *, batches):
+    """Of each table whether the status says that it is of another journal."""
+    (status,) = stream_status(project, principal=project.principal())
+    assert status.batches == batches
+    return ["batch 3 of another journal" in (online.error or "") for online in status.online]
 
 
 def test_a_new_definition_beside_the_old_one_and_a_store_that_lost_a_table(project, streams, tmp_path):

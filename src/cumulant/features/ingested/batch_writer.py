@@ -12,6 +12,7 @@ changes before: each change compares which filling it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -42,6 +43,8 @@ from cumulant.ports.online import Cells
 _MOST_ENTITIES, _MOST_REMOTE_ENTITIES = 20_000, 1_000
 #: events of one change, likewise: those of an entity with many enter one by one, about 2,500 a second
 _MOST_EVENTS, _MOST_REMOTE_EVENTS = 10_000, 2_000
+#: seconds between two changes of a store over a network: other writers, who try for its lock each 2 ms, get in
+_PAUSE = 0.01
 #: logged rows of one change, likewise
 _MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
 
@@ -210,6 +213,8 @@ class EventBatchWriter:
             changes.append(partial(self._put_nothing, log=log))
         changed = [np.empty(0, dtype=np.int64)]
         for change in changes:
+            if self._writer.store.remote and change is not changes[0]:
+                time.sleep(_PAUSE)
             # With the last of them the whole batch is there.
             last = number if change is changes[-1] else None
             changed.append(log.update(partial(change, number=last)))

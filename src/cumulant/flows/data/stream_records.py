@@ -57,17 +57,23 @@ def read_batches(project: Project, source: str) -> list[StreamBatch]:
     return [batch_of(row) for row in project.journal().rows(BATCH, f"{source}/")]
 
 
-def batches_after(project: Project, source: str, number: int, last: int, *, rows: int) -> list[StreamBatch]:
-    """The batches after this number up to the `last` one, until they have so many rows."""
+def find_batch(project: Project, source: str, number: int) -> StreamBatch | None:
+    """The batch of a source with this number; None where there is none."""
     from cumulant.data.streams.records import BATCH, batch_key
 
+    row = project.journal().get(BATCH, batch_key(source, number))
+    return None if row is None else batch_of(row)
+
+
+def batches_after(project: Project, source: str, number: int, last: int, *, rows: int) -> list[StreamBatch]:
+    """The batches after this number up to the `last` one, until they have so many rows."""
     batches, count = [], 0
     for following in range(number + 1, last + 1):
-        row = project.journal().get(BATCH, batch_key(source, following))
-        if row is None:
+        batch = find_batch(project, source, following)
+        if batch is None:
             continue
-        batches.append(batch_of(row))
-        count += batches[-1].rows_passed
+        batches.append(batch)
+        count += batch.rows_passed
         if count >= rows:
             break
     return batches

@@ -12,8 +12,9 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import micros
 from cumulant.data.row_columns import LATE
 from cumulant.features.posted.post_reader import AdvanceResult
-from cumulant.flows.data.stream_records import batches_after, find_state, read_batches
+from cumulant.flows.data.stream_records import batches_after, find_batch, find_state
 from cumulant.flows.features.stream_rows import StreamRows
+from cumulant.flows.features.stream_status import has_other_history, other_history
 from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ class StreamFollower:
         Raises:
             CumulantError: the store or the journal does not answer; the table cannot be read or filled.
         """
+        from cumulant.features.ingested.batch_writer import TableRefilledError
         from cumulant.features.online.entity_cache import is_filled
 
         state, _ = find_state(self._project, self._source)
-        if state is None or (self._target is not None and state.batches <= self._batch):
+        if state is None or (self._target is not None and state.batches == self._batch):
             return False
         if not is_filled(self._project.online(), self._table.name):
             self._target = None
@@ -82,14 +84,22 @@ class StreamFollower:
                 return False
             refill_table(self._project, self._table, principal=principal, progress=progress)
         target = self._target or _open(self._project, self._source, self._table)
-        applied = target.writer.applied()
+        applied, content = target.writer.last()
+        if has_other_history(self._project, self._source, applied, content):
+            progress(f"{self._source}: {other_history(applied)}; {self._table.name} is filled again")
+            self._target = None
+            refill_table(self._project, self._table, principal=principal, progress=progress)
+            return True
         if self._target is None or applied != self._batch:
             self._remember(target, applied)
         self._target, self._batch = target, applied
         batches = batches_after(self._project, self._source, applied, state.batches, rows=_ROWS)
         if not batches:
             return False
-        self._apply(target, batches)
+        try:
+            self._apply(target, batches)
+        except TableRefilledError:  # by another process; the table may lack other batches than before
+            return True
         progress(f"{self._source}: {self._counts['rows']:,} rows in online features")
         return True
 
@@ -115,9 +125,9 @@ class StreamFollower:
 
         frames = [target.rows.of_batch(batch, target.fields) for batch in batches if batch.rows is not None]
         frame = pl.concat(frames) if frames else target.rows.typed(pl.DataFrame(), target.fields)
-        number = batches[-1].number
-        result = target.writer.apply(number, frame)
-        self._batch = number
+        last = batches[-1]
+        result = target.writer.apply(last.number, frame, content=last.content)
+        self._batch = last.number
         self._counts.update(msgspec.structs.asdict(result), rows=frame.height, late=int(frame[LATE].sum()))
 
     def _remember(self, target: _Target, applied: int) -> None:
@@ -126,11 +136,13 @@ class StreamFollower:
 
         key = self._table.plan.sources[self._source].key
         fields = [field for field in target.fields if field.name in key]
-        frames, rows = list["pl.DataFrame"](), 0
-        for batch in reversed(read_batches(self._project, self._source)):
-            if batch.number <= applied and batch.rows is not None and rows < MOST_KEYS:
+        frames, rows, number = list["pl.DataFrame"](), 0, applied
+        while number > 0 and rows < MOST_KEYS:
+            batch = find_batch(self._project, self._source, number)
+            if batch is not None and batch.rows is not None:
                 frames.append(target.rows.of_batch(batch, fields))
                 rows += frames[-1].height
+            number -= 1
         target.writer.recent = RecentKeys()
         for frame in reversed(frames):
             target.writer.remember(frame)
