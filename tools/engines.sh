@@ -67,7 +67,7 @@ fi
 # Spark comes inside its Python package, of which only the libraries of Java are kept, and needs Java 17; without it the
 # tests of features on Spark skip.
 if [ ! -x "$engines/bin/spark-connect" ] && command -v java >/dev/null 2>&1; then
-  if "$engines/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/spark.txt -d "$engines/spark" &&
+  if "$engines/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes -r tools/spark/requirements.txt -d "$engines/spark" &&
     tar -xzf "$engines"/spark/pyspark-*.tar.gz -C "$engines/spark" --strip-components=2 --wildcards '*/deps/jars/*.jar'; then
     modules="java.lang java.lang.invoke java.lang.reflect java.io java.net java.nio java.util java.util.concurrent java.util.concurrent.atomic jdk.internal.ref sun.nio.ch sun.nio.cs sun.security.action sun.util.calendar"
     # the arguments: options of Java, then a class of Spark with its own arguments

@@ -17,6 +17,7 @@ _PLAIN = "run it without --server"
 #: by command: the reason, and what to do instead
 REASONS: Mapping[str, tuple[str, str]] = {
     "demo": (_ALONE, _PLAIN),
+    "demo-fraud": (_ALONE, _PLAIN),
     "new": (_ALONE, _PLAIN),
     "doctor": ("it checks this machine", _THERE),
     "data infer": (_ALONE, _PLAIN),
@@ -33,6 +34,8 @@ REASONS: Mapping[str, tuple[str, str]] = {
     "ingest run": (_FOREGROUND, "run it on a machine of the project"),
     "ingest status": ("it asks the broker from this machine", _THERE),
     "ingest refused": (_FILES, _THERE),
+    "ingest late": (_FILES, _THERE),
+    "ingest apply": (_FOREGROUND, "run it on a machine of the project"),
     "backup": ("its archive has all rows and the salt of hashed values, and stays with the project", _THERE),
     "restore": ("it makes a project on this machine", _THERE),
     "release simulate": ("it computes on this machine", _PLAIN),

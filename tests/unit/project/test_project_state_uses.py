@@ -32,6 +32,7 @@ HOST_LOCAL = {
     "flows/maintenance/cleanup.py": "removes what this machine alone has",
     "flows/maintenance/unneeded_files.py": "finds what this machine alone has",
     "flows/serving/stored_keys.py": "reads what servers of this machine have noted",
+    "flows/features/stored_tables.py": "reads what servers of this machine have noted, beside what all machines share",
     "flows/features/online_tables.py": "reads what servers of this machine have noted, beside what all machines share",
     "flows/outcomes/outcome_logs.py": "files of an earlier version, which move to the logs",
     "flows/backup/backup.py": "copies the folder of this machine",

@@ -387,6 +387,7 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
         "data infer": ["x"],
         "package": ["x"],
         "ingest refused": ["x"],
+        "ingest late": ["x"],
         "predict": ["x"],
         "replay": ["--from", "2026-01-01", "--to", "2026-01-02"],
         "restore": ["a", "b"],

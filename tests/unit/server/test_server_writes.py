@@ -31,6 +31,7 @@ FIELDS = {
     "value": "c17",
     "uri": ["a/1", "a/2"],
     "key": {"card": "c17"},
+    "keys": [{"card": "c17"}],
     "message": "m",
     "name": "nightly",
     "rows": [{"pages": 1}],
