@@ -7,16 +7,16 @@ key the history holds is that row; any other counts as if appended, in its own w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.expr import features as features_of
-from cumulant.core.plan import FeaturePlan, FeatureSpec
+from cumulant.core.plan import FeaturePlan
 from cumulant.data.row_columns import ROW
 from cumulant.features.definition.dtypes import Kind
+from cumulant.features.definition.stages import expression_stages
 from cumulant.features.offline.frames import kinds, read_fields
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.polars_compiler import TYPES, expression
@@ -91,7 +91,7 @@ def with_expressions(
     frame = queries.rename({name: _raw(name) for name in raw})
     frame = frame.with_columns(series.alias(name) for name, series in measured.items())
     features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
-    for stage in _stages(plan.features, set(measured)):
+    for stage in expression_stages(plan.features, measured):
         frame = frame.with_columns(
             expression(spec.expr, raw, features, column=lambda name: pl.col(_raw(name)))
             .cast(TYPES[spec.dtype])
@@ -105,13 +105,3 @@ def with_expressions(
 def _raw(name: str) -> str:
     """Raw columns, renamed apart from features of the same name."""
     return f"raw {name}"
-
-
-def _stages(specs: tuple[FeatureSpec, ...], done: set[str]) -> Iterator[list[FeatureSpec]]:
-    waiting = [spec for spec in specs if spec.expr is not None]
-    while waiting:
-        stage = [spec for spec in waiting if spec.expr is not None and features_of(spec.expr) <= done]
-        assert stage, "a plan is in dependency order"
-        yield stage
-        done |= {spec.name for spec in stage}
-        waiting = [spec for spec in waiting if spec.name not in done]

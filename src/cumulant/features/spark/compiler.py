@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from cumulant.core.expr import features as features_of
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.dtypes import Kind
+from cumulant.features.definition.stages import expression_stages
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.spark.expressions import convert, expression
 from cumulant.features.spark.sql_text import canonical, name, outward
@@ -97,9 +97,10 @@ class _Query:
         """The expressions."""
         kinds: dict[str, Kind] = {field.name: field.dtype for field in self._asked}
         known: dict[str, Kind] = {spec.name: spec.dtype for spec in self._plan.features}
+        measured = [measure for of in self._groups for measure in of.measures]
         steps: list[Step] = []
         before = "measured"
-        for number, stage in enumerate(_stages(self._plan.features)):
+        for number, stage in enumerate(expression_stages(self._plan.features, measured)):
             columns = [f"{_value(spec, kinds, known)} AS {name(spec.name)}" for spec in stage]
             steps.append((f"stage {number}", f"SELECT *, {', '.join(columns)} FROM {name(before)}"))
             before = f"stage {number}"
@@ -140,15 +141,3 @@ def _value(spec: FeatureSpec, kinds: dict[str, Kind], known: dict[str, Kind]) ->
     assert spec.expr is not None
     value, kind = expression(spec.expr, kinds, known, column=lambda column: name(f"raw {column}"))
     return convert(value, kind, spec.dtype)
-
-
-def _stages(specs: Sequence[FeatureSpec]) -> Iterator[list[FeatureSpec]]:
-    """The expressions in stages of those that do not need each other."""
-    done = {spec.name for spec in specs if spec.expr is None}
-    waiting = [spec for spec in specs if spec.expr is not None]
-    while waiting:
-        stage = [spec for spec in waiting if spec.expr is not None and features_of(spec.expr) <= done]
-        assert stage, "a plan is in dependency order"
-        yield stage
-        done |= {spec.name for spec in stage}
-        waiting = [spec for spec in waiting if spec.name not in done]
