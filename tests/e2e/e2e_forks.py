@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ _PROCESSES.set_forkserver_preload(
         "cumulant.flows.training.train",
     ]
 )
+#: what an interpreter reads where it starts, which a fork does not
+_READ_AT_START = ("LD_PRELOAD", "PYTHONPATH")
+_STARTED = {name: os.environ.get(name) for name in _READ_AT_START}
 
 
 def start_fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
@@ -60,9 +64,15 @@ def _call(target: Callable[..., None], arguments: Sequence[object]) -> None:
 def call_command(words: list[str], *, seconds: float) -> tuple[int, str, str]:
     """Exit code, output and errors of `cumulant WORDS`; the negative number of a signal that ended it.
 
+    Where the environment has what an interpreter reads when it starts, such as a clock of the test's own, it is no fork.
+
     Raises:
-        TimeoutError: it did not end within so many seconds; it is killed then.
+        TimeoutError, subprocess.TimeoutExpired: it did not end within so many seconds; it is killed then.
     """
+    if {name: os.environ.get(name) for name in _READ_AT_START} != _STARTED:
+        line = [sys.executable, "-m", "cumulant.cli", *words]
+        ended = subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder) / name for name in ("out", "err"))
         process = start_fork(_become, words, dict(os.environ), str(Path.cwd()), str(out), str(err))

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.slow
         ("trials: 1", "trials: [1]", 10, "training.trials must be a whole number, not a list"),
         ("trials: 1", "trials: -1", 10, "must be at least 1, not -1"),
         ("target: late", "target: 1", 9, "put it in quotes"),
-        ("    key: id", "    format: cvs", 5, 'did you mean "csv"? allowed: auto, csv, excel, jsonl, orc, parquet'),
+        (
+            "    key: id",
+            "    format: cvs",
+            5,
+            'did you mean "csv"? allowed: auto, avro, csv, excel, jsonl, orc, parquet',
+        ),
         ("  trials: 1", "  task: binry", 10, 'did you mean "binary"?'),
         ("  trials: 1", "  trainers: [naive, lightgmb]", 10, 'did you mean "lightgbm"?'),
         ("  trials: 1", "  source: rowz", 10, 'did you mean "rows"?'),

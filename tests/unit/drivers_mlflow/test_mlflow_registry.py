@@ -335,7 +335,10 @@ def test_a_copy_reads_and_writes_its_own_artifacts(registry, registered, place, 
     shutil.copytree(state, copy)
     (tmp_path / "note.txt").write_text("of the copy")
     # A process of its own: MLflow remembers the place of a run for as long as its process lives.
-    line = [sys.executable, "-c", COPIED, str(copy / "mlflow.db"), registered.run_id, str(tmp_path / "note.txt")]
+    # A file: PySpark, where it is installed and MLflow imports it, ends a process whose main module has no name.
+    (tmp_path / "copied.py").write_text(COPIED)
+    program = str(tmp_path / "copied.py")
+    line = [sys.executable, program, str(copy / "mlflow.db"), registered.run_id, str(tmp_path / "note.txt")]
     subprocess.run(line, check=True, timeout=120)
     assert files(state) == before
     assert len(files(copy)) == len(before) + 2
