@@ -91,7 +91,9 @@ def test_costs_are_of_the_files_that_are_stored(project, folder):
     assert not [path for path in (project.state / "spill").rglob("*") if path.is_file()], "the sample is deleted"
 
 
-def test_commands(folder, capsys):
+def test_commands(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no name is divided among lines
+
     def answer(*line):
         assert run([*line, "--project", str(folder)]) == 0
         return capsys.readouterr().out
