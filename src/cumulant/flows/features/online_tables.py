@@ -12,8 +12,8 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan, read_plan
 from cumulant.features.offline.groups import groups_of
 from cumulant.flows.deployment.versions import find_references
-from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
-from cumulant.flows.serving.serve import ONLINE_STATE, USES, state_table
+from cumulant.flows.features.stored_tables import fillings
+from cumulant.flows.serving.serve import USES
 from cumulant.flows.serving.services import list_uses, shared_tables
 
 if TYPE_CHECKING:
@@ -40,33 +40,18 @@ def online_tables(project: Project, sources: Iterable[str]) -> list[OnlineTable]
     Raises:
         CumulantError: the journal does not answer; a plan is of a newer version of Cumulant.
     """
-    filled = _filled(project)
+    plans: dict[str, object] = {}
+    for filling in fillings(project):
+        if filling.as_of is None:
+            plans.pop(filling.table, None)  # the last filling of a table is the one that counts
+            plans[filling.table] = filling.plan
     served = find_references(project)[1] | {use.table for use in list_uses(project.state / USES)}
     served |= shared_tables(project)
-    newest = {digest(_inputs(step)["plan"]): name for name, step in filled.items()}
-    names = sorted(name for name in filled if name in served or name in newest.values())
-    tables = [
-        OnlineTable(name=name, plan=read_plan(_inputs(filled[name])["plan"]), served=name in served) for name in names
-    ]
+    newest = {digest(plan): name for name, plan in plans.items()}
+    names = sorted(name for name in plans if name in served or name in newest.values())
+    tables = [OnlineTable(name=name, plan=read_plan(plans[name]), served=name in served) for name in names]
     wanted = [*sources]
     return [table for table in tables if any(map(table.reads, wanted))]
-
-
-def _filled(project: Project) -> dict[str, StepRecord]:
-    """The last step that filled each table, in the order of time."""
-    steps = [read_step(row) for row in project.journal().rows(STEP)]
-    steps = [step for step in steps if step.name == ONLINE_STATE and step.status == "done"]
-    filled: dict[str, StepRecord] = {}
-    for step in sorted(steps, key=lambda step: step.started):
-        if _inputs(step).get("as_of") is None:
-            name = str(_inputs(step).get("table") or state_table(step.inputs))
-            filled.pop(name, None)
-            filled[name] = step
-    return filled
-
-
-def _inputs(step: StepRecord) -> dict[str, object]:
-    return step.inputs if isinstance(step.inputs, dict) else {}
 
 
 def stream_notes(project: Project, plan: FeaturePlan) -> list[str]:

@@ -17,7 +17,7 @@ from cumulant.features.offline.groups import fingerprint
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.state import STATE_KEY, TableState, decode_state
 from cumulant.flows.deployment.deployment import deployment_of
-from cumulant.flows.ledger.ledger_records import STEP, read_step
+from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.version_servable import open_servable
 from cumulant.flows.serving.serve import ONLINE_STATE, USES, state_table
 from cumulant.flows.serving.services import list_uses, shared_tables
@@ -54,33 +54,46 @@ class TableReader(NamedTuple):
     plan: FeaturePlan | None
 
 
-class _FillingInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the inputs of a filling names its table."""
+class Filling(msgspec.Struct, frozen=True, kw_only=True):
+    """A filling of a table as the journal has it. `plan` is not read yet: it may be of a newer version of Cumulant.
+    `as_of`: the moment whose state it is; None: all that was known.
+    """
 
-    plan: object
     table: str = ""
+    plan: object
     snapshots: dict[str, str] = {}
+    as_of: str | None = None
+    begun: datetime | None = None
+
+
+def fillings(project: Project) -> list[Filling]:
+    """What this project filled whole, in the order of time; the store may have lost it since."""
+    steps = [read_step(row) for row in project.journal().rows(STEP)]
+    filled = [step for step in steps if step.name == ONLINE_STATE and step.status == "done"]
+    return [_filling(step) for step in sorted(filled, key=lambda step: step.started)]
+
+
+def _filling(step: StepRecord) -> Filling:
+    inputs = msgspec.convert(step.inputs, Filling)
+    return msgspec.structs.replace(inputs, table=inputs.table or state_table(step.inputs), begun=step.started)
 
 
 def filled_tables(project: Project, *, every: bool = False) -> list[FilledTable]:
     """What this project filled whole, the newest first, each table once; the store may have lost it since. `every`:
     each filling.
     """
-    steps = [read_step(row) for row in project.journal().rows(STEP)]
-    filled = [step for step in steps if step.name == ONLINE_STATE and step.result is not None]
     tables = list[FilledTable]()
     names = set[str]()
-    for step in sorted(filled, key=lambda step: step.started, reverse=True):
-        inputs = msgspec.convert(step.inputs, _FillingInputs)
-        name = inputs.table or state_table(step.inputs)
-        if name in names and not every:
+    for filling in reversed(fillings(project)):
+        if filling.table in names and not every:
             continue
-        names.add(name)
+        names.add(filling.table)
         try:
-            plan = read_plan(inputs.plan)
+            plan = read_plan(filling.plan)
         except (msgspec.ValidationError, IntegrityError):  # of a version of Cumulant that this one cannot read
             continue
-        tables.append(FilledTable(name, plan, step.started, inputs.snapshots))
+        assert filling.begun is not None
+        tables.append(FilledTable(filling.table, plan, filling.begun, filling.snapshots))
     return tables
 
 
