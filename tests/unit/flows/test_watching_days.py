@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from prediction_rows import prediction_row
 
 from cumulant.core.errors import DataError, StorageError
 from cumulant.data.parts import collected_frames
@@ -36,33 +37,18 @@ def write(folder, day, rows, number=1, life="a"):
     part = LogPart(folder, (day - date(1970, 1, 1)).days, life, number)
     at = datetime.combine(day, datetime.min.time(), UTC)
     for place, (moment, asked, said) in enumerate(rows):
-        part.add(
-            (
-                f"r{place}",
-                0,
-                at,
-                moment,
-                "m",
-                "1",
-                "",
-                "",
-                False,
-                "",
-                None,
-                json.dumps(asked),
-                json.dumps(said),
-                0,
-                "",
-                f"w.{life}.{number}",
-                place + 1,
-                "",
-                "",
-                "",
-                "",
-                "",
-            ),
-            300,
+        row = prediction_row(
+            id=f"r{place}",
+            time=at,
+            event_time=moment,
+            model="m",
+            version="1",
+            request=json.dumps(asked),
+            outputs=json.dumps(said),
+            worker=f"w.{life}.{number}",
+            sequence=place + 1,
         )
+        part.add(row, 300)
     part.close()
 
 

@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 import pytest
+from prediction_rows import prediction_row
 
 from cumulant.core.servable import Servable
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
@@ -26,33 +27,19 @@ def write(folder, day, rows, version, *, shadow=False, model="m", lag=timedelta(
     part = LogPart(folder, (at.date() - date(1970, 1, 1)).days, "a", number)
     for place in range(rows):
         moment = at + timedelta(minutes=place) - lag
-        part.add(
-            (
-                f"r{number}-{place}",
-                0,
-                at,
-                moment,
-                model,
-                version,
-                "",
-                "",
-                shadow,
-                "",
-                None,
-                json.dumps({"x": place % 7}),
-                json.dumps({"p": 0.5}),
-                0,
-                "",
-                f"w.{number}",
-                place + 1,
-                "",
-                "",
-                "",
-                "",
-                "",
-            ),
-            300,
+        row = prediction_row(
+            id=f"r{number}-{place}",
+            time=at,
+            event_time=moment,
+            model=model,
+            version=version,
+            shadow=shadow,
+            request=json.dumps({"x": place % 7}),
+            outputs=json.dumps({"p": 0.5}),
+            worker=f"w.{number}",
+            sequence=place + 1,
         )
+        part.add(row, 300)
     part.close()
 
 
