@@ -14,11 +14,15 @@ from console_support import ADA, HOSTILE, console_client, make_project
 
 from cumulant.core.errors import ContractBreachError
 from cumulant.core.events import Actor
+from cumulant.drivers.folder.streams import FolderStreams
 from cumulant.features.verification import comparison
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.data.stream_lag import LagReporter
 from cumulant.flows.data.validate import validate
 from cumulant.flows.features.verification_record import FeatureVerification, record_verification
 from cumulant.flows.monitoring.drift.drift_history import HISTORY, ColumnHistory, DriftHistory
 from cumulant.monitoring.drift.profiles import ColumnCells
+from cumulant.ports.streams import Bounds
 from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
 
@@ -199,3 +203,28 @@ def test_features_have_the_distance_of_served_values_from_the_training(trained_f
 
 def test_a_project_without_a_model_has_no_features_yet(client):
     assert "No features yet" in client.get("/projects/shop/features").text
+
+
+STREAMED = """\
+data:
+  payments:
+    stream: pay
+    key: id
+    rules: {amount: {min: 0}}
+"""
+
+
+def test_streams_show_what_waits_and_what_was_refused_by_the_journal_alone(tmp_path):
+    with make_project(tmp_path / "shop", "shop", STREAMED) as project:
+        client = console_client(project)
+        assert "none ingests" in client.get(BASE).text
+        streams = FolderStreams(f"folder://{project.root}/.cumulant/streams")
+        streams.produce("pay", [*(b'{"id": %d, "amount": 2}' % number for number in range(7)), b"no JSON"], partition=0)
+        ingest_streams(project, principal=ADA, once=True)
+        # a process that ingests, and 4 messages that came since
+        bounds = {0: Bounds(begin=0, end=9_000)}
+        LagReporter(project.journal(), "payments").report("member", bounds, {0: 500}, {0: 4})
+        shutil.rmtree(project.root / ".cumulant/streams")  # no page asks the broker, which might be away
+        text = re.sub(r"<[^>]+>", " ", client.get(BASE).text)
+    assert re.search(r"payments\s+pay\s+8\s+7\s+1\s+row:json 1\s+0\s+\S.*?\s4\s+since .*?\s1\s", text, re.DOTALL), text
+    assert "cumulant ingest refused SOURCE" in text

@@ -22,6 +22,7 @@ from cumulant.flows.data.source_views import (
     quarantine_view,
     show_source,
 )
+from cumulant.flows.data.stream_views import stream_progress
 from cumulant.flows.features.verification_record import last_verification
 from cumulant.flows.monitoring.monitoring_views import drift
 from cumulant.flows.reports.collect import shift_texts
@@ -62,6 +63,7 @@ def data(page: PageRequest) -> Response:
             values=lambda line: {"source": line, "bar": share_bar(line.snapshot) if line.snapshot else None},
             base=page.href("data"),
         ),
+        streams=stream_progress(page.project, principal=page.principal),
     )
 
 

@@ -109,3 +109,14 @@ def source_reports(journal: Journal) -> dict[str, list[StreamReport]]:
     for row in journal.reports(STREAM_REPORT):
         reports.setdefault(row.key.rpartition("/")[0], []).append(msgspec.convert(row.value, StreamReport))
     return {source: sorted(some, key=lambda report: report.at) for source, some in reports.items()}
+
+
+def newest_lags(reports: Iterable[StreamReport]) -> dict[str, PartitionLag]:
+    """By partition, what the newest of a source's reports (the oldest first) says of it.
+
+    That of a killed process stays until others take its partitions.
+    """
+    lags = dict[str, PartitionLag]()
+    for report in reports:
+        lags |= report.partitions
+    return lags

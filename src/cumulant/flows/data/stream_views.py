@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.flows.data.stream_lag import newest_lags, source_reports
 from cumulant.flows.data.stream_membership import members_of, owned
 from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
 from cumulant.flows.features.stream_status import OnlineStatus, online_status
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.data.streams.records import StreamState
+    from cumulant.flows.data.stream_lag import StreamReport
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -106,6 +108,53 @@ def _consumers(project: Project, source: str, state: StreamState) -> tuple[Strea
         for member, record in members.items()
     ]
     return tuple(sorted(consumers, key=lambda consumer: (consumer.partitions, consumer.process)))
+
+
+class StreamProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """What the journal knows of a source's stream. `rules`: the refused messages by rule, most first.
+
+    `consumers`: processes that report what waits; `waiting`: messages that were not ingested when they last did, and
+    `since` when the oldest of them has been there. None where no process ingests.
+    """
+
+    source: str
+    topic: str
+    messages: int = 0
+    rows: int = 0
+    refused: int = 0
+    rules: dict[str, int] = {}
+    late: int = 0
+    at: datetime | None = None
+    consumers: int = 0
+    waiting: int | None = None
+    since: datetime | None = None
+
+
+@verb("data.show")
+def stream_progress(project: Project, *, principal: Principal) -> list[StreamProgress]:
+    """The streams of all sources as the journal has them: no broker is asked, which might not answer."""
+    del principal
+    reports = source_reports(project.journal())
+    return [
+        _progress(project, name, policy.spec.stream, reports.get(name, []))
+        for name, policy in project.policies.sources.items()
+        if policy.spec.stream is not None
+    ]
+
+
+def _progress(project: Project, source: str, topic: str, reports: Sequence[StreamReport]) -> StreamProgress:
+    state, _ = find_state(project, source)
+    progress = StreamProgress(source=source, topic=topic)
+    if state is not None:
+        counts = {name: getattr(state, name) for name in ("messages", "rows", "refused", "late", "at")}
+        rules = dict(sorted(state.rules.items(), key=lambda item: (-item[1], item[0])))
+        progress = msgspec.structs.replace(progress, **counts, rules=rules)
+    if not reports:
+        return progress
+    lags = newest_lags(reports).values()
+    since = min((lag.since for lag in lags if lag.since is not None), default=None)
+    waiting = sum(lag.waiting for lag in lags)
+    return msgspec.structs.replace(progress, consumers=len(reports), waiting=waiting, since=since)
 
 
 class RefusedMessages(msgspec.Struct, frozen=True, kw_only=True):

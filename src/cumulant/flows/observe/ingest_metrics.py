@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.prometheus import Series
-from cumulant.flows.data.stream_lag import PartitionLag, StreamReport, source_reports
+from cumulant.flows.data.stream_lag import StreamReport, newest_lags, source_reports
 from cumulant.flows.data.stream_records import find_state
 
 if TYPE_CHECKING:
@@ -43,12 +43,9 @@ def _committed_series(source: str, state: StreamState) -> Iterator[Series]:
 
 
 def _reported_series(source: str, reports: list[StreamReport], now: datetime) -> Iterator[Series]:
-    """Of each partition the newest report counts: one of a killed process stays until others take its partitions."""
     if not reports:
         return
-    partitions: dict[str, PartitionLag] = {}
-    for report in reports:
-        partitions |= report.partitions
+    partitions = newest_lags(reports)
     waited = [(now - lag.since).total_seconds() for lag in partitions.values() if lag.since is not None]
     yield Series("cumulant_ingest_consumers", (source,), len(reports))
     yield Series("cumulant_ingest_reported_timestamp_seconds", (source,), reports[-1].at.timestamp())
