@@ -8,6 +8,8 @@ KEEP ?=
 ENV ?=
 ENGINES ?=
 DATA ?= ../shared/data
+# Where it is set, each of the many processes of a demo or a test would compile every module anew, a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fraud test test-slow test-all check lint format types direction layout docs bench lock clean

@@ -12,7 +12,7 @@ echo "setting up $venv (once; a minute or two)" >&2
 log="$venv/setup.log"
 install() {
   if command -v uv >/dev/null 2>&1; then
-    uv pip install --python "$venv/bin/python" "$@"
+    uv pip install --compile-bytecode --python "$venv/bin/python" "$@"
   else
     "$venv/bin/python" -m pip install --disable-pip-version-check "$@"
   fi
