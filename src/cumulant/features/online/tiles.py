@@ -238,11 +238,16 @@ def fingerprints(identities: bytes, seed: int) -> Fingerprints:
     return np.sort((_mixed(numbers[numbers != NO_IDENTITY], seed) >> np.uint64(32)).astype(np.uint32))
 
 
+def bucket_of(numbers: Fingerprints, buckets: int) -> Fingerprints:
+    """In which of so many buckets each fingerprint lies."""
+    return numbers & np.uint32(buckets - 1)
+
+
 def divided(numbers: Fingerprints, buckets: int) -> dict[int, Fingerprints]:
     """Sorted fingerprints by bucket; a bucket without any is left out."""
     if not len(numbers):
         return {}
-    of = numbers & np.uint32(buckets - 1)
+    of = bucket_of(numbers, buckets)
     order = np.argsort(of, kind="stable")
     names, begins = np.unique(of[order], return_index=True)
     return dict(zip(names.tolist(), np.split(numbers[order], begins[1:]), strict=True))

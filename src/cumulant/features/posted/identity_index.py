@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from cumulant.features.online.tiles import Fingerprints, bucket_count, bucket_key, divided, fingerprints
+from cumulant.features.online.tiles import Fingerprints, bucket_count, bucket_key, bucket_of, divided, fingerprints
 
 #: reads blobs of the entity's table, in the order of their keys
 ReadBlobs = Callable[[Sequence[bytes]], Sequence[bytes | None]]
@@ -23,12 +23,14 @@ class IdentityIndex:
 
     def may_hold(self, identity: int) -> bool:
         """Whether a row with this key may be in a tile: if not, it is in none."""
-        if not self._count:
+        numbers = self._fingerprints(_bytes([identity])) if self._count else _NONE
+        if not len(numbers):
             return False
-        for bucket, numbers in divided(self._fingerprints(_bytes([identity])), self._count).items():
-            self._load([bucket])
-            return bool(np.isin(numbers, self._buckets[bucket])[0])
-        return False
+        bucket = bucket_of(numbers, self._count).item()
+        self._load([bucket])
+        stored = self._buckets[bucket]
+        place = np.searchsorted(stored, numbers[0])
+        return bool(place < len(stored) and stored[place] == numbers[0])
 
     def missing(self, identities: Iterable[int]) -> dict[bytes, int]:
         """The buckets of identities that were not read yet, by their keys in the table."""
@@ -37,7 +39,7 @@ class IdentityIndex:
         return {bucket_key(self._entity, bucket): bucket for bucket in sorted(buckets)}
 
     def take(self, bucket: int, blob: bytes | None) -> None:
-        """A bucket as it was read."""
+        """A bucket as it was read: sorted numbers."""
         self._buckets[bucket] = np.frombuffer(blob or b"", dtype=np.uint32)
 
     def change(self, removed: bytes, added: bytes, tiles: int) -> Iterator[tuple[bytes, bytes | None]]:
