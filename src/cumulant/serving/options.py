@@ -192,7 +192,8 @@ def _option(field: inspect.Field, meta: inspect.Metadata, path: tuple[str, ...],
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Let the parser take every option of a server."""
     for item in options():
-        text = item.help.replace("%", "%%")
+        shown = item.help if item.default in (None, "") else f"{item.help} Default: {item.default}."
+        text, shown = item.help.replace("%", "%%"), shown.replace("%", "%%")
         if item.kind == "flag":
             parser.add_argument(item.name, action="store_true", help=text)
         elif item.kind == "several":
@@ -200,7 +201,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 item.name, metavar=item.metavar, action="append", default=[], help=f"{text} May be repeated."
             )
         else:
-            shown = f"{text} Default: {item.default}." if item.default not in (None, "") else text
             parser.add_argument(
                 item.name,
                 metavar=None if item.choices else item.metavar,

@@ -97,9 +97,9 @@ def test_the_driver_is_light_silent_and_offline(tmp_path):
             version = registry.register(run, "late", pathlib.Path({str(folder)!r}), frame, tags={{}}, key="k")
         print(registry.fetch(version, pathlib.Path({str(tmp_path)!r})).name)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    # a file, as PySpark beside MLflow takes a process of `-c` for one of its own tests
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("late-1\n", "")
-    left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock"}
+    left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock", "program.py"}
     assert left == {"late-1", "mlartifacts", "mlflow.db", "servable"}

@@ -145,7 +145,14 @@ def test_the_own_schedule_of_a_process_is_not_recorded(project):
 
 def test_these_actions_alone_are_recorded_by_what_they_did():
     routine = [name for name, action in ACTIONS.items() if action.routine]
-    assert routine == ["stack.down", "project.tick", "events.checkpoint", "release.rollback", "alerts.observe"]
+    assert set(routine) == {
+        "features.verify",
+        "stack.down",
+        "project.tick",
+        "events.checkpoint",
+        "release.rollback",
+        "alerts.observe",
+    }
 
 
 def test_without_a_record_there_is_no_action(project, monkeypatch):
