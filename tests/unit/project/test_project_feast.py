@@ -95,16 +95,18 @@ def test_a_service_and_given_files_decide_what_is_imported():
 
 
 def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
-    view = next(view for view in described().views if view.name == "place_stats")
+    view = next(view for view in described().views if view.name == "driver_stats")
     fields = tuple(FeastField(name, "Int64") for name in ("class", "a-b", "a b", "1h", "col"))
-    odd = msgspec.structs.replace(
-        described(), project="9 rides!", views=(msgspec.structs.replace(view, name="a_b", features=fields),)
-    )
+    view = msgspec.structs.replace(view, name="a_b", features=fields, ttl_seconds=2_592_001.0)
+    odd = msgspec.structs.replace(described(), project="9 rides!", views=(view,))
     imported = map_repository(odd, FeastOptions())
     names = [feature.name for feature in imported.views[0].features]
     assert names == ["class_", "a_b__a_b", "a_b__a_b_2", "f_1h", "col_"]
     assert imported.project == "rides-"
-    compile(features_text(imported, EntityRows()), "features.py", "exec")
+    text = features_text(imported, EntityRows())
+    compile(text, "features.py", "exec")
+    assert 'within="30d1s"' in text
+    assert "<= 2592001\n" in text
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 

@@ -125,7 +125,8 @@ def _view_lines(view: ImportedView, rows: EntityRows) -> list[str]:
         # `within` counts from when a row became known, ttl from its event time.
         fresh = f"{view.variable}_is_fresh"
         age = f"col({_quoted(rows.time)}).dt.seconds_since({view.variable}[{_quoted(view.age_of)}])"
-        lines.append(f"{fresh} = {age} <= {view.within_seconds:g}")
+        seconds = int(view.within_seconds) if view.within_seconds.is_integer() else view.within_seconds
+        lines.append(f"{fresh} = {age} <= {seconds}")
     return [*lines, *(_feature_line(view, feature, fresh) for feature in view.features)]
 
 
