@@ -21,6 +21,7 @@ REASONS: Mapping[str, tuple[str, str]] = {
     "new": (_ALONE, _PLAIN),
     "doctor": ("it checks this machine", _THERE),
     "data infer": (_ALONE, _PLAIN),
+    "features import-feast": (_ALONE, _PLAIN),
     "data cost": ("it lists the stores from this machine", _THERE),
     "data lifecycle": ("it writes rules for files of this machine", _THERE),
     "package": ("it reads a model's file of this machine", "package here, and register the version there"),

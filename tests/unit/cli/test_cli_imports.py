@@ -144,6 +144,7 @@ OTHERS = {
     "ingest refused",
     "ingest late",
     "features get",
+    "features import-feast",
     "features materialize",
     "features forget",
     "models tag",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -200,3 +202,19 @@ def test_corrections_that_would_not_fit_into_memory_are_refused(monkeypatch: pyt
     with pytest.raises(DataError, match="so many corrections") as caught:
         compute(PLANS[0], {"tx": versions(rows), "other": versions([])})
     assert "deliver corrections together" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("most", [features_versions._MOST_PACKED, 0], ids=["packed", "ranked"])
+@pytest.mark.parametrize("reach", [20, 10**15, 2**61])
+def test_epochs_of_a_key_end_where_its_rows_were_corrected(monkeypatch, most, reach):
+    """Numbers of keys and moments are packed where they fit 64 bits, and ranked where they do not."""
+    monkeypatch.setattr(features_versions, "_MOST_PACKED", most)
+    dice = random.Random(reach)
+    codes = np.array([dice.randrange(4) for _ in range(30)])
+    ends = [[dice.randint(-reach, reach) if dice.random() < 0.4 else None for _ in codes] for _ in range(2)]
+    epochs = features_versions.Epochs(pl.DataFrame(dict(zip(DATES, ends, strict=True)), schema=DATES), codes, 4)
+    for code in range(5):
+        own = {end for column in ends for of, end in zip(codes, column, strict=True) if of == code and end is not None}
+        moments = np.array([-reach - 1, reach + 1, *own, *(dice.randint(-reach, reach) for _ in range(9))])
+        numbers = epochs.of(np.full(len(moments), code), moments) - epochs.of(np.array([code]), np.array([-(2**62)]))
+        assert numbers.tolist() == [sum(end <= moment for end in own) for moment in moments.tolist()]

@@ -19,6 +19,8 @@ from cumulant.features.offline.kernel.timeline import Ints
 
 #: events with their repetitions that one group of windows may have
 _MOST = 200_000_000
+#: the largest number that stands for a key and a moment
+_MOST_PACKED = 2**62
 
 
 def has_versions(frame: pl.DataFrame) -> bool:
@@ -62,9 +64,17 @@ class Epochs:
         ends = pl.concat(
             [pl.DataFrame({"code": codes, "moment": moments}).drop_nulls() for moments in (self._from, self._until)]
         ).unique()
-        #: the ends of epochs by key, as one number for key and rank among all ends
-        self._moments: Ints = np.unique(ends["moment"].to_numpy())
-        self._ends = np.sort(self._packed(ends["code"].to_numpy(), ends["moment"].to_numpy()))
+        moments = ends["moment"].to_numpy()
+        #: where packed numbers begin, and how many there are of one key
+        first, last = (int(moments.min()), int(moments.max())) if len(moments) else (0, 0)
+        self._begin, self._width = first, last - first + 2
+        #: all ends in order, where the numbers of all keys would not fit 64 bits
+        self._moments: Ints | None = None
+        if (top + 1) * self._width > _MOST_PACKED:
+            self._moments = np.unique(moments)
+            self._width = len(self._moments) + 1
+        #: the ends of epochs by key, as one number for key and moment
+        self._ends = np.sort(self._packed(ends["code"].to_numpy(), moments))
         counts = np.bincount(ends["code"].to_numpy(), minlength=top + 1) + 1
         self._counts: Ints = counts.astype(np.int64)
         self._first: Ints = np.cumsum(self._counts) - self._counts
@@ -76,11 +86,16 @@ class Epochs:
 
     def _past(self, codes: Ints, moments: Ints) -> Ints:
         """How many epochs of the key have ended by the moment."""
-        begin = np.searchsorted(self._ends, codes * (len(self._moments) + 1))
-        return np.searchsorted(self._ends, self._packed(codes, moments), side="right") - begin
+        before = self._first[codes] - codes  # ends of earlier keys: each has one fewer than epochs
+        return np.searchsorted(self._ends, self._packed(codes, moments), side="right") - before
 
     def _packed(self, codes: Ints, moments: Ints) -> Ints:
-        return codes * (len(self._moments) + 1) + np.searchsorted(self._moments, moments, side="right")
+        """A number for each key and moment: in order, and 0 of a key where no end has come by the moment."""
+        if self._moments is not None:
+            return codes * self._width + np.searchsorted(self._moments, moments, side="right")
+        # The difference of two moments may not fit: what is outside is moved to the ends first.
+        inside = np.clip(moments, self._begin - 1, self._begin + self._width - 2)
+        return codes * self._width + (inside - (self._begin - 1))
 
     def copies(self, times: Ints, group: MeasureGroup) -> tuple[Ints, Ints]:
         """In how many epochs, with a query that covers it, each event counts, and the first of them."""
@@ -108,9 +123,13 @@ class Epochs:
 
     def _bounds(self, moments: pl.Series, without: Ints) -> Ints:
         """The epoch that begins at each moment; `without` for null."""
-        bounds = self._past(self._codes, numbers(moments))
         known = valid(moments)
-        return bounds if known is None else np.where(known, bounds, without)
+        if known is None:
+            return self._past(self._codes, numbers(moments))
+        places = np.flatnonzero(known)  # few: rows that were never corrected have none
+        bounds = without.copy()
+        bounds[places] = self._past(self._codes[places], numbers(moments)[places])
+        return bounds
 
 
 def _too_many(group: MeasureGroup, total: int) -> DataError:

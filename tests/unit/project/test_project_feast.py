@@ -1,0 +1,230 @@
+"""`features import-feast`: what a repository of Feast becomes, by definitions that a real Feast described.
+
+`feast_repository/definitions.json` is what `describe.py` writes for the repository beside it; a live test describes it
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+
+from cumulant.cli.app import run
+from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.project.feast.imported import FeastOptions
+from cumulant.project.feast.mapping import map_repository, parse_paths
+from cumulant.project.feast.project_files import EntityRows, features_text, project_text
+from cumulant.project.feast.repository import FeastField, FeastRepository, parse_repository
+
+REPOSITORY = Path(__file__).parent / "feast_repository"
+RECORDED = REPOSITORY / "definitions.json"
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def described() -> FeastRepository:
+    return parse_repository(RECORDED.read_bytes())
+
+
+def outcomes(options: FeastOptions | None = None) -> dict[str, tuple[str, str, str]]:
+    imported = map_repository(described(), options or FeastOptions())
+    assert len({(each.kind, each.name) for each in imported.objects}) == len(imported.objects)
+    return {f"{each.kind} {each.name}": (each.outcome, each.text, each.next) for each in imported.objects}
+
+
+def test_every_definition_is_mapped_or_named_with_the_reason_and_what_to_do():
+    objects = outcomes()
+    assert {name: outcome for name, (outcome, _, _) in objects.items()} == {
+        "FeatureView driver_stats": "partly",
+        "FeatureView place_stats": "mapped",
+        "FeatureView pair-stats": "mapped",
+        "BatchFeatureView grade_all": "mapped",
+        "FeatureView account_stats": "not mapped",
+        "FeatureView weather": "not mapped",
+        "StreamFeatureView click_windows": "not mapped",
+        "OnDemandFeatureView ratio": "not mapped",
+        "Entity driver": "mapped",
+        "Entity place": "mapped",
+        "Entity account": "not mapped",
+        "FileSource driver_stats_source": "mapped",
+        "FileSource place_source": "mapped",
+        "FileSource grade_source": "mapped",
+        "BigQuerySource accounts": "not mapped",
+        "PushSource driver_push": "partly",
+        "KafkaSource clicks": "partly",
+        "RequestSource ride": "not mapped",
+        "FeatureService eta": "not mapped",
+        "FeatureService price": "not mapped",
+    }
+    assert "without embedding (Array(Float32))" in objects["FeatureView driver_stats"][1]
+    assert "acme.accounts" in objects["FeatureView account_stats"][1]
+    assert objects["FeatureView account_stats"][2] == "export it as Parquet and add --source accounts=PATH"
+    assert 'by("driver_id").sum("clicks", window="1h")' in objects["StreamFeatureView click_windows"][2]
+    assert "trips_per_km" in objects["OnDemandFeatureView ratio"][2]
+    assert all(
+        text and (advice or "no imported view" in text)
+        for kind, text, advice in objects.values()
+        if kind == "not mapped"
+    )
+
+
+def test_a_service_and_given_files_decide_what_is_imported():
+    objects = outcomes(FeastOptions(service="eta", paths={"accounts": "accounts.parquet"}))
+    assert objects["FeatureService eta"][0] == "mapped"
+    assert objects["FeatureView account_stats"][1] == "not in the feature service eta"
+    imported = map_repository(described(), FeastOptions(service="eta"))
+    assert [(view.name, [feature.name for feature in view.features]) for view in imported.views] == [
+        ("driver_stats", ["conv_rate"]),
+        ("place_stats", ["rides_hour", "trips"]),  # one of the two "trips" is left, so that it has its own name
+    ]
+    exported = map_repository(described(), FeastOptions(paths={"accounts": "accounts.parquet"}))
+    assert [source.path for source in exported.sources if source.name == "accounts"] == ["accounts.parquet"]
+    for options in (FeastOptions(service="etta"), FeastOptions(paths={"acounts": "a"})):
+        with pytest.raises(NotFoundError):
+            map_repository(described(), options)
+    assert parse_paths(["a=b=c"]) == {"a": "b=c"}
+    with pytest.raises(UsageError, match="NAME=PATH"):
+        parse_paths(["accounts"])
+    with pytest.raises(DataError, match="cannot be read"):
+        parse_repository(b'{"views": 1}')
+
+
+def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
+    view = next(view for view in described().views if view.name == "driver_stats")
+    fields = tuple(FeastField(name, "Int64") for name in ("class", "a-b", "a b", "1h", "col"))
+    view = msgspec.structs.replace(view, name="a_b", features=fields, ttl_seconds=2_592_001.0)
+    odd = msgspec.structs.replace(described(), project="9 rides!", views=(view,))
+    imported = map_repository(odd, FeastOptions())
+    names = [feature.name for feature in imported.views[0].features]
+    assert names == ["class_", "a_b__a_b", "a_b__a_b_2", "f_1h", "col_"]
+    assert imported.project == "rides-"
+    text = features_text(imported, EntityRows())
+    compile(text, "features.py", "exec")
+    assert 'within="30d1s"' in text
+    assert "<= 2592001\n" in text
+    assert "a b: {type: int}" in project_text(imported, EntityRows())
+
+
+def minutes(number: float) -> datetime:
+    return NOON + timedelta(minutes=number)
+
+
+def write_data(folder: Path) -> None:
+    """Sources as the repository names them; conv_rate numbers the rows of drivers."""
+    (folder / "data").mkdir(parents=True)
+    rows = [(1, 0, 5, 1), (1, 0, 120, 2), (1, 60, 180, 3), (2, 0, 0, 4)]
+    pl.DataFrame(
+        [(driver, minutes(at), minutes(created), rate, rate, [0.5]) for driver, at, created, rate in rows],
+        schema={
+            "driver_id": pl.Int64,
+            "event_timestamp": pl.Datetime("us", "UTC"),
+            "created": pl.Datetime("us", "UTC"),
+            "conv_rate": pl.Float32,
+            "trips": pl.Int64,
+            "embedding": pl.List(pl.Float32),
+        },
+        orient="row",
+    ).write_parquet(folder / "data/driver_stats.parquet")
+    # Times without a zone are UTC; a number of a column with missing values is a float in files of pandas.
+    places = {
+        "place_id": ["a", "a", "b"],
+        "at": [minutes(0), minutes(30), minutes(0)],
+        "Rides-Hour": [7.0, None, 8.0],
+        "trips": [1, 2, 3],
+    }
+    pl.DataFrame(places).with_columns(pl.col("at").dt.replace_time_zone(None)).write_parquet(
+        folder / "data/place.parquet"
+    )
+    grades = {
+        "driver_id": [1, 1],
+        "place_id": ["a", "a"],
+        "event_timestamp": [minutes(0), minutes(0)],
+        "grade": ["x", "y"],
+    }
+    pl.DataFrame(grades).write_parquet(folder / "data/grade.parquet")
+
+
+def test_the_imported_project_looks_up_what_was_known(tmp_path, capsys):
+    repository = shutil.copytree(REPOSITORY, tmp_path / "repository")
+    write_data(repository)
+    asked = [
+        *((1, "a", at) for at in (4, 30, 150, 180, 24 * 60 + 60, 24 * 60 + 61, 24 * 60 + 150)),
+        (2, "b", 24 * 60),
+        (2, "b", 36 * 60),
+        (3, "c", 10_000),
+        (1, "a", 30),  # rows of one key and time are returned each
+    ]
+    rows = pl.DataFrame(
+        [(driver, place, minutes(at), 0) for driver, place, at in asked],
+        schema=["driver_id", "place_id", "event_timestamp", "label"],
+        orient="row",
+    )
+    rows.write_parquet(tmp_path / "rows.parquet")
+    # In place of an interpreter with Feast: what one described.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncp "{RECORDED}" "$3"\n')
+    python.chmod(0o755)
+    project = tmp_path / "project"
+    words = ["features", "import-feast", str(repository), "--python", str(python), "--project", str(project), "--json"]
+    words += ["--rows", str(tmp_path / "rows.parquet")]
+    assert run([*words, "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert not shown["written"]
+    assert "cumulant.yaml" in shown["files"]
+    assert not project.exists()
+    assert run(words) == 0
+    assert run(words) == 0  # the same files once more change nothing
+    with (project / "features.py").open("a") as file:
+        file.write("# mine\n")
+    assert run(words) == 2
+    assert run([*words, "--force"]) == 0
+    assert "# mine" not in (project / "features.py").read_text()
+    values = tmp_path / "values.parquet"
+    assert run(["features", "get", "--project", str(project), "--out", str(values)]) == 0
+    got = pl.read_parquet(values)
+    none = None
+    assert {name: got[name].to_list() for name in got.columns if not name.startswith("_")} == {
+        # Known from `created` on, corrected from there on, and a day old at most by the time of the event.
+        "conv_rate": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],
+        "driver_stats__trips": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],
+        "rides_hour": [7, none, none, none, none, none, none, 8, 8, none, none],
+        "place_stats__trips": [1, 2, 2, 2, 2, 2, 2, 3, 3, none, 2],
+        "grade_all__grade": [*"yyyyyyy", none, none, none, "y"],
+        "pair_stats__grade": [*"yyyyyyy", none, none, none, "y"],
+    }
+    capsys.readouterr()
+    assert run([*words, "--force", "--created", "corrections"]) == 0
+    assert run(["features", "get", "--project", str(project), "--out", str(values)]) == 0
+    # A row counts from its event time, as in Feast; the correction of one from when it became known.
+    assert pl.read_parquet(values)["conv_rate"].to_list() == [1, 1, 3, 3, 3, none, none, 4, none, none, 1]
+
+
+def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
+    assert run(["features", "import-feast", str(tmp_path), "--json"]) == 2
+    assert "no feature_store.yaml" in capsys.readouterr().out
+    (tmp_path / "feature_store.yaml").write_text("project: rides\n")
+    assert run(["features", "import-feast", str(tmp_path), "--json"]) == 2  # this interpreter has no Feast
+    document = json.loads(capsys.readouterr().out)["error"]
+    assert document["code"] == "missing-part"
+    assert "pip install feast" in document["hint"]
+    assert run(["features", "import-feast", str(tmp_path), "--python", str(tmp_path / "nowhere"), "--json"]) == 2
+    assert "cannot be run" in capsys.readouterr().out
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ImportError: no module rides' >&2\nexit 4\n")
+    python.chmod(0o755)
+    assert run(["features", "import-feast", str(tmp_path), "--python", str(python), "--json"]) == 2
+    assert "ImportError: no module rides" in capsys.readouterr().out
+    python.write_text('#!/bin/sh\necho \'{"feast": "0"}\' > "$3"\n')
+    assert (
+        run(
+            ["features", "import-feast", str(tmp_path), "--python", str(python), "--project", str(tmp_path / "project")]
+        )
+        == 1
+    )
+    assert "nothing was written" in capsys.readouterr().out
+    assert not (tmp_path / "project").exists()
