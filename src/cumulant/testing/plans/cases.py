@@ -27,14 +27,15 @@ KINDS: Mapping[str, str] = {
     "late": "columns that become known later arrive later, in any order",
     "duplicated": "some rows arrive several times",
     "contradicted": "some rows arrive again with other values, which change nothing",
-    "corrected": "rows have versions, some of which delete, that arrive in any order; the latest known one counts",
+    "corrected": "rows have versions, some of which delete, that arrive in any order and again; the latest known one "
+    "counts, of several with one known time that with the greatest number",
     "ties": "many rows become known at one moment",
     "nulls": "keys, times and values are missing",
     "without a key": "rows of the source `other` have no key, and many become known at one moment",
 }
 START = datetime(2024, 3, 30, 22, tzinfo=UTC)
 HALF = timedelta(minutes=30)
-#: columns of both sources; `sent` and `op` are of versions
+#: columns of both sources; the last three are of versions
 DTYPES: Mapping[str, DType] = {
     "id": "int",
     "part": "str",
@@ -48,7 +49,9 @@ DTYPES: Mapping[str, DType] = {
     "word": "str",
     "sent": "time",
     "op": "str",
+    "revision": "int",
 }
+_OF_VERSIONS = ("sent", "op", "revision")
 SOURCES = ("tx", "other")
 _AMOUNTS = (0.1, 0.2, -0.3, 1e9, 1e9 + 1e-3, 1e16, 1.0, -0.0, 5e-324, 3.14)
 _ITEMS = (1, 2, -3, 0, 2**62, 17 * 10**17)
@@ -131,8 +134,9 @@ def _merged(pieces: Sequence[Row]) -> Row:
 
 
 def _versions(corrections: Corrections, rows: Sequence[Row]) -> list[Row]:
-    (known,), marker = corrections.known, corrections.marker
-    ordered = sorted(rows, key=lambda row: row[known.name])
+    (known, sequence), marker = corrections.order, corrections.marker
+    latest = {row[known.name]: row for row in sorted(rows, key=lambda row: row[sequence.name])}
+    ordered = sorted(latest.values(), key=lambda row: row[known.name])
     begins: list[int | None] = [None, *(to_micros(row[known.name]) for row in ordered[1:])]
     versions = [
         row | {"__from": begin, "__until": end}
@@ -143,12 +147,12 @@ def _versions(corrections: Corrections, rows: Sequence[Row]) -> list[Row]:
 
 def _plan(kind: str, keys: Mapping[str, tuple[str, ...]], offset: timedelta) -> FeaturePlan:
     corrected = kind == "corrected"
-    names = [name for name in DTYPES if corrected or name not in ("sent", "op")]
+    names = [name for name in DTYPES if corrected or name not in _OF_VERSIONS]
     fields = tuple(Field(name, DTYPES[name]) for name in names)
     known = {"word": KnownAt(column="done"), "label": KnownAt(delay_us=micros(2 * HALF))}
     sources = {name: Source(name, keys[name], "at", fields, known) for name in SOURCES}
     if corrected:
-        rule = Corrections((Field("sent", "time"),), Field("op", "str"), ("D",))
+        rule = Corrections((Field("sent", "time"),), Field("op", "str"), ("D",), Field("revision", "int"))
         sources = {name: Source(name, keys[name], "at", fields, known, rule) for name in SOURCES}
     definitions = _definitions()
     if kind == "without a key":
@@ -198,6 +202,7 @@ def _row(random: Random, kind: str, number: int) -> Row:
 def _deliver(random: Random, kind: str, of: Source, rows: Sequence[Row]) -> list[Row]:
     if kind == "corrected":
         versions = [version for row in rows for version in _corrections(random, row)]
+        versions += random.choices(versions, k=len(versions) // 4)
         return random.sample(versions, len(versions))
     if kind == "in order":
         return sorted(rows, key=lambda row: row["at"])
@@ -220,11 +225,12 @@ def _contradiction(row: Row) -> Row:
 
 
 def _corrections(random: Random, row: Row) -> list[Row]:
-    """Versions of a row that are known at different moments; some of them delete it."""
-    moments = sorted(random.sample(range(12), random.randint(1, 4)))
+    """Versions of a row, some of which are known at one moment, and some of which delete it."""
+    moments = sorted(random.choices(range(12), k=random.randint(1, 4)))
     versions = []
     for place, moment in enumerate(moments):
         changed = {name: random.choice(values) for name, values in (("amount", _AMOUNTS), ("card", "ab"))}
         deletes = place and random.random() < 0.25
-        versions.append(row | changed | {"sent": START + HALF * moment, "op": "D" if deletes else "U"})
+        order = {"sent": START + HALF * moment, "revision": place}
+        versions.append(row | changed | order | {"op": "D" if deletes else "U"})
     return versions
