@@ -47,17 +47,25 @@ class KnownAt(msgspec.Struct, frozen=True):
 class Corrections(msgspec.Struct, frozen=True):
     """Of a source whose latest row of a key counts: what orders the rows of a key, and which of them delete it.
 
-    The latest time in the columns `known` is the known time of a row; without columns rows are ordered by arrival.
-    `deletes` are the values of `marker` that delete, in their inside form.
+    The latest time in the columns `known` is the known time of a row, of rows with one known time the greater value of
+    `sequence` is later; without columns rows are ordered by arrival. `deletes` are the values of `marker` that delete,
+    in their inside form. A `sequence` that is not set is no part of the encoded plan.
     """
 
     known: tuple[Field, ...] = ()
     marker: Field | None = None
     deletes: tuple[bool | int | float | str, ...] = ()
+    sequence: Field | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        return self.known if self.marker is None else (*self.known, self.marker)
+        marker = () if self.marker is None else (self.marker,)
+        return (*self.order, *marker)
+
+    @property
+    def order(self) -> tuple[Field, ...]:
+        """The columns that order the rows of a key."""
+        return self.known if isinstance(self.sequence, msgspec.UnsetType) else (*self.known, self.sequence)
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
+from msgspec import UNSET
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Corrections, DType, Field
@@ -35,13 +36,14 @@ def corrections_of(columns: Sequence[Field], spec: SourceSpec, source: str) -> C
     """
     fields = {field.name: field for field in columns}
     known = tuple(fields[name] for name in spec.known_times if name in fields)
+    sequence = UNSET if spec.sequence_by is None else fields.get(spec.sequence_by, UNSET)
     if spec.deleted is None or spec.deleted.column not in fields:
-        return Corrections(known)
+        return Corrections(known, sequence=sequence)
     marker = fields[spec.deleted.column]
     values = _as_column(spec.deleted, marker.dtype, source).drop_nulls()
     if marker.dtype in ("time", "date"):
         values = values.to_physical().cast(pl.Int64)
-    return Corrections(known, marker, tuple(values.to_list()))
+    return Corrections(known, marker, tuple(values.to_list()), sequence)
 
 
 def _as_column(deleted: DeletedRows, dtype: DType, source: str) -> pl.Series:
@@ -58,8 +60,10 @@ def _as_column(deleted: DeletedRows, dtype: DType, source: str) -> pl.Series:
 def without_deletions(
     checks: Sequence[RowCheck], spec: SourceSpec, types: Mapping[str, DType], source: str
 ) -> list[RowCheck]:
-    """The checks, where deletions break none but those of their key, marker and known times."""
+    """The checks, where deletions break none but those of their key, their marker and what orders them."""
     if spec.deleted is None:
         return list(checks)
-    needed, other = {*spec.keys, *spec.known_times, spec.deleted.column}, ~is_deletion(spec, types, source)
+    sequence = () if spec.sequence_by is None else (spec.sequence_by,)
+    needed = {*spec.keys, *spec.known_times, *sequence, spec.deleted.column}
+    other = ~is_deletion(spec, types, source)
     return [check if check.column in needed else replace(check, failing=check.failing & other) for check in checks]

@@ -8,7 +8,7 @@ from msgspec import Meta
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.core.units import size
-from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
+from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat, SequenceBy
 from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange, TableRule
 from cumulant.data.schema_policy import ChangePolicy, SchemaPolicy
 from cumulant.ports.streams import SchemaKind
@@ -174,15 +174,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | list[str],
         Meta(description="The column or columns that identify a row; `on_repeat` sets how repeats are handled."),
     ] = []
-    on_repeat: Annotated[
-        OnRepeat,
-        Meta(
-            description="How a row is handled whose key an accepted row has. `quarantine`: it is refused and counts "
-            "towards the limit. `first`: it is refused and does not count. `latest`: it is a correction, in force from "
-            "the moment at which it became known: the latest time of the columns that `known_time` names, else the run "
-            "that read it first. Until then the earlier row is."
-        ),
-    ] = "quarantine"
+    on_repeat: OnRepeat = "quarantine"
+    sequence_by: SequenceBy = None
     deleted: Annotated[
         DeletedRows | None,
         Meta(description="Rows that delete the row of their key, such as `{column: op, values: [D]}`."),
@@ -293,6 +286,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         unset = {
             "on_repeat": self.on_repeat == "quarantine",
             "deleted": self.deleted is None,
+            "sequence_by": self.sequence_by is None,
             "columns": not self.columns,
             "subject": self.subject is None,
             "stream": self.stream is None,

@@ -74,7 +74,6 @@ _NOT_OF_STREAMS = {
     "path": "rows come from one or the other",
     "sheet": "messages have none",
     "missing": "a missing value of a message is null",
-    "prepare": "its code would have to run on single messages, and is for files",
     "subject": "erasing a subject reads files again, and would leave the rows that were ingested",
 }
 
@@ -93,6 +92,14 @@ def _check_stream(spec: SourceSpec) -> None:
             "`keep_refused` is of sources with a `stream`",
             subject="keep_refused",
             hint="`keep` says how long snapshots and their quarantined rows are kept",
+        )
+    if spec.stream is not None and spec.prepare is not None:
+        raise UsageError(
+            f"a source with `stream` cannot have `prepare: {spec.prepare}`: Python runs over tables of files, and "
+            "not on messages",
+            subject=spec.prepare,
+            hint="leave out `prepare`, and write what it computes as expressions in features.py, inside of windows "
+            "too: they compile everywhere",
         )
     for key, reason in _NOT_OF_STREAMS.items() if spec.stream is not None else ():
         if getattr(spec, key) != getattr(default, key):

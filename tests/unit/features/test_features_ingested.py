@@ -176,6 +176,26 @@ def test_one_change_has_few_events_of_an_entity_that_has_many(monkeypatch, limit
     assert max(parts) == 7
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_row_dated_after_now_stands_as_the_first_of_its_key(restarts):
+    """As the table has it, in one batch and in two, whether or not the process began between them."""
+    one, store = plan(), MemoryOnline()
+    materialize(one, {"tx": payments(1)}, store, table="t")
+    before = entities(store)
+    future = payments(50).with_columns(at=pl.col("at") + timedelta(days=300))
+    writer = EventBatchWriter(ingesting(store, one, future)[0]._writer, "tx", skew_us=60 * 10**6)
+    both = ingesting(store, one, pl.concat([future, payments(50)]))[1]
+    result = writer.apply(1, both)
+    assert (result.accepted, result.future, result.duplicates) == (0, 1, 1)
+    if restarts:
+        writer = EventBatchWriter(writer._writer, "tx", skew_us=60 * 10**6)
+        assert writer.applied() == 1
+        writer.remember(both)
+    result = writer.apply(2, ingesting(store, one, payments(50))[1])
+    assert (result.accepted, result.future, result.duplicates) == (0, 0, 1)
+    assert entities(store) == before
+
+
 def test_posts_of_other_rows_do_not_begin_a_batch_anew(monkeypatch):
     monkeypatch.setattr(batch_writer, "_MOST_ENTITIES", 2)
     monkeypatch.setattr(batch_log, "_MOST_POSTED", 3)

@@ -1,18 +1,20 @@
 """Posted corrections and deletions against an oracle: what is served is what offline features of the same versions are.
 
-The oracle keeps every version of every row and orders them anew each time: by known time, then arrival, then place.
+The oracle keeps every version of every row and orders them anew each time: by known time, then sequence, then arrival, then
+place.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from test_features_windows import DEFINED, DTYPES, HOUR, SCHEMA, START, assert_same, frame, make_source, quick
 
 from cumulant.core.ids import canonical
@@ -21,7 +23,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.arrivals import ARRIVED
 from cumulant.data.corrections.dated_rows import HIDDEN
 from cumulant.data.corrections.repeats import KNOWN
-from cumulant.data.corrections.versions import _MARK, _date_rows, _order_by_known_time
+from cumulant.data.corrections.versions import _MARK, _date_rows, _order
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
@@ -44,9 +46,17 @@ COLUMNS = [*SCHEMA, "op"]
 FIELDS = [*(Field(name, DTYPES[name]) for name in SCHEMA), OP]
 
 
-def make_plan(*, dated: bool) -> FeaturePlan:
-    """Windows and lookups over two sources that take corrections, which are `dated` by a column or by arrival."""
-    corrections = Corrections((Field("done", "time"),) if dated else (), OP, ("D", "X"))
+class Rule(NamedTuple):
+    """What orders the versions of a row: a column with its known time, or its arrival; and a column of numbers."""
+
+    dated: bool
+    sequence: str | None = None
+
+
+def make_plan(rule: Rule) -> FeaturePlan:
+    """Windows and lookups over two sources that take corrections."""
+    dated, sequence = rule.dated, UNSET if rule.sequence is None else Field(rule.sequence, "int")
+    corrections = Corrections((Field("done", "time"),) if dated else (), OP, ("D", "X"), sequence)
     known = {"label": KnownAt(delay_us=to_micros(START + HOUR) - to_micros(START))}
     sources = {
         name: msgspec.structs.replace(
@@ -59,14 +69,16 @@ def make_plan(*, dated: bool) -> FeaturePlan:
     return compile_plan(collect(DEFINED), sources, entity="tx", predict_at=PredictAt("at", 0))
 
 
-PLANS = {dated: make_plan(dated=dated) for dated in (False, True)}
+DATED = Rule(dated=True)
+RULES = [Rule(dated, sequence) for dated in (False, True) for sequence in (None, "items")]
+PLANS = {rule: make_plan(rule) for rule in RULES}
 
 
 class Version(msgspec.Struct):
     row: Row
     arrived: int
     place: int
-    dated: bool
+    rule: Rule
 
     @property
     def deleted(self) -> bool:
@@ -74,14 +86,16 @@ class Version(msgspec.Struct):
 
     @property
     def known(self) -> int | None:
-        if not self.dated:
+        if not self.rule.dated:
             return None
         done = self.row["done"]
         return to_micros(done) if done is not None else self.arrived if self.deleted else None
 
     @property
-    def order(self) -> tuple[float, int, int]:
-        return (float("-inf") if self.known is None else self.known, self.arrived, self.place)
+    def order(self) -> tuple[float, float, int, int]:
+        sequence = None if self.rule.sequence is None else self.row[self.rule.sequence]
+        known, number = (float("-inf") if value is None else value for value in (self.known, sequence))
+        return (known, number, self.arrived, self.place)
 
 
 def now_in_force(versions: list[Version], key: int) -> Version | None:
@@ -116,7 +130,8 @@ def _every(versions: list[Version]) -> pl.DataFrame:
         [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
-    dates = _date_rows(_order_by_known_time(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
+    sequence = versions[0].rule.sequence if versions else None
+    dates = _date_rows(_order(rows, FIELDS, ["id"], sequence), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
     always = pl.col(HIDDEN).fill_null(value=False)  # a row that is always in force has no dates
     return rows.join(dates, on=ROW, how="left").with_columns(always).sort(ROW)
 
@@ -149,8 +164,8 @@ def row_of(random: Random, keys: int) -> Row:
 class World:
     """A source: its versions, those of them that its files hold, and the table that is served."""
 
-    def __init__(self, plan: FeaturePlan, *, dated: bool) -> None:
-        self.plan, self.dated, self.store = plan, dated, MemoryOnline()
+    def __init__(self, rule: Rule) -> None:
+        self.plan, self.rule, self.store = PLANS[rule], rule, MemoryOnline()
         self.versions: dict[str, list[Version]] = {"tx": [], "other": []}
         self.filed: dict[str, list[Version]] = {"tx": [], "other": []}
         self.clock = to_micros(START)
@@ -164,7 +179,7 @@ class World:
 
     def add(self, source: str, row: Row, arrived: int) -> Version:
         self.places += 1
-        version = Version({name: row.get(name) for name in COLUMNS}, arrived, self.places, self.dated)
+        version = Version({name: row.get(name) for name in COLUMNS}, arrived, self.places, self.rule)
         self.versions[source].append(version)
         return version
 
@@ -253,11 +268,11 @@ def act(world: World, random: Random, keys: int) -> None:
 
 
 @quick
-@given(st.booleans(), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32))
+@given(st.sampled_from(RULES), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32))
 def test_posted_versions_are_served_as_offline_features_of_the_same_versions(
-    dated: bool, actions: int, keys: int, seed: int
+    rule: Rule, actions: int, keys: int, seed: int
 ) -> None:
-    world, random = World(PLANS[dated], dated=dated), Random(seed)
+    world, random = World(rule), Random(seed)
     for source in ("tx", "other"):
         world.ingest(source, [row_of(random, keys) for _ in range(random.randrange(6))])
     world.fill()
@@ -268,11 +283,11 @@ def test_posted_versions_are_served_as_offline_features_of_the_same_versions(
 
 
 @quick
-@given(st.booleans(), st.integers(1, 5), st.integers(0, 2**32))
+@given(st.sampled_from(RULES), st.integers(1, 5), st.integers(0, 2**32))
 def test_a_key_that_is_forgotten_is_as_the_history_and_what_else_was_posted_leave_it(
-    dated: bool, keys: int, seed: int
+    rule: Rule, keys: int, seed: int
 ) -> None:
-    world, random = World(PLANS[dated], dated=dated), Random(seed)
+    world, random = World(rule), Random(seed)
     for source in ("tx", "other"):
         world.ingest(source, [row_of(random, keys) for _ in range(random.randrange(6))])
     world.fill()
@@ -304,8 +319,8 @@ def enters(row: Row) -> bool:
     return row["card"] == "a" and row["at"] is not None
 
 
-def world_of(*rows: Row, dated: bool = True, clock: datetime = START) -> World:
-    world = World(PLANS[dated], dated=dated)
+def world_of(*rows: Row, rule: Rule = DATED, clock: datetime = START) -> World:
+    world = World(rule)
     world.clock = to_micros(clock)
     world.ingest("tx", [dict.fromkeys(COLUMNS) | row for row in rows])
     world.fill()
@@ -344,7 +359,7 @@ def test_a_version_posted_before_its_known_time_counts_when_offline_features_cou
     actions: int, keys: int, seed: int
 ) -> None:
     """Served answers at the clock's moment are offline features of all versions, with those that are still to come."""
-    world, random = World(PLANS[True], dated=True), Random(seed)
+    world, random = World(DATED), Random(seed)
     world.ingest("tx", [row_of(random, keys) | {"done": None} for _ in range(random.randrange(4))])
     world.ingest("other", [])
     world.fill()
@@ -376,7 +391,7 @@ def check_now(world: World, ahead: list[Row], row: Row) -> None:
     asked = [{name: value for name, value in (row | at).items() if name != "op"}]
     versions = [
         *world.versions["tx"],
-        *(Version(one, world.clock, world.places + number, dated=True) for number, one in enumerate(ahead, 1)),
+        *(Version(one, world.clock, world.places + number, DATED) for number, one in enumerate(ahead, 1)),
     ]
     offline = (
         compute(world.plan, {"tx": snapshot(versions), "other": snapshot([])}, rows=frame(asked))
@@ -408,6 +423,29 @@ def test_a_correction_or_deletion_ahead_of_its_known_time_is_left_out_until_then
     ):
         with Advancer([world.writer()], skew_us=skew) as advancer:
             assert advancer.post("tx", [row]).result() == done
+
+
+def test_a_sequence_orders_versions_of_one_known_time_whichever_comes_first() -> None:
+    known = {"done": START}
+    world = world_of(tx(1, amount=5.0, **known) | {"items": 5}, rule=Rule(dated=True, sequence="items"))
+
+    def post(items: int, **more: Any) -> AdvanceResult:
+        world.tick()
+        return advance([world.writer()], "tx", [tx(1, **known, **more) | {"items": items}])
+
+    assert post(4, amount=7.0) == AdvanceResult(duplicates=1)
+    assert post(6, amount=8.0) == AdvanceResult(accepted=1)
+    # It takes the place of the first version, which is in force from the start, and not from its arrival on.
+    asked = dict.fromkeys(SCHEMA) | {"id": 99, "card": "a", "at": START}
+    vectors = world.served(world.store, "t1", [asked])
+    assert (vectors.columns["card_sum_amount_2d"], vectors.late) == ([8.0], [None])
+    world.ingest("tx", [dict.fromkeys(COLUMNS) | tx(1, op="D", **known) | {"items": 7}])
+    world.fill()
+    for _ in range(2):  # as the table that was filled has it, and as the log has it then
+        assert served(world, "card_sum_amount_2d", 1) is None
+        assert post(6, amount=8.0).accepted == 0
+    assert post(8, amount=9.0).accepted == 1
+    assert served(world, "card_sum_amount_2d", 1) == 9.0
 
 
 def test_pieces_of_a_row_are_one_row_whichever_comes_first() -> None:
@@ -503,7 +541,7 @@ def test_an_older_version_that_is_posted_again_is_not_carried_into_the_next_tabl
 
 
 def test_what_brings_a_deleted_row_back_has_nothing_of_the_row_before() -> None:
-    world = world_of(tx(1, amount=5.0, word="x"), dated=False)
+    world = world_of(tx(1, amount=5.0, word="x"), rule=Rule(dated=False))
     for row in ({"id": 1, "op": "D"}, {"id": 1, "card": "a", "at": START, "op": "U"}):
         assert advance([world.writer()], "tx", [row]).accepted == 1
     for _ in range(2):

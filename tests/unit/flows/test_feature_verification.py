@@ -24,6 +24,7 @@ from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.features import served_rows
 from cumulant.flows.features.stream_features import apply_ingested
+from cumulant.flows.features.stream_rows import StreamRows
 from cumulant.flows.features.verification_record import last_verification
 from cumulant.flows.features.verify import verification_sentence, verify_features
 from cumulant.flows.maintenance.cleanup import clean
@@ -203,7 +204,7 @@ def test_since_takes_the_form_that_the_command_prints(tmp_path, since):
         assert command(["features", "verify", "--since", since, "--project", str(tmp_path)]) == 0
 
 
-def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, registry):
+def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, registry, monkeypatch):
     with open_project(tmp_path) as project:  # for its rows, as messages
         lines = (tmp_path / "visits.csv").read_text().splitlines()[1:]
     text = (tmp_path / "cumulant.yaml").read_text().replace("path: visits.csv", "stream: web")
@@ -232,6 +233,14 @@ def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, regis
         apply_ingested(project, principal=ME, once=True)
         served.answer(END + timedelta(hours=2))
         bring([row(901, END + timedelta(minutes=30))])  # the rows of which no snapshot has any
+        read, of_batch = [], StreamRows.of_batch
+
+        def recorded(rows, batch, fields):
+            read.append(batch.number)
+            return of_batch(rows, batch, fields)
+
+        monkeypatch.setattr(StreamRows, "of_batch", recorded)
         by_feature = served.verify()
         assert by_feature["number_2d"] == by_feature["pages_2d"] == (3, 2, 0)
+        assert read == [2, 3]  # the first batch is in the snapshots that the table and the history are of
         assert not read_alerts(project.journal())[0].alerts

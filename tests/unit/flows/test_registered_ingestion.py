@@ -104,6 +104,10 @@ def test_what_a_project_declares_wrongly(tmp_path, topic, capsys):
     for text, fault in (
         (PROJECT.replace("stream: pay", "path: pay.csv"), "is one of messages"),
         (PROJECT.replace("avro", "csv"), "cannot have `format: csv`"),
+        (
+            PROJECT.replace("stream: pay", "stream: pay, prepare: clean.py:clean"),
+            "cannot have `prepare: clean.py:clean`",
+        ),
     ):
         (tmp_path / "cumulant.yaml").write_text(text.format(schemas=""))
         with pytest.raises(ProjectFileError, match=fault):

@@ -5,7 +5,23 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-OnRepeat = Literal["quarantine", "first", "latest"]
+OnRepeat = Annotated[
+    Literal["quarantine", "first", "latest"],
+    Meta(
+        description="How a row is handled whose key an accepted row has. `quarantine`: it is refused and counts "
+        "towards the limit. `first`: it is refused and does not count. `latest`: it is a correction, in force from "
+        "the moment at which it became known: the latest time of the columns that `known_time` names, else the run "
+        "that read it first. Until then the earlier row is."
+    ),
+]
+SequenceBy = Annotated[
+    str | None,
+    Meta(
+        description="With `on_repeat: latest`: the column that orders the rows of a key that have one known time, "
+        "such as a version or the position in a log; the greatest value is the latest row. It holds whole numbers, "
+        "times, dates or text. Without it, of such rows the one that arrived last is the latest."
+    ),
+]
 
 
 class DeletedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,8 +1,9 @@
 """Versions of rows with `on_repeat: latest`, and the interval in which each is in force.
 
-Rows of a key are ordered by known time, then arrival, then place; an equal successor is the same version. A version is
-in force from the moment at which it became known (the first: from the start) until the next one. One that arrived
-together with its predecessor, with no later known time, replaces it. A deletion is a version that hides its key.
+Rows of a key are ordered by known time, then `sequence_by`, then arrival, then place; an equal successor is the same
+version. A version is in force from the moment at which it became known (the first: from the start) until the next one.
+One that follows its predecessor by `sequence_by`, or arrived together with it, with the same known time, replaces it. A
+deletion is a version that hides its key.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
 
 _START, _NEVER = -(2**62), -(2**63)
-_EQUAL, _MARK = "__equal", "__mark"
+_EQUAL, _MARK, _SEQUENCE, _FOLLOWS = "__equal", "__mark", "__sequence", "__follows"
 #: rows that are read at a time
 _STEP = 262_144
 
@@ -52,6 +53,8 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
             subject=source,
             hint="declare `key`, the columns that identify a row, or leave on_repeat out",
         )
+    if spec.sequence_by is not None:
+        _refuse_sequence(spec, spec.sequence_by, fields, source)
     if spec.deleted is None:
         return
     if spec.on_repeat != "latest":
@@ -66,6 +69,26 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
         raise absent_column_error(message, spec.deleted.column, columns)
 
 
+def _refuse_sequence(spec: SourceSpec, column: str, fields: Sequence[Field], source: str) -> None:
+    if spec.on_repeat != "latest":
+        raise DataError(
+            f"source {source}: `sequence_by` needs `on_repeat: latest`",
+            subject=source,
+            hint="set on_repeat: latest: it orders the rows of a key that correct each other",
+        )
+    types = {field.name: field.dtype for field in fields}
+    if column not in types:
+        raise absent_column_error(
+            f'source {source} has no column "{column}", which sequence_by names', column, [*types]
+        )
+    if types[column] not in ("int", "time", "date", "str"):
+        raise DataError(
+            f'source {source}: `sequence_by` names "{column}", which is {types[column]}',
+            subject=column,
+            hint="name a column of whole numbers, times, dates or text, or declare its `type` under `rules`",
+        )
+
+
 def versions_of(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> Versions:
@@ -78,7 +101,9 @@ def versions_of(
     groups = group_equal_rows(
         lambda: _read_rows(changed, parts, fields, context), keys, rows=changed.height, budget=context.budget
     )
-    dated = pl.concat(_date_rows(_order_by_known_time(rows, fields, keys), keys) for rows in groups).sort(ROW)
+    dated = pl.concat(_date_rows(_order(rows, fields, keys, context.spec.sequence_by), keys) for rows in groups).sort(
+        ROW
+    )
     if not dated.height:
         return Versions()
     name = _digest(dated)
@@ -133,12 +158,17 @@ def _read_rows(
         first += block.range.rows
 
 
-def _order_by_known_time(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
-    """The keys of rows in the order in which they became known, and whether each row is the one before once more."""
-    rows = rows.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
+def _order(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str], sequence: str | None) -> pl.DataFrame:
+    """The keys of rows in their order, whether each row is the one before once more, and whether it follows that by
+    the declared sequence.
+    """
+    rows = rows.with_columns((pl.lit(None) if sequence is None else pl.col(sequence)).alias(_SEQUENCE))
+    rows = rows.sort(*keys, KNOWN, _SEQUENCE, ARRIVED, ROW, nulls_last=False)
+    follows = pl.col(_SEQUENCE).ne_missing(pl.col(_SEQUENCE).shift(1)).alias(_FOLLOWS)
     first = pl.struct(keys).is_first_distinct()
     same = pl.all_horizontal(pl.col(field.name).eq_missing(pl.col(field.name).shift(1)) for field in fields)
-    return rows.select(*keys, ROW, KNOWN, ARRIVED, _MARK, (same & ~first).fill_null(value=False).alias(_EQUAL))
+    equal = (same & ~first).fill_null(value=False).alias(_EQUAL)
+    return rows.select(*keys, ROW, KNOWN, ARRIVED, _MARK, equal, follows)
 
 
 def _date_rows(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -147,7 +177,8 @@ def _date_rows(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
     before = pl.col(KNOWN).shift(1)
     by_known = pl.col(KNOWN).is_not_null() & (before.is_null() | (pl.col(KNOWN) > before))
-    later = pl.when(pl.col(ARRIVED) != pl.col(ARRIVED).shift(1)).then(ARRIVED)  # else with the row before
+    replaces = pl.col(KNOWN).is_not_null() & pl.col(_FOLLOWS)  # the row before, with the same known time
+    later = pl.when(~replaces & (pl.col(ARRIVED) != pl.col(ARRIVED).shift(1))).then(ARRIVED)  # else with the row before
     moment = pl.when("__first").then(pl.lit(_START)).when(by_known).then(KNOWN).otherwise(later)
     others = others.with_columns(moment.cast(pl.Int64).alias(FROM))
     others = others.with_columns(pl.col(FROM).forward_fill())

@@ -204,6 +204,7 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
     needed = [("key", name) for name in spec.keys]
     needed += [("event_time", spec.time.column)] if spec.time else []
     needed += [("known_time", when) for when in spec.known_times]
+    needed += [("sequence_by", spec.sequence_by)] if spec.sequence_by is not None else []
     for role, name in needed:
         if name not in known:
             raise absent_column_error(

@@ -91,7 +91,7 @@ def _wider(before: DType | None, dtype: DType, rule: RuleSpec | None) -> DType:
 
 def _declared(spec: SourceSpec) -> list[str]:
     """The columns that the declaration names."""
-    time = [spec.time.column] if spec.time else []
+    time = [name for name in (spec.time.column if spec.time else None, spec.sequence_by) if name is not None]
     named = [*spec.columns, *spec.keys, *time, *spec.known_times, *spec.known_columns, *spec.rules, *spec.personal]
     return list(dict.fromkeys(named))
 

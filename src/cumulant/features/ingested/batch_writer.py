@@ -119,7 +119,7 @@ class EventBatchWriter:
             result = self._correct(_on_time(frame))
             self._writer.store.update(partial(self._put_nothing, number=number))
             return result
-        rows, left_out = self._acceptable(frame)
+        rows, unkeyed = self._keyed(frame)
         while True:
             try:
                 results = self._apply(number, rows)
@@ -127,7 +127,7 @@ class EventBatchWriter:
                 continue
             break
         self.recent.add(rows.identities)
-        return sum_results([left_out, results])
+        return sum_results([AdvanceResult(unkeyed=unkeyed), results])
 
     def _latest_time(self, frame: pl.DataFrame) -> int | None:
         """The latest event time that is not after the clock."""
@@ -137,23 +137,26 @@ class EventBatchWriter:
         latest = times.filter(times <= self._writer.now_us()).max()
         return None if latest is None else int(latest)  # type: ignore[arg-type]
 
-    def _acceptable(self, frame: pl.DataFrame) -> tuple[_Rows, AdvanceResult]:
-        """Rows that have their key, and that are not dated after now."""
+    def _keyed(self, frame: pl.DataFrame) -> tuple[_Rows, int]:
+        """The rows that have their key, and how many have none."""
         keyed = frame.select(pl.all_horizontal(pl.col(name).is_not_null() for name in self._of.key)).to_series()
         rows = frame.filter(keyed)
-        unkeyed, future = frame.height - rows.height, 0
-        if self._skew_us is not None:
-            limit = self._writer.now_us() + self._skew_us
-            present = first_moments(self._writer.plan, self._source, rows) <= limit
-            future = int((~present).sum())
-            rows = rows.filter(pl.Series(present)) if future else rows
-        identities = row_identities(rows.select(self._of.key), self._of)
-        return _Rows(rows, identities), AdvanceResult(unkeyed=unkeyed, future=future)
+        return _Rows(rows, row_identities(rows.select(self._of.key), self._of)), frame.height - rows.height
+
+    def _present(self, rows: _Rows) -> _Rows:
+        """Those that are not dated after now."""
+        if self._skew_us is None:
+            return rows
+        limit = self._writer.now_us() + self._skew_us
+        return rows.where(first_moments(self._writer.plan, self._source, rows.frame) <= limit)
 
     def _apply(self, number: int, rows: _Rows) -> AdvanceResult:
         every = len(rows.identities)
         rows = rows.where(_is_first(rows.identities) & ~self.recent.holds(rows.identities))
-        repeated = AdvanceResult(duplicates=every - len(rows.identities))
+        firsts = len(rows.identities)
+        # The first row of a key stands where it is dated after now, too: a process that begins now remembers it alike.
+        rows = self._present(rows)
+        left_out = AdvanceResult(duplicates=every - firsts, future=firsts - len(rows.identities))
         if LATE in rows.frame.columns:
             rows = rows.where(~rows.frame[LATE].to_numpy())
         table = log_table(self._writer.present_state().scope, self._source)
@@ -162,7 +165,7 @@ class EventBatchWriter:
         if posted:
             flags = np.array(posted, dtype=np.bool_)
             posted_rows, others = rows.where(flags), rows.where(~flags)
-        results = [repeated, *(self._log(posted_rows) if posted else ())]
+        results = [left_out, *(self._log(posted_rows) if posted else ())]
         log = BatchLog(self._writer.store, table, following, frozenset(others.identities.tolist()))
         for part in self._slices(self._open_rows(others), self._most_entities):
             log.append(part)

@@ -15,8 +15,8 @@ from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.definition.known_time import EntryRule
 
 Measure = Window | Lookup
-#: changes with the order of events that become known at one moment (`row_order`)
-ORDER_RULE = 2
+#: change with the order of events that become known at one moment (`row_order`): by identity, and by content
+_BY_IDENTITY, _BY_CONTENT = 2, 3
 #: where a plan keeps its groups
 _GROUPS = "measure_groups"
 
@@ -57,10 +57,22 @@ class MeasureGroup(msgspec.Struct, frozen=True, dict=True):
 
 
 def event_columns(group: MeasureGroup, source: Source) -> set[str]:
-    """The columns of a group's source that its windows and lookups need; where order matters, also the key."""
+    """The columns of a group's source that its windows and lookups need; where order matters, also those of it."""
     inside = {name for node in group.values for name in columns_of(node)}
     times = {column for column, _ in group.entry.columns} | ({source.event_time} if source.event_time else set())
-    return {*group.by, *inside, *times, *(source.key if group.ordered else ())}
+    order = source.key or content_columns(source)
+    return {*group.by, *inside, *times, *(order if group.ordered else ())}
+
+
+def content_columns(source: Source) -> tuple[str, ...]:
+    """The columns by whose values rows without a key are ordered."""
+    return tuple(sorted(field.name for field in source.fields))
+
+
+def order_rule(plan: FeaturePlan) -> int:
+    """The number of the rule for events known at one moment by which features of the plan are computed."""
+    by_content = any(group.ordered and not plan.sources[group.source].key for group in groups_of(plan))
+    return _BY_CONTENT if by_content else _BY_IDENTITY
 
 
 def reach_us(measure: Measure) -> int | None:

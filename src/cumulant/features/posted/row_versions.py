@@ -2,7 +2,7 @@
 
 A table of online state holds, beside the events, the row in force of every key (`StoredVersion`) with the entities that
 it entered. A posted row is completed by the row in force and replaces it by the rule of `data.corrections.versions`: a
-later known time wins, of equal ones the last arrival.
+later known time wins, of equal ones the greater sequence, of equal ones the last arrival.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _PREFIX = b"\x00row"
 class StoredVersion(msgspec.Struct, array_like=True):
     """The row in force of a key as a table holds it: the non-null values of the columns that its plan reads.
 
-    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds. A deletion has no values.
+    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds; `sequence` orders versions of one
+    known time. A deletion has no values.
     """
 
     position: int
@@ -33,6 +34,7 @@ class StoredVersion(msgspec.Struct, array_like=True):
     arrived: int | None = None
     begins: int | None = None
     deleted: bool = False
+    sequence: int | str | None = None
 
     @property
     def is_stored(self) -> bool:
@@ -44,7 +46,7 @@ class StoredVersion(msgspec.Struct, array_like=True):
         nulls = dict.fromkeys(columns) if self.is_stored and not self.deleted else {}
         over = (True, self.known) if self.is_stored else (False, None)
         own = (self.known, self.arrived, self.begins, self.deleted)
-        return LoggedRow(self.position, -1, nulls | self.values, {}, *own, *over)
+        return LoggedRow(self.position, -1, nulls | self.values, {}, *own, *over, sequence=self.sequence)
 
 
 decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
@@ -60,11 +62,11 @@ def corrections_of(source: Source) -> Corrections | None:
 
 
 def version_columns(plan: FeaturePlan, source: Source) -> tuple[str, ...]:
-    """The columns that a stored version has: those that windows and lookups read, the key, and the known times."""
+    """The columns that a stored version has: those that windows and lookups read, the key, and what orders versions."""
     read = {name for group in groups_of(plan) if group.source == source.name for name in event_columns(group, source)}
     corrections = corrections_of(source)
-    known = () if corrections is None else corrections.known
-    return tuple(sorted({*read, *source.key, *(field.name for field in known)}))
+    order = () if corrections is None else corrections.order
+    return tuple(sorted({*read, *source.key, *(field.name for field in order)}))
 
 
 class VersionRule:
@@ -73,6 +75,8 @@ class VersionRule:
     def __init__(self, corrections: Corrections, columns: Iterable[str] = (), stored: Iterable[str] = ()) -> None:
         """`columns` are those of the source that the plan reads, `stored` those that the table holds of a row."""
         self._known = tuple(field.name for field in corrections.known)
+        sequence = corrections.sequence
+        self._sequence = None if isinstance(sequence, msgspec.UnsetType) else sequence.name
         self._marker = None if corrections.marker is None else corrections.marker.name
         self._deletes = frozenset(corrections.deletes)
         self._columns, self._stored = tuple(columns), tuple(stored)
@@ -97,16 +101,17 @@ class VersionRule:
         known = self.known_time(values)
         if deleted and self._known and known is None:
             known = now
-        after = LoggedRow(POSTED, entry, values, other, known, now, None, deleted)
+        sequence = None if self._sequence is None else values.get(self._sequence)
+        after = LoggedRow(POSTED, entry, values, other, known, now, None, deleted, sequence=sequence)
         after.whole = not deleted and before is not None and (before.deleted or before.whole)
         if before is None:
             return after
         after.over, after.over_known, after.arrived = before.over, before.over_known, max(now, before.arrived or now)
-        if _rank(known) < _rank(before.known):
+        if _place(after) < _place(before):
             return None
         if deleted and before.deleted:  # a deletion that is repeated counts from its first, up to its last known time
-            later = _rank(known) > _rank(before.known)
-            return msgspec.structs.replace(before, known=known, entry=entry) if later else None
+            repeated = msgspec.structs.replace(before, known=known, sequence=sequence, entry=entry)
+            return repeated if _place(after) > _place(before) else None
         if not deleted and not before.deleted and _adds_nothing(row, before):
             return None
         after.begins = self._begins(after, before, row)
@@ -133,13 +138,15 @@ class VersionRule:
             return None  # a scored row, or one that was posted before rows could be corrected, is no version
         if _rank(after.known) > _rank(before.known):
             return after.known
+        if after.known is not None and _place(after) > _place(before):
+            return before.begins  # in its place
         fills = not after.deleted and all(before.values.get(name) in (None, row.values[name]) for name in row.values)
         return before.begins if fills and not before.deleted else after.arrived
 
     def supersedes(self, record: LoggedRow, stored: StoredVersion) -> bool:
         """Whether a posted row is in force where a table holds another one."""
-        if record.known != stored.known:
-            return _rank(record.known) > _rank(stored.known)
+        if _place(record) != _place(stored):
+            return _place(record) > _place(stored)
         if not stored.is_stored:
             return True
         if stored.arrived is not None:
@@ -163,10 +170,12 @@ class VersionRule:
         before: Inside = {} if record.whole else current
         if stored is None or self.supersedes(record, stored):
             merged = {} if record.deleted else _present(before | values)
-            after = StoredVersion(record.position, merged, record.known, record.arrived, record.begins, record.deleted)
+            own = (record.known, record.arrived, record.begins, record.deleted, record.sequence)
+            after = StoredVersion(record.position, merged, *own)
             if stored is not None and merged == current and record.deleted == stored.deleted:
-                same = (after.known, after.arrived) == (stored.known, stored.arrived)
-                return None if same else msgspec.structs.replace(stored, known=after.known, arrived=after.arrived)
+                same = (after.arrived, _place(after)) == (stored.arrived, _place(stored))
+                times = {"known": after.known, "arrived": after.arrived, "sequence": after.sequence}
+                return None if same else msgspec.structs.replace(stored, **times)
             return after
         # A scored row, or one of a log from before rows could be corrected, fills what the row of a snapshot lacks.
         if record.arrived is not None or stored.arrived is not None or stored.deleted:
@@ -199,3 +208,9 @@ def _present(values: Inside) -> Inside:
 def _rank(moment: int | None) -> float | int:
     """Moments in their order; none is before all."""
     return float("-inf") if moment is None else moment
+
+
+def _place(version: LoggedRow | StoredVersion) -> tuple[bool, int, bool, int | str]:
+    """Versions of a key in their order; without a known time or a sequence before those with one."""
+    known, sequence = version.known, version.sequence
+    return known is not None, known or 0, sequence is not None, 0 if sequence is None else sequence

@@ -29,7 +29,7 @@ from cumulant.features.posted.row_versions import (
 from cumulant.ports.online import Cells, OnlineStore
 
 _STEP = 10_000
-_KNOWN = "__known"
+_KNOWN, _SEQUENCE = "__known", "__sequence"
 
 
 def corrected_sources(plan: FeaturePlan) -> tuple[str, ...]:
@@ -52,6 +52,7 @@ def version_blobs(
     `deletions`: as `scan_deletions`. `keys`: those of `row_key` to return; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
+    sequence = _sequence(source)
     frame = read_fields(name, source.fields, rows)
     if keys is not None:
         frame = frame.join(_key_frame(frame, source, keys), on=source.key, how="semi", maintain_order="left")
@@ -65,7 +66,9 @@ def version_blobs(
         ):
             values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
             arrived = None if begins == known else begins
-            yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
+            version = StoredVersion(position, values, known, arrived, begins)
+            version.sequence = values.get(sequence)  # type: ignore[assignment]
+            yield version_key(name, key), encode(version)
     if deletions is not None:
         gone = _deletions(source, deletions)
         if keys is not None and gone.height:
@@ -75,12 +78,19 @@ def version_blobs(
 
 
 def _with_known(source: Source) -> Source:
-    """The source with its known times, which no window need read."""
+    """The source with what orders its versions, which no window need read."""
     corrections = corrections_of(source)
-    known = () if corrections is None else corrections.known
-    fields = {field.name: field for field in (*source.fields, *known)}
+    known, order = ((), ()) if corrections is None else (corrections.known, corrections.order)
+    fields = {field.name: field for field in (*source.fields, *order)}
     times = {field.name: KnownAt(column=field.name) for field in known}
     return msgspec.structs.replace(source, fields=tuple(fields.values()), known=times | source.known)
+
+
+def _sequence(source: Source) -> str:
+    """The column that orders versions of one known time; empty where there is none."""
+    corrections = corrections_of(source)
+    sequence = msgspec.UNSET if corrections is None else corrections.sequence
+    return "" if isinstance(sequence, msgspec.UnsetType) else sequence.name
 
 
 def _key_frame(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
@@ -102,14 +112,16 @@ def _deleted_keys(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> It
     corrections, key = corrections_of(source), list(source.key)
     assert corrections is not None
     last = _with_known_time(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
-    latest = last.agg(pl.col(_KNOWN, FROM, ROW).max())
-    for values, (known, begins, position) in zip(
-        inside(latest.select(key)), latest.select(_KNOWN, FROM, ROW).rows(), strict=True
-    ):
+    order = pl.col(_sequence(source) or _KNOWN).alias(_SEQUENCE)
+    # Of the deletions of a key the one that is known last; its sequence is the greatest of those.
+    latest = last.agg(pl.col(_KNOWN, FROM, ROW).max(), order.sort_by(_KNOWN, order, nulls_last=False).last())
+    dates = zip(latest.select(_KNOWN, FROM, ROW).rows(), inside(latest.select(_SEQUENCE)), strict=True)
+    for values, ((known, begins, position), (sequence,)) in zip(inside(latest.select(key)), dates, strict=True):
         arrived = None if begins == known else begins
         # A deletion without a known time is known when it arrives.
         at = begins if known is None and corrections.known else known
         version = StoredVersion(position, {}, at, arrived, begins, deleted=True)
+        version.sequence = sequence if _sequence(source) else None  # type: ignore[assignment]
         yield version_key(source.name, values), encode(version)
 
 

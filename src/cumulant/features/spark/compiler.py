@@ -47,7 +47,7 @@ def compile_query(plan: FeaturePlan, *, rows: bool = False) -> SparkQuery:
     other, the rows to predict are in that view in any case, with the source's fields (`offline.versions.as_predicted`).
 
     Each source is a view of its name with the plan's fields, in the types of the plan: times are TIMESTAMP, whole
-    numbers BIGINT. Further columns: `__row` numbers the rows that are asked for, and those of a source without a key;
+    numbers BIGINT. Further columns: `__row` numbers the rows that are asked for;
     `__identity` is the identity of a row whose key is not one whole number, where its order matters; `__from` and
     `__until` are when a version of a row is in force, in microseconds, null for always.
     """
@@ -126,7 +126,7 @@ class _Query:
         """The columns of a source's view that are no fields."""
         source = self._plan.sources[of]
         ordered = any(group.ordered for group in self._groups if group.source == of)
-        numbered = (of == self._plan.entity and not self._apart) or (ordered and not source.key)
+        numbered = of == self._plan.entity and not self._apart
         identified = ordered and needs_identity(source)
         dates = [FROM, UNTIL] if has_versions(source) else []
         return (*([ROW] if numbered else []), *([IDENTITY] if identified else []), *dates)

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from cumulant.core.plan import Corrections, FeaturePlan, Field, Lookup, Source, Window
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
-from cumulant.features.offline.groups import MeasureGroup, reach_us
+from cumulant.features.offline.groups import MeasureGroup, content_columns, reach_us
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.spark.expressions import convert, expression
 from cumulant.features.spark.sql_text import finite, let, name, null
 
-#: columns that a table has beside those of its source: the place of a row, and the identity of its key; of versions of
-#: rows `FROM` and `UNTIL`
+#: a column that a table has beside those of its source: the identity of a row's key
 IDENTITY = "__identity"
 
 _ERROR = "((a.s - ((a.s + x) - ((a.s + x) - a.s))) + (x - ((a.s + x) - a.s)))"
@@ -99,7 +98,7 @@ class GroupQuery:
         values += ["NULL", "NULL"] if self._dated else []
         if self._own:
             kinds: dict[str, Kind] = {field.name: field.dtype for field in self._fields}
-            values += ["`__own_at`", self._order("__own_at"), *self._values(kinds)]
+            values += ["`__own_at`", self._order("__own_at", own=True), *self._values(kinds)]
         return f"SELECT {self._named(values)} FROM ({self._asked()}) WHERE {self._keyed()} AND `__moment` IS NOT NULL"
 
     def _asked(self) -> str:
@@ -145,20 +144,24 @@ class GroupQuery:
         known = " AND ".join(f"{name(column)} IS NOT NULL" for column, _ in times)
         return f"CASE WHEN {known} THEN greatest({', '.join(moments)}) END"
 
-    def _order(self, at: str = "__at") -> str:
-        """What decides which of two events is later."""
+    def _order(self, at: str = "__at", *, own: bool = False) -> str:
+        """What decides which of two events is later. Of rows without a key, the row to predict (`own`) is the last."""
         assert self._source.event_time is not None
         if not self._group.ordered:
             return "NULL"
-        identity, place = f"CAST('{NO_IDENTITY}' AS BIGINT)", "0L"
+        identity, content = f"CAST('{NO_IDENTITY}' AS BIGINT)", ""
         if not self._source.key:
-            place = name(ROW)
+            values = (
+                null(self._columns[of]) if own else _unsigned(name(of), self._columns[of])
+                for of in content_columns(self._source)
+            )
+            content = "".join([f", 'p', {int(own)}", *(f", 'c{at}', {value}" for at, value in enumerate(values))])
         elif needs_identity(self._source):
             identity = name(IDENTITY)
         else:
             identity = f"coalesce({name(self._source.key[0])}, {identity})"
         event = name(self._source.event_time)
-        return f"named_struct('a', {name(at)}, 'e', {event}, 'i', {identity}, 'p', {place})"
+        return f"named_struct('a', {name(at)}, 'e', {event}, 'i', {identity}{content})"
 
     def _values(self, columns: dict[str, Kind]) -> list[str]:
         values = []

@@ -16,7 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
-from cumulant.features.offline.groups import ORDER_RULE
+from cumulant.features.offline.groups import order_rule
 from cumulant.flows.data.memory_budget import memory_budget, scratch_folder
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
@@ -84,7 +84,7 @@ def feature_set(
     """The step `features` of a run."""
     used = used_sources(task.plan, snapshots)
     moment = None if as_of is None else as_of.isoformat()
-    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=moment, order=ORDER_RULE)
+    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=moment, order=order_rule(task.plan))
     recorded = msgspec.to_builtins(inputs)
     key, tables = f"features/{digest(recorded)}", context.project.tables()
 
@@ -219,7 +219,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     plan: object
     snapshots: dict[str, str]
     as_of: str | None
-    #: the number of the rule for events known at one moment (`ORDER_RULE`); tables that do not name it are of the first
+    #: the number of the rule for events known at one moment (`order_rule`); tables that do not name it are of the first
     order: int = 1
 
 

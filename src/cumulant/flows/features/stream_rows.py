@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import to_micros
 from cumulant.data.row_columns import LATE
-from cumulant.flows.data.stream_records import read_batches
+from cumulant.flows.data.stream_records import batches_after, find_state
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,14 +47,18 @@ class StreamRows:
         late = rows[LATE] if LATE in rows.columns else pl.Series([False]).new_from_index(0, frame.height)
         return frame.with_columns(late.alias(LATE))
 
-    def arrived(self, fields: Sequence[Field]) -> pl.DataFrame:
-        """All rows that entered online features, with when their batch was committed (`logged_rows.ARRIVED`)."""
+    def arrived(self, fields: Sequence[Field], *, after: int) -> pl.DataFrame:
+        """The rows of the batches after this number that entered online features, with when their batch was committed
+        (`logged_rows.ARRIVED`).
+        """
         import polars as pl
 
         from cumulant.features.online.logged_rows import ARRIVED
 
         frames = [self.typed(pl.DataFrame(), fields).with_columns(pl.lit(0, pl.Int64).alias(ARRIVED))]
-        for batch in read_batches(self._project, self._source):
+        state, _ = find_state(self._project, self._source)
+        last = 0 if state is None else state.batches
+        for batch in batches_after(self._project, self._source, after, last, rows=sys.maxsize):
             if batch.rows is not None:
                 rows = self.of_batch(batch, fields).filter(~pl.col(LATE))
                 frames.append(rows.with_columns(pl.lit(to_micros(batch.at), pl.Int64).alias(ARRIVED)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from cumulant.features.offline.groups import groups_of
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.requests import RequestReader
 from cumulant.features.verification import differing
+from cumulant.flows.data.stream_records import last_batches
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot
 from cumulant.flows.features.feature_table import scans
 from cumulant.flows.features.served_rows import ServedRow
@@ -55,10 +57,7 @@ class Verifier:
     def __init__(
         self, project: Project, plan: FeaturePlan, fillings: Sequence[FilledTable], tables: Collection[str]
     ) -> None:
-        import polars as pl
-
         from cumulant.features.online.logged_rows import posted_rows
-        from cumulant.flows.features.stream_rows import StreamRows
 
         self._project, self._fingerprint, self._fillings = project, short(digest(plan)), fillings
         self._tables = tables
@@ -67,6 +66,7 @@ class Verifier:
         corrected = {
             name for name, source in plan.sources.items() if not isinstance(source.corrections, msgspec.UnsetType)
         }
+        self._sources = plan.sources
         scope = self._hashed.log_scope(project.name)
         self._posted = {
             name: posted_rows(project.online(), scope, source)
@@ -74,14 +74,7 @@ class Verifier:
             if source.key and name not in corrected
         }
         #: rows that came by streams, as the posted ones are: online features have them before a snapshot does
-        self._streamed = {
-            name: StreamRows(project, name, self._hashed).arrived(source.fields)
-            for name, source in plan.sources.items()
-            if name in self._posted and _is_streamed(project, name)
-        }
-        for name, rows in self._streamed.items():
-            names = [*self._posted[name].columns]
-            self._posted[name] = pl.concat([self._posted[name], rows.select(names)], how="vertical_relaxed")
+        self._streamed: dict[str, pl.DataFrame] = {}
         self.names = stored_features(plan)
         #: their values are hashes in the log, and none of the compared features reads them
         hidden = {field.name for field in plan.request if field.personal} - self._hashed.names
@@ -110,6 +103,7 @@ class Verifier:
         """Each row; after as many rows with differences as are explained, it ends."""
         present = {name: newest_snapshot(self._project, name) for name in self._plan.sources}
         newest = {name: snapshot.id for name, snapshot in present.items() if snapshot is not None}
+        self._read_streams(rows, newest)
         expected = self._compute(self._history(newest), rows, arrived=None)
         explained = 0
         for row, values in zip(rows, expected, strict=True):
@@ -123,6 +117,31 @@ class Verifier:
             late = self._explain(row, differences) if differences else set[str]()
             named = None if late is None else {name: (values[name], name in late) for name in differences}
             yield ComparedRow(row, named)
+
+    def _read_streams(self, rows: Sequence[ServedRow], newest: Mapping[str, str]) -> None:
+        """Read the rows of streams that are not in each snapshot which these rows may be recomputed from."""
+        import polars as pl
+
+        from cumulant.flows.features.stream_rows import StreamRows
+
+        fillings = {(filling.name, filling.begun): filling for row in rows for filling in self._candidates(row)}
+        used = [newest, *(filling.snapshots for filling in fillings.values())]
+        for name, source in self._sources.items():
+            if name not in self._posted or not _is_streamed(self._project, name):
+                continue
+            after = self._common_batch(name, {snapshots[name] for snapshots in used if name in snapshots})
+            arrived = StreamRows(self._project, name, self._hashed).arrived(source.fields, after=after)
+            self._streamed[name] = arrived
+            posted = self._posted[name]
+            self._posted[name] = pl.concat([posted, arrived.select(posted.columns)], how="vertical_relaxed")
+
+    def _common_batch(self, source: str, snapshots: Collection[str]) -> int:
+        """The last batch that all of these snapshots have, of those that are stored."""
+        last = list[int]()
+        for identity in snapshots:
+            with suppress(CumulantError):
+                last.append(last_batches(self._project, {source: load_snapshot(self._project, identity)})[source])
+        return min(last, default=0)
 
     def _explain(self, row: ServedRow, names: Sequence[str]) -> set[str] | None:
         """The features whose served values are those of the rows that had arrived when it was answered. None: some are

@@ -27,13 +27,15 @@ KINDS: Mapping[str, str] = {
     "late": "columns that become known later arrive later, in any order",
     "duplicated": "some rows arrive several times",
     "contradicted": "some rows arrive again with other values, which change nothing",
-    "corrected": "rows have versions, some of which delete, that arrive in any order; the latest known one counts",
+    "corrected": "rows have versions, some of which delete, that arrive in any order and again; the latest known one "
+    "counts, of several with one known time that with the greatest number",
     "ties": "many rows become known at one moment",
     "nulls": "keys, times and values are missing",
+    "without a key": "rows of the source `other` have no key, and many become known at one moment",
 }
 START = datetime(2024, 3, 30, 22, tzinfo=UTC)
 HALF = timedelta(minutes=30)
-#: columns of both sources; `sent` and `op` are of versions
+#: columns of both sources; the last three are of versions
 DTYPES: Mapping[str, DType] = {
     "id": "int",
     "part": "str",
@@ -47,11 +49,15 @@ DTYPES: Mapping[str, DType] = {
     "word": "str",
     "sent": "time",
     "op": "str",
+    "revision": "int",
 }
+_OF_VERSIONS = ("sent", "op", "revision")
 SOURCES = ("tx", "other")
 _AMOUNTS = (0.1, 0.2, -0.3, 1e9, 1e9 + 1e-3, 1e16, 1.0, -0.0, 5e-324, 3.14)
 _ITEMS = (1, 2, -3, 0, 2**62, 17 * 10**17)
 _LATE = frozenset({"done", "word"})
+#: features to which the order of rows of the source `other` matters, and one of the other source
+_ORDERED = ("items_last", "near", "ever", "word")
 _AGGREGATIONS = ("sum", "mean", "min", "max", "std", "distinct", "last", "count")
 
 
@@ -59,7 +65,8 @@ _AGGREGATIONS = ("sum", "mean", "min", "max", "std", "distinct", "last", "count"
 class PlanCase:
     """`deliveries`: what arrives of each source, in this order: whole rows, or pieces that have its key.
 
-    `queries`: rows to predict, once everything has arrived; some of them are rows of the history.
+    Rows without a key cannot be posted: a compiler that takes events begins with those of `accepted`. `queries`: rows
+    to predict, once everything has arrived; some of them are rows of the history.
     """
 
     kind: str
@@ -91,7 +98,8 @@ class PlanCase:
 def plan_case(kind: str, seed: int, count: int = 16) -> PlanCase:
     """The case of a kind (`KINDS`) and seed, with `count` rows of each source."""
     random = Random(f"{kind} {seed}")  # noqa: S311 - invented rows
-    plan = _plan(corrected=kind == "corrected", key=("part", "id") if seed % 2 else ("id",), offset=HALF * (seed % 3))
+    key = ("part", "id") if seed % 2 else ("id",)
+    plan = _plan(kind, {"tx": key, "other": () if kind == "without a key" else key}, HALF * (seed % 3))
     rows = {name: [_row(random, kind, number) for number in random.sample(range(50), count)] for name in SOURCES}
     deliveries = {name: _deliver(random, kind, plan.sources[name], rows[name]) for name in SOURCES}
     queries = [_row(random, kind, 100 + number) for number in range(8)]
@@ -108,6 +116,8 @@ def accept(of: Source, deliveries: Sequence[Row]) -> list[Row]:
     Pieces of a row are merged by key, and each column keeps its first value. Of a source with corrections, each row
     is a version in force from its known time until that of the next; equal ones are one, and a deletion is none.
     """
+    if not of.key:
+        return list(deliveries)
     by_key: dict[tuple[Any, ...], list[Row]] = {}
     for row in deliveries:
         by_key.setdefault(tuple(row[name] for name in of.key), []).append(row)
@@ -124,8 +134,9 @@ def _merged(pieces: Sequence[Row]) -> Row:
 
 
 def _versions(corrections: Corrections, rows: Sequence[Row]) -> list[Row]:
-    (known,), marker = corrections.known, corrections.marker
-    ordered = sorted(rows, key=lambda row: row[known.name])
+    (known, sequence), marker = corrections.order, corrections.marker
+    latest = {row[known.name]: row for row in sorted(rows, key=lambda row: row[sequence.name])}
+    ordered = sorted(latest.values(), key=lambda row: row[known.name])
     begins: list[int | None] = [None, *(to_micros(row[known.name]) for row in ordered[1:])]
     versions = [
         row | {"__from": begin, "__until": end}
@@ -134,15 +145,19 @@ def _versions(corrections: Corrections, rows: Sequence[Row]) -> list[Row]:
     return [row for row in versions if marker is None or row[marker.name] not in corrections.deletes]
 
 
-def _plan(*, corrected: bool, key: tuple[str, ...], offset: timedelta) -> FeaturePlan:
-    names = [name for name in DTYPES if corrected or name not in ("sent", "op")]
+def _plan(kind: str, keys: Mapping[str, tuple[str, ...]], offset: timedelta) -> FeaturePlan:
+    corrected = kind == "corrected"
+    names = [name for name in DTYPES if corrected or name not in _OF_VERSIONS]
     fields = tuple(Field(name, DTYPES[name]) for name in names)
     known = {"word": KnownAt(column="done"), "label": KnownAt(delay_us=micros(2 * HALF))}
-    sources = {name: Source(name, key, "at", fields, known) for name in SOURCES}
+    sources = {name: Source(name, keys[name], "at", fields, known) for name in SOURCES}
     if corrected:
-        rule = Corrections((Field("sent", "time"),), Field("op", "str"), ("D",))
-        sources = {name: Source(name, key, "at", fields, known, rule) for name in SOURCES}
-    return compile_plan(collect(_definitions()), sources, entity="tx", predict_at=PredictAt("at", micros(offset)))
+        rule = Corrections((Field("sent", "time"),), Field("op", "str"), ("D",), Field("revision", "int"))
+        sources = {name: Source(name, keys[name], "at", fields, known, rule) for name in SOURCES}
+    definitions = _definitions()
+    if kind == "without a key":
+        definitions = {name: definitions[name] for name in _ORDERED}
+    return compile_plan(collect(definitions), sources, entity="tx", predict_at=PredictAt("at", micros(offset)))
 
 
 def _definitions() -> dict[str, Any]:
@@ -164,15 +179,16 @@ def _definitions() -> dict[str, Any]:
 
 
 def _row(random: Random, kind: str, number: int) -> Row:
-    """A row; of the kind `ties` at one of three moments, of the kind `nulls` with each column but its key missing."""
-    at = START + HALF * random.randrange(3 if kind == "ties" else 12)
+    """A row; of some kinds at one of three moments, of the kind `nulls` with each column but its key missing."""
+    ties = kind in ("ties", "without a key")
+    at = START + HALF * random.randrange(3 if ties else 12)
     row: Row = {
         "id": number,
         "part": f"p{number % 7}",
         "card": random.choice("ab"),
         "shop": random.choice((1, 2)),
         "at": at,
-        "done": START + 6 * HALF if kind == "ties" else at + HALF * random.randrange(4),
+        "done": START + 6 * HALF if ties else at + HALF * random.randrange(4),
         "amount": random.choice((*_AMOUNTS, None)),
         "items": random.choice((*_ITEMS, None)),
         "label": random.choice((True, False, None)),
@@ -186,6 +202,7 @@ def _row(random: Random, kind: str, number: int) -> Row:
 def _deliver(random: Random, kind: str, of: Source, rows: Sequence[Row]) -> list[Row]:
     if kind == "corrected":
         versions = [version for row in rows for version in _corrections(random, row)]
+        versions += random.choices(versions, k=len(versions) // 4)
         return random.sample(versions, len(versions))
     if kind == "in order":
         return sorted(rows, key=lambda row: row["at"])
@@ -208,11 +225,12 @@ def _contradiction(row: Row) -> Row:
 
 
 def _corrections(random: Random, row: Row) -> list[Row]:
-    """Versions of a row that are known at different moments; some of them delete it."""
-    moments = sorted(random.sample(range(12), random.randint(1, 4)))
+    """Versions of a row, some of which are known at one moment, and some of which delete it."""
+    moments = sorted(random.choices(range(12), k=random.randint(1, 4)))
     versions = []
     for place, moment in enumerate(moments):
         changed = {name: random.choice(values) for name, values in (("amount", _AMOUNTS), ("card", "ab"))}
         deletes = place and random.random() < 0.25
-        versions.append(row | changed | {"sent": START + HALF * moment, "op": "D" if deletes else "U"})
+        order = {"sent": START + HALF * moment, "revision": place}
+        versions.append(row | changed | order | {"op": "D" if deletes else "U"})
     return versions

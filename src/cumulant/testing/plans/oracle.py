@@ -21,8 +21,8 @@ from cumulant.features.offline.row_identity import row_identity
 from cumulant.features.online.python_compiler import compile_node
 
 Row = dict[str, Any]
-#: a row of a source with its known time, and its place
-_Known = tuple[datetime, int, Row]
+#: a row of a source with its known time, and whether it is the row to predict
+_Known = tuple[datetime, bool, Row]
 
 
 def features(
@@ -65,9 +65,9 @@ def of_row(plan: FeaturePlan, sources: Mapping[str, Sequence[Row]], row: Row, ap
         itself = apart is not None and measure.source == plan.entity and _brings(plan, measure)
         if itself and not _held(plan, measure, row, [p for p in past if _known(plan, measure, p, apart)]):
             past = [*past, row]
-        entries = [(_enters(plan, measure, other), place, other) for place, other in enumerate(past)]
+        entries = [(_enters(plan, measure, other), itself and other is row, other) for other in past]
         equal = sorted(
-            ((when, place, other) for when, place, other in entries if when is not None and when <= moment),
+            ((when, own, other) for when, own, other in entries if when is not None and when <= moment),
             key=partial(_order, plan.sources[measure.source]),
         )
         values[spec.name] = (
@@ -76,10 +76,12 @@ def of_row(plan: FeaturePlan, sources: Mapping[str, Sequence[Row]], row: Row, ap
     return values
 
 
-def _order(source: Source, known: _Known) -> tuple[datetime, datetime, int, int]:
-    """Known time, event time, row identity; rows without a key are as in their source."""
-    when, place, row = known
-    return when, row[source.event_time or ""], row_identity([row[name] for name in source.key]), place
+def _order(source: Source, known: _Known) -> tuple[Any, ...]:
+    """Known time, event time, row identity; of rows without a key their values, and the row to predict is the last."""
+    when, own, row = known
+    names = () if source.key else sorted(field.name for field in source.fields)
+    content = () if own else [(row[name] is not None, 0 if row[name] is None else row[name]) for name in names]
+    return when, row[source.event_time or ""], row_identity([row[name] for name in source.key]), own, content
 
 
 def in_force(row: Row, moment: datetime) -> bool:
