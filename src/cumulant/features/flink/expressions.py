@@ -11,7 +11,7 @@ from typing import cast
 
 from cumulant.core.expr import Call, Column, Feature, Moment, Node
 from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, result_kind, unify
-from cumulant.features.flink.sql_text import TYPES, Let, constant, decimal, finite, null, text, whole
+from cumulant.features.flink.sql_text import TYPES, Let, constant, decimal, finite, null, outward, text, whole
 from cumulant.features.spark.sql_text import DAY_US, name
 
 _LEAST = constant(-(2**63), "int")
@@ -19,6 +19,8 @@ _LEAST = constant(-(2**63), "int")
 _WHOLE = constant(2.0**52, "float")
 _LIMIT = constant(2.0**63, "float")
 _INT_TEXT = text(r"^[+-]?[0-9]+$")
+#: where parts of a time are in its text
+_CLOCK = {"HOUR": 12, "MINUTE": 15}
 _FLOAT_TEXT = text(r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
 
 
@@ -113,18 +115,20 @@ def _logic(sign: str) -> Compiled:
 
 
 def _calendar(part: str) -> Compiled:
-    """A part of a time in a zone. A date has no zone: its parts are its own."""
+    """A part of a time in a zone, read from its text: EXTRACT rounds times before 1970 up. A date has no zone: its parts
+    are its own.
+    """
 
     def compiled(of: _Arguments) -> str:
-        (value,) = of.of("time", named=True)
-        # whole seconds, rounded down: Flink rounds the parts of times before 1970 up
-        down = f"CASE WHEN MOD({value}, 1000000) < 0 THEN 1 ELSE 0 END"
-        local = f"CAST(TO_TIMESTAMP_LTZ({value} / 1000000 - {down}, 0) AS TIMESTAMP(3))"
-        zone = str(of.option("zone", "UTC"))
-        if of.kinds[0] != "date" and zone != "UTC":
-            shown = f"DATE_FORMAT({local}, 'yyyy-MM-dd HH:mm:ss')"
-            local = f"TO_TIMESTAMP(CONVERT_TZ({shown}, 'UTC', {text(zone)}))"
-        return f"CAST(EXTRACT({part} FROM {local}) AS BIGINT)"
+        if of.kinds[0] == "date":
+            return f"CAST(EXTRACT({part} FROM {outward(of.args[0], 'date')}) AS BIGINT)"
+        seconds = f"CAST(TO_TIMESTAMP_LTZ({of.of('time')[0]}, 6) AS TIMESTAMP(6))"
+        shown, zone = f"DATE_FORMAT({seconds}, 'yyyy-MM-dd HH:mm:ss')", str(of.option("zone", "UTC"))
+        if zone != "UTC":
+            shown = f"CONVERT_TZ({shown}, 'UTC', {text(zone)})"
+        if part in _CLOCK:
+            return f"TRY_CAST(SUBSTRING({shown}, {_CLOCK[part]}, 2) AS BIGINT)"
+        return f"CAST(EXTRACT({part} FROM TRY_CAST(SUBSTRING({shown}, 1, 10) AS DATE)) AS BIGINT)"
 
     return compiled
 
