@@ -101,7 +101,12 @@ def online(probe: Probe) -> str:
     from cumulant.testing.online import MemoryOnline
 
     plan, store = probe.plan(), MemoryOnline()
-    materialize(plan, {"tx": pl.DataFrame(schema={field.name: TYPES[field.dtype] for field in probe.source.fields})}, store, table="t")
+    materialize(
+        plan,
+        {"tx": pl.DataFrame(schema={field.name: TYPES[field.dtype] for field in probe.source.fields})},
+        store,
+        table="t",
+    )
     OnlineFeatures(plan, store, "t").vectors([dict.fromkeys(field.name for field in probe.source.fields)])
     functions = [function for tier in tiers(plan, probe.functions).values() for function in tier.functions]
     return f"{YES}, from rows as the function returns them" if functions else YES
@@ -158,7 +163,7 @@ def operators() -> Iterator[str]:
 def _compilers() -> dict[str, Callable[[str], bool]]:
     """Of each engine, whether an operator compiles."""
     from cumulant.features.flink import expressions as flink
-    from cumulant.features.flink.sql_text import Steps
+    from cumulant.features.flink.sql_text import QuerySteps
     from cumulant.features.offline import polars_compiler as polars
     from cumulant.features.online.python_compiler import compile_node as python
     from cumulant.features.spark import expressions as spark
@@ -166,7 +171,9 @@ def _compilers() -> dict[str, Callable[[str], bool]]:
     def tried(compiled: Callable[[Node], object]) -> Callable[[str], bool]:
         def compiles(op: str) -> bool:
             try:
-                compiled(next(case.node for case in CASES_OF_OPERATORS if isinstance(case.node, Call) and case.node.op == op))
+                compiled(
+                    next(case.node for case in CASES_OF_OPERATORS if isinstance(case.node, Call) and case.node.op == op)
+                )
             except KeyError:
                 return False
             return True
@@ -180,36 +187,29 @@ def _compilers() -> dict[str, Callable[[str], bool]]:
                 tried(lambda node: polars.expression(node, KINDS)),
                 tried(lambda node: python(node, KINDS)),
                 tried(lambda node: spark.expression(node, KINDS)),
-                tried(lambda node: flink.expression(node, Steps().let, KINDS)),
+                tried(lambda node: flink.expression(node, QuerySteps().let, KINDS)),
             ),
             strict=True,
         )
     )
 
 
+LINES = "\n"
+INTRODUCTION = """# Engines of feature plans
+
+What each engine computes of a [feature plan](feature-plan.md). Generated: a cell is what the compiler of the engine answers \
+to a plan with that in it, `yes` or the words in which it is refused.
+
+Embedded is the process of Cumulant itself, for the [history](../how-to/features.md) and [online](../how-to/feature-store.md), \
+where rows of streams enter as they come. Spark computes [the history](../how-to/features-on-spark.md), Flink \
+[rows of streams](../how-to/features-on-flink.md).
+"""
+
+
 def page() -> str:
-    return "\n".join(
-        [
-            "# Engines of feature plans",
-            "",
-            "What each engine computes of a [feature plan](feature-plan.md). Generated: a cell is what the compiler of the "
-            "engine answers to a plan with that in it, `yes` or the words in which it is refused.",
-            "",
-            "Embedded is the process of Cumulant itself, for the [history](../how-to/features.md) and "
-            "[online](../how-to/feature-store.md), where rows of streams enter as they come. Spark computes "
-            "[the history](../how-to/features-on-spark.md), Flink [rows of streams](../how-to/features-on-flink.md).",
-            "",
-            "## Windows and lookups",
-            "",
-            *table("aggregation", AGGREGATIONS),
-            "",
-            "## Sources, moments and durations",
-            "",
-            *table("the plan has", SITUATIONS),
-            "",
-            "## Operators",
-            "",
-            *operators(),
-            "",
-        ]
+    sections = (
+        ("Windows and lookups", table("aggregation", AGGREGATIONS)),
+        ("Sources, moments and durations", table("the plan has", SITUATIONS)),
+        ("Operators", operators()),
     )
+    return INTRODUCTION + "".join(f"\n## {title}\n\n{LINES.join(lines)}\n" for title, lines in sections)

@@ -42,8 +42,8 @@ def _sql(
 ) -> None:
     """Show the features as SQL, for a job or notebook of your own.
 
-    Of Spark it is one query of the history, which an environment with `history: sc://HOST:15002?staging=FOLDER` runs. Of
-    Flink it is a job over topics of Kafka; a plan that Flink cannot compute exactly is refused by the names of its
+    Of Spark it is one query of the history, which an environment with `history: sc://HOST:15002?staging=FOLDER` runs.
+    Of Flink it is a job over topics of Kafka; a plan that Flink cannot compute exactly is refused by the names of its
     features.
     """
     with call.api() as api, call.progress("features") as progress:

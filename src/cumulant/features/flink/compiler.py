@@ -13,7 +13,7 @@ from cumulant.features.definition.known_time import EntryRule
 from cumulant.features.definition.stages import expression_stages
 from cumulant.features.flink.expressions import convert, expression
 from cumulant.features.flink.refusals import MILLISECOND_US, columns_read, require_compilable
-from cumulant.features.flink.sql_text import COLUMN_TYPES, Steps, canonical, interval, null, outward, text
+from cumulant.features.flink.sql_text import COLUMN_TYPES, QuerySteps, canonical, interval, null, outward, text
 from cumulant.features.flink.windows import ROWTIME, GroupStep
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.spark.sql_text import name
@@ -111,11 +111,13 @@ class _Query:
         stages: list[tuple[str, str]] = []
         before = "measured"
         for number, stage in enumerate(expression_stages(self._plan.features, measured)):
-            steps = Steps()
+            steps = QuerySteps()
             values = [f"{_value(spec, steps, raw, features)} AS {name(spec.name)}" for spec in stage]
             own = [*(_RAW + of for of in raw), *measured]
             columns = ", ".join([*map(name, own), *values])
-            stages.append((f"stage {number}", f"SELECT {columns} FROM ({steps.around(f'SELECT * FROM {name(before)}')})"))
+            stages.append(
+                (f"stage {number}", f"SELECT {columns} FROM ({steps.around(f'SELECT * FROM {name(before)}')})")
+            )
             measured += [spec.name for spec in stage]
             before = f"stage {number}"
         return stages
@@ -127,7 +129,7 @@ class _Query:
             self._created.append(self._statement(of, source, entry))
         table = name(self._tables[source.name, entry])
         kinds: dict[str, Kind] = {field.name: field.dtype for field in source.fields}
-        steps = Steps()
+        steps = QuerySteps()
         values = [f"{canonical(steps.let, name(of), kinds[of])} AS {name(of)}" for of in columns]
         if self._groups:
             values += [f"{canonical(steps.let, name(source.event_time or ''), 'time')} AS `__event`"]
@@ -136,7 +138,7 @@ class _Query:
             values += [f"{null('time')} AS `__entry`", f"{null('time')} AS {name(ROWTIME)}"]
         return f"(SELECT {', '.join(values)} FROM ({steps.around(_first_rows(table, source.key))}))"
 
-    def _entry(self, source: Source, entry: EntryRule | None, steps: Steps | None) -> str:
+    def _entry(self, source: Source, entry: EntryRule | None, steps: QuerySteps | None) -> str:
         """When a row enters, or is predicted for; without `steps` for a table, which checks that times are no finer."""
         assert source.event_time is not None
         offset = self._plan.predict_at.offset_us if self._plan.predict_at else 0
@@ -164,7 +166,7 @@ class _Query:
         return f"CREATE TEMPORARY TABLE {name(of)} (\n  {listed}\n) WITH ({options})"
 
 
-def _value(spec: FeatureSpec, steps: Steps, raw: Mapping[str, Kind], features: Mapping[str, Kind]) -> str:
+def _value(spec: FeatureSpec, steps: QuerySteps, raw: Mapping[str, Kind], features: Mapping[str, Kind]) -> str:
     assert spec.expr is not None
     value, kind = expression(spec.expr, steps.let, raw, features, column=lambda column: name(_RAW + column))
     return convert(value, kind, spec.dtype)
@@ -182,7 +184,8 @@ def _first_rows(table: str, key: Sequence[str]) -> str:
 
 def _checked(source: str, column: str) -> str:
     """A time in microseconds; one that is finer than a millisecond ends the job, with its name."""
-    error = f"CAST(CONCAT({text(f'a time of {source}.{column} is finer than a millisecond: ')}, CAST({name(column)} AS STRING)) AS BIGINT)"
+    reason = text(f"a time of {source}.{column} is finer than a millisecond: ")
+    error = f"CAST(CONCAT({reason}, CAST({name(column)} AS STRING)) AS BIGINT)"
     value = canonical(str, name(column), "time")
     return f"CASE WHEN MOD(EXTRACT(MICROSECOND FROM {name(column)}), 1000) = 0 THEN {value} ELSE {error} END"
 

@@ -107,7 +107,7 @@ def _plain(form: str, kind: Kind, *options: str) -> Compiled:
 
 
 def _compared(sign: str) -> Compiled:
-    return lambda of: "({0} {1} {2})".format(of.common()[0], sign, of.common()[1])
+    return lambda of: f"({of.common()[0]} {sign} {of.common()[1]})"
 
 
 def _logic(sign: str) -> Compiled:
@@ -115,8 +115,8 @@ def _logic(sign: str) -> Compiled:
 
 
 def _calendar(part: str) -> Compiled:
-    """A part of a time in a zone, read from its text: EXTRACT rounds times before 1970 up. A date has no zone: its parts
-    are its own.
+    """A part of a time in a zone, read from its text: EXTRACT rounds times before 1970 up. A date has no zone: its
+    parts are its own.
     """
 
     def compiled(of: _Arguments) -> str:
@@ -160,9 +160,9 @@ def _abs(of: _Arguments) -> str:
 def _log1p(of: _Arguments) -> str:
     """By Kahan's form, which keeps the digits of small arguments."""
     (value,) = of.of("float", named=True)
-    one = constant(1.0, "float")
-    more = of.let(f"({one} + {value})")
-    small = f"CASE WHEN {more} = {one} THEN {value} ELSE LN({more}) * ({value} / ({more} - {one})) END"
+    unit = constant(1.0, "float")
+    more = of.let(f"({unit} + {value})")
+    small = f"CASE WHEN {more} = {unit} THEN {value} ELSE LN({more}) * ({value} / ({more} - {unit})) END"
     return finite(of.let, small)
 
 
@@ -192,7 +192,9 @@ def _mod(of: _Arguments) -> str:
 def _clip(of: _Arguments) -> str:
     (value,) = of.of(of.kind, named=True)
     bounds = [
-        (sign, constant(of.option(bound), of.kind)) for bound, sign in (("min", "<"), ("max", ">")) if bound in of.options
+        (sign, constant(of.option(bound), of.kind))
+        for bound, sign in (("min", "<"), ("max", ">"))
+        if bound in of.options
     ]
     cases = " ".join(f"WHEN {value} {sign} {bound} THEN {bound}" for sign, bound in bounds)
     return f"CASE {cases} ELSE {value} END" if cases else value

@@ -19,8 +19,8 @@ MILLISECOND_US = 1000
 LONGEST_US = 999 * 86_400 * 1_000_000
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """`subject` is a source (`tx`), a column (`tx.at`) or a feature; `reason` says what it has that cannot be computed."""
+class FlinkRefusal(msgspec.Struct, frozen=True):
+    """`subject`: a source (`tx`), a column (`tx.at`) or a feature; `reason`: what it has that cannot be computed."""
 
     subject: str
     reason: str
@@ -34,10 +34,11 @@ def refusals(
     *,
     functions: Mapping[str, str] | None = None,
     lateness: Mapping[str, int | None] | None = None,
-) -> list[Refusal]:
+) -> list[FlinkRefusal]:
     """Empty where every feature is right within a relative 1e-9.
 
     Args:
+        plan: what is to be computed.
         functions: of sources, their `prepare` (`file.py:function`).
         lateness: of sources, how late rows come, in microseconds; None: any age. Not given, it is not examined.
     """
@@ -61,40 +62,42 @@ def require_compilable(
         )
 
 
-def _of_sources(plan: FeaturePlan, lateness: Mapping[str, int | None] | None) -> Iterator[Refusal]:
+def _of_sources(plan: FeaturePlan, lateness: Mapping[str, int | None] | None) -> Iterator[FlinkRefusal]:
     for name in sources_read(plan):
         source = plan.sources[name]
         if isinstance(source.corrections, Corrections):
-            yield Refusal(name, "on_repeat: latest, a window of Flink cannot take back what a correction replaces")
+            yield FlinkRefusal(name, "on_repeat: latest, no window of Flink takes back what a correction replaces")
         for field in source.fields:
             if field.zone is not None and field.zone != "UTC" and field.dtype == "time":
-                yield Refusal(f"{name}.{field.name}", f"times of {field.zone} without an offset, write them in UTC")
+                yield FlinkRefusal(
+                    f"{name}.{field.name}", f"times of {field.zone} without an offset, write them in UTC"
+                )
             if field.dtype == "bytes" and field.name in columns_read(plan, source):
-                yield Refusal(f"{name}.{field.name}", "bytes, which JSON has no type for")
+                yield FlinkRefusal(f"{name}.{field.name}", "bytes, which JSON has no type for")
         if lateness is not None and lateness.get(name) is None and plan.needs_state:
-            yield Refusal(name, "no lateness, a watermark needs to know how late rows come")
+            yield FlinkRefusal(name, "no lateness, a watermark needs to know how late rows come")
     if not plan.sources[plan.entity].key:
-        yield Refusal(plan.entity, "no key, by which the features of a row are told apart")
+        yield FlinkRefusal(plan.entity, "no key, by which the features of a row are told apart")
 
 
-def _of_moments(plan: FeaturePlan) -> Iterator[Refusal]:
+def _of_moments(plan: FeaturePlan) -> Iterator[FlinkRefusal]:
     at, entity = plan.predict_at, plan.sources[plan.entity]
     if at is None or not plan.needs_state:
         return
     if at.column != entity.event_time:
         reason = "predict_at is not the event time, no watermark says when every row up to it has come"
-        yield Refusal(f"{plan.entity}.{at.column}", reason)
+        yield FlinkRefusal(f"{plan.entity}.{at.column}", reason)
     if at.offset_us % MILLISECOND_US:
-        yield Refusal(plan.entity, "predict_at has an offset finer than a millisecond")
+        yield FlinkRefusal(plan.entity, "predict_at has an offset finer than a millisecond")
 
 
-def _of_features(plan: FeaturePlan) -> Iterator[Refusal]:
+def _of_features(plan: FeaturePlan) -> Iterator[FlinkRefusal]:
     for group in groups_of(plan):
         source = plan.sources[group.source]
         entry = measure_entry_rule(plan.sources, next(iter(group.measures.values())))
         delays = [entry.delay_us, *(delay for _, delay in entry.columns)]
         for name in group.measures:
-            yield from (Refusal(name, reason) for reason in _of_measure(group, name, source, delays))
+            yield from (FlinkRefusal(name, reason) for reason in _of_measure(group, name, source, delays))
 
 
 def _of_measure(group: MeasureGroup, name: str, source: Source, delays: list[int]) -> Iterator[str]:
@@ -119,10 +122,10 @@ def _of_measure(group: MeasureGroup, name: str, source: Source, delays: list[int
         yield f"the last row of {source.name}, whose key is not one whole number: rows of one moment need a hash of it"
 
 
-def _of_tiers(plan: FeaturePlan, functions: Mapping[str, str]) -> Iterator[Refusal]:
+def _of_tiers(plan: FeaturePlan, functions: Mapping[str, str]) -> Iterator[FlinkRefusal]:
     for name, tier in tiers(plan, functions).items():
         if tier.tier == "batch":
-            yield Refusal(name, f"reads rows of {', '.join(tier.functions)}, Python over whole tables")
+            yield FlinkRefusal(name, f"reads rows of {', '.join(tier.functions)}, Python over whole tables")
 
 
 def _identified(source: Source) -> bool:

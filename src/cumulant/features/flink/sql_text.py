@@ -25,7 +25,7 @@ _NAME = re.compile(r"`[^`]+`")
 _BOUND = re.compile(r"`let ([0-9]+)`")
 
 
-class Steps:
+class QuerySteps:
     """Values of a query that others use by name; `around` computes them before, in as many steps as they need."""
 
     def __init__(self) -> None:

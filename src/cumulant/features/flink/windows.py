@@ -1,4 +1,4 @@
-"""One group of windows and lookups as Flink SQL: its events and the rows to predict in one stream by key and event time.
+"""One group of windows and lookups as Flink SQL: its events and the rows to predict in one stream by key and time.
 
 Windows are OVER windows, which Flink keeps up to date as rows come and leave. So that what leaves takes nothing else
 with it, sums are of whole numbers: a float is the sum of four, in units of 2^40, 1, 2^-60 and 2^-120. What is smaller
@@ -13,7 +13,7 @@ from cumulant.core.plan import FeaturePlan, Lookup, Window
 from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.flink.expressions import convert, expression
 from cumulant.features.flink.refusals import MILLISECOND_US
-from cumulant.features.flink.sql_text import TYPES, Let, Steps, constant, decimal, interval, null, whole
+from cumulant.features.flink.sql_text import TYPES, Let, QuerySteps, constant, decimal, interval, null, whole
 from cumulant.features.offline.groups import MeasureGroup, reach_us
 from cumulant.features.spark.sql_text import name
 
@@ -52,7 +52,7 @@ class GroupStep:
             listed = ", ".join(f"{agg} OVER w AS {name(of)}" for (own, agg), of in columns.items() if own == reach)
             # results first: in the order of a window's own output Flink drops this step, and its names come twice
             query = f"SELECT {listed}, `t{number}`.* FROM ({query}) AS `t{number}` WINDOW w AS ({self._frame(reach)})"
-        steps = Steps()
+        steps = QuerySteps()
         keyed = " AND ".join(f"`k{at}` IS NOT NULL" for at in range(len(by)))
         results = [
             f"CASE WHEN {keyed} THEN {self._result(of, columns, steps.let)} END AS {name(of)}"
@@ -64,7 +64,9 @@ class GroupStep:
     def _frame(self, reach: int | None) -> str:
         keys = ", ".join(f"`k{at}`" for at in range(len(self._group.by)))
         # a window is open on its left: of its last moment a millisecond, which is the distance of two moments
-        begin = "UNBOUNDED" if reach is None else interval(-(-reach // MILLISECOND_US) * MILLISECOND_US - MILLISECOND_US)
+        begin = (
+            "UNBOUNDED" if reach is None else interval(-(-reach // MILLISECOND_US) * MILLISECOND_US - MILLISECOND_US)
+        )
         return f"PARTITION BY {keys} ORDER BY {name(ROWTIME)} RANGE BETWEEN {begin} PRECEDING AND CURRENT ROW"
 
     def _kind(self, of: str) -> Kind:
@@ -72,7 +74,7 @@ class GroupStep:
         return "null" if slot < 0 else self._group.kinds[slot]
 
     def _events(self, events: str, carried: Mapping[str, Kind]) -> str:
-        steps = Steps()
+        steps = QuerySteps()
         values = []
         for node, kind in zip(self._group.values, self._group.kinds, strict=True):
             value, own = expression(resolve(node, self._columns)[0], steps.let, self._columns)
@@ -123,20 +125,17 @@ class GroupStep:
         value = f"`v{slot}`"
         if isinstance(measure, Lookup):
             return [f"MAX(`o{slot}`)"]
-        if measure.value is None:
-            return ["COUNT(`e`)"]
-        if measure.agg in {"min", "max"}:
-            return [f"{measure.agg.upper()}({convert(value, kind, 'int') if kind == 'bool' else value})"]
-        if measure.agg == "distinct":
-            value = f"({value} + {constant(0.0, 'float')})" if kind == "float" else value  # of two zeros one
-            return [f"COUNT(DISTINCT {value})"]
-        if measure.agg == "last":
-            return [f"MAX(CASE WHEN {value} IS NOT NULL THEN `o{slot}` END)"]
+        if measure.agg in {"count", "distinct"}:
+            zero = f"({value} + {constant(0.0, 'float')})" if kind == "float" else value  # of the two zeros one
+            return [f"COUNT({'`e`' if slot < 0 else value if measure.agg == 'count' else f'DISTINCT {zero}'})"]
+        if measure.agg in {"min", "max", "last"}:
+            last = f"CASE WHEN {value} IS NOT NULL THEN `o{slot}` END"
+            number = convert(value, kind, "int") if kind == "bool" else value
+            return [f"MAX({last})" if measure.agg == "last" else f"{measure.agg.upper()}({number})"]
         count = f"COUNT({value})"
-        if measure.agg == "count":
-            return [count]
         if kind == "float":
-            return [count, *(f"SUM({decimal(name(f'p{slot}_{part}'), 20)})" for part in _PARTS), f"COUNT(`p{slot}_big`)"]
+            parts = [f"SUM({decimal(name(f'p{slot}_{part}'), 20)})" for part in _PARTS]
+            return [count, *parts, f"COUNT(`p{slot}_big`)"]
         return [count, f"SUM({decimal(convert(value, kind, 'int'), 20)})"]
 
     def _result(self, of: str, columns: Mapping[tuple[int | None, str], str], let: Let) -> str:
@@ -187,8 +186,8 @@ def _truncated(value: str, bits: int) -> str:
 
 
 def _float_sum(sums: Sequence[str]) -> str:
-    """The sums of four parts as one float: of the first three together, so that they cancel nothing. These are too large
-    for that only where they are beyond every digit of the others.
+    """The sums of four parts as one float: of the first three together, so that they cancel nothing. These are too
+    large for that only where they are beyond every digit of the others.
     """
     top, ones, below, least = sums
     exact = f"{top} * {_WHOLES[100]} + {ones} * {_WHOLES[60]} + {below}"

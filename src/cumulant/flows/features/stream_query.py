@@ -51,13 +51,13 @@ def _stream(project: Project, name: str) -> StreamTable:
 
 
 def _brokers(url: str) -> str:
-    """The addresses in `kafka://[USER@]HOST[:PORT][,HOST...][?...]`; who connects, and how, is of the job's operator."""
+    """The addresses in `kafka://[USER@]HOST[:PORT][,HOST...]`. How to connect is a setting of whoever runs the job."""
     scheme, _, rest = url.partition("://")
     if scheme not in {"kafka", "kafkas"}:
         raise UsageError(
             "the streams of this environment are not on Kafka, which a job of Flink reads",
             subject="streams",
-            hint="choose an environment with `streams: kafka://HOST:9092`: cumulant features sql --engine flink --env NAME",
+            hint="choose an environment with `streams: kafka://HOST:9092`: `--env NAME`",
         )
     hosts = rest.partition("?")[0].rpartition("@")[2].rstrip("/").split(",")
     return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{_PORT}" for host in hosts)

@@ -1,4 +1,4 @@
-"""A Flink of its own for tests and benchmarks: the SQL gateway, whose queries run in its own process, and a client of it."""
+"""A Flink of its own for tests: the SQL gateway, whose queries run in its own process, and a client of it."""
 
 from __future__ import annotations
 
