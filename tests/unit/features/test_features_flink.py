@@ -1,0 +1,80 @@
+"""Flink SQL of feature plans, as text, and what is refused; `tests/live/test_live_flink.py` runs the text."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import DefinitionError, UsageError
+from cumulant.core.expr import OPERATORS, Call, Column, Literal
+from cumulant.features.flink.compiler import compile_query
+from cumulant.features.flink.expressions import expression, operators
+from cumulant.features.flink.refusals import refusals
+from cumulant.features.flink.sql_text import QuerySteps, interval, text
+from cumulant.flows.features.stream_query import stream_query
+from cumulant.project.file.loading import load
+from cumulant.testing.plans.cases import KINDS, plan_case
+
+WINDOWS = ("1h", "3h", "2d")
+STD = {f"{column}_std_{window}" for column in ("amount", "items") for window in WINDOWS}
+LAST = {f"{name}_{window}" for name in ("amount_last", "items_last", "word") for window in WINDOWS}
+#: what Flink does not compute of the public cases: by whether rows correct each other, and the number of key columns
+REFUSED = {
+    (False, 1): STD,
+    (False, 2): STD | LAST | {"amount", "word", "items", "label"},
+    (True, 1): STD | {"tx", "other"},
+    (True, 2): STD | LAST | {"amount", "word", "items", "label", "tx", "other"},
+}
+PROJECT = """version: 1
+model: {name: cards}
+data:
+  tx: {stream: payments, key: id, event_time: at, lateness: 5m}
+  other: {stream: others, key: id, event_time: at}
+environments:
+  prod: {streams: "kafka://ana@k1,k2:9093/?password=${secret:KAFKA}"}
+"""
+
+
+def test_every_operator_compiles():
+    assert set(operators()) == set(OPERATORS)
+
+
+def test_texts_cannot_end_early():
+    assert text("o'clock' OR 1=1") == "'o''clock'' OR 1=1'"
+    assert text("\\'\n") == "U&'\\005c''\\000a'"
+    assert interval(2 * 86_400_000_000 - 1_000) == "INTERVAL '1 23:59:59.999' DAY(3) TO SECOND(3)"
+
+
+def test_the_text_grows_with_the_depth_of_an_expression_and_not_with_its_uses():
+    def size(levels: int) -> int:
+        node, steps = Column("x"), QuerySteps()
+        for _ in range(levels):
+            node = Call("mod", (Call("round", (node,), {"digits": 2}), Literal(7.5)))
+        return len(steps.around(expression(node, steps.let, {"x": "float"})[0]))
+
+    assert size(16) - size(8) < 1.1 * (size(8) - size(0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_refused_of_the_public_cases(kind):
+    for seed in range(2):
+        plan = plan_case(kind, seed).plan
+        refused = refusals(plan)
+        assert {refusal.subject for refusal in refused} == REFUSED[kind == "corrected", seed + 1]
+        with pytest.raises(DefinitionError, match="amount_std_1h: std of numbers, the deviation of Flink loses"):
+            compile_query(plan, {})
+
+
+def test_a_job_of_a_project_reads_its_topics(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(PROJECT, encoding="utf-8")
+    plan = plan_case("in order", 0).plan
+    with load(tmp_path) as project, pytest.raises(UsageError, match="not on Kafka"):
+        stream_query(project, plan)
+    with load(tmp_path, environment="prod") as project:
+        with pytest.raises(DefinitionError, match="other: no lateness, a watermark needs to know"):
+            stream_query(project, plan)
+        own = [spec for spec in plan.features if spec.window and spec.window.source == "tx" and spec.name not in STD]
+        job = stream_query(project, msgspec.structs.replace(plan, features=tuple(own)))
+    assert len({table.partition(" WITH ")[2] for table in job.tables}) == 1
+    assert "'topic' = 'payments', 'properties.bootstrap.servers' = 'k1:9092,k2:9093'" in job.tables[0]
+    assert "secret" not in "".join(job.tables)
