@@ -228,7 +228,8 @@ def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, regis
         serve(project, plan, tmp_path / "model")
         served = Served(project, plan)
         served.answer(END)
-        bring([row(900, END + timedelta(hours=1))])
+        once = row(900, END + timedelta(hours=1))
+        bring([once, once])  # one event, which counts once
         served.answer(END + timedelta(hours=2))  # before the batch is in online features
         apply_ingested(project, principal=ME, once=True)
         served.answer(END + timedelta(hours=2))

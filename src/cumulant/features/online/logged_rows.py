@@ -56,9 +56,14 @@ def has_posted_rows(store: OnlineStore, scope: str, source: Source) -> bool:
 
 
 def with_posted(rows: pl.LazyFrame, posted: pl.DataFrame, source: Source) -> pl.LazyFrame:
-    """Rows of a snapshot completed by posted ones: a column keeps its first value, and rows of other keys are added."""
+    """Rows of a snapshot completed by posted ones (with `ARRIVED`, several of a key where it came more than once): a
+    column keeps its first value, and rows of other keys are added.
+    """
     if not posted.height or not source.key:
         return rows
+    if posted.select(source.key).is_duplicated().any():
+        ordered = posted.sort(ARRIVED, nulls_last=False, maintain_order=True)
+        posted = ordered.group_by(source.key, maintain_order=True).agg(pl.all().drop_nulls().first())
     names = [field.name for field in source.fields]
     values = [name for name in names if name not in source.key]
     joined = rows.select(names).join(
