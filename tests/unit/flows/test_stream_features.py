@@ -222,6 +222,16 @@ def test_late_rows_are_counted_and_enter_when_the_table_is_filled_again(project,
         check(project, plan, filled(project)[1])
 
 
+def test_a_correction_is_late_by_when_it_became_known(project, streams, tmp_path):
+    declared = "lateness: 30m\n    known_time: {told: [fraud]}\n    on_repeat: latest"
+    (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("on_repeat: first", declared))
+    with load(tmp_path) as project:
+        told = [(START + timedelta(hours=hours)).isoformat() for hours in (3, 1)]
+        streams.produce("pay", [payment(0, fraud=1, told=told[0]), payment(1, fraud=0, told=told[1])], partition=0)
+        ingest(project)
+        assert late_rows(project, "tx", principal=project.principal())["id"].to_list() == [1]
+
+
 def test_rows_enter_while_they_are_ingested(project, streams):
     plan, table = filled(project)
     stop = threading.Event()
