@@ -122,6 +122,29 @@ def test_a_number_that_was_never_negative_is_warned_of_where_it_is(tmp_path):
         assert "negative, which" not in str(negative.json())  # the contract says what it is
 
 
+class Recorder:
+    """Takes the rows that are to be stored for later ones."""
+
+    skewed = False
+
+    def __init__(self):
+        self.rows = []
+
+    def record_scored(self, model, rows):
+        self.rows += rows
+
+
+def test_a_row_that_breaks_a_rule_is_answered_and_not_stored_for_later_ones(warning):
+    warning.score.recorder = recorder = Recorder()
+    unusual = GOOD | {"tail": "N99999"}
+    answered = call(warning, "POST", PREDICT, [GOOD, GOOD | {"distance": -5.0}, unusual, GOOD | {"tail": "N1\n"}])
+    assert answered.status_code == 200
+    assert [(row["distance"], row["tail"]) for row in recorder.rows] == [
+        (GOOD["distance"], GOOD["tail"]),
+        (GOOD["distance"], "N99999"),
+    ]
+
+
 def test_a_field_is_nonnegative_by_many_rows():
     lowest = {"a": 0, "b": -0.1, "c": None, "d": 3.5}
     assert nonnegative_fields(lowest, dict.fromkeys(lowest, 300)) == ("a", "d")

@@ -9,6 +9,7 @@ from log_support import ANSWERS
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.serving.endpoints.scoring import ScoringService
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.telemetry.metrics import Metrics
@@ -36,8 +37,7 @@ class Recorder:
 
 
 class Scored:
-    class work:
-        checked = ()
+    work = RequestWork({}, 1)
 
 
 def test_a_refused_row_leaves_no_error_that_nobody_retrieves(tmp_path):

@@ -256,7 +256,7 @@ class ScoringService:
             marks = marks._replace(principal=request.principal)
             logged = self.prediction_logger.put(model, scoring, raw, request.received, marks)
         try:
-            scored = None if self.recorder is None else self.recorder.record_scored(model, scoring.work.checked)
+            scored = None if self.recorder is None else self.recorder.record_scored(model, scoring.work.accepted())
         except CumulantError:
             if logged is not None:  # the request is refused, whatever the log answers
                 logged.add_done_callback(_ignore)

@@ -31,12 +31,20 @@ class RequestWork(msgspec.Struct, gc=False):
     warnings: tuple[str, ...] = ()
     #: for each row the rules of the data contract that it breaks, as `amt:min`; empty where no row breaks any
     invalid: Sequence[str] = ()
+    #: the places of rows that break a rule which a source's rows have to keep: no later row counts them
+    refused: frozenset[int] = frozenset()
     #: None: no reasons are wanted
     reasons: ReasonsRequest | None = None
     #: reads stored features over a network and sets `feeds`; None: they are set
     read_state: Callable[[], Awaitable[None]] | None = None
     #: features by name, each a list over the rows; None without stored features
     vectors: Mapping[str, Sequence[Any]] | None = None
+
+    def accepted(self) -> Sequence[Mapping[str, Any]]:
+        """The rows in the plan's types that the data contract accepts."""
+        if not self.refused:
+            return self.checked
+        return [row for place, row in enumerate(self.checked) if place not in self.refused]
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""
