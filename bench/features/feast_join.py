@@ -131,13 +131,17 @@ def histories(folder: Path) -> dict[str, dict[int, dict[str, np.ndarray]]]:
     return result
 
 
-def right(history: dict[int, dict[str, np.ndarray]], key: int, at: int, column: str) -> float | None:
+def right(history: dict[int, dict[str, np.ndarray]], key: int, at: int, column: str) -> tuple[float | None, bool]:
+    """The value, and whether an older event was corrected after the newest one was known."""
     rows = history.get(key)
     if rows is None:
-        return None
-    events = rows["event_timestamp"]
-    chosen = np.flatnonzero((events <= at) & (events >= at - TTL) & (rows["created"] <= at))
-    return float(rows[column][chosen[-1]]) if len(chosen) else None
+        return None, False
+    events, created = rows["event_timestamp"], rows["created"]
+    chosen = np.flatnonzero((events <= at) & (events >= at - TTL) & (created <= at))
+    known = np.flatnonzero((created <= at) & (created >= at - TTL))
+    last = known[np.lexsort((events[known], created[known]))[-1]] if len(known) else -1
+    newest = chosen[-1] if len(chosen) else -1
+    return (float(rows[column][newest]) if newest >= 0 else None), bool(last != newest)
 
 
 def compare(folder: Path, ours: pl.DataFrame, feast: pl.DataFrame, name: str) -> None:
@@ -156,9 +160,10 @@ def compare(folder: Path, ours: pl.DataFrame, feast: pl.DataFrame, name: str) ->
             counts: Counter[str] = Counter()
             for place in places:
                 at, of = rows["event_timestamp"][place], rows[key][place]
-                expected = right(past[view], of, at, column)
+                expected, corrected = right(past[view], of, at, column)
                 counts["rows"] += 1
                 counts["cumulant wrong"] += mine[place] != expected
+                counts["of these by a correction after newer rows"] += mine[place] != expected and corrected
                 counts["Feast wrong"] += present[place] and other[place] != expected
                 counts["Feast missing"] += not present[place]
             print(f"  {column}: {len(differ):,} differ; {what}: {dict(counts)}")
