@@ -184,3 +184,17 @@ def test_a_store_filled_as_of_a_moment_serves_what_was_known_then(
 def test_a_plan_survives_json() -> None:
     plan = PLANS[0]
     assert msgspec.json.decode(msgspec.json.encode(plan), type=FeaturePlan) == plan
+
+
+def test_a_row_to_predict_without_a_key_comes_after_the_rows_that_tie_with_it():
+    fields = tuple(Field(name, DTYPES[name]) for name in ("card", "at", "amount"))
+    plan = compile_plan(
+        collect({"last": source("tx").by("card").last("amount", window="2d")}),
+        {"tx": Source("tx", (), "at", fields, {})},
+        entity="tx",
+        predict_at=PredictAt("at", 0),
+    )
+    schema = {name: SCHEMA[name] for name in ("card", "at", "amount")}
+    past, own = ([{"card": "a", "at": START, "amount": amount}] for amount in (2.0, 1.0))
+    history = pl.DataFrame(past, schema=schema).lazy()
+    assert compute(plan, {"tx": history}, rows=pl.DataFrame(own, schema=schema))[plan.names[0]].to_list() == [1.0]

@@ -141,6 +141,8 @@ class GroupWindows:
 
         Their own times are equal: rows that wait for another column do not count in their own windows.
         """
+        if not self._source.key:
+            return np.ones(len(queries), dtype=np.bool_)
         own = row_identities(self._queries.select(self._source.key)[self._query_order[queries]], self._source)
         return own >= row_identities(self._past.select(self._source.key)[events], self._source)
 
