@@ -58,6 +58,7 @@ READS = {
     "data.validate.refused_snapshot",
     "data.validate.required_snapshot",
     "deployment.deployment.deployment_of",
+    "features.stream_query.stream_query",
     "deployment.deployment.is_shared",
     "deployment.deployment.with_servers",
     "deployment.host_lifecycle.check_salt",

@@ -18,7 +18,14 @@ from cumulant.testing.servers.programs import free_port, required_program
 #: seconds until a gateway answers, and until a query ends: on a busy machine
 _READY_SECONDS, _QUERY_SECONDS = 180.0, 300.0
 #: of a server that soon ends: code is compiled once, and not well
-_JAVA = ("-Xmx600m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+_JAVA = (
+    "-Xms600m",
+    "-Xmx600m",
+    "-Xmn300m",
+    "-XX:MetaspaceSize=256m",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+)
 _GATEWAY = "org.apache.flink.table.gateway.SqlGateway"
 _SETTINGS = {
     "execution.target": "local",
