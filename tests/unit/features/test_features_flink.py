@@ -55,7 +55,15 @@ def test_the_text_grows_with_the_depth_of_an_expression_and_not_with_its_uses():
     assert size(16) - size(8) < 1.1 * (size(8) - size(0))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_row_of_a_source_without_a_key_is_refused():
+    refused = refusals(plan_case("without a key", 0).plan)
+    reasons = {
+        refusal.subject: refusal.reason for refusal in refused if refusal.reason.startswith("the last row of other")
+    }
+    assert {"items_last_1h", "amount", "word"} <= reasons.keys()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"without a key"}))
 def test_what_is_refused_of_the_public_cases(kind):
     for seed in range(2):
         plan = plan_case(kind, seed).plan
