@@ -117,6 +117,7 @@ PARTS = {
 #: texts of ours that are filled in by `format` and stand elsewhere: in a route, an operation, a driver, an argument
 FILLED = {
     "console/pages/releases.py": {"text"},
+    "features/flink/expressions.py": {"form", "real", "whole_form"},
     "features/spark/expressions.py": {"form"},
     "flows/data/validate.py": {"reason"},
     "ports/plugins.py": {"place"},

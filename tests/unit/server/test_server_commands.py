@@ -385,6 +385,7 @@ def test_a_command_of_the_machine_says_what_to_do_instead(call, path):
     words = {
         "new": ["x"],
         "data infer": ["x"],
+        "features import-feast": ["x"],
         "package": ["x"],
         "ingest refused": ["x"],
         "ingest late": ["x"],
