@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
@@ -69,19 +71,92 @@ def call_command(words: list[str], *, seconds: float) -> tuple[int, str, str]:
     Raises:
         TimeoutError, subprocess.TimeoutExpired: it did not end within so many seconds; it is killed then.
     """
-    if {name: os.environ.get(name) for name in _READ_AT_START} != _STARTED:
+    if not _can_fork(os.environ):
         line = [sys.executable, "-m", "cumulant.cli", *words]
         ended = subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
         return ended.returncode, ended.stdout, ended.stderr
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (Path(folder) / name for name in ("out", "err"))
-        process = start_fork(_become, words, dict(os.environ), str(Path.cwd()), str(out), str(err))
-        process.join(seconds)
-        if process.exitcode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
-            raise TimeoutError(f"{words} did not end within {seconds:g} s: {err.read_text()[-2000:]}")
-        return process.exitcode, out.read_text(), err.read_text()
+    command = ForkedCommand(words, os.environ)
+    try:
+        out, err = command.communicate(seconds)
+    except subprocess.TimeoutExpired as expired:
+        command.kill_group()
+        raise TimeoutError(f"{words} did not end within {seconds:g} s: {command.errors[-2000:]}") from expired
+    return command.wait(), out, err
+
+
+def start_command(words: list[str], environ: Mapping[str, str] | None = None) -> subprocess.Popen[str] | ForkedCommand:
+    """`cumulant WORDS` as a fork, in a process group of its own; no fork under the same conditions as `call_command`.
+
+    Its output is there when it has ended: whoever reads lines of it while it runs starts a process by other means.
+    """
+    environ = os.environ if environ is None else environ
+    if _can_fork(environ):
+        return ForkedCommand(words, environ)
+    return subprocess.Popen(
+        [sys.executable, "-m", "cumulant.cli", *words],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _can_fork(environ: Mapping[str, str]) -> bool:
+    return {name: environ.get(name) for name in _READ_AT_START} == _STARTED
+
+
+class ForkedCommand:
+    """`cumulant WORDS` as a fork, in a process group of its own; used as a `subprocess.Popen`."""
+
+    def __init__(self, words: list[str], environ: Mapping[str, str]) -> None:
+        self._words, self._folder = words, Path(tempfile.mkdtemp())
+        files = [self._folder / name for name in ("out", "err")]
+        self._texts: tuple[str, str] | None = None
+        self._process = start_fork(_become, words, dict(environ), str(Path.cwd()), *map(str, files))
+        self.pid = self._process.pid or 0
+        while not files[-1].exists() and self.poll() is None:  # its process group is there before this file
+            time.sleep(0.002)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; the negative number of a signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    @property
+    def errors(self) -> str:
+        """What it has written to its standard error so far."""
+        return self._read()[1]
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (code := self.returncode) is None:
+            raise subprocess.TimeoutExpired(self._words, timeout or 0.0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Its output and its errors, once it has ended."""
+        self.wait(timeout)
+        if self._texts is None:
+            self._texts = self._read()
+            shutil.rmtree(self._folder)
+        return self._texts
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """Kill it and whatever it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _read(self) -> tuple[str, str]:
+        out, err = (path.read_text() if path.exists() else "" for path in (self._folder / "out", self._folder / "err"))
+        return out, err
 
 
 def _become(words: list[str], environ: dict[str, str], folder: str, *files: str) -> None:

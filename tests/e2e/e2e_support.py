@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from e2e_forks import call_command
+from e2e_forks import ForkedCommand, call_command, start_command
 
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.flows.ledger.ledger_records import STEP, read_step
@@ -37,6 +37,11 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def start_fork(folder: Path, *words: str) -> subprocess.Popen[str] | ForkedCommand:
+    """As `start`, without the time that imports take; its output can be read once it has ended."""
+    return start_command([*words, "--project", str(folder), "--json"])
+
+
 def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
     """The document that the command printed, once it has ended with one of `codes`."""
     code, out, err = call_command([*words, "--project", str(folder), "--json"], seconds=300)
@@ -44,7 +49,7 @@ def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
     return json.loads(out) if out.strip() else None
 
 
-def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+def kill(process: subprocess.Popen[str] | ForkedCommand, number: int = signal.SIGKILL) -> None:
     """Send the signal to the process and whatever it started, if it still runs, and wait."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
@@ -112,7 +117,9 @@ def attempts(project: Project, name: str) -> int:
     return sum(event.data["name"] == name for event in project.journal().events(kinds=(StepStarted.kind,)))
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(
+    process: subprocess.Popen[str] | ForkedCommand, condition: Callable[[], bool], seconds: float = 120
+) -> None:
     """Wait until `condition` comes true while the process runs."""
     deadline = time.monotonic() + seconds
     while not condition():

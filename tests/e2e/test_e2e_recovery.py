@@ -20,7 +20,7 @@ from e2e_support import (
     opened,
     outcome,
     run,
-    start,
+    start_fork,
     wait_for,
 )
 
@@ -52,7 +52,7 @@ def test_killed_at_random_moments_the_end_is_the_same(tmp_path, undisturbed, see
         things, pause = chance.randint(1, 4), chance.uniform(0.0, 0.6)
         with opened(folder) as project:
             done = things_done(project)
-            process = start(folder, *TRAIN)
+            process = start_fork(folder, *TRAIN)
             while process.poll() is None and things_done(project) < done + things:
                 time.sleep(0.01)
         time.sleep(pause)
@@ -71,12 +71,15 @@ def test_killed_at_random_moments_the_end_is_the_same(tmp_path, undisturbed, see
 def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
     folder = e2e_shop.make(tmp_path / "shop")
     with opened(folder) as project:
-        for number, delay in enumerate((0.0, 0.4, 1.0, 2.0)):
-            process = start(folder, *TRAIN)
+        for number, delay in enumerate((0.0, 0.1, 0.3, 0.6)):
+            process = start_fork(folder, *TRAIN)
             wait_for(process, lambda n=number: attempts(project, "register") > n)
             time.sleep(delay)
             kill(process)
             check_whole(project)
+            if process.returncode != -signal.SIGKILL:  # it was registered within the delay
+                assert number > 0
+                break
     run(folder, *TRAIN)
     with opened(folder) as project:
         check_whole(project)
@@ -91,7 +94,7 @@ def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     draft, database = (folder / ".cumulant" / name for name in (".mlflow.db.new", "mlflow.db"))
     for _ in range(2):
-        process = start(folder, *TRAIN)
+        process = start_fork(folder, *TRAIN)
         # Some tables are there, others are not.
         wait_for(process, lambda: draft.exists() and draft.stat().st_size > 100_000)
         kill(process)
@@ -107,7 +110,7 @@ def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed
 
 def test_processes_beside_each_other_on_one_project_do_each_step_once(tmp_path, undisturbed):
     folder = e2e_shop.make(tmp_path / "shop")
-    processes = [start(folder, *TRAIN) for _ in range(4)]
+    processes = [start_fork(folder, *TRAIN) for _ in range(4)]
     documents = []
     for process in processes:
         out, err = process.communicate(timeout=400)
@@ -126,7 +129,7 @@ def test_processes_beside_each_other_on_one_project_do_each_step_once(tmp_path, 
 def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
     folder = e2e_shop.make(tmp_path / "shop")
     with opened(folder) as project:
-        process = start(folder, *TRAIN)
+        process = start_fork(folder, *TRAIN)
         wait_for(process, lambda: trials_finished(project) >= 1)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -134,7 +137,7 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
         assert "continue from the last finished step" in err
         assert [run.status for run in runs(project.journal())] == ["interrupted"]
 
-        process = start(folder, *TRAIN)
+        process = start_fork(folder, *TRAIN)
         wait_for(process, lambda: trials_finished(project) >= 3)
         os.kill(process.pid, signal.SIGTERM)
         out, err = process.communicate(timeout=60)

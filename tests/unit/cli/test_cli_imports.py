@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -185,12 +186,14 @@ OTHERS = {
 PROGRAM = """
 import json, os, sys
 from cumulant.cli.app import run
-for words in json.loads(sys.argv[1]):
+for lines in json.loads(sys.argv[1]):
     if os.fork() == 0:
         out, quiet = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
-        code = run(words.split())
-        os.write(out, (json.dumps([words, code, sorted(sys.modules)]) + "\\n").encode())
+        for words in lines:
+            before = set(sys.modules)
+            code = run(words.split())
+            os.write(out, (json.dumps([words, code, sorted(sys.modules.keys() - before)]) + "\\n").encode())
         os._exit(0)
     os.wait()
 """
@@ -198,13 +201,22 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def imports(trained: Path) -> dict[str, tuple[int, set[str]]]:
-    return imported(["plan", *READS], trained)  # the first one imports the packages of the trainers, once
+    groups = [["plan"], *processes_of(READS)]  # the first one imports the packages of the trainers, once
+    return imported(groups, trained)
 
 
-def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]:
-    """Command line -> its exit code and what it imported, each in a process of its own."""
+def processes_of(bounds: dict[str, set[str]]) -> list[list[str]]:
+    """Command lines that run in one process each time: neighbours that must not import the same modules.
+
+    What one of them imports that it must not is told of that one, as it is in no process of theirs before.
+    """
+    return [list(lines) for _, lines in groupby(bounds, key=bounds.__getitem__)]
+
+
+def imported(groups: list[list[str]], project: Path) -> dict[str, tuple[int, set[str]]]:
+    """Command line -> its exit code and what it imported, each group in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(lines)],
+        [sys.executable, "-c", PROGRAM, json.dumps(groups)],
         cwd=project,
         capture_output=True,
         text=True,
@@ -241,7 +253,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
         case = first_cases(opened, principal=opened.principal())[0][0].id
         with opened.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, aborted_release("shop"), expect=0)
-    found = imported([line.replace("CASE", case) for line in LOGGED], project)
+    groups = [[line.replace("CASE", case) for line in lines] for lines in processes_of(LOGGED)]
+    found = imported(groups, project)
     return {words.replace(case, "CASE"): told for words, told in found.items()}
 
 

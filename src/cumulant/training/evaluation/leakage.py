@@ -55,10 +55,13 @@ def check_leakage(
         return ()
     sample, few = _sample(target, task, _SAMPLE), _sample(target, task, _FEW)
     suspicious = dict[str, str]()
-    for name in features.columns:
-        if features[name].n_unique() == 1:
+    # Of all columns at once: a call for each one costs more than its work, and there may be thousands.
+    values = features.select(pl.all().n_unique()).row(0)
+    sampled, fewer = (features if len(rows) == features.height else features[rows] for rows in (sample, few))
+    for name, count in zip(features.columns, values, strict=True):
+        if count == 1:
             continue  # one value for all rows is no sign of anything
-        strength = _strength(features[name].gather(sample), target[sample], task)
+        strength = _strength(sampled[name], target[sample], task)
         if strength >= 1.0:
             strength = _strength(features[name], target, task)
         if strength >= 1.0 and name not in spec.allow:
@@ -67,9 +70,7 @@ def check_leakage(
                 subject=name,
                 hint=f"remove it from the features, declare when it becomes known, or allow it: `allow: [{name}]`",
             )
-        if name not in spec.allow and (
-            reason := _suspicion(features[name].gather(few), target[few], task, spec.leak_auc)
-        ):
+        if name not in spec.allow and (reason := _suspicion(fewer[name], target[few], task, spec.leak_auc)):
             suspicious[name] = reason
     return _warnings(suspicious)
 
@@ -115,7 +116,7 @@ def _sample(target: NDArray[np.float64], task: Task, most: int) -> NDArray[Any]:
 def _strength(feature: pl.Series, target: NDArray[np.float64], task: Task) -> float:
     """1 where the feature determines the target, else how nearly it does, from 0."""
     if feature.dtype.is_numeric() or feature.dtype == pl.Boolean:
-        values = np.asarray(feature.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+        values = np.asarray(feature.cast(pl.Float64).to_numpy(), dtype=np.float64)  # a missing one is NaN
         return _rank_strength(values, target) if task == "regression" else _ordered_purity(values, target)
     codes = np.asarray(feature.cast(pl.String).fill_null("").rank("dense").to_numpy(), dtype=np.int64)
     if int(codes.max()) * _ROWS_PER_VALUE > len(codes):
@@ -204,8 +205,8 @@ class Strength:
 
 def strength(feature: pl.Series, target: Floats, task: Task, *, seed: int = 0) -> Strength:
     """How well `feature` [n] alone tells `target` [n]; 0.5 where it tells nothing."""
-    codes, names = _coded(feature)
     numbers = _numbers(feature)
+    codes, names = _coded(feature, numbers)
     generator = np.random.default_rng(seed)
     half = generator.permutation(len(target)) % 2 == 0
     if task == "regression":
@@ -314,15 +315,14 @@ def _named(value: float | str) -> str:
 def _numbers(feature: pl.Series) -> Floats | None:
     if not (feature.dtype.is_numeric() or feature.dtype == pl.Boolean):
         return None
-    values = np.asarray(feature.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+    values = np.asarray(feature.cast(pl.Float64).to_numpy(), dtype=np.float64)  # a missing one is NaN
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _coded(feature: pl.Series) -> tuple[Codes, tuple[str, ...]]:
+def _coded(feature: pl.Series, numbers: Floats | None) -> tuple[Codes, tuple[str, ...]]:
     """[n] a code of each value, missing being one, and what each code is in words; numbers with many values in bins,
     which have no words, but for values that are frequent.
     """
-    numbers = _numbers(feature)
     if numbers is None:
         return _codes_of(feature.cast(pl.String))
     values, counts = np.unique(numbers[~np.isnan(numbers)], return_counts=True)
