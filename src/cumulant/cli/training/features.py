@@ -144,7 +144,7 @@ def get(
 
     def text(console: Console) -> None:
         detail = _computed(reused=featurized.reused, computed_of=featurized.computed_of)
-        console.print(f"{featurized.rows:,} rows, {len(featurized.plan.features)} features{detail}")
+        console.print(f"{featurized.rows:,} rows, {len(featurized.plan.names)} features{detail}")
         console.print(f"written to {out}")
 
     figures = {
