@@ -222,7 +222,7 @@ def comparison_row(feature: FeatureComparison) -> tuple[str, ...]:
 
 def _print_status(console: Console, call: Invocation, view: FeatureStoreStatus) -> None:
     if not view.tables:
-        console.print(f"no stored features yet: {call.line('features materialize')} fills them", soft_wrap=True)
+        console.print(f"no stored features yet: {call.line('features backfill')} fills them", soft_wrap=True)
     for table in view.tables:
         _print_table(console, call, table)
 
