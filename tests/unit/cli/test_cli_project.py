@@ -201,7 +201,9 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
     assert cumulant("features", "get", "--project", str(project)).code == 0
     out = tmp_path / "features.jsonl"
     assert cumulant("features", "get", "--out", str(out), "--project", str(project), "--json").code == 0
-    assert len([json.loads(line) for line in out.read_text().splitlines()]) == 400
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["__row"] for row in written] == list(range(400))
+    assert len({row["visit"] for row in written}) == 400  # the key, which is no feature
     ended = cumulant("features", "get", "--out", str(tmp_path / "features.xls"), "--project", str(project))
     assert ended.code == 2
 

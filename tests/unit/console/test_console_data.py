@@ -169,9 +169,13 @@ def test_features_have_the_distance_of_served_values_from_the_training(trained_f
 
     columns = (column("pages", (0.2, 3.5), confirmed=(1,)), column("channel", (None, None)))
     shutil.copytree(trained_folder, tmp_path / "shop")
+    file = tmp_path / "shop" / "cumulant.yaml"
+    file.write_text(file.read_text().replace("  visits:\n", "  visits:\n    freshness: 10m\n    owner: web team\n"))
     with load(tmp_path / "shop", via="http") as project:
         client = console_client(project)
-        assert "Served against training" not in client.get("/projects/shop/features").text
+        text = client.get("/projects/shop/features").text
+        assert "Served against training" not in text
+        assert ">10 min 00 s</td><td>web team</td>" in text
         for version, shown in (("2", False), ("1", True)):  # a comparison of another version says nothing of this one
             history = DriftHistory(
                 version=version, reference="the training rows", windows=(), columns=columns, newest=1, hidden=0

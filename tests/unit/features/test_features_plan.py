@@ -62,6 +62,7 @@ def refused(error: type[DefinitionError], words: str, at: PredictAt | None = Non
     with pytest.raises(error) as caught:
         plan(at, **features)
     assert words in f"{caught.value.message} {caught.value.hint}"
+    assert "feature _" not in caught.value.message  # a name that the user did not write
 
 
 def test_types() -> None:
@@ -146,6 +147,7 @@ def test_a_delay_is_compared_with_the_moment_of_prediction() -> None:
 @pytest.mark.parametrize(
     ("features", "words"),
     [
+        ({"x": 1 / flights.by("tailnum").mean("distanc", window="7d")}, ': there is no column "distanc" did you mean'),
         ({"x": col("distanc") + 1}, 'feature x: there is no column "distanc" did you mean "distance"?'),
         ({"x": flights.columns("carier")}, "carrier"),
         ({"x": weather.columns("temp")}, "look them up"),

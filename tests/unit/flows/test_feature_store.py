@@ -10,7 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cumulant.cli.app import run as command
-from cumulant.core.errors import ConflictError, EngineUnavailableError, RefusedError, RequestError, UsageError
+from cumulant.core.errors import (
+    ConflictError,
+    EngineUnavailableError,
+    NotFoundError,
+    RefusedError,
+    RequestError,
+    UsageError,
+)
 from cumulant.core.ids import digest, short
 from cumulant.core.servable import Input
 from cumulant.features.offline.offline import compute
@@ -214,6 +221,9 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
         validate(project, principal=ME)
         with pytest.raises(EngineUnavailableError, match="nothing is stored of the project's definition yet"):
             read_features(project, read, principal=ME)
+        with pytest.raises(NotFoundError) as none_serves:
+            read_features(project, OnlineReadRequest([{"who": "w0"}]), principal=ME)
+        assert "`--definition`" in none_serves.value.hint
         plan, table = fill(project)
         readers = FeatureReaders()
 

@@ -160,7 +160,7 @@ def test_the_snapshots_of_the_served_table_explain_its_rows_also_after_other_fil
         assert clean(project, principal=ME, dry_run=False, expired_only=True)
         found = verify_features(project, principal=ME)
         assert (found.logged, found.rows, found.unknown) == (2, 0, 2)
-        assert verification_sentence(found) == "no served rows compared; 2 cannot be recomputed any more"
+        assert verification_sentence(found) == "no served rows compared; 2 cannot be recomputed"
         assert not read_alerts(project.journal())[0].alerts
 
 

@@ -346,6 +346,9 @@ def test_another_topic_and_a_shorter_one_are_refused(project, topic, tmp_path):
     (tmp_path / ".cumulant/streams/pay/0.jsonl").write_bytes(b"")
     with pytest.raises(DataError, match="not the topic that was read before"):
         ingest(project)
+    (status,) = stream_status(project, principal=project.principal())
+    assert status.lag is None
+    assert "not the topic that was read before" in status.error
     (tmp_path / "cumulant.yaml").write_text(PROJECT.replace("stream: pay", "stream: other"))
     with load(tmp_path) as changed, pytest.raises(DataError, match="come from pay"):
         ingest(changed)

@@ -101,6 +101,13 @@ def test_the_message_can_be_read_on_a_terminal(tmp_path):
         ("version: 1\nmodel: {name: 7}\n", 2, "put it in quotes"),
         ("version: 1\ndata:\n  ../etc: {path: x}\n", 3, '"../etc" is not a name'),
         ("version: 1\ndata:\n  a.b: {path: x}\n", 3, '"a.b" is not a name'),
+        (
+            "version: 1\ndata:\n  a: {path: x, freshness: 10}\n",
+            3,
+            "10 has no unit; write a number and a unit: 90s, 15m",
+        ),
+        ("version: 1\ndata:\n  a: {stream: x, lateness: soon}\n", 3, '"soon" is not a duration'),
+        ("version: 1\nlifecycle: {logs: {cool: 30}}\n", 2, "30 has no unit; write a number and a unit: 90s, 15m"),
         ("version: 1\ndata: [a]\n", 2, "data must be a mapping, not a list"),
         ("version: 1\ndata:\n  a: {path: x, separator: ';;'}\n", 3, "takes at most 1 character"),
         ("version: 1\ndata:\n  a: {path: x, event_time: {zone: UTC}}\n", 3, '"column" is missing in data.a.event_time'),

@@ -195,7 +195,10 @@ def _print_verification(console: Console, verification: FeatureVerification) -> 
         f"{instant(verification.since)}"
     )
     if verification.unknown:
-        unknown = "others are of versions or of stored features that cannot be recomputed any more"
+        unknown = (
+            "others cannot be recomputed: their version or its rows are not there any more, or it reads a source "
+            "with `on_repeat: latest` that gets rows by posts or a stream"
+        )
         console.print(f"{verification.unknown:,} {unknown}", style="dim", soft_wrap=True)
     if verification.uncompared:
         rest = "more were not compared, after as many with differences as are explained"
@@ -219,7 +222,7 @@ def comparison_row(feature: FeatureComparison) -> tuple[str, ...]:
 
 def _print_status(console: Console, call: Invocation, view: FeatureStoreStatus) -> None:
     if not view.tables:
-        console.print(f"no stored features yet: {call.line('features materialize')} fills them", soft_wrap=True)
+        console.print(f"no stored features yet: {call.line('features backfill')} fills them", soft_wrap=True)
     for table in view.tables:
         _print_table(console, call, table)
 

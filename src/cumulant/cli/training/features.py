@@ -15,7 +15,6 @@ from cumulant.cli.training.feature_store import TABLE_ROWS, add_commands, check_
 from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
-from cumulant.data.masking import mask_frame
 from cumulant.flows.reports.feature_texts import TIERS, batch_only_text, personal
 from cumulant.flows.reports.wording import instant
 
@@ -111,6 +110,8 @@ def get(
 ) -> None:
     """Bring the feature table up to date and show its values, one row an entity row, in order.
 
+    A file has each row's number in the snapshot (`__row`), its key and its event time as well.
+
     With --online: the features of entities as the store has them now, or at the moment of --as-of, with the age of
     their newest event; a key is columns of a window or lookup, and a column that is named again begins the next entity.
     Features that would show a personal value appear as keyed hashes.
@@ -132,19 +133,19 @@ def get(
             computed = api.call("features.values", rows=rows, as_of=when, progress=progress)
         _show_values(call, computed)
         return
-    from cumulant.flows.features.feature_table import featurize
+    from cumulant.flows.features.feature_table import featurize, identified
 
     check_out(out)
     with call.project() as project, call.progress("features") as progress:
         featurized = featurize(project, principal=project.principal(), as_of=when, progress=progress)
-        frame = mask_frame(project.tables().scan(featurized.table).collect(), personal(featurized.plan), project.salt())
+        frame = identified(project, featurized, hidden=personal(featurized.plan))
     from cumulant.cli.training.frame_output import write_frame
 
     write_frame(frame, out)
 
     def text(console: Console) -> None:
         detail = _computed(reused=featurized.reused, computed_of=featurized.computed_of)
-        console.print(f"{featurized.rows:,} rows, {len(featurized.plan.features)} features{detail}")
+        console.print(f"{featurized.rows:,} rows, {len(featurized.plan.names)} features{detail}")
         console.print(f"written to {out}")
 
     figures = {

@@ -152,7 +152,7 @@ def status(call: Invocation, source: Sources = None) -> None:
     """Show how far each stream was ingested: rows, refused messages, how many wait, how far event time has come, and
     which process reads what; and how far the online features of models that read it are behind.
 
-    Exit code 1 where a topic cannot be read.
+    Exit code 1 where a topic cannot be read, or is not the one that was read before.
     """
     from cumulant.flows.data.stream_views import stream_status
 

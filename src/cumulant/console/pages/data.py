@@ -11,7 +11,7 @@ from cumulant.console.charts import Chart, csv_response, numbered
 from cumulant.console.page_request import Crumb, Nav, PageRequest, PageRoute
 from cumulant.console.security import security_headers
 from cumulant.console.texts import plain
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import CumulantError, UsageError
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.views import count_refused
 from cumulant.flows.data.source_views import (
@@ -23,6 +23,7 @@ from cumulant.flows.data.source_views import (
     show_source,
 )
 from cumulant.flows.data.stream_views import stream_progress
+from cumulant.flows.features.freshness import show_freshness
 from cumulant.flows.features.verification_record import last_verification
 from cumulant.flows.monitoring.monitoring_views import drift
 from cumulant.flows.reports.collect import shift_texts
@@ -31,6 +32,8 @@ from cumulant.flows.reports.svg_elements import Child, Drawing, Frame, draw, ele
 
 if TYPE_CHECKING:
     from starlette.responses import Response
+
+    from cumulant.flows.features.store_status import StoredSource
 
 _SHOW, _REFUSED = "data.show", "data.quarantine"
 _LIST, _ONE = "/projects/{project}/data", "/projects/{project}/data/{source}"
@@ -128,6 +131,7 @@ def history_file(page: PageRequest) -> Response:
 def features(page: PageRequest) -> Response:
     content = feature_content(page.project, principal=page.principal)
     listed = () if content is None else sorted(content.features, key=lambda each: -(each.importance or 0.0))
+    stored, unread = _stored_sources(page) if content is not None else ((), "")
     return page.page(
         "features.html.jinja",
         title=f"Features of {page.project.name}",
@@ -135,10 +139,22 @@ def features(page: PageRequest) -> Response:
         live=True,
         content=content,
         features=listed,
+        stored=stored,
+        unread=unread,
         verification=last_verification(page.project.journal(), page.project.name),
         skews={} if content is None else _skews(page, content.version.version),
         version_href="" if content is None else page.href("models", content.version.name, content.version.version),
     )
+
+
+def _stored_sources(page: PageRequest) -> tuple[Sequence[StoredSource], str]:
+    """How fresh the stored events of each source are, and why that cannot be read."""
+    if not page.may("features.status"):
+        return (), ""
+    try:
+        return show_freshness(page.project, principal=page.principal).sources, ""
+    except CumulantError as error:  # the online store does not answer; the rest of the page needs it not
+        return (), page.project.vault.redact(error.message)
 
 
 class FeatureSkew(NamedTuple):

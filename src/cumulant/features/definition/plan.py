@@ -268,7 +268,9 @@ def _at(definition: Definition) -> Iterator[None]:
     except UsageError as error:
         text = error.message.removeprefix(": ")
         kind = NotKnownYetError if isinstance(error, NotKnownYetError) else DefinitionError
-        message = f"{definition.place}: feature {definition.name}: {text}"
+        # a part has a name of ours, or one that is no feature's: the line says which it is
+        what = "" if definition.name.startswith("_") else f"feature {definition.name}: "
+        message = f"{definition.place}: {what}{text}"
         raise kind(message, subject=error.subject or definition.name, hint=error.hint) from error
 
 

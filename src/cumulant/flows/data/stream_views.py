@@ -41,7 +41,8 @@ class StreamConsumer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be read.
+    """How far a source's stream was ingested. `lag` is None, and `error` says why, where the topic cannot be
+    read from there on.
 
     `consumers`: also those of other machines that were killed, until others take their partitions; `watermark`: as far
     as event time has come; `late`: rows that were too late for online features; `online`: the tables of these.
@@ -91,7 +92,8 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
         bounds = streams.bounds(topic)
         stored = {} if state is None else state.positions
         positions = {number: stored.get(str(number), there.begin) for number, there in bounds.items()}
-        lags = streams.lag(topic, positions)
+        with streams.consume(topic, positions):  # refuses what ingestion would refuse: positions that are not there
+            lags = streams.lag(topic, positions)
     except CumulantError as error:
         return msgspec.structs.replace(status, error=project.vault.redact(error.full_text))
     partitions = tuple(

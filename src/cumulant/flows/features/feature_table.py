@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -173,6 +173,27 @@ def protection_of(plan: FeaturePlan) -> Protection:
     from cumulant.features.definition.personal_features import personal_features
 
     return Protection(columns=tuple(sorted(personal_features(plan))))
+
+
+def identified(project: Project, computed: FeatureSet, *, hidden: Collection[str]) -> pl.DataFrame:
+    """The feature table with the key and the event time of each entity row, except where a feature has their name.
+
+    Features of `hidden`, and values of personal columns, are keyed hashes.
+
+    Raises:
+        StorageError: the table or the snapshot cannot be read.
+    """
+    from cumulant.data.masking import mask_frame
+    from cumulant.data.snapshot import scan
+
+    entity, tables = computed.plan.entity, project.tables()
+    snapshot = load_snapshot(project, computed.sources[entity])
+    named = [*snapshot.key, *([] if snapshot.event_time is None else [snapshot.event_time])]
+    named = [name for name in dict.fromkeys(named) if name not in computed.plan.names]
+    rows = scan(snapshot, tables, as_of=computed.as_of).select(ROW, *named)
+    frame = tables.scan(computed.table).join(rows, on=ROW, how="left", maintain_order="left").collect()
+    personal = [*hidden, *(name for name in named if name in project.policies.source(entity).spec.personal)]
+    return mask_frame(frame.select(ROW, *named, *computed.plan.names), personal, project.salt())
 
 
 def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import ConflictError, EngineUnavailableError, RequestError, UsageError
+from cumulant.core.errors import ConflictError, EngineUnavailableError, NotFoundError, RequestError, UsageError
 from cumulant.core.ids import digest, short
 from cumulant.core.masking import mask
 from cumulant.core.servable import Servable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.features.online.online import OnlineFeatures
     from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
 
 #: seconds for which a server knows which table a model reads, and definitions of which it keeps entities
@@ -196,7 +197,7 @@ def _masked(
 
 
 def _model_definition(project: Project, uri: str) -> _Definition:
-    version = project.registry().resolve(uri or champion_uri(project))
+    version = _resolve(project, uri)
     name = f"{version.name}/{version.version}"
     served = next((reader for reader in table_readers(project) if reader.version == name and reader.plan), None)
     if served is not None and served.plan is not None:
@@ -205,6 +206,18 @@ def _model_definition(project: Project, uri: str) -> _Definition:
     if not isinstance(described, Servable):
         raise UsageError(f"{name} reads tensors: it has no stored features", subject=name)
     return _filled(project, name, described.plan)
+
+
+def _resolve(project: Project, uri: str) -> ModelVersion:
+    """Raises NotFoundError: no such version, or without `uri` none that serves by default."""
+    if uri:
+        return project.registry().resolve(uri)
+    try:
+        return project.registry().resolve(champion_uri(project))
+    except NotFoundError as error:
+        hint = "`--model NAME/VERSION` reads a refused version's, `--definition` those of the features file"
+        hint = f"`cumulant train` makes a version; {hint}"
+        raise NotFoundError(error.message, subject=error.subject, hint=hint) from None
 
 
 def _project_definition(project: Project) -> _Definition:

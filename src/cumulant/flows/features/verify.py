@@ -148,7 +148,7 @@ def _record(project: Project, verification: FeatureVerification, principal: Prin
 def verification_sentence(verification: FeatureVerification) -> str:
     """What a verification gave."""
     if not verification.rows:
-        unknown = f"; {verification.unknown:,} cannot be recomputed any more" if verification.unknown else ""
+        unknown = f"; {verification.unknown:,} cannot be recomputed" if verification.unknown else ""
         return ("no served rows compared" if unknown else "no features of served rows were logged") + unknown
     late = sum(feature.late for feature in verification.features)
     wrong = [mismatch_sentence(feature) for feature in verification.features if feature.mismatches]

@@ -141,7 +141,9 @@ class Checker:
         wanted = " or ".join(dict.fromkeys(words(option) for option in options if words(option)))
         hint = ""
         if isinstance(entry.value, (bool, int, float)) and any(isinstance(o.type, inspect.StrType) for o in options):
-            hint = "; put it in quotes"
+            forms = [option.extra["text"] for option in options if "text" in option.extra]
+            fault = text_fault(forms[0], entry.value) if forms and not isinstance(entry.value, bool) else None
+            hint = f"; {fault}" if fault else "; put it in quotes"
         advice = next((option.extra["advice"] for option in options if "advice" in option.extra), None)
         hint = f"; {advice}" if advice and isinstance(entry.value, (list, dict)) else hint
         self.note(entry.place, f"{_named(path)} must be {wanted}, not {_shown(entry.value)}{hint}")
