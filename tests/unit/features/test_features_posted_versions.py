@@ -94,7 +94,7 @@ class Version(msgspec.Struct):
 
     @property
     def order(self) -> tuple[float, float, int, int]:
-        sequence = None if self.rule.sequence is None else self.row[self.rule.sequence]
+        sequence = None if self.rule.sequence is None or self.known is None else self.row[self.rule.sequence]
         known, number = (float("-inf") if value is None else value for value in (self.known, sequence))
         return (known, number, self.arrived, self.place)
 

@@ -81,7 +81,7 @@ class VersionRule:
         """`columns` are those of the source that the plan reads, `stored` those that the table holds of a row."""
         self._known = tuple(field.name for field in corrections.known)
         declared = corrections.sequence
-        self._sequence = None if isinstance(declared, msgspec.UnsetType) else _Sequence(declared)
+        self._sequence = None if isinstance(declared, msgspec.UnsetType) or not self._known else _Sequence(declared)
         self._marker = None if corrections.marker is None else corrections.marker.name
         self._deletes = frozenset(corrections.deletes)
         self._columns, self._stored = tuple(columns), tuple(stored)
@@ -147,7 +147,7 @@ class VersionRule:
             return None  # a scored row, or one that was posted before rows could be corrected, is no version
         if _rank(after.known) > _rank(before.known):
             return after.known
-        if after.known is not None and self._place(after) > self._place(before):
+        if self._place(after) > self._place(before):
             return before.begins  # in its place
         fills = not after.deleted and all(before.values.get(name) in (None, row.values[name]) for name in row.values)
         return before.begins if fills and not before.deleted else after.arrived
@@ -201,12 +201,12 @@ class VersionRule:
     def _place(
         self, version: LoggedRow | StoredVersion, over: StoredVersion | None = None
     ) -> tuple[bool, int, bool, int | str]:
-        """Versions of a key in their order; without a known time or a sequence before those with one.
+        """Versions of a key in their order; without a known time before those with one, which a sequence orders.
 
         `over`: the version that a posted row may follow, and has the sequence of where its post left that out.
         """
         known, sequence = version.known, None
-        if self._sequence is not None:
+        if self._sequence is not None and known is not None:
             open_ = over is not None and isinstance(version, LoggedRow) and self._sequence.is_open(version)
             sequence = self._sequence.of(over if open_ and over is not None else version)
         return known is not None, known or 0, sequence is not None, 0 if sequence is None else sequence
