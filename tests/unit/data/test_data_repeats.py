@@ -159,6 +159,9 @@ def test_a_deletion_without_its_known_time_counts_from_the_run_that_read_it(plac
     assert place.rows(arrive(place, deleted, 2, **more), "id", "km") == [(1, 7)]
 
 
+SEQUENCED = {"key": "id", "on_repeat": "latest", "known_time": {"at": []}}
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -168,8 +171,12 @@ def test_a_deletion_without_its_known_time_counts_from_the_run_that_read_it(plac
         ({"key": "id", "on_repeat": "latest", "deleted": {"column": "id", "values": ["D"]}}, "is int"),
         ({"key": "id", "sequence_by": "op"}, "`sequence_by` needs `on_repeat: latest`"),
         ({"key": "id", "on_repeat": "latest", "sequence_by": "id"}, "needs a known time"),
-        ({"key": "id", "on_repeat": "latest", "sequence_by": "po", "known_time": {"at": []}}, 'no column "po"'),
-        ({"key": "id", "on_repeat": "latest", "sequence_by": "share", "known_time": {"at": []}}, "which is float"),
+        (SEQUENCED | {"sequence_by": "po", "rules": {"po": {"type": "int"}}}, 'no column "po"'),
+        (SEQUENCED | {"sequence_by": "share", "rules": {"share": {"type": "float"}}}, "which is float"),
+        (
+            SEQUENCED | {"sequence_by": "op", "rules": {"op": {"in": ["U"]}}},
+            '"op", which `sequence_by` names, is not decl',
+        ),
     ],
 )
 def test_what_cannot_be_decided_is_refused(place, more, text):

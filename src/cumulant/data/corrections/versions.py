@@ -86,6 +86,15 @@ def refuse_undeclared_order(spec: SourceSpec, source: str) -> None:
             subject=spec.sequence_by,
             hint="name a column of times under known_time: a row without one counts from its arrival, in that order",
         )
+    rule = spec.rules.get(spec.sequence_by)
+    times = (*spec.known_times, *([spec.time.column] if spec.time else []))
+    if spec.sequence_by not in times and (rule is None or rule.type is None):
+        # Inferred, it changes with the rows: text as long as there are nulls alone, and then 9 is after 10.
+        raise DataError(
+            f'source {source}: the type of "{spec.sequence_by}", which `sequence_by` names, is not declared',
+            subject=spec.sequence_by,
+            hint=f"add `rules: {{{spec.sequence_by}: {{type: int}}}}`, or `time`, `date` or `str`",
+        )
 
 
 def _refuse_sequence(column: str, fields: Sequence[Field], source: str) -> None:
