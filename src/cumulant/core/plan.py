@@ -48,8 +48,8 @@ class Corrections(msgspec.Struct, frozen=True):
     """Of a source whose latest row of a key counts: what orders the rows of a key, and which of them delete it.
 
     The latest time in the columns `known` is the known time of a row, of rows with one known time the greater value of
-    `sequence` is later; without columns rows are ordered by arrival. `deletes` are the values of `marker` that delete,
-    in their inside form. A `sequence` that is not set is no part of the encoded plan.
+    `sequence` is later; rows without a known time are ordered by arrival. `deletes` are the values of `marker` that
+    delete, in their inside form. A `sequence` that is not set is no part of the encoded plan.
     """
 
     known: tuple[Field, ...] = ()

@@ -159,6 +159,9 @@ def test_a_deletion_without_its_known_time_counts_from_the_run_that_read_it(plac
     assert place.rows(arrive(place, deleted, 2, **more), "id", "km") == [(1, 7)]
 
 
+SEQUENCED = {"key": "id", "on_repeat": "latest", "known_time": {"at": []}}
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -167,12 +170,17 @@ def test_a_deletion_without_its_known_time_counts_from_the_run_that_read_it(plac
         ({"key": "id", "on_repeat": "latest", "deleted": {"column": "po", "values": ["D"]}}, 'no column "po"'),
         ({"key": "id", "on_repeat": "latest", "deleted": {"column": "id", "values": ["D"]}}, "is int"),
         ({"key": "id", "sequence_by": "op"}, "`sequence_by` needs `on_repeat: latest`"),
-        ({"key": "id", "on_repeat": "latest", "sequence_by": "po"}, 'no column "po"'),
-        ({"key": "id", "on_repeat": "latest", "sequence_by": "share"}, "which is float"),
+        ({"key": "id", "on_repeat": "latest", "sequence_by": "id"}, "needs a known time"),
+        (SEQUENCED | {"sequence_by": "po", "rules": {"po": {"type": "int"}}}, 'no column "po"'),
+        (SEQUENCED | {"sequence_by": "share", "rules": {"share": {"type": "float"}}}, "which is float"),
+        (
+            SEQUENCED | {"sequence_by": "op", "rules": {"op": {"in": ["U"]}}},
+            '"op", which `sequence_by` names, is not decl',
+        ),
     ],
 )
 def test_what_cannot_be_decided_is_refused(place, more, text):
-    place.write("trips.csv", "id,op,share\n1,U,0.5\n")
+    place.write("trips.csv", "id,op,share,at\n1,U,0.5,2024-01-01T00:00:00Z\n")
     with pytest.raises(DataError, match=text):
         place.ingest(**more)
 
@@ -196,7 +204,7 @@ def lines(world: random.Random, known: bool) -> list[Line]:
         Line(
             world.randint(1, 4),
             world.choice([None, 0, 1, 2]),
-            world.choice([None, -3, -2, -1, 0, 1, 2, 3]) if known else None,
+            world.choice([None, None, None, None, -2, -1, 0, 1, 2]) if known else None,
             world.choice("UUUD"),
             world.choice([None, *range(6)]),
         )
@@ -218,7 +226,7 @@ def in_order(told: list[Told], *, sequenced: bool) -> dict[int, list[tuple[float
     """The different rows of each key as they became known, each with the moment (in days)."""
 
     def number(one: Told) -> int:
-        return -1 if one.line.number is None or not sequenced else one.line.number
+        return -1 if one.line.number is None or one.seen is None or not sequenced else one.line.number
 
     found: dict[int, list[tuple[float, Line]]] = {}
     by_key = defaultdict(list)
@@ -259,8 +267,7 @@ def values(frame: pl.LazyFrame) -> list[tuple[int, int | None]]:
     return sorted(frame.select("id", "km").collect().rows(), key=str)
 
 
-@pytest.mark.parametrize("sequenced", [False, True])
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("known", "sequenced"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("seed", range(6))
 def test_every_moment_shows_what_was_known_then(place, seed, known, sequenced):
     world, told, found = random.Random(seed), [], None

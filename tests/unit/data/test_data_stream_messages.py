@@ -225,6 +225,15 @@ def test_the_places_of_refused_messages_are_those_of_their_partition(tmp_path):
     assert result.rows.equals(pl.DataFrame({"a": [1]}))
 
 
+def test_what_orders_rows_keeps_its_declared_type(tmp_path):
+    spec = {"stream": "t", "key": "id", "on_repeat": "latest", "known_time": {"at": []}, "sequence_by": "lsn"}
+    values = [b'{"id": 1, "at": "2024-01-01T00:00:00Z", "lsn": %s}' % lsn for lsn in (b"null", b"5", b"6.5")]
+    with pytest.raises(DataError, match='the type of "lsn", which `sequence_by` names, is not declared'):
+        checked(tmp_path, values, SourceSpec(**spec))
+    found = checked(tmp_path, values, SourceSpec(**spec, rules={"lsn": RuleSpec(type="int")}))
+    assert (found.columns["lsn"], found.rows.height, dict(found.rules)) == ("int", 2, {"lsn:type": 1})
+
+
 def test_a_declaration_that_cannot_be_used_is_an_error(tmp_path):
     with pytest.raises(DataError, match="limit"):
         checked(tmp_path, [b'{"a": "x"}'], SourceSpec(stream="t", rules={"a": RuleSpec(max="2026-01-01")}))

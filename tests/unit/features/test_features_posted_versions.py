@@ -34,7 +34,8 @@ from cumulant.features.online.repair import forget_key
 from cumulant.features.online.state import STATE_KEY, decode_state, encode
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult, PostReader
-from cumulant.features.posted.posted_events import log_table
+from cumulant.features.posted.posted_events import POSTED, LoggedRow, log_table
+from cumulant.features.posted.row_versions import StoredVersion, VersionRule
 from cumulant.features.posted.state_update import DEFAULT_SKEW_US, advance
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
@@ -55,7 +56,7 @@ class Rule(NamedTuple):
 
 def make_plan(rule: Rule) -> FeaturePlan:
     """Windows and lookups over two sources that take corrections."""
-    dated, sequence = rule.dated, UNSET if rule.sequence is None else Field(rule.sequence, "int")
+    dated, sequence = rule.dated, UNSET if rule.sequence is None else Field(rule.sequence, DTYPES[rule.sequence])
     corrections = Corrections((Field("done", "time"),) if dated else (), OP, ("D", "X"), sequence)
     known = {"label": KnownAt(delay_us=to_micros(START + HOUR) - to_micros(START))}
     sources = {
@@ -71,7 +72,7 @@ def make_plan(rule: Rule) -> FeaturePlan:
 
 DATED = Rule(dated=True)
 RULES = [Rule(dated, sequence) for dated in (False, True) for sequence in (None, "items")]
-PLANS = {rule: make_plan(rule) for rule in RULES}
+PLANS = {rule: make_plan(rule) for rule in (*RULES, Rule(dated=True, sequence="word"))}
 
 
 class Version(msgspec.Struct):
@@ -93,7 +94,7 @@ class Version(msgspec.Struct):
 
     @property
     def order(self) -> tuple[float, float, int, int]:
-        sequence = None if self.rule.sequence is None else self.row[self.rule.sequence]
+        sequence = None if self.rule.sequence is None or self.known is None else self.row[self.rule.sequence]
         known, number = (float("-inf") if value is None else value for value in (self.known, sequence))
         return (known, number, self.arrived, self.place)
 
@@ -446,6 +447,60 @@ def test_a_sequence_orders_versions_of_one_known_time_whichever_comes_first() ->
         assert post(6, amount=8.0).accepted == 0
     assert post(8, amount=9.0).accepted == 1
     assert served(world, "card_sum_amount_2d", 1) == 9.0
+
+
+def test_a_log_serves_plans_that_order_versions_by_other_columns_or_none() -> None:
+    values = tx(1, amount=5.0, done=START) | {"items": 5, "word": "v5"}
+    arrival, items, word = worlds = [
+        world_of(values, rule=Rule(dated=True, sequence=name)) for name in (None, "items", "word")
+    ]
+    for number, world in enumerate(worlds):
+        world.store, world.tables = arrival.store, number
+
+    def post(*by: World, **more: Any) -> int:
+        for world in worlds:
+            world.clock = arrival.clock + 60_000_000
+        return advance([world.writer() for world in by], "tx", [{"id": 1} | more]).accepted
+
+    def amounts(*of: World) -> list[float]:
+        return [served(world, "card_sum_amount_2d", 3) for world in of]
+
+    arrival.fill()
+    # the plan without a sequence takes corrections, some with it and some without, before there are others
+    assert [post(arrival, **more) for more in ({"items": 6, "amount": 6.0}, {"amount": 7.0})] == [1, 1]
+    items.fill()
+    word.fill()
+    assert amounts(arrival, items, word) == [7.0, 7.0, 7.0]
+    # each plan has what the others take, and is ordered by no sequence but its own
+    assert (post(items, items=8, amount=8.0), post(arrival, amount=9.0), post(word, word="v6", amount=10.0)) == (
+        1,
+        1,
+        1,
+    )
+    assert amounts(arrival, items, word) == [10.0, 10.0, 10.0]
+    # one server of several tables decides by a sequence, whatever the order of its tables
+    for by in ([arrival, items], [items, arrival]):
+        assert post(*by, items=4, amount=11.0) == 0
+    assert post(arrival, items, items=9, amount=12.0) == 1
+    assert amounts(arrival, items) == [12.0, 12.0]
+
+
+def test_a_row_has_the_sequence_that_a_plan_reads_from_its_values() -> None:
+    known, stored = to_micros(START), StoredVersion(1, {"items": 5}, to_micros(START))
+    rule = VersionRule(Corrections((Field("done", "time"),), None, (), Field("items", "int")))
+    for values, other, later in (
+        ({"items": 6}, {}, True),
+        ({}, {"items": 6}, True),  # as the plans of that time did not read it
+        ({"items": "v6"}, {}, False),  # as text of a plan that declared it so: none
+        ({"items": None}, {}, False),
+        ({}, {}, True),  # left out: that of the row it was posted over
+    ):
+        row = LoggedRow(POSTED, 0, values, other, known, known, over=True, over_known=known)
+        assert rule.supersedes(row, stored) == later, (values, other)
+    text = VersionRule(Corrections((Field("done", "time"),), None, (), Field("items", "str")))
+    assert not text.supersedes(
+        LoggedRow(POSTED, 0, {"items": 6}, {}, known, known), StoredVersion(1, {"items": "5"}, known)
+    )
 
 
 def test_pieces_of_a_row_are_one_row_whichever_comes_first() -> None:

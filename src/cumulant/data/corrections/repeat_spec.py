@@ -19,7 +19,8 @@ SequenceBy = Annotated[
     Meta(
         description="With `on_repeat: latest`: the column that orders the rows of a key that have one known time, "
         "such as a version or the position in a log; the greatest value is the latest row. It holds whole numbers, "
-        "times, dates or text. Without it, of such rows the one that arrived last is the latest."
+        "times, dates or text, and its `type` is declared under `rules`. Rows without a known time, and all rows "
+        "without this column, are in the order of their arrival."
     ),
 ]
 

@@ -1,9 +1,9 @@
 """Versions of rows with `on_repeat: latest`, and the interval in which each is in force.
 
-Rows of a key are ordered by known time, then `sequence_by`, then arrival, then place; an equal successor is the same
-version. A version is in force from the moment at which it became known (the first: from the start) until the next one.
-One that follows its predecessor by `sequence_by`, or arrived together with it, with the same known time, replaces it. A
-deletion is a version that hides its key.
+Rows of a key are ordered by known time, of one known time by `sequence_by`, then by arrival, then by place; an equal
+successor is the same version. A version is in force from the moment at which it became known (the first: from the
+start) until the next one. One that follows its predecessor by `sequence_by`, or arrived together with it, with the same
+known time, replaces it. A deletion is a version that hides its key.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
             subject=source,
             hint="declare `key`, the columns that identify a row, or leave on_repeat out",
         )
+    refuse_undeclared_order(spec, source)
     if spec.sequence_by is not None:
-        _refuse_sequence(spec, spec.sequence_by, fields, source)
+        _refuse_sequence(spec.sequence_by, fields, source)
     if spec.deleted is None:
         return
     if spec.on_repeat != "latest":
@@ -69,13 +70,34 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
         raise absent_column_error(message, spec.deleted.column, columns)
 
 
-def _refuse_sequence(spec: SourceSpec, column: str, fields: Sequence[Field], source: str) -> None:
+def refuse_undeclared_order(spec: SourceSpec, source: str) -> None:
+    """Raise DataError where `sequence_by` is declared without what it needs, whatever the columns are."""
+    if spec.sequence_by is None:
+        return
     if spec.on_repeat != "latest":
         raise DataError(
             f"source {source}: `sequence_by` needs `on_repeat: latest`",
             subject=source,
             hint="set on_repeat: latest: it orders the rows of a key that correct each other",
         )
+    if not spec.known_times:
+        raise DataError(
+            f"source {source}: `sequence_by` needs a known time",
+            subject=spec.sequence_by,
+            hint="name a column of times under known_time: a row without one counts from its arrival, in that order",
+        )
+    rule = spec.rules.get(spec.sequence_by)
+    times = (*spec.known_times, *([spec.time.column] if spec.time else []))
+    if spec.sequence_by not in times and (rule is None or rule.type is None):
+        # Inferred, it changes with the rows: text as long as there are nulls alone, and then 9 is after 10.
+        raise DataError(
+            f'source {source}: the type of "{spec.sequence_by}", which `sequence_by` names, is not declared',
+            subject=spec.sequence_by,
+            hint=f"add `rules: {{{spec.sequence_by}: {{type: int}}}}`, or `time`, `date` or `str`",
+        )
+
+
+def _refuse_sequence(column: str, fields: Sequence[Field], source: str) -> None:
     types = {field.name: field.dtype for field in fields}
     if column not in types:
         raise absent_column_error(
@@ -162,7 +184,9 @@ def _order(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str], seq
     """The keys of rows in their order, whether each row is the one before once more, and whether it follows that by
     the declared sequence.
     """
-    rows = rows.with_columns((pl.lit(None) if sequence is None else pl.col(sequence)).alias(_SEQUENCE))
+    # A row without a known time is in force from its arrival, and so is in that order.
+    place = pl.lit(None) if sequence is None else pl.when(pl.col(KNOWN).is_not_null()).then(pl.col(sequence))
+    rows = rows.with_columns(place.alias(_SEQUENCE))
     rows = rows.sort(*keys, KNOWN, _SEQUENCE, ARRIVED, ROW, nulls_last=False)
     follows = pl.col(_SEQUENCE).ne_missing(pl.col(_SEQUENCE).shift(1)).alias(_FOLLOWS)
     first = pl.struct(keys).is_first_distinct()

@@ -10,6 +10,7 @@ from itertools import accumulate
 import polars as pl
 
 from cumulant.core.plan import DType
+from cumulant.data.corrections.versions import refuse_undeclared_order
 from cumulant.data.parts.part import PartContext
 from cumulant.data.row_columns import RULE
 from cumulant.data.spec import RuleSpec, SourceSpec
@@ -60,6 +61,7 @@ def check_messages(
         DataError: the declaration fits no message: a limit is no value of its column's type, say.
         DefinitionError: a rule that cannot be used.
     """
+    refuse_undeclared_order(context.spec, context.source)
     values = [value for messages in batch for value in messages.values]
     rows, refused = decode(values, context.spec, known, schema, decoder)
     came = {name: dtype for name, dtype in rows.schema.items() if name != MESSAGE}

@@ -41,8 +41,7 @@ class LoggedRow(msgspec.Struct, array_like=True):
 
     Of a source with corrections it is the version in force (`row_versions`): known time, arrival and begin in
     microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
-    known time; `whole`: it restores a deleted row, without values of the table's; `sequence`: its place among those of
-    one known time.
+    known time; `whole`: it restores a deleted row, without values of the table's.
     """
 
     position: int
@@ -56,7 +55,6 @@ class LoggedRow(msgspec.Struct, array_like=True):
     over: bool = False
     over_known: int | None = None
     whole: bool = False
-    sequence: int | str | None = None
 
 
 class _Header(msgspec.Struct, array_like=True):

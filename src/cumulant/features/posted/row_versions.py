@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.plan import Corrections, FeaturePlan, Source
+from cumulant.core.errors import RequestError
+from cumulant.core.plan import Corrections, FeaturePlan, Field, Source
 from cumulant.features.offline.groups import event_columns, groups_of
 from cumulant.features.offline.row_identity import key_form
+from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state import encode
 from cumulant.features.posted.posted_events import POSTED, Inside, LoggedRow, PostedRow
 
@@ -24,8 +26,8 @@ _PREFIX = b"\x00row"
 class StoredVersion(msgspec.Struct, array_like=True):
     """The row in force of a key as a table holds it: the non-null values of the columns that its plan reads.
 
-    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds; `sequence` orders versions of one
-    known time. A deletion has no values.
+    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds. A deletion has no values but its
+    sequence.
     """
 
     position: int
@@ -34,7 +36,6 @@ class StoredVersion(msgspec.Struct, array_like=True):
     arrived: int | None = None
     begins: int | None = None
     deleted: bool = False
-    sequence: int | str | None = None
 
     @property
     def is_stored(self) -> bool:
@@ -46,7 +47,7 @@ class StoredVersion(msgspec.Struct, array_like=True):
         nulls = dict.fromkeys(columns) if self.is_stored and not self.deleted else {}
         over = (True, self.known) if self.is_stored else (False, None)
         own = (self.known, self.arrived, self.begins, self.deleted)
-        return LoggedRow(self.position, -1, nulls | self.values, {}, *own, *over, sequence=self.sequence)
+        return LoggedRow(self.position, -1, nulls | self.values, {}, *own, *over)
 
 
 decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
@@ -70,16 +71,25 @@ def version_columns(plan: FeaturePlan, source: Source) -> tuple[str, ...]:
 
 
 class VersionRule:
-    """Which of two rows of a key is in force."""
+    """Which of two rows of a key is in force.
+
+    The plans that read a source share its log, and may declare other sequences or none. So no place is stored: a rule
+    reads the sequence that it knows from a row's values, whichever plan they were read by.
+    """
 
     def __init__(self, corrections: Corrections, columns: Iterable[str] = (), stored: Iterable[str] = ()) -> None:
         """`columns` are those of the source that the plan reads, `stored` those that the table holds of a row."""
         self._known = tuple(field.name for field in corrections.known)
-        sequence = corrections.sequence
-        self._sequence = None if isinstance(sequence, msgspec.UnsetType) else sequence.name
+        declared = corrections.sequence
+        self._sequence = None if isinstance(declared, msgspec.UnsetType) or not self._known else _Sequence(declared)
         self._marker = None if corrections.marker is None else corrections.marker.name
         self._deletes = frozenset(corrections.deletes)
         self._columns, self._stored = tuple(columns), tuple(stored)
+
+    @property
+    def priority(self) -> tuple[str, str]:
+        """The greatest of several plans decides which rows their log takes; one with a sequence before others."""
+        return ("", "") if self._sequence is None else (self._sequence.name, self._sequence.dtype)
 
     def known_time(self, values: Mapping[str, Any]) -> int | None:
         """The known time of a row in microseconds; None where none is declared or present."""
@@ -101,17 +111,16 @@ class VersionRule:
         known = self.known_time(values)
         if deleted and self._known and known is None:
             known = now
-        sequence = None if self._sequence is None else values.get(self._sequence)
-        after = LoggedRow(POSTED, entry, values, other, known, now, None, deleted, sequence=sequence)
+        after = LoggedRow(POSTED, entry, values, other, known, now, None, deleted)
         after.whole = not deleted and before is not None and (before.deleted or before.whole)
         if before is None:
             return after
         after.over, after.over_known, after.arrived = before.over, before.over_known, max(now, before.arrived or now)
-        if _place(after) < _place(before):
+        if self._place(after) < self._place(before):
             return None
         if deleted and before.deleted:  # a deletion that is repeated counts from its first, up to its last known time
-            repeated = msgspec.structs.replace(before, known=known, sequence=sequence, entry=entry)
-            return repeated if _place(after) > _place(before) else None
+            repeated = msgspec.structs.replace(before, known=known, values=values, other=other, entry=entry)
+            return repeated if self._place(after) > self._place(before) else None
         if not deleted and not before.deleted and _adds_nothing(row, before):
             return None
         after.begins = self._begins(after, before, row)
@@ -138,15 +147,16 @@ class VersionRule:
             return None  # a scored row, or one that was posted before rows could be corrected, is no version
         if _rank(after.known) > _rank(before.known):
             return after.known
-        if after.known is not None and _place(after) > _place(before):
+        if self._place(after) > self._place(before):
             return before.begins  # in its place
         fills = not after.deleted and all(before.values.get(name) in (None, row.values[name]) for name in row.values)
         return before.begins if fills and not before.deleted else after.arrived
 
     def supersedes(self, record: LoggedRow, stored: StoredVersion) -> bool:
         """Whether a posted row is in force where a table holds another one."""
-        if _place(record) != _place(stored):
-            return _place(record) > _place(stored)
+        place, other = self._place(record, stored), self._place(stored)
+        if place != other:
+            return place > other
         if not stored.is_stored:
             return True
         if stored.arrived is not None:
@@ -160,28 +170,75 @@ class VersionRule:
         for version in stored:
             if latest is None or not self.supersedes(latest, version):
                 latest = version.record(self._stored)
-            elif version.is_stored and (not latest.over or _rank(latest.over_known) < _rank(version.known)):
+                continue
+            if self._sequence is not None and self._sequence.is_open(latest):
+                latest = msgspec.structs.replace(latest, values=latest.values | self._sequence.values(version))
+            if version.is_stored and (not latest.over or _rank(latest.over_known) < _rank(version.known)):
                 latest = msgspec.structs.replace(latest, over=True, over_known=version.known)
         return latest
 
     def stored_after(self, record: LoggedRow, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
         """The stored version after a row of the log that has these `values` in its columns; None where it stays."""
-        current: Inside = {} if stored is None else stored.values
+        current: Inside = {} if stored is None or stored.deleted else stored.values
         before: Inside = {} if record.whole else current
         if stored is None or self.supersedes(record, stored):
             merged = {} if record.deleted else _present(before | values)
-            own = (record.known, record.arrived, record.begins, record.deleted, record.sequence)
+            if self._sequence is not None:  # of a deletion too, and where the plan's windows and lookups do not read it
+                merged |= self._sequence.values(record)
+            own = (record.known, record.arrived, record.begins, record.deleted)
             after = StoredVersion(record.position, merged, *own)
-            if stored is not None and merged == current and record.deleted == stored.deleted:
-                same = (after.arrived, _place(after)) == (stored.arrived, _place(stored))
-                times = {"known": after.known, "arrived": after.arrived, "sequence": after.sequence}
-                return None if same else msgspec.structs.replace(stored, **times)
+            if stored is not None and record.deleted == stored.deleted and (record.deleted or merged == current):
+                same = (after.arrived, self._place(after)) == (stored.arrived, self._place(stored))
+                new = {"values": merged, "known": after.known, "arrived": after.arrived}
+                return None if same else msgspec.structs.replace(stored, **new)
             return after
         # A scored row, or one of a log from before rows could be corrected, fills what the row of a snapshot lacks.
         if record.arrived is not None or stored.arrived is not None or stored.deleted:
             return None
         filled = _present(values) | current
         return None if filled == current else msgspec.structs.replace(stored, values=filled)
+
+    def _place(
+        self, version: LoggedRow | StoredVersion, over: StoredVersion | None = None
+    ) -> tuple[bool, int, bool, int | str]:
+        """Versions of a key in their order; without a known time before those with one, which a sequence orders.
+
+        `over`: the version that a posted row may follow, and has the sequence of where its post left that out.
+        """
+        known, sequence = version.known, None
+        if self._sequence is not None and known is not None:
+            open_ = over is not None and isinstance(version, LoggedRow) and self._sequence.is_open(version)
+            sequence = self._sequence.of(over if open_ and over is not None else version)
+        return known is not None, known or 0, sequence is not None, 0 if sequence is None else sequence
+
+
+class _Sequence:
+    """The sequence of rows as one plan declares it."""
+
+    def __init__(self, field: Field) -> None:
+        self.name, self.dtype = field.name, field.dtype
+        self._inside, self._reader = str if field.dtype == "str" else int, RequestReader([field])
+
+    def of(self, version: LoggedRow | StoredVersion) -> int | str | None:
+        """None where a row has none, or none of this type."""
+        value = version.values.get(self.name)
+        if type(value) is self._inside:
+            return value
+        if value is None and isinstance(version, LoggedRow):
+            value = version.other.get(self.name)  # as posted: the plans of that time did not read it
+        try:
+            read: int | str | None = self._reader.read({self.name: value})[self.name]
+        except RequestError:
+            return None
+        return read
+
+    def values(self, version: LoggedRow | StoredVersion) -> Inside:
+        value = self.of(version)
+        return {} if value is None else {self.name: value}
+
+    def is_open(self, record: LoggedRow) -> bool:
+        """Whether the sequence of a row is that of the row before, as its posts left it out."""
+        return not (record.deleted or record.whole or self.name in record.values or self.name in record.other)
 
 
 def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> LoggedRow | None:
@@ -208,9 +265,3 @@ def _present(values: Inside) -> Inside:
 def _rank(moment: int | None) -> float | int:
     """Moments in their order; none is before all."""
     return float("-inf") if moment is None else moment
-
-
-def _place(version: LoggedRow | StoredVersion) -> tuple[bool, int, bool, int | str]:
-    """Versions of a key in their order; without a known time or a sequence before those with one."""
-    known, sequence = version.known, version.sequence
-    return known is not None, known or 0, sequence is not None, 0 if sequence is None else sequence

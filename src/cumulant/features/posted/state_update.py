@@ -121,7 +121,8 @@ class _Update:
         self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]
     ) -> tuple[list[LogRow], int]:
         """As `_append`, where later rows correct the earlier ones."""
-        rule, keys = tables[0][0].rule, [key_values(row.key) for row in post.rows]
+        rule = max((versions.rule for versions, _ in tables), key=lambda rule: rule.priority)
+        keys = [key_values(row.key) for row in post.rows]
         stored = [versions.stored(self._cells, table, keys) for versions, table in tables]
         changed, early = [], 0
         for row, *versions_of_row in zip(post.rows, *stored, strict=True):

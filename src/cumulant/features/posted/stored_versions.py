@@ -52,7 +52,6 @@ def version_blobs(
     `deletions`: as `scan_deletions`. `keys`: those of `row_key` to return; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
-    sequence = _sequence(source)
     frame = read_fields(name, source.fields, rows)
     if keys is not None:
         frame = frame.join(_key_frame(frame, source, keys), on=source.key, how="semi", maintain_order="left")
@@ -66,9 +65,7 @@ def version_blobs(
         ):
             values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
             arrived = None if begins == known else begins
-            version = StoredVersion(position, values, known, arrived, begins)
-            version.sequence = values.get(sequence)  # type: ignore[assignment]
-            yield version_key(name, key), encode(version)
+            yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
     if deletions is not None:
         gone = _deletions(source, deletions)
         if keys is not None and gone.height:
@@ -109,20 +106,22 @@ def _with_known_time(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
 
 def _deleted_keys(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> Iterator[tuple[bytes, bytes]]:
     """The keys of deletions of which no row is in force."""
-    corrections, key = corrections_of(source), list(source.key)
+    corrections, key, column = corrections_of(source), list(source.key), _sequence(source)
     assert corrections is not None
     last = _with_known_time(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
-    order = pl.col(_sequence(source) or _KNOWN).alias(_SEQUENCE)
+    place = pl.col(column or _KNOWN).alias(_SEQUENCE)
     # Of the deletions of a key the one that is known last; its sequence is the greatest of those.
-    latest = last.agg(pl.col(_KNOWN, FROM, ROW).max(), order.sort_by(_KNOWN, order, nulls_last=False).last())
+    latest = last.agg(pl.col(_KNOWN, FROM, ROW).max(), place.sort_by(_KNOWN, place, nulls_last=False).last())
     dates = zip(latest.select(_KNOWN, FROM, ROW).rows(), inside(latest.select(_SEQUENCE)), strict=True)
     for values, ((known, begins, position), (sequence,)) in zip(inside(latest.select(key)), dates, strict=True):
         arrived = None if begins == known else begins
         # A deletion without a known time is known when it arrives.
         at = begins if known is None and corrections.known else known
-        version = StoredVersion(position, {}, at, arrived, begins, deleted=True)
-        version.sequence = sequence if _sequence(source) else None  # type: ignore[assignment]
-        yield version_key(source.name, values), encode(version)
+        order = {column: sequence} if column and sequence is not None else {}
+        yield (
+            version_key(source.name, values),
+            encode(StoredVersion(position, order, at, arrived, begins, deleted=True)),
+        )
 
 
 def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:

@@ -88,7 +88,7 @@ class VersionWriter:
 
 
 def _is_same_version(version: StoredVersion, other: StoredVersion) -> bool:
-    return version.values == other.values and version.deleted == other.deleted
+    return version.deleted == other.deleted and (version.deleted or version.values == other.values)
 
 
 def _is_same_event(event: GroupEvent, other: GroupEvent, *, dated: bool) -> bool:
