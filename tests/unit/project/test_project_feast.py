@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from cumulant.project.feast.imported import FeastOptions
 from cumulant.project.feast.mapping import map_repository, parse_paths
 from cumulant.project.feast.project_files import EntityRows, features_text, project_text
 from cumulant.project.feast.repository import FeastField, FeastRepository, parse_repository
+from cumulant.project.file.document import parse_document
+from cumulant.project.file.layers import FILE
 
 REPOSITORY = Path(__file__).parent / "feast_repository"
 RECORDED = REPOSITORY / "definitions.json"
@@ -108,6 +111,22 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert 'within="30d1s"' in text
     assert "<= 2592001\n" in text
     assert "a b: {type: int}" in project_text(imported, EntityRows())
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\x00"])
+def test_no_name_of_a_repository_ends_a_comment(end):
+    name = f"v{end}import os; os.abort()"
+    view = next(view for view in described().views if view.name == "place_stats")
+    view = msgspec.structs.replace(view, name=name, join_keys=(f"place{end}version: 2",))
+    imported = map_repository(msgspec.structs.replace(described(), views=(view,)), FeastOptions())
+    rows = EntityRows(time=f"at{end}", target=f"late{end}training: 1")
+    code = ast.parse(features_text(imported, rows))
+    assert not [node for node in ast.walk(code) if isinstance(node, ast.Import)]
+    document = parse_document(project_text(imported, rows), FILE).plain()
+    assert document["version"] == 1
+    assert document["training"] == {"source": "rows", "target": rows.target}
+    with pytest.raises(DataError, match="cannot be read"):
+        parse_repository(b'{"feast": "0", "project": "\\ud800"}')
 
 
 def minutes(number: float) -> datetime:
