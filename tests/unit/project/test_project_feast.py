@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import polars as pl
 import pytest
 
 from cumulant.cli.app import run
-from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.core.errors import DataError, DefinitionError, NotFoundError, UsageError
+from cumulant.project.feast.describe import FAULTY
 from cumulant.project.feast.imported import FeastOptions
+from cumulant.project.feast.importing import read_repository
 from cumulant.project.feast.mapping import map_repository, parse_paths
 from cumulant.project.feast.project_files import EntityRows, features_text, project_text
 from cumulant.project.feast.repository import FeastField, FeastRepository, parse_repository
@@ -234,7 +237,7 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
     assert run(["features", "import-feast", str(tmp_path), "--python", str(tmp_path / "nowhere"), "--json"]) == 2
     assert "cannot be run" in capsys.readouterr().out
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'ImportError: no module rides' >&2\nexit 4\n")
+    python.write_text(f"#!/bin/sh\necho 'ImportError: no module rides' > $3\nexit {FAULTY}\n")
     python.chmod(0o755)
     assert run(["features", "import-feast", str(tmp_path), "--python", str(python), "--json"]) == 2
     assert "ImportError: no module rides" in capsys.readouterr().out
@@ -247,3 +250,63 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
     )
     assert "nothing was written" in capsys.readouterr().out
     assert not (tmp_path / "project").exists()
+
+
+#: in place of Feast, which is not installed: where its modules fail, and how its errors quote feature_store.yaml
+STAND_IN = """
+import sys
+from collections import namedtuple
+from types import ModuleType, SimpleNamespace
+class ValidationError(ValueError):
+    def errors(self):
+        return [{"loc": ("offline_store", "password"), "type": "extra_forbidden", "input": "hunter2"}]
+class FeastConfigError(Exception):
+    pass
+Contents = namedtuple(
+    "Contents",
+    "entities feature_views stream_feature_views data_sources on_demand_feature_views feature_services projects",
+)
+def load_repo_config(folder, file):
+    try:
+        raise ValidationError("offline_store.password input_value='hunter2'")
+    except ValidationError as error:
+        raise FeastConfigError(error)
+def parse_repo(folder):
+    exec((folder / "definitions.py").read_text())
+    view = SimpleNamespace(
+        name="v", features=[], batch_source=None, entities=[], ttl=None, description="", owner="", tags={}
+    )
+    return Contents([], [view], [], [], [], [], [SimpleNamespace(name="rides")])
+for name in ("repo_operations", "repo_config", "inference"):
+    module = sys.modules["feast." + name] = ModuleType(name)
+    module.parse_repo, module.load_repo_config = parse_repo, load_repo_config
+"""
+
+
+def read_with_stand_in(folder: Path, definitions: str) -> FeastRepository:
+    (folder / "feast").mkdir()
+    (folder / "feast/__init__.py").write_text(STAND_IN)
+    (folder / "feast-0.dist-info").mkdir()
+    (folder / "feast-0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: feast\nVersion: 0\n")
+    (folder / "feature_store.yaml").write_text("project: rides\n")
+    (folder / "definitions.py").write_text(definitions)
+    return read_repository(folder, sys.executable)
+
+
+def test_no_value_of_the_settings_is_told(tmp_path):
+    (view,) = read_with_stand_in(tmp_path, "").views
+    assert view.problem == "feature_store.yaml: FeastConfigError: offline_store.password (extra_forbidden)"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "reason"),
+    [
+        ("import rydes", "ModuleNotFoundError: No module named 'rydes'"),
+        ("load_repo_config(folder, '')", r"FeastConfigError: offline_store.password \(extra_forbidden\)$"),
+        ("import os; os.write(2, b'hunter2'); os._exit(5)", "exit code 5$"),
+    ],
+)
+def test_why_definitions_cannot_be_read_is_said(tmp_path, definitions, reason):
+    with pytest.raises(DefinitionError, match=reason) as caught:
+        read_with_stand_in(tmp_path, definitions)
+    assert "hunter2" not in str(caught.value)
