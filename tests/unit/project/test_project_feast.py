@@ -24,7 +24,13 @@ from cumulant.project.feast.imported import FeastOptions
 from cumulant.project.feast.importing import read_repository
 from cumulant.project.feast.mapping import map_repository, parse_paths
 from cumulant.project.feast.project_files import EntityRows, features_text, project_text
-from cumulant.project.feast.repository import FeastField, FeastRepository, parse_repository
+from cumulant.project.feast.repository import (
+    FeastField,
+    FeastProjection,
+    FeastRepository,
+    FeastService,
+    parse_repository,
+)
 from cumulant.project.file.document import parse_document
 from cumulant.project.file.layers import FILE
 
@@ -98,6 +104,32 @@ def test_a_service_and_given_files_decide_what_is_imported():
         parse_paths(["accounts"])
     with pytest.raises(DataError, match="cannot be read"):
         parse_repository(b'{"views": 1}')
+
+
+@pytest.mark.parametrize(
+    ("projections", "features", "services", "renamed"),
+    [
+        ([("trips", {}), ("rides_hour", {})], ["rides_hour", "trips"], "mapped", []),
+        ([("trips", {}), ("", {})], ["rides_hour", "trips"], "mapped", []),
+        ([("trips", {"place_id": "from"}), ("trips", {})], ["trips"], "partly", ["place_stats (place_id as from)"]),
+        (
+            [("trips", {"place_id": "from"}), ("trips", {"place_id": "to"})],
+            [],
+            "partly",
+            ["place_stats", "place_stats (place_id as to)"],
+        ),
+    ],
+)
+def test_a_service_may_take_a_view_more_than_once(projections, features, services, renamed):
+    parts = [FeastProjection("place_stats", (name,) if name else (), keys) for name, keys in projections]
+    repository = msgspec.structs.replace(described(), services=(FeastService("s", tuple(parts)),))
+    imported = map_repository(repository, FeastOptions(service="s"))
+    assert [feature.column.lower() for view in imported.views for feature in view.features] == [
+        name.replace("_", "-") for name in features
+    ]
+    assert [each.outcome for each in imported.objects if each.kind == "FeatureService"] == [services]
+    refused = [each.name for each in imported.objects if "the service looks it up by" in each.text]
+    assert sorted(refused) == renamed
 
 
 def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():

@@ -19,7 +19,7 @@ from cumulant.project.feast.imported import (
     Outcome,
 )
 from cumulant.project.feast.names import project_name, public_name, source_names, unused
-from cumulant.project.feast.repository import FeastRepository, FeastSource, FeastView
+from cumulant.project.feast.repository import FeastProjection, FeastRepository, FeastSource, FeastView
 from cumulant.project.feast.unmapped import Unmapped, no_plain_values, span, why_no_source, why_no_view
 
 #: beginnings of types whose values are no plain ones
@@ -45,8 +45,7 @@ class _Mapper:
         services = {service.name: service for service in repository.services}
         if options.service and options.service not in services:
             raise not_found("feature service", options.service, services)
-        chosen = services[options.service].projections if options.service else ()
-        self._projections = {part.view: part for part in chosen}
+        self._projections = services[options.service].by_view() if options.service else {}
         self._names = source_names(
             [name for name, source in self._sources.items() if why_no_source(source, options.paths) is None]
         )
@@ -76,10 +75,12 @@ class _Mapper:
 
     def _features(self, view: FeastView) -> dict[str, str] | None:
         """The features of a view that can be imported, with their columns; None where it cannot."""
-        projection = self._projections.get(view.name)
-        fault = why_no_view(
-            view, self._sources, self._options.paths, service=self._options.service, projection=projection
-        )
+        parts = self._projections.get(view.name, [])
+        projection = parts[0] if parts else None
+        fault = self._why_not(view, projection)
+        for part in parts[1:]:
+            if (why := self._why_not(view, part)) is not None:
+                self._add(view.kind, part.label, "not mapped", why.reason, why.next)
         names = projection.features if projection is not None else ()
         chosen = [field for field in view.features if not names or field.name in names]
         plain = [field for field in chosen if field.type in TYPES]
@@ -99,6 +100,11 @@ class _Mapper:
             self._add(view.kind, view.name, "mapped", text)
         source = self._sources[view.source]
         return {field.name: source.column(field.name) for field in plain}
+
+    def _why_not(self, view: FeastView, projection: FeastProjection | None) -> Unmapped | None:
+        return why_no_view(
+            view, self._sources, self._options.paths, service=self._options.service, projection=projection
+        )
 
     def _view(self, view: FeastView, columns: dict[str, str], taken: Mapping[str, Sequence[str]]) -> ImportedView:
         source = self._sources[view.source]
@@ -183,7 +189,12 @@ class _Mapper:
             self._add("OnDemandFeatureView", on_demand.name, "not mapped", reason, advice)
         for service in self._repository.services:
             if service.name == self._options.service:
-                self._add("FeatureService", service.name, "mapped", "the features of this project")
+                lost = [part for part in service.projections if part.join_key_map or part.view not in views]
+                outcome: Outcome = "partly" if lost else "mapped"
+                text = "the features of this project"
+                if lost:
+                    text += f", without those of {', '.join(dict.fromkeys(part.label for part in lost))}"
+                self._add("FeatureService", service.name, outcome, text)
             else:
                 advice = f"import it into a folder of its own with --service {service.name}"
                 self._add("FeatureService", service.name, "not mapped", "a project is of one model", advice)
