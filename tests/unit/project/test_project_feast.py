@@ -335,7 +335,10 @@ def test_no_value_of_the_settings_is_told(tmp_path):
     [
         ("import rydes", "ModuleNotFoundError: No module named 'rydes'"),
         ("load_repo_config(folder, '')", r"FeastConfigError: offline_store.password \(extra_forbidden\)$"),
-        ("import os; os.write(2, b'hunter2'); os._exit(5)", "exit code 5$"),
+        ("import os; os.write(2, b'hunter2'); os._exit(0)", "exit code 0 before"),
+        ("import os; os._exit(3)", "exit code 3 before"),
+        ("sys.exit(0)", "SystemExit: 0$"),
+        ("sys.exit(3)", "SystemExit: 3$"),
     ],
 )
 def test_why_definitions_cannot_be_read_is_said(tmp_path, definitions, reason):

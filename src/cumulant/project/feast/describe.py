@@ -1,8 +1,8 @@
 """A Feast repository's definitions as JSON: `python describe.py REPOSITORY FILE`.
 
-Runs with an interpreter that has Feast and may not have Cumulant, so it imports nothing of this package. Exit codes: 3,
-there is no Feast; 4, the definitions cannot be read (FILE then has the reason). What it says of errors never quotes
-feature_store.yaml, which may hold passwords.
+Runs with an interpreter that has Feast and may not have Cumulant, so it imports nothing of this package. Exit codes:
+93, there is no Feast; 94, the definitions cannot be read (FILE then has the reason). What it says of errors never
+quotes feature_store.yaml, which may hold passwords.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NO_FEAST, FAULTY = 3, 4
+NO_FEAST, FAULTY = 93, 94  # which Python files that end the process are unlikely to use
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     try:
         operations = import_module("feast.repo_operations")
         text = json.dumps(described(operations.parse_repo(repository), repository))
-    except Exception as error:  # noqa: BLE001 - the definitions are Python that may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the definitions are Python that may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == "feast":
             return NO_FEAST
         out.write_text(_sentence(error), encoding="utf-8", errors="replace")
@@ -120,13 +120,13 @@ def _infer(views: list[Any], entities: list[Any], repository: Path) -> dict[str,
     return problems
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     if next(_invalid_parts(error), None) is not None:
         return _kind(error)
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """An error without its text, which may quote settings: its class, and what is missing or invalid."""
     parts = [error.name] if isinstance(error, ImportError) and error.name else list(_invalid_parts(error))
     return f"{type(error).__name__}{': ' if parts else ''}{', '.join(parts)}"[:300]

@@ -114,8 +114,8 @@ def read_repository(repository: Path, python: str) -> FeastRepository:
                 subject="feast",
                 hint=f"`{INSTALL}` there, or name an interpreter that has it with --python",
             )
-        if done.returncode != 0:
-            reason = f"exit code {done.returncode}"
+        if done.returncode != 0 or not out.is_file():
+            reason = f"{python} ended with exit code {done.returncode} before it had read the definitions"
             if done.returncode == describe.FAULTY and out.is_file():
                 reason = out.read_text(encoding="utf-8")
             raise DefinitionError(
