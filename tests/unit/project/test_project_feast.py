@@ -148,6 +148,25 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 
+@pytest.mark.parametrize(
+    ("view_name", "fields", "names"),
+    [
+        ("地点", ["気温"], ["feature"]),
+        ("地点", ["気温", "湿度"], ["feature_2", "feature_3"]),
+        ("place", ["気温", "湿度", "wind"], ["place__feature", "place__feature_2", "wind"]),
+    ],
+)
+def test_a_name_without_ascii_letters_is_that_of_a_public_feature(view_name, fields, names):
+    view = next(view for view in described().views if view.name == "place_stats")
+    view = msgspec.structs.replace(view, name=view_name, features=tuple(FeastField(name, "Int64") for name in fields))
+    imported = map_repository(msgspec.structs.replace(described(), views=(view,)), FeastOptions())
+    features = imported.views[0].features
+    assert [feature.name for feature in features] == names
+    assert [feature.description or feature.name for feature in features] == fields
+    text = features_text(imported, EntityRows())
+    assert all(f"\n{name} = " in text for name in names)
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\x00"])
 def test_no_name_of_a_repository_ends_a_comment(end):
     name = f"v{end}import os; os.abort()"

@@ -18,7 +18,7 @@ from cumulant.project.feast.imported import (
     ImportedView,
     Outcome,
 )
-from cumulant.project.feast.names import project_name, public_name, source_names, unused
+from cumulant.project.feast.names import feature_name, project_name, public_name, source_names, unused
 from cumulant.project.feast.repository import FeastProjection, FeastRepository, FeastSource, FeastView
 from cumulant.project.feast.unmapped import Unmapped, no_plain_values, span, why_no_source, why_no_view
 
@@ -58,7 +58,7 @@ class _Mapper:
         features = [(view, self._features(view)) for view in self._repository.views]
         for _, columns in features:
             for name in columns or ():
-                taken.setdefault(public_name(name), []).append(name)
+                taken.setdefault(feature_name(name), []).append(name)
         self._variables.update(taken)
         for view, columns in features:
             if columns is not None:
@@ -113,15 +113,13 @@ class _Mapper:
         known = bool(created) and self._options.created == "known"
         features = []
         for name, column in columns.items():
-            public = public_name(name)
-            if len(taken[public]) > 1 or not public:
-                public = self._unused(public_name(f"{view.name}__{name}"))  # as with Feast's full_feature_names
+            public = feature_name(name)
+            if len(taken[public]) > 1:
+                end = name if public_name(name) else public
+                public = self._unused(public_name(f"{view.name}__{end}"))  # as with Feast's full_feature_names
             tags = {**view.tags, **fields[name].tags}
-            features.append(
-                ImportedFeature(
-                    public, column, fields[name].description, tuple(f"{key}={tags[key]}" for key in sorted(tags))
-                )
-            )
+            text = fields[name].description or ("" if public_name(name) else name)
+            features.append(ImportedFeature(public, column, text, tuple(f"{key}={tags[key]}" for key in sorted(tags))))
         imported = ImportedView(
             name=view.name,
             variable="",
