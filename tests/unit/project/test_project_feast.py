@@ -148,6 +148,25 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 
+def test_views_with_other_join_keys_read_sources_of_their_own():
+    views = [
+        msgspec.structs.replace(view, join_keys=view.join_keys[:1]) if view.name == "grade_all" else view
+        for view in described().views
+    ]
+    imported = map_repository(msgspec.structs.replace(described(), views=tuple(views)), FeastOptions())
+    keys = {source.name: (source.key, source.path) for source in imported.sources if "grade" in source.name}
+    assert keys == {
+        "grade_source": (("driver_id", "event_timestamp"), "data/grade.parquet"),
+        "grade_source_2": (("driver_id", "place_id", "event_timestamp"), "data/grade.parquet"),
+    }
+    read = {view.name: (view.source, view.by) for view in imported.views if view.source in keys}
+    assert {name: (*by, "event_timestamp") for name, (_, by) in read.items()} == {
+        name: keys[source][0] for name, (source, _) in read.items()
+    }
+    text = next(each.text for each in imported.objects if each.name == "grade_source")
+    assert text == "the sources grade_source and grade_source_2, each with its join keys"
+
+
 @pytest.mark.parametrize(
     ("view_name", "fields", "names"),
     [

@@ -8,6 +8,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError, not_found
 from cumulant.project.feast.imported import (
+    ROWS,
     TYPES,
     Created,
     FeastOptions,
@@ -49,6 +50,7 @@ class _Mapper:
         self._names = source_names(
             [name for name, source in self._sources.items() if why_no_source(source, options.paths) is None]
         )
+        self._read: dict[tuple[str, frozenset[str]], str] = {}
         self._objects: list[ImportedObject] = []
         self._variables: set[str] = set()
 
@@ -64,13 +66,14 @@ class _Mapper:
             if columns is not None:
                 views.append((view, self._view(view, columns, taken)))
         read = self._read_sources(views)
+        sources = tuple(source for own in read.values() for source in own)
         self._other_objects({view.name: imported for view, imported in views}, read)
         return ImportedRepository(
             project=project_name(self._repository.project),
-            sources=tuple(read.values()),
+            sources=sources,
             views=tuple(imported for _, imported in views),
             objects=tuple(self._objects),
-            differences=tuple(difference_text(source, self._options.created) for source in read.values()),
+            differences=tuple(difference_text(source, self._options.created) for source in sources),
         )
 
     def _features(self, view: FeastView) -> dict[str, str] | None:
@@ -123,7 +126,7 @@ class _Mapper:
         imported = ImportedView(
             name=view.name,
             variable="",
-            source=self._names[source.name],
+            source=self._source_name(view),
             by=view.join_keys,
             features=tuple(features),
             within_seconds=view.ttl_seconds,
@@ -147,19 +150,29 @@ class _Mapper:
         self._variables.add(unique)
         return unique
 
-    def _read_sources(self, views: Sequence[tuple[FeastView, ImportedView]]) -> dict[str, ImportedSource]:
-        """The sources that views read, by their names in Feast."""
-        result = {}
-        for name in dict.fromkeys(view.source for view, _ in views):
-            source, own = self._sources[name], [pair for pair in views if pair[0].source == name]
+    def _source_name(self, view: FeastView) -> str:
+        """The source that a view reads: one for each set of join keys, as a row may lack a key of other views."""
+        read = (view.source, frozenset(view.join_keys))
+        if read not in self._read:
+            name = self._names[view.source]
+            if any(other == view.source for other, _ in self._read):
+                name = unused(name, (ROWS, *self._names.values(), *self._read.values()))
+            self._read[read] = name
+        return self._read[read]
+
+    def _read_sources(self, views: Sequence[tuple[FeastView, ImportedView]]) -> dict[str, list[ImportedSource]]:
+        """The sources that views read, by the names in Feast of what these are of."""
+        result: dict[str, list[ImportedSource]] = {}
+        for (name, _), imported_name in self._read.items():
+            source, own = self._sources[name], [pair for pair in views if pair[1].source == imported_name]
             time, created = self._times(source)
-            keys = tuple(dict.fromkeys(key for view, _ in own for key in view.join_keys))
+            keys = own[0][0].join_keys
             fields = [field for view in self._repository.views if view.source == name for field in view.features]
             types = {source.column(field.name): TYPES[field.type] for field in fields if field.type in TYPES}
             read = dict.fromkeys(feature.column for _, imported in own for feature in imported.features)
             columns = tuple(column for column in read if column not in (*keys, time, created))
-            result[name] = ImportedSource(
-                name=self._names[name],
+            imported_source = ImportedSource(
+                name=imported_name,
                 path=self._options.paths.get(name, source.path),
                 key=(*keys, time),
                 event_time=time,
@@ -168,9 +181,10 @@ class _Mapper:
                 types={column: types[column] for column in columns if types[column] != "time"},
                 nested=any(field.type.startswith(_NESTED) for field in fields),
             )
+            result.setdefault(name, []).append(imported_source)
         return result
 
-    def _other_objects(self, views: Mapping[str, ImportedView], read: Mapping[str, ImportedSource]) -> None:
+    def _other_objects(self, views: Mapping[str, ImportedView], read: Mapping[str, list[ImportedSource]]) -> None:
         keys = {key for view in views.values() for key in view.by}
         for entity in self._repository.entities:
             if entity.join_key in keys:
@@ -200,18 +214,20 @@ class _Mapper:
             advice = "declare roles under `access` in cumulant.yaml" if other.kind == "Permission" else ""
             self._add(other.kind, other.name, "not mapped", "it has no counterpart", advice)
 
-    def _source_object(self, source: FeastSource, read: Mapping[str, ImportedSource]) -> None:
+    def _source_object(self, source: FeastSource, read: Mapping[str, list[ImportedSource]]) -> None:
+        own = read.get(source.name) or read.get(source.batch_source) or []
+        names = " and ".join(each.name for each in own)
         fault = why_no_source(source, self._options.paths)
         if source.name in read:
-            text = f"the source {read[source.name].name}"
-            if read[source.name].nested:
+            text = f"the source {names}" if len(own) == 1 else f"the sources {names}, each with its join keys"
+            if own[0].nested:
                 text += "; prepare.py leaves lists out, so that engines over raw events do not compute its features"
             self._add(source.kind, source.name, "mapped", text)
         elif source.batch_source in read:
-            text = f"its batch source is {read[source.batch_source].name}; what is pushed is not"
+            text = f"its batch source is {names}; what is pushed is not"
             advice = "post new rows to the servers, as docs/how-to/events.md says"
             if source.topic:
-                text = f"its batch source is {read[source.batch_source].name}; the topic {source.topic} is not"
+                text = f"its batch source is {names}; the topic {source.topic} is not"
                 advice = f"ingest it as a source with `stream: {source.topic}`, as docs/how-to/ingest-streams.md says"
             self._add(source.kind, source.name, "partly", text, advice)
         elif fault is not None:
