@@ -6,8 +6,10 @@ again.
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +18,21 @@ import polars as pl
 import pytest
 
 from cumulant.cli.app import run
-from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.core.errors import DataError, DefinitionError, NotFoundError, UsageError
+from cumulant.project.feast.describe import FAULTY
 from cumulant.project.feast.imported import FeastOptions
+from cumulant.project.feast.importing import read_repository
 from cumulant.project.feast.mapping import map_repository, parse_paths
 from cumulant.project.feast.project_files import EntityRows, features_text, project_text
-from cumulant.project.feast.repository import FeastField, FeastRepository, parse_repository
+from cumulant.project.feast.repository import (
+    FeastField,
+    FeastProjection,
+    FeastRepository,
+    FeastService,
+    parse_repository,
+)
+from cumulant.project.file.document import parse_document
+from cumulant.project.file.layers import FILE
 
 REPOSITORY = Path(__file__).parent / "feast_repository"
 RECORDED = REPOSITORY / "definitions.json"
@@ -94,6 +106,32 @@ def test_a_service_and_given_files_decide_what_is_imported():
         parse_repository(b'{"views": 1}')
 
 
+@pytest.mark.parametrize(
+    ("projections", "features", "services", "renamed"),
+    [
+        ([("trips", {}), ("rides_hour", {})], ["rides_hour", "trips"], "mapped", []),
+        ([("trips", {}), ("", {})], ["rides_hour", "trips"], "mapped", []),
+        ([("trips", {"place_id": "from"}), ("trips", {})], ["trips"], "partly", ["place_stats (place_id as from)"]),
+        (
+            [("trips", {"place_id": "from"}), ("trips", {"place_id": "to"})],
+            [],
+            "partly",
+            ["place_stats", "place_stats (place_id as to)"],
+        ),
+    ],
+)
+def test_a_service_may_take_a_view_more_than_once(projections, features, services, renamed):
+    parts = [FeastProjection("place_stats", (name,) if name else (), keys) for name, keys in projections]
+    repository = msgspec.structs.replace(described(), services=(FeastService("s", tuple(parts)),))
+    imported = map_repository(repository, FeastOptions(service="s"))
+    assert [feature.column.lower() for view in imported.views for feature in view.features] == [
+        name.replace("_", "-") for name in features
+    ]
+    assert [each.outcome for each in imported.objects if each.kind == "FeatureService"] == [services]
+    refused = [each.name for each in imported.objects if "the service looks it up by" in each.text]
+    assert sorted(refused) == renamed
+
+
 def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     view = next(view for view in described().views if view.name == "driver_stats")
     fields = tuple(FeastField(name, "Int64") for name in ("class", "a-b", "a b", "1h", "col"))
@@ -108,6 +146,60 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert 'within="30d1s"' in text
     assert "<= 2592001\n" in text
     assert "a b: {type: int}" in project_text(imported, EntityRows())
+
+
+def test_views_with_other_join_keys_read_sources_of_their_own():
+    views = [
+        msgspec.structs.replace(view, join_keys=view.join_keys[:1]) if view.name == "grade_all" else view
+        for view in described().views
+    ]
+    imported = map_repository(msgspec.structs.replace(described(), views=tuple(views)), FeastOptions())
+    keys = {source.name: (source.key, source.path) for source in imported.sources if "grade" in source.name}
+    assert keys == {
+        "grade_source": (("driver_id", "event_timestamp"), "data/grade.parquet"),
+        "grade_source_2": (("driver_id", "place_id", "event_timestamp"), "data/grade.parquet"),
+    }
+    read = {view.name: (view.source, view.by) for view in imported.views if view.source in keys}
+    assert {name: (*by, "event_timestamp") for name, (_, by) in read.items()} == {
+        name: keys[source][0] for name, (source, _) in read.items()
+    }
+    text = next(each.text for each in imported.objects if each.name == "grade_source")
+    assert text == "the sources grade_source and grade_source_2, each with its join keys"
+
+
+@pytest.mark.parametrize(
+    ("view_name", "fields", "names"),
+    [
+        ("地点", ["気温"], ["feature"]),
+        ("地点", ["気温", "湿度"], ["feature_2", "feature_3"]),
+        ("place", ["気温", "湿度", "wind"], ["place__feature", "place__feature_2", "wind"]),
+    ],
+)
+def test_a_name_without_ascii_letters_is_that_of_a_public_feature(view_name, fields, names):
+    view = next(view for view in described().views if view.name == "place_stats")
+    view = msgspec.structs.replace(view, name=view_name, features=tuple(FeastField(name, "Int64") for name in fields))
+    imported = map_repository(msgspec.structs.replace(described(), views=(view,)), FeastOptions())
+    features = imported.views[0].features
+    assert [feature.name for feature in features] == names
+    assert [feature.description or feature.name for feature in features] == fields
+    text = features_text(imported, EntityRows())
+    assert all(f"\n{name} = " in text for name in names)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\x00"])
+def test_no_name_of_a_repository_ends_a_comment(end):
+    name = f"v{end}import os; os.abort()"
+    view = next(view for view in described().views if view.name == "place_stats")
+    view = msgspec.structs.replace(view, name=name, join_keys=(f"place{end}version: 2",))
+    imported = map_repository(msgspec.structs.replace(described(), views=(view,)), FeastOptions())
+    rows = EntityRows(time=f"at{end}", target=f"late{end}training: 1")
+    code = ast.parse(features_text(imported, rows))
+    assert not [node for node in ast.walk(code) if isinstance(node, ast.Import)]
+    document = parse_document(project_text(imported, rows), FILE).plain()
+    assert document["version"] == 1
+    assert document["training"] == {"source": "rows", "target": rows.target}
+    with pytest.raises(DataError, match="cannot be read"):
+        parse_repository(b'{"feast": "0", "project": "\\ud800"}')
 
 
 def minutes(number: float) -> datetime:
@@ -215,7 +307,7 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
     assert run(["features", "import-feast", str(tmp_path), "--python", str(tmp_path / "nowhere"), "--json"]) == 2
     assert "cannot be run" in capsys.readouterr().out
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'ImportError: no module rides' >&2\nexit 4\n")
+    python.write_text(f"#!/bin/sh\necho 'ImportError: no module rides' > $3\nexit {FAULTY}\n")
     python.chmod(0o755)
     assert run(["features", "import-feast", str(tmp_path), "--python", str(python), "--json"]) == 2
     assert "ImportError: no module rides" in capsys.readouterr().out
@@ -228,3 +320,66 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
     )
     assert "nothing was written" in capsys.readouterr().out
     assert not (tmp_path / "project").exists()
+
+
+#: in place of Feast, which is not installed: where its modules fail, and how its errors quote feature_store.yaml
+STAND_IN = """
+import sys
+from collections import namedtuple
+from types import ModuleType, SimpleNamespace
+class ValidationError(ValueError):
+    def errors(self):
+        return [{"loc": ("offline_store", "password"), "type": "extra_forbidden", "input": "hunter2"}]
+class FeastConfigError(Exception):
+    pass
+Contents = namedtuple(
+    "Contents",
+    "entities feature_views stream_feature_views data_sources on_demand_feature_views feature_services projects",
+)
+def load_repo_config(folder, file):
+    try:
+        raise ValidationError("offline_store.password input_value='hunter2'")
+    except ValidationError as error:
+        raise FeastConfigError(error)
+def parse_repo(folder):
+    exec((folder / "definitions.py").read_text())
+    view = SimpleNamespace(
+        name="v", features=[], batch_source=None, entities=[], ttl=None, description="", owner="", tags={}
+    )
+    return Contents([], [view], [], [], [], [], [SimpleNamespace(name="rides")])
+for name in ("repo_operations", "repo_config", "inference"):
+    module = sys.modules["feast." + name] = ModuleType(name)
+    module.parse_repo, module.load_repo_config = parse_repo, load_repo_config
+"""
+
+
+def read_with_stand_in(folder: Path, definitions: str) -> FeastRepository:
+    (folder / "feast").mkdir()
+    (folder / "feast/__init__.py").write_text(STAND_IN)
+    (folder / "feast-0.dist-info").mkdir()
+    (folder / "feast-0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: feast\nVersion: 0\n")
+    (folder / "feature_store.yaml").write_text("project: rides\n")
+    (folder / "definitions.py").write_text(definitions)
+    return read_repository(folder, sys.executable)
+
+
+def test_no_value_of_the_settings_is_told(tmp_path):
+    (view,) = read_with_stand_in(tmp_path, "").views
+    assert view.problem == "feature_store.yaml: FeastConfigError: offline_store.password (extra_forbidden)"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "reason"),
+    [
+        ("import rydes", "ModuleNotFoundError: No module named 'rydes'"),
+        ("load_repo_config(folder, '')", r"FeastConfigError: offline_store.password \(extra_forbidden\)$"),
+        ("import os; os.write(2, b'hunter2'); os._exit(0)", "exit code 0 before"),
+        ("import os; os._exit(3)", "exit code 3 before"),
+        ("sys.exit(0)", "SystemExit: 0$"),
+        ("sys.exit(3)", "SystemExit: 3$"),
+    ],
+)
+def test_why_definitions_cannot_be_read_is_said(tmp_path, definitions, reason):
+    with pytest.raises(DefinitionError, match=reason) as caught:
+        read_with_stand_in(tmp_path, definitions)
+    assert "hunter2" not in str(caught.value)

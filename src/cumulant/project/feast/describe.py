@@ -1,7 +1,8 @@
 """A Feast repository's definitions as JSON: `python describe.py REPOSITORY FILE`.
 
-Runs with an interpreter that has Feast and may not have Cumulant, so it imports nothing of this package. Exit codes: 3,
-there is no Feast; 4, the definitions cannot be read (the reason is the last line of standard error).
+Runs with an interpreter that has Feast and may not have Cumulant, so it imports nothing of this package. Exit codes:
+93, there is no Feast; 94, the definitions cannot be read (FILE then has the reason). What it says of errors never
+quotes feature_store.yaml, which may hold passwords.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NO_FEAST, FAULTY = 3, 4
+NO_FEAST, FAULTY = 93, 94  # which Python files that end the process are unlikely to use
 
 
 def main() -> int:
@@ -28,17 +28,13 @@ def main() -> int:
     os.chdir(repository)
     try:
         operations = import_module("feast.repo_operations")
-    except ModuleNotFoundError as error:
-        if error.name != "feast":
-            raise
-        return NO_FEAST
-    try:
-        contents = operations.parse_repo(repository)
-    except Exception as error:  # noqa: BLE001 - the definitions are Python that may raise anything
-        traceback.print_exc()
-        sys.stderr.write(f"{_sentence(error)}\n")
+        text = json.dumps(described(operations.parse_repo(repository), repository))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the definitions are Python that may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "feast":
+            return NO_FEAST
+        out.write_text(_sentence(error), encoding="utf-8", errors="replace")
         return FAULTY
-    out.write_text(json.dumps(described(contents, repository)), encoding="utf-8")
+    out.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -112,18 +108,40 @@ def _infer(views: list[Any], entities: list[Any], repository: Path) -> dict[str,
         settings = import_module("feast.repo_config").load_repo_config(repository, repository / "feature_store.yaml")
         provider = import_module("feast.infra.provider").get_provider(settings)
     except Exception as error:  # noqa: BLE001 - a store's driver may not be installed, or not be reached
-        return {view.name: f"feature_store.yaml: {_sentence(error)}" for view in lacking}
+        return {view.name: f"feature_store.yaml: {_kind(error)}" for view in lacking}
     for view in lacking:
         try:
             inference.update_data_sources_with_inferred_event_timestamp_col([view.batch_source], settings)
             inference.update_feature_views_with_inferred_features_and_entities(provider, [view], entities, settings)
         except Exception as error:  # noqa: BLE001 - as above
-            problems[view.name] = _sentence(error)
+            # Of a file the path is told; a store's driver may quote how it was connected to.
+            in_file = type(view.batch_source).__name__ == "FileSource"
+            problems[view.name] = _sentence(error) if in_file else _kind(error)
     return problems
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
+    if next(_invalid_parts(error), None) is not None:
+        return _kind(error)
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _kind(error: BaseException) -> str:
+    """An error without its text, which may quote settings: its class, and what is missing or invalid."""
+    parts = [error.name] if isinstance(error, ImportError) and error.name else list(_invalid_parts(error))
+    return f"{type(error).__name__}{': ' if parts else ''}{', '.join(parts)}"[:300]
+
+
+def _invalid_parts(error: BaseException) -> Iterator[str]:
+    """The places of an error of validation, or of one that it caused, with what is wrong there."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        if type(cause).__name__ == "ValidationError" and callable(errors := getattr(cause, "errors", None)):
+            for part in errors():
+                yield f"{'.'.join(str(name) for name in part['loc']) or 'it'} ({part['type']})"
+        cause = cause.__cause__ or cause.__context__
 
 
 def _sources_of(view: Any) -> Iterable[Any]:

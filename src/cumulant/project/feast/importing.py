@@ -88,7 +88,14 @@ def read_repository(repository: Path, python: str) -> FeastRepository:
         out = Path(scratch) / "definitions.json"
         line = [python, describe.__file__, str(repository), str(out)]
         try:
-            done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIMIT, check=False)
+            done = subprocess.run(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_LIMIT,
+                check=False,
+            )
         except OSError as error:
             raise UsageError(
                 f"{python} cannot be run: {error.strerror or error}",
@@ -107,10 +114,12 @@ def read_repository(repository: Path, python: str) -> FeastRepository:
                 subject="feast",
                 hint=f"`{INSTALL}` there, or name an interpreter that has it with --python",
             )
-        if done.returncode != 0:
-            last = done.stderr.decode(errors="replace").strip().splitlines()
+        if done.returncode != 0 or not out.is_file():
+            reason = f"{python} ended with exit code {done.returncode} before it had read the definitions"
+            if done.returncode == describe.FAULTY and out.is_file():
+                reason = out.read_text(encoding="utf-8")
             raise DefinitionError(
-                f"Feast cannot read {repository}: {last[-1] if last else f'exit code {done.returncode}'}",
+                f"Feast cannot read {repository}: {reason}",
                 subject=str(repository),
                 hint="`feast apply` there shows where; install what its files import for the same interpreter",
             )

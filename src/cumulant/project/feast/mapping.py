@@ -8,6 +8,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError, not_found
 from cumulant.project.feast.imported import (
+    ROWS,
     TYPES,
     Created,
     FeastOptions,
@@ -18,8 +19,8 @@ from cumulant.project.feast.imported import (
     ImportedView,
     Outcome,
 )
-from cumulant.project.feast.names import project_name, public_name, source_names, unused
-from cumulant.project.feast.repository import FeastRepository, FeastSource, FeastView
+from cumulant.project.feast.names import feature_name, project_name, public_name, source_names, unused
+from cumulant.project.feast.repository import FeastProjection, FeastRepository, FeastSource, FeastView
 from cumulant.project.feast.unmapped import Unmapped, no_plain_values, span, why_no_source, why_no_view
 
 #: beginnings of types whose values are no plain ones
@@ -45,11 +46,11 @@ class _Mapper:
         services = {service.name: service for service in repository.services}
         if options.service and options.service not in services:
             raise not_found("feature service", options.service, services)
-        chosen = services[options.service].projections if options.service else ()
-        self._projections = {part.view: part for part in chosen}
+        self._projections = services[options.service].by_view() if options.service else {}
         self._names = source_names(
             [name for name, source in self._sources.items() if why_no_source(source, options.paths) is None]
         )
+        self._read: dict[tuple[str, frozenset[str]], str] = {}
         self._objects: list[ImportedObject] = []
         self._variables: set[str] = set()
 
@@ -59,27 +60,30 @@ class _Mapper:
         features = [(view, self._features(view)) for view in self._repository.views]
         for _, columns in features:
             for name in columns or ():
-                taken.setdefault(public_name(name), []).append(name)
+                taken.setdefault(feature_name(name), []).append(name)
         self._variables.update(taken)
         for view, columns in features:
             if columns is not None:
                 views.append((view, self._view(view, columns, taken)))
         read = self._read_sources(views)
+        sources = tuple(source for own in read.values() for source in own)
         self._other_objects({view.name: imported for view, imported in views}, read)
         return ImportedRepository(
             project=project_name(self._repository.project),
-            sources=tuple(read.values()),
+            sources=sources,
             views=tuple(imported for _, imported in views),
             objects=tuple(self._objects),
-            differences=tuple(difference_text(source, self._options.created) for source in read.values()),
+            differences=tuple(difference_text(source, self._options.created) for source in sources),
         )
 
     def _features(self, view: FeastView) -> dict[str, str] | None:
         """The features of a view that can be imported, with their columns; None where it cannot."""
-        projection = self._projections.get(view.name)
-        fault = why_no_view(
-            view, self._sources, self._options.paths, service=self._options.service, projection=projection
-        )
+        parts = self._projections.get(view.name, [])
+        projection = parts[0] if parts else None
+        fault = self._why_not(view, projection)
+        for part in parts[1:]:
+            if (why := self._why_not(view, part)) is not None:
+                self._add(view.kind, part.label, "not mapped", why.reason, why.next)
         names = projection.features if projection is not None else ()
         chosen = [field for field in view.features if not names or field.name in names]
         plain = [field for field in chosen if field.type in TYPES]
@@ -100,6 +104,11 @@ class _Mapper:
         source = self._sources[view.source]
         return {field.name: source.column(field.name) for field in plain}
 
+    def _why_not(self, view: FeastView, projection: FeastProjection | None) -> Unmapped | None:
+        return why_no_view(
+            view, self._sources, self._options.paths, service=self._options.service, projection=projection
+        )
+
     def _view(self, view: FeastView, columns: dict[str, str], taken: Mapping[str, Sequence[str]]) -> ImportedView:
         source = self._sources[view.source]
         fields = {field.name: field for field in view.features}
@@ -107,19 +116,17 @@ class _Mapper:
         known = bool(created) and self._options.created == "known"
         features = []
         for name, column in columns.items():
-            public = public_name(name)
-            if len(taken[public]) > 1 or not public:
-                public = self._unused(public_name(f"{view.name}__{name}"))  # as with Feast's full_feature_names
+            public = feature_name(name)
+            if len(taken[public]) > 1:
+                end = name if public_name(name) else public
+                public = self._unused(public_name(f"{view.name}__{end}"))  # as with Feast's full_feature_names
             tags = {**view.tags, **fields[name].tags}
-            features.append(
-                ImportedFeature(
-                    public, column, fields[name].description, tuple(f"{key}={tags[key]}" for key in sorted(tags))
-                )
-            )
+            text = fields[name].description or ("" if public_name(name) else name)
+            features.append(ImportedFeature(public, column, text, tuple(f"{key}={tags[key]}" for key in sorted(tags))))
         imported = ImportedView(
             name=view.name,
             variable="",
-            source=self._names[source.name],
+            source=self._source_name(view),
             by=view.join_keys,
             features=tuple(features),
             within_seconds=view.ttl_seconds,
@@ -143,19 +150,29 @@ class _Mapper:
         self._variables.add(unique)
         return unique
 
-    def _read_sources(self, views: Sequence[tuple[FeastView, ImportedView]]) -> dict[str, ImportedSource]:
-        """The sources that views read, by their names in Feast."""
-        result = {}
-        for name in dict.fromkeys(view.source for view, _ in views):
-            source, own = self._sources[name], [pair for pair in views if pair[0].source == name]
+    def _source_name(self, view: FeastView) -> str:
+        """The source that a view reads: one for each set of join keys, as a row may lack a key of other views."""
+        read = (view.source, frozenset(view.join_keys))
+        if read not in self._read:
+            name = self._names[view.source]
+            if any(other == view.source for other, _ in self._read):
+                name = unused(name, (ROWS, *self._names.values(), *self._read.values()))
+            self._read[read] = name
+        return self._read[read]
+
+    def _read_sources(self, views: Sequence[tuple[FeastView, ImportedView]]) -> dict[str, list[ImportedSource]]:
+        """The sources that views read, by the names in Feast of what these are of."""
+        result: dict[str, list[ImportedSource]] = {}
+        for (name, _), imported_name in self._read.items():
+            source, own = self._sources[name], [pair for pair in views if pair[1].source == imported_name]
             time, created = self._times(source)
-            keys = tuple(dict.fromkeys(key for view, _ in own for key in view.join_keys))
+            keys = own[0][0].join_keys
             fields = [field for view in self._repository.views if view.source == name for field in view.features]
             types = {source.column(field.name): TYPES[field.type] for field in fields if field.type in TYPES}
             read = dict.fromkeys(feature.column for _, imported in own for feature in imported.features)
             columns = tuple(column for column in read if column not in (*keys, time, created))
-            result[name] = ImportedSource(
-                name=self._names[name],
+            imported_source = ImportedSource(
+                name=imported_name,
                 path=self._options.paths.get(name, source.path),
                 key=(*keys, time),
                 event_time=time,
@@ -164,9 +181,10 @@ class _Mapper:
                 types={column: types[column] for column in columns if types[column] != "time"},
                 nested=any(field.type.startswith(_NESTED) for field in fields),
             )
+            result.setdefault(name, []).append(imported_source)
         return result
 
-    def _other_objects(self, views: Mapping[str, ImportedView], read: Mapping[str, ImportedSource]) -> None:
+    def _other_objects(self, views: Mapping[str, ImportedView], read: Mapping[str, list[ImportedSource]]) -> None:
         keys = {key for view in views.values() for key in view.by}
         for entity in self._repository.entities:
             if entity.join_key in keys:
@@ -183,7 +201,12 @@ class _Mapper:
             self._add("OnDemandFeatureView", on_demand.name, "not mapped", reason, advice)
         for service in self._repository.services:
             if service.name == self._options.service:
-                self._add("FeatureService", service.name, "mapped", "the features of this project")
+                lost = [part for part in service.projections if part.join_key_map or part.view not in views]
+                outcome: Outcome = "partly" if lost else "mapped"
+                text = "the features of this project"
+                if lost:
+                    text += f", without those of {', '.join(dict.fromkeys(part.label for part in lost))}"
+                self._add("FeatureService", service.name, outcome, text)
             else:
                 advice = f"import it into a folder of its own with --service {service.name}"
                 self._add("FeatureService", service.name, "not mapped", "a project is of one model", advice)
@@ -191,18 +214,20 @@ class _Mapper:
             advice = "declare roles under `access` in cumulant.yaml" if other.kind == "Permission" else ""
             self._add(other.kind, other.name, "not mapped", "it has no counterpart", advice)
 
-    def _source_object(self, source: FeastSource, read: Mapping[str, ImportedSource]) -> None:
+    def _source_object(self, source: FeastSource, read: Mapping[str, list[ImportedSource]]) -> None:
+        own = read.get(source.name) or read.get(source.batch_source) or []
+        names = " and ".join(each.name for each in own)
         fault = why_no_source(source, self._options.paths)
         if source.name in read:
-            text = f"the source {read[source.name].name}"
-            if read[source.name].nested:
+            text = f"the source {names}" if len(own) == 1 else f"the sources {names}, each with its join keys"
+            if own[0].nested:
                 text += "; prepare.py leaves lists out, so that engines over raw events do not compute its features"
             self._add(source.kind, source.name, "mapped", text)
         elif source.batch_source in read:
-            text = f"its batch source is {read[source.batch_source].name}; what is pushed is not"
+            text = f"its batch source is {names}; what is pushed is not"
             advice = "post new rows to the servers, as docs/how-to/events.md says"
             if source.topic:
-                text = f"its batch source is {read[source.batch_source].name}; the topic {source.topic} is not"
+                text = f"its batch source is {names}; the topic {source.topic} is not"
                 advice = f"ingest it as a source with `stream: {source.topic}`, as docs/how-to/ingest-streams.md says"
             self._add(source.kind, source.name, "partly", text, advice)
         elif fault is not None:

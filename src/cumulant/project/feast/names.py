@@ -30,6 +30,11 @@ def public_name(text: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) or name in _RESERVED else name
 
 
+def feature_name(text: str) -> str:
+    """`text` as the name of a feature: `feature` where it has no ASCII letter or digit."""
+    return public_name(text) or "feature"
+
+
 def project_name(text: str) -> str:
     """The name of the model of a project in Feast."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).lstrip("_-0123456789")[:63] or "features"

@@ -54,12 +54,13 @@ def project_files(imported: ImportedRepository, rows: EntityRows) -> dict[str, s
 
 def project_text(imported: ImportedRepository, rows: EntityRows) -> str:
     """The project file. Times without an offset are UTC, as in Feast."""
+    columns = ", ".join((*imported.keys, rows.time, rows.target))
     lines = [
         "# yaml-language-server: $schema=cumulant.schema.json",
         "version: 1",
         f"model: {{name: {yaml_text(imported.project)}}}",
         "data:",
-        f"  {ROWS}:  # what features are looked up for: {', '.join(imported.keys)}, {rows.time}, {rows.target}",
+        f"  {ROWS}:  # {_comment(f'what features are looked up for: {columns}')}",
         f"    path: {yaml_text(rows.path or _ROWS_FILE)}",
         f"    event_time: {{column: {_item(rows.time)}, zone: UTC}}",
     ]
@@ -116,7 +117,7 @@ def _view_lines(view: ImportedView, rows: EntityRows) -> list[str]:
     if view.within_seconds:
         by.append(f'within="{show_duration(timedelta(seconds=view.within_seconds))}"')
     read = dict.fromkeys([*([view.age_of] if view.age_of else []), *(feature.column for feature in view.features)])
-    title = " ".join(f"{view.name}: {view.description}".split()) if view.description else view.name
+    title = _comment(f"{view.name}: {view.description}" if view.description else view.name)
     call = f"{view.variable} = source({_quoted(view.source)}).as_of({', '.join(by)}).columns"
     if view.is_plain:
         return [f"# {title}", *_call(call, list(read), _described(view, view.features[0]))]
@@ -152,6 +153,11 @@ def _call(start: str, columns: Sequence[str], end: str = "") -> list[str]:
     if len(line) <= _WIDTH:
         return [line]
     return [f"{start}(", *(f"    {_quoted(column)}," for column in columns), f"){end}"]
+
+
+def _comment(text: str) -> str:
+    """`text` on one line, so that nothing of a name ends the comment and is read as code."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _quoted(text: str) -> str:

@@ -82,10 +82,34 @@ class FeastProjection(msgspec.Struct, frozen=True):
     features: tuple[str, ...] = ()
     join_key_map: dict[str, str] = {}
 
+    @property
+    def keys_text(self) -> str:
+        """The join keys that it renames, with their names in the rows to look up."""
+        return ", ".join(f"{key} as {name}" for key, name in self.join_key_map.items())
+
+    @property
+    def label(self) -> str:
+        """The view, told apart from other lookups in it."""
+        return f"{self.view} ({self.keys_text})" if self.join_key_map else self.view
+
 
 class FeastService(msgspec.Struct, frozen=True):
     name: str
     projections: tuple[FeastProjection, ...] = ()
+
+    def by_view(self) -> dict[str, list[FeastProjection]]:
+        """What it takes of each view, by ways to look it up; the one without renamed join keys is the first."""
+        united: dict[tuple[str, tuple[tuple[str, str], ...]], FeastProjection] = {}
+        for part in self.projections:
+            way = (part.view, tuple(sorted(part.join_key_map.items())))
+            earlier = united.get(way, part)
+            every = not earlier.features or not part.features
+            features = () if every else tuple(dict.fromkeys((*earlier.features, *part.features)))
+            united[way] = msgspec.structs.replace(part, features=features)
+        views: dict[str, list[FeastProjection]] = {}
+        for part in sorted(united.values(), key=lambda part: bool(part.join_key_map)):
+            views.setdefault(part.view, []).append(part)
+        return views
 
 
 class FeastOther(msgspec.Struct, frozen=True):

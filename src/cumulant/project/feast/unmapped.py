@@ -80,9 +80,8 @@ def _faults_of_view(
     if service and projection is None:
         yield Unmapped(f"not in the feature service {service}")
     if projection is not None and projection.join_key_map:
-        renamed = ", ".join(f"{key} as {name}" for key, name in projection.join_key_map.items())
         yield Unmapped(
-            f"the service looks it up by {renamed}; here both sides have one name",
+            f"the service looks it up by {projection.keys_text}; here both sides have one name",
             "add a source of the same files whose prepare function renames the column",
         )
     if view.aggregations:
