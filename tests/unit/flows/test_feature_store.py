@@ -258,7 +258,7 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
             ([], "1 to 1,000 keys, not 0"),
             ([{"whom": "w0"}], 'no feature reads a field "whom"'),
             ([{"who": "w0"}, {"kind": "k"}], "the same fields"),
-            ([{"who": 5}], '"who" takes Text'),
+            ([{"who": 5}], '"who" takes text'),
             ([{"at": END}], "no feature can be read by at alone"),
         ):
             with pytest.raises(RequestError, match=text):

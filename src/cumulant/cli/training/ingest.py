@@ -174,7 +174,7 @@ def refused(
     rows: Annotated[int, typer.Option(metavar="N", help="How many messages to show.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
-    """Show refused messages, newest first: the rule, the place in the topic, and the message as it came.
+    """Show refused messages, newest batch first: the rule, the place in the topic, and the message as it came.
 
     Of a source with personal columns the messages themselves are not shown.
     """
@@ -284,7 +284,9 @@ def _print_run(console: Console, results: Sequence[IngestedSource], call: Invoca
     for result in results:
         if result.refused:
             rules = ", ".join(f"{rule} ({count:,})" for rule, count in [*result.rules.items()][:5])
-            console.print(clean(f"{result.source}: refused by {rules}"), markup=False, soft_wrap=True)
+            more = f" and {len(result.rules) - 5} more rules" if len(result.rules) > 5 else ""
+            share = "; more than `quarantine` allows" if result.too_many_refused else ""
+            console.print(clean(f"{result.source}: refused by {rules}{more}{share}"), markup=False, soft_wrap=True)
             line = call.line(f"ingest refused {result.source}")
             console.print(f"next: {line}", style="dim", markup=False, soft_wrap=True)
 

@@ -181,7 +181,8 @@ class FolderConsumer:
                     end = len(content)
         except FileNotFoundError:
             message = f'there is no partition {partition} of "{self._topic}" any more'
-            raise NotFoundError(message, subject=self._topic) from None
+            hint = f"bring back {path}, or ingest from a topic of another name"
+            raise NotFoundError(message, subject=self._topic, hint=hint) from None
         except OSError as error:
             raise _storage_error(error, f"messages of {self._topic} cannot be read", path) from error
         values = content[: end - 1].split(b"\n")

@@ -122,7 +122,8 @@ def _are_inside(values: Sequence[Any], kind: type | None) -> bool:
 
 
 def _type_error(name: str, value: object, reader: Callable[[object], object]) -> RequestError:
-    wanted = (reader.__doc__ or "").strip()
+    text = (reader.__doc__ or "").strip()
+    wanted = text[:1].lower() + text[1:]
     return RequestError(f'"{name}" takes {wanted}, not {type(value).__name__}', subject=name)
 
 
