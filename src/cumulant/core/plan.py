@@ -17,8 +17,9 @@ Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "distinct", "
 
 #: the newest form of stored plans that this version reads and writes
 PLAN_FORMAT = 1
-#: operators (`op:NAME`) and aggregations (`agg:NAME`) that came after operator set 1, with the set that added them
-LATER: dict[str, int] = {}
+#: operators (`op:NAME`), aggregations (`agg:NAME`) and what decides which rows count (`rows:NAME`) that came after
+#: operator set 1, with the set that added them
+LATER: dict[str, int] = {"rows:sequence": 2}
 #: the newest operator set that this version computes
 OPERATOR_SET = max([1, *LATER.values()])
 
@@ -180,9 +181,13 @@ class FeaturePlan(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         return tuple(feature.name for feature in self.features if not feature.name.startswith("_"))
 
 
-def operator_set(features: Iterable[FeatureSpec]) -> int:
-    """The smallest operator set that has every operator and aggregation of `features`."""
+def operator_set(features: Iterable[FeatureSpec], sources: Iterable[Source] = ()) -> int:
+    """The smallest operator set that has every operator and aggregation of `features`, and what orders their rows."""
     sets = [1]
+    for source in sources:
+        corrections = source.corrections
+        if not isinstance(corrections, msgspec.UnsetType) and corrections.sequence is not msgspec.UNSET:
+            sets.append(LATER["rows:sequence"])
     for feature in features:
         window = feature.window
         if window is not None:

@@ -108,6 +108,16 @@ def test_a_plan_has_the_smallest_operator_set_of_what_it_uses(monkeypatch: pytes
     assert digest(compiled()) != STORED["digest"]
 
 
+def test_a_plan_whose_rows_a_sequence_orders_is_of_operator_set_2() -> None:
+    """An earlier version would read it as if there were no sequence, and other rows would count."""
+    assert isinstance(RATES.corrections, Corrections)
+    sequenced = msgspec.structs.replace(RATES.corrections, sequence=Field("number", "int"))
+    for corrections, operators in ((RATES.corrections, 1), (sequenced, 2)):
+        rates = msgspec.structs.replace(RATES, corrections=corrections)
+        defined = collect({"n": source("rate").by("currency").count(window="1d")})
+        assert compile_plan(defined, {"rate": rates}, entity="rate", predict_at=None).operators == operators
+
+
 @pytest.mark.parametrize("newer", [{"format": PLAN_FORMAT + 1}, {"operators": OPERATOR_SET + 1}])
 def test_a_newer_plan_is_refused_before_the_rest_is_read(tmp_path: Path, newer: dict[str, int]) -> None:
     plan = STORED["plan"] | newer | {"entity": ["of a form that this version does not know"]}

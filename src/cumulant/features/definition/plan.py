@@ -49,14 +49,15 @@ def compile_plan(
     compiler = _Compiler(sources, sources[entity], predict_at)
     specs = compiler.specs(definitions)
     used, request = compiler.used, _request(compiler)
+    trimmed = {name: _trim_source(sources[name], used[name]) for name in sorted(used)}
     return FeaturePlan(
         entity=entity,
         predict_at=compiler.predict_at,
-        sources={name: _trim_source(sources[name], used[name]) for name in sorted(used)},
+        sources=trimmed,
         features=specs,
         request=request,
         format=PLAN_FORMAT,
-        operators=operator_set(specs),
+        operators=operator_set(specs, trimmed.values()),
     )
 
 
