@@ -23,7 +23,7 @@ from cumulant.project.feast.describe import FAULTY
 from cumulant.project.feast.imported import FeastOptions
 from cumulant.project.feast.importing import read_repository
 from cumulant.project.feast.mapping import map_repository, parse_paths
-from cumulant.project.feast.project_files import EntityRows, features_text, project_text
+from cumulant.project.feast.project_files import EntityRows, features_text, project_files, project_text
 from cumulant.project.feast.repository import (
     FeastField,
     FeastProjection,
@@ -164,7 +164,13 @@ def test_views_with_other_join_keys_read_sources_of_their_own():
         name: keys[source][0] for name, (source, _) in read.items()
     }
     text = next(each.text for each in imported.objects if each.name == "grade_source")
-    assert text == "the sources grade_source and grade_source_2, each with its join keys"
+    assert text.startswith("the sources grade_source and grade_source_2, each with its join keys")
+    files, scope = project_files(imported, EntityRows()), {}
+    exec(files["prepare.py"], scope)
+    left = pl.LazyFrame({"driver_id": [1, 2, None], "place_id": ["a", None, "b"], "x": [[1], [2], [3]]})
+    for name, rows in {"grade_source": [1, 2], "grade_source_2": [1]}.items():
+        assert f"  {name}:\n    path: data/grade.parquet\n    prepare: prepare.py:with_keys_of_{name}\n" in files[FILE]
+        assert scope[f"with_keys_of_{name}"](left).collect()["driver_id"].to_list() == rows
 
 
 @pytest.mark.parametrize(

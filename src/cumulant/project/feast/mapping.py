@@ -180,6 +180,7 @@ class _Mapper:
                 known=(created,) if self._options.created == "corrections" else (time, *columns),
                 types={column: types[column] for column in columns if types[column] != "time"},
                 nested=any(field.type.startswith(_NESTED) for field in fields),
+                required=keys if sum(other == name for other, _ in self._read) > 1 else (),
             )
             result.setdefault(name, []).append(imported_source)
         return result
@@ -220,8 +221,12 @@ class _Mapper:
         fault = why_no_source(source, self._options.paths)
         if source.name in read:
             text = f"the source {names}" if len(own) == 1 else f"the sources {names}, each with its join keys"
-            if own[0].nested:
-                text += "; prepare.py leaves lists out, so that engines over raw events do not compute its features"
+            dropped = ["lists"] * own[0].nested + ["rows that lack one"] * (len(own) > 1)
+            if dropped:
+                text += (
+                    f"; prepare.py leaves {' and '.join(dropped)} out, so that engines over raw events do not compute"
+                )
+                text += " its features"
             self._add(source.kind, source.name, "mapped", text)
         elif source.batch_source in read:
             text = f"its batch source is {names}; what is pushed is not"
