@@ -148,6 +148,24 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 
+@pytest.mark.parametrize(
+    ("ttl", "outcome", "text"),
+    [
+        (timedelta(seconds=-5), "not mapped", "its ttl is negative: -5 s"),
+        (timedelta.max, "mapped", "2 features looked up by place_id"),
+        (timedelta(days=36_500), "mapped", "2 features looked up by place_id, at most 36500d old"),
+    ],
+)
+def test_the_limit_of_ages_is_any_ttl(ttl, outcome, text):
+    views = [msgspec.structs.replace(view, ttl_seconds=ttl.total_seconds()) for view in described().views]
+    imported = map_repository(msgspec.structs.replace(described(), views=tuple(views)), FeastOptions())
+    (shown,) = (each for each in imported.objects if each.name == "place_stats")
+    assert (shown.outcome, shown.text) == (outcome, text)
+    code = features_text(imported, EntityRows())
+    assert ("within=" in code) == ("at most" in text)
+    assert "<=" not in code or "at most" in text
+
+
 def test_views_with_other_join_keys_read_sources_of_their_own():
     views = [
         msgspec.structs.replace(view, join_keys=view.join_keys[:1]) if view.name == "grade_all" else view
@@ -325,6 +343,8 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
         == 1
     )
     assert "nothing was written" in capsys.readouterr().out
+    assert run(["features", "import-feast", str(tmp_path), "--python", str(python), "--rows", "~nobody-here/x"]) == 2
+    assert "~nobody-here/x" in capsys.readouterr().err
     assert not (tmp_path / "project").exists()
 
 

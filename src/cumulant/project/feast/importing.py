@@ -140,7 +140,10 @@ def _from(folder: Path, path: str) -> str:
     """A path of the working directory as the project's folder reaches it; URLs and absolute paths below none stay."""
     if (scheme := scheme_of(path)) is not None and len(scheme) > 1 and "://" in path:
         return path
-    target = Path.cwd() / Path(path).expanduser()
+    try:
+        target = Path.cwd() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}", subject=path, hint="write the path without ~") from error
     relative = Path(os.path.relpath(target, folder.absolute())).as_posix()
     return str(target) if relative.count("../") > 3 else relative
 

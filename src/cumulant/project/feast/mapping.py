@@ -93,8 +93,8 @@ class _Mapper:
             self._add(view.kind, view.name, "not mapped", fault.reason, fault.next)
             return None
         text = f"{len(plain)} {'feature' if len(plain) == 1 else 'features'} looked up by {', '.join(view.join_keys)}"
-        if view.ttl_seconds:
-            text += f", at most {span(view.ttl_seconds)} old"
+        if view.within_seconds:
+            text += f", at most {span(view.within_seconds)} old"
         if len(plain) < len(chosen):
             self._add(
                 view.kind, view.name, "partly", f"{text}; without {no_plain_values(chosen)}", "store plain values"
@@ -129,8 +129,8 @@ class _Mapper:
             source=self._source_name(view),
             by=view.join_keys,
             features=tuple(features),
-            within_seconds=view.ttl_seconds,
-            age_of=time if known and view.ttl_seconds else "",
+            within_seconds=view.within_seconds,
+            age_of=time if known and view.within_seconds else "",
             owner=view.owner,
             description=view.description,
         )
