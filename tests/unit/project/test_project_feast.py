@@ -300,6 +300,11 @@ def test_the_imported_project_looks_up_what_was_known(tmp_path, capsys):
     assert run(words) == 2
     assert run([*words, "--force"]) == 0
     assert "# mine" not in (project / "features.py").read_text()
+    (project / "features.py").unlink()
+    (project / "features.py").symlink_to(tmp_path / "unmounted/features.py")
+    assert run(words) == 2
+    assert (project / "features.py").is_symlink()
+    assert run([*words, "--force"]) == 0
     values = tmp_path / "values.parquet"
     assert run(["features", "get", "--project", str(project), "--out", str(values)]) == 0
     got = pl.read_parquet(values)

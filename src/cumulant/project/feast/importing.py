@@ -151,7 +151,11 @@ def _from(folder: Path, path: str) -> str:
 def _write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
     """Write a project's files. Raises UsageError where one is there, before any is written."""
     with storage_errors(folder):
-        contents = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
+        contents = {
+            name: (folder / name).read_bytes() if (folder / name).exists() else None  # a link to nothing
+            for name in files
+            if os.path.lexists(folder / name)
+        }
     there = [name for name, content in contents.items() if content != files[name].encode() and name != GITIGNORE]
     if there and not force:
         raise UsageError(
