@@ -23,7 +23,7 @@ from cumulant.project.feast.describe import FAULTY
 from cumulant.project.feast.imported import FeastOptions
 from cumulant.project.feast.importing import read_repository
 from cumulant.project.feast.mapping import map_repository, parse_paths
-from cumulant.project.feast.project_files import EntityRows, features_text, project_text
+from cumulant.project.feast.project_files import EntityRows, features_text, project_files, project_text
 from cumulant.project.feast.repository import (
     FeastField,
     FeastProjection,
@@ -148,6 +148,24 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 
+@pytest.mark.parametrize(
+    ("ttl", "outcome", "text"),
+    [
+        (timedelta(seconds=-5), "not mapped", "its ttl is negative: -5 s"),
+        (timedelta.max, "mapped", "2 features looked up by place_id"),
+        (timedelta(days=36_500), "mapped", "2 features looked up by place_id, at most 36500d old"),
+    ],
+)
+def test_the_limit_of_ages_is_any_ttl(ttl, outcome, text):
+    views = [msgspec.structs.replace(view, ttl_seconds=ttl.total_seconds()) for view in described().views]
+    imported = map_repository(msgspec.structs.replace(described(), views=tuple(views)), FeastOptions())
+    (shown,) = (each for each in imported.objects if each.name == "place_stats")
+    assert (shown.outcome, shown.text) == (outcome, text)
+    code = features_text(imported, EntityRows())
+    assert ("within=" in code) == ("at most" in text)
+    assert "<=" not in code or "at most" in text
+
+
 def test_views_with_other_join_keys_read_sources_of_their_own():
     views = [
         msgspec.structs.replace(view, join_keys=view.join_keys[:1]) if view.name == "grade_all" else view
@@ -164,7 +182,13 @@ def test_views_with_other_join_keys_read_sources_of_their_own():
         name: keys[source][0] for name, (source, _) in read.items()
     }
     text = next(each.text for each in imported.objects if each.name == "grade_source")
-    assert text == "the sources grade_source and grade_source_2, each with its join keys"
+    assert text.startswith("the sources grade_source and grade_source_2, each with its join keys")
+    files, scope = project_files(imported, EntityRows()), {}
+    exec(files["prepare.py"], scope)
+    left = pl.LazyFrame({"driver_id": [1, 2, None], "place_id": ["a", None, "b"], "x": [[1], [2], [3]]})
+    for name, rows in {"grade_source": [1, 2], "grade_source_2": [1]}.items():
+        assert f"  {name}:\n    path: data/grade.parquet\n    prepare: prepare.py:with_keys_of_{name}\n" in files[FILE]
+        assert scope[f"with_keys_of_{name}"](left).collect()["driver_id"].to_list() == rows
 
 
 @pytest.mark.parametrize(
@@ -276,6 +300,11 @@ def test_the_imported_project_looks_up_what_was_known(tmp_path, capsys):
     assert run(words) == 2
     assert run([*words, "--force"]) == 0
     assert "# mine" not in (project / "features.py").read_text()
+    (project / "features.py").unlink()
+    (project / "features.py").symlink_to(tmp_path / "unmounted/features.py")
+    assert run(words) == 2
+    assert (project / "features.py").is_symlink()
+    assert run([*words, "--force"]) == 0
     values = tmp_path / "values.parquet"
     assert run(["features", "get", "--project", str(project), "--out", str(values)]) == 0
     got = pl.read_parquet(values)
@@ -319,6 +348,8 @@ def test_what_cannot_be_read_or_imported_is_said(tmp_path, capsys):
         == 1
     )
     assert "nothing was written" in capsys.readouterr().out
+    assert run(["features", "import-feast", str(tmp_path), "--python", str(python), "--rows", "~nobody-here/x"]) == 2
+    assert "~nobody-here/x" in capsys.readouterr().err
     assert not (tmp_path / "project").exists()
 
 

@@ -44,7 +44,8 @@ class FeastOptions(msgspec.Struct, frozen=True):
 class ImportedSource(msgspec.Struct, frozen=True):
     """A source of the project file. `known`: the columns that become known at `created`, where it is not empty.
 
-    `nested`: whether columns hold lists or structs, which have to be left out.
+    `nested`: whether columns hold lists or structs, which have to be left out. `required`: columns without which rows
+    are left out, as they are for lookups by others.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ImportedSource(msgspec.Struct, frozen=True):
     known: tuple[str, ...] = ()
     types: dict[str, DType] = {}
     nested: bool = False
+    required: tuple[str, ...] = ()
 
 
 class ImportedFeature(msgspec.Struct, frozen=True):

@@ -140,7 +140,10 @@ def _from(folder: Path, path: str) -> str:
     """A path of the working directory as the project's folder reaches it; URLs and absolute paths below none stay."""
     if (scheme := scheme_of(path)) is not None and len(scheme) > 1 and "://" in path:
         return path
-    target = Path.cwd() / Path(path).expanduser()
+    try:
+        target = Path.cwd() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}", subject=path, hint="write the path without ~") from error
     relative = Path(os.path.relpath(target, folder.absolute())).as_posix()
     return str(target) if relative.count("../") > 3 else relative
 
@@ -148,7 +151,11 @@ def _from(folder: Path, path: str) -> str:
 def _write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
     """Write a project's files. Raises UsageError where one is there, before any is written."""
     with storage_errors(folder):
-        contents = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
+        contents = {
+            name: (folder / name).read_bytes() if (folder / name).exists() else None  # a link to nothing
+            for name in files
+            if os.path.lexists(folder / name)
+        }
     there = [name for name, content in contents.items() if content != files[name].encode() and name != GITIGNORE]
     if there and not force:
         raise UsageError(

@@ -93,8 +93,8 @@ class _Mapper:
             self._add(view.kind, view.name, "not mapped", fault.reason, fault.next)
             return None
         text = f"{len(plain)} {'feature' if len(plain) == 1 else 'features'} looked up by {', '.join(view.join_keys)}"
-        if view.ttl_seconds:
-            text += f", at most {span(view.ttl_seconds)} old"
+        if view.within_seconds:
+            text += f", at most {span(view.within_seconds)} old"
         if len(plain) < len(chosen):
             self._add(
                 view.kind, view.name, "partly", f"{text}; without {no_plain_values(chosen)}", "store plain values"
@@ -129,8 +129,8 @@ class _Mapper:
             source=self._source_name(view),
             by=view.join_keys,
             features=tuple(features),
-            within_seconds=view.ttl_seconds,
-            age_of=time if known and view.ttl_seconds else "",
+            within_seconds=view.within_seconds,
+            age_of=time if known and view.within_seconds else "",
             owner=view.owner,
             description=view.description,
         )
@@ -180,6 +180,7 @@ class _Mapper:
                 known=(created,) if self._options.created == "corrections" else (time, *columns),
                 types={column: types[column] for column in columns if types[column] != "time"},
                 nested=any(field.type.startswith(_NESTED) for field in fields),
+                required=keys if sum(other == name for other, _ in self._read) > 1 else (),
             )
             result.setdefault(name, []).append(imported_source)
         return result
@@ -220,8 +221,12 @@ class _Mapper:
         fault = why_no_source(source, self._options.paths)
         if source.name in read:
             text = f"the source {names}" if len(own) == 1 else f"the sources {names}, each with its join keys"
-            if own[0].nested:
-                text += "; prepare.py leaves lists out, so that engines over raw events do not compute its features"
+            dropped = ["lists"] * own[0].nested + ["rows that lack one"] * (len(own) > 1)
+            if dropped:
+                text += (
+                    f"; prepare.py leaves {' and '.join(dropped)} out, so that engines over raw events do not compute"
+                )
+                text += " its features"
             self._add(source.kind, source.name, "mapped", text)
         elif source.batch_source in read:
             text = f"its batch source is {names}; what is pushed is not"

@@ -18,16 +18,6 @@ from cumulant.project.new.create import yaml_text
 FEATURES, PREPARE, GITIGNORE = "features.py", "prepare.py", ".gitignore"
 _ROWS_FILE = "data/rows.parquet"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_PREPARE_TEXT = '''"""What is done to rows before anything else reads them."""
-
-import polars as pl
-import polars.selectors as cs
-
-
-def without_lists(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Leave out lists and structs, which no feature can read. Take parts of them here, as new columns."""
-    return rows.drop(cs.nested())
-'''
 #: the longest line of a list that is not written over several
 _WIDTH = 110
 
@@ -42,7 +32,8 @@ class EntityRows(msgspec.Struct, frozen=True):
 
 def project_files(imported: ImportedRepository, rows: EntityRows) -> dict[str, str]:
     """Names to contents."""
-    prepare = {PREPARE: _PREPARE_TEXT} if any(source.nested for source in imported.sources) else {}
+    prepared = any(_prepare_function(source) for source in imported.sources)
+    prepare = {PREPARE: prepare_text(imported)} if prepared else {}
     return {
         FILE: project_text(imported, rows),
         FEATURES: features_text(imported, rows),
@@ -78,7 +69,7 @@ def _source_lines(source: ImportedSource) -> list[str]:
     lines = [
         f"  {source.name}:",
         f"    path: {yaml_text(source.path)}",
-        *([f"    prepare: {PREPARE}:without_lists"] if source.nested else []),
+        *([f"    prepare: {PREPARE}:{function}"] if (function := _prepare_function(source)) else []),
         f"    key: {_items(source.key)}",
         "    on_repeat: latest",
         f"    event_time: {{column: {_item(source.event_time)}, zone: UTC}}",
@@ -89,6 +80,38 @@ def _source_lines(source: ImportedSource) -> list[str]:
         lines.append("    rules:")
         lines += [f"      {yaml_text(column)}: {{type: {kind}}}" for column, kind in source.types.items()]
     return lines
+
+
+def prepare_text(imported: ImportedRepository) -> str:
+    """The functions of the sources whose rows are not read as they are."""
+    nested = any(source.nested for source in imported.sources)
+    lines = [
+        '"""What is done to rows before anything else reads them."""',
+        "",
+        "import polars as pl",
+        *(["import polars.selectors as cs"] if nested else []),
+    ]
+    if nested:
+        lines += [
+            *("", "", "def without_lists(rows: pl.LazyFrame) -> pl.LazyFrame:"),
+            '    """Leave out lists and structs, which no feature reads. Take parts of them here, as new columns."""',
+            "    return rows.drop(cs.nested())",
+        ]
+    for source in imported.sources:
+        if source.required:
+            rows = "without_lists(rows)" if source.nested else "rows"
+            lines += [
+                *("", "", f"def {_prepare_function(source)}(rows: pl.LazyFrame) -> pl.LazyFrame:"),
+                '    """Leave out rows that lack a key of these lookups. Where none does, `prepare` is not needed."""',
+                f"    return {rows}.drop_nulls([{', '.join(_quoted(key) for key in source.required)}])",
+            ]
+    return "\n".join([*lines, ""])
+
+
+def _prepare_function(source: ImportedSource) -> str:
+    if source.required:
+        return f"with_keys_of_{source.name.replace('-', '__')}"
+    return "without_lists" if source.nested else ""
 
 
 def _item(text: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import msgspec
 
 from cumulant.core.errors import DataError
+
+#: a thousand years, and so no limit: a lookup that goes back longer may end before the first year of dates
+LONGEST_SECONDS = timedelta(days=365_000).total_seconds()
 
 
 class FeastEntity(msgspec.Struct, frozen=True):
@@ -64,6 +69,11 @@ class FeastView(msgspec.Struct, frozen=True):
     transformed: bool = False
     source_views: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def within_seconds(self) -> float:
+        """The limit of the age of rows, 0 for none; so long a ttl as timedelta.max is none."""
+        return self.ttl_seconds if self.ttl_seconds < LONGEST_SECONDS else 0.0
 
 
 class FeastOnDemandView(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import msgspec
 from cumulant.core.units import show_duration
 from cumulant.project.feast.imported import TYPES
 from cumulant.project.feast.repository import (
+    LONGEST_SECONDS,
     FeastAggregation,
     FeastField,
     FeastProjection,
@@ -95,8 +96,7 @@ def _faults_of_view(
             "its values are computed by a transformation",
             "write them as expressions in features.py, or import files of its results as a plain feature view",
         )
-    if not view.join_keys:
-        yield Unmapped("it has no entity, and a lookup needs a key", "give its rows and yours a constant column")
+    yield from _faults_of_lookup(view)
     if not view.features:
         yield Unmapped(f"its features are unknown: {view.problem or 'no schema'}", "declare its schema in Feast")
     if source is None:
@@ -111,10 +111,17 @@ def _faults_of_view(
         )
 
 
+def _faults_of_lookup(view: FeastView) -> Iterator[Unmapped]:
+    if view.ttl_seconds < 0:
+        yield Unmapped(f"its ttl is negative: {view.ttl_seconds:g} s", "declare one of 0, which is no limit, or more")
+    if not view.join_keys:
+        yield Unmapped("it has no entity, and a lookup needs a key", "give its rows and yours a constant column")
+
+
 def window_line(view: FeastView, part: FeastAggregation) -> str | None:
     """An aggregation as a window over the source of the events; None where no window computes it."""
     function = _WINDOWS.get(part.function)
-    if function is None or not part.window_seconds or not view.join_keys:
+    if function is None or not 0 < part.window_seconds < LONGEST_SECONDS or not view.join_keys:
         return None
     keys = ", ".join(f'"{key}"' for key in view.join_keys)
     return f'source("EVENTS").by({keys}).{function}("{part.column}", window="{span(part.window_seconds)}")'
