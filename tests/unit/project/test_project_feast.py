@@ -309,7 +309,9 @@ def test_the_imported_project_looks_up_what_was_known(tmp_path, capsys):
     assert run(["features", "get", "--project", str(project), "--out", str(values)]) == 0
     got = pl.read_parquet(values)
     none = None
-    assert {name: got[name].to_list() for name in got.columns if not name.startswith("_")} == {
+    assert got["event_timestamp"].to_list() == rows["event_timestamp"].to_list()
+    names = [name for name in got.columns if not name.startswith("_") and name != "event_timestamp"]
+    assert {name: got[name].to_list() for name in names} == {
         # Known from `created` on, corrected from there on, and a day old at most by the time of the event.
         "conv_rate": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],
         "driver_stats__trips": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],

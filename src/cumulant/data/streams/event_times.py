@@ -58,8 +58,8 @@ def event_times(  # noqa: PLR0917
     known_times = policy.spec.known_times if policy.spec.on_repeat == "latest" else ()
     columns = [time.column, *(name for name in known_times if name in rows.columns and name != time.column)]
     typed = typed_rows(rows, policy, "", [Field(name, "time") for name in columns]).cast(pl.Int64)
-    told = typed.select(pl.max_horizontal(columns)).to_series()
-    frame = pl.DataFrame({"time": typed[time.column], "told": told, "partition": partitions})
+    latest = typed.select(pl.max_horizontal(columns)).to_series()
+    frame = pl.DataFrame({"time": typed[time.column], "known": latest, "partition": partitions})
     limit = to_micros(now + _SKEW)
     moved = pl.when(pl.col("time") <= limit).then(pl.col("time"))  # a row with a wrong date makes no other one late
     known = {int(partition): newest for partition, newest in before.items()}
@@ -69,7 +69,7 @@ def event_times(  # noqa: PLR0917
     ends = frame.group_by("partition").agg(pl.col("newest").max()).drop_nulls()
     late = None
     if policy.lateness is not None:
-        late = (frame["told"] < frame["newest"] - micros(policy.lateness)).fill_null(value=False)
+        late = (frame["known"] < frame["newest"] - micros(policy.lateness)).fill_null(value=False)
         late = late if late.any() else None
     return EventTimes(late, {str(partition): moment for partition, moment in ends.rows()})
 
