@@ -133,12 +133,12 @@ def get(
             computed = api.call("features.values", rows=rows, as_of=when, progress=progress)
         _show_values(call, computed)
         return
-    from cumulant.flows.features.feature_table import featurize, identified
+    from cumulant.flows.features.feature_table import featurize, keyed_features
 
     check_out(out)
     with call.project() as project, call.progress("features") as progress:
         featurized = featurize(project, principal=project.principal(), as_of=when, progress=progress)
-        frame = identified(project, featurized, hidden=personal(featurized.plan))
+        frame = keyed_features(project, featurized, hidden=personal(featurized.plan))
     from cumulant.cli.training.frame_output import write_frame
 
     write_frame(frame, out)

@@ -175,7 +175,7 @@ def protection_of(plan: FeaturePlan) -> Protection:
     return Protection(columns=tuple(sorted(personal_features(plan))))
 
 
-def identified(project: Project, computed: FeatureSet, *, hidden: Collection[str]) -> pl.DataFrame:
+def keyed_features(project: Project, computed: FeatureSet, *, hidden: Collection[str]) -> pl.DataFrame:
     """The feature table with the key and the event time of each entity row, except where a feature has their name.
 
     Features of `hidden`, and values of personal columns, are keyed hashes.
