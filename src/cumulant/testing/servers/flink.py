@@ -5,18 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cumulant.core.system.child_processes import start
+from cumulant.testing.servers.java_server import java_server
 from cumulant.testing.servers.programs import free_port, required_program
 
-#: seconds until a gateway answers, and until a query ends: on a busy machine
-_READY_SECONDS, _QUERY_SECONDS = 180.0, 300.0
+#: seconds until a query ends, on a busy machine
+_QUERY_SECONDS = 300.0
 #: of a server that soon ends: code is compiled once, and not well
 _JAVA = (
     "-Xms600m",
@@ -99,24 +98,10 @@ def flink_gateway(folder: Path, *, java: Sequence[str] = _JAVA, settings: Mappin
     program, port = required_program("flink-run"), free_port()
     named = {**_SETTINGS, "sql-gateway.endpoint.rest.port": str(port), "io.tmp.dirs": str(folder), **settings}
     (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in named.items()), encoding="utf-8")
-    with (folder / "gateway.log").open("ab") as log:
-        process = start(
-            [program, *java, _GATEWAY],
-            death_signal=signal.SIGKILL,
-            stdout=log.fileno(),
-            stderr=log,
-            env={**os.environ, "FLINK_CONF_DIR": str(folder)},
-        )
-    try:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Flink did not start: see {folder / 'gateway.log'}")
-            time.sleep(0.2)
+    environment = {**os.environ, "FLINK_CONF_DIR": str(folder)}
+    command = [program, *java, _GATEWAY]
+    with java_server(command, folder / "gateway.log", lambda: _answers(port), env=environment):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _answers(port: int) -> bool:

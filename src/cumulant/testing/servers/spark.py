@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cumulant.core.system.child_processes import start
+from cumulant.testing.servers.java_server import java_server
 from cumulant.testing.servers.programs import free_port, required_program
 
-#: seconds until a server answers: it starts a virtual machine of Java, on a busy machine
-_READY_SECONDS = 180.0
 #: of a server that soon ends: code is compiled once, and not well
 _JAVA = ("-Xmx768m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -48,23 +44,9 @@ def spark_server(
     }
     options = [part for key, value in named.items() for part in ("--conf", f"{key}={value}")]
     arguments = ["--master", f"local[{cores}]", "--class", _SERVER, *options, "spark-internal"]
-    with (folder / "server.log").open("ab") as log:
-        process = start(
-            [program, *java, "org.apache.spark.deploy.SparkSubmit", *arguments],
-            death_signal=signal.SIGKILL,
-            stdout=log.fileno(),
-            stderr=log,
-        )
-    try:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Spark did not start: see {folder / 'server.log'}")
-            time.sleep(0.2)
+    command = [program, *java, "org.apache.spark.deploy.SparkSubmit", *arguments]
+    with java_server(command, folder / "server.log", lambda: _answers(port)):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _answers(port: int) -> bool:
