@@ -23,6 +23,9 @@ NUMBERS: frozenset[Kind] = frozenset({"bool", "int", "float", "null"})
 TIMES: frozenset[Kind] = frozenset({"time", "date", "null"})
 #: what strip() removes
 BLANKS = " \t\n\r\x0b\x0c"
+#: texts that a cast reads as a whole number, and as any number
+INT_TEXT = r"^[+-]?[0-9]+$"
+FLOAT_TEXT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 CASTS = ("bool", "int", "float", "str")
 _SHOWN = {
     "str": "text",

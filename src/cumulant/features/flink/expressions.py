@@ -10,7 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from cumulant.core.expr import Call, Column, Feature, Moment, Node
-from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, result_kind, unify
+from cumulant.features.definition.dtypes import (
+    BLANKS,
+    FLOAT_TEXT,
+    INT_TEXT,
+    Kind,
+    Options,
+    leaf_kind,
+    result_kind,
+    unify,
+)
 from cumulant.features.flink.sql_text import TYPES, Let, constant, decimal, finite, null, outward, text, whole
 from cumulant.features.spark.sql_text import DAY_US, name
 
@@ -18,10 +27,10 @@ _LEAST = constant(-(2**63), "int")
 #: from here on every float is whole
 _WHOLE = constant(2.0**52, "float")
 _LIMIT = constant(2.0**63, "float")
-_INT_TEXT = text(r"^[+-]?[0-9]+$")
+_INT_TEXT = text(INT_TEXT)
 #: where parts of a time are in its text
 _CLOCK = {"HOUR": 12, "MINUTE": 15}
-_FLOAT_TEXT = text(r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
+_FLOAT_TEXT = text(FLOAT_TEXT)
 
 
 def expression(

@@ -13,7 +13,17 @@ import polars as pl
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.core.plan import DType
 from cumulant.data.text.zones import to_local, to_utc
-from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, resolve, result_kind, unify
+from cumulant.features.definition.dtypes import (
+    BLANKS,
+    FLOAT_TEXT,
+    INT_TEXT,
+    Kind,
+    Options,
+    leaf_kind,
+    resolve,
+    result_kind,
+    unify,
+)
 
 TIME = pl.Datetime("us", "UTC")
 #: the Polars type that each column type has inside
@@ -27,8 +37,6 @@ TYPES: dict[Kind, pl.DataType | type[pl.DataType]] = {
     "bytes": pl.Binary,
     "null": pl.Null,
 }
-INT_TEXT = r"^[+-]?[0-9]+$"
-FLOAT_TEXT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def kind_of(dtype: pl.DataType) -> DType:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 
-from cumulant.features.definition.dtypes import BLANKS
+from cumulant.features.definition.dtypes import BLANKS, FLOAT_TEXT, INT_TEXT
 
 DAY = 86_400_000_000
-_INT_TEXT = re.compile(r"[+-]?[0-9]+")
-_FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INT_TEXT, _FLOAT_TEXT = re.compile(INT_TEXT), re.compile(FLOAT_TEXT)
 
 
 def finite(value: float) -> float | None:

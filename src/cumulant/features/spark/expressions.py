@@ -10,14 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from cumulant.core.expr import Call, Column, Feature, Moment, Node
-from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, result_kind, unify
+from cumulant.features.definition.dtypes import (
+    BLANKS,
+    FLOAT_TEXT,
+    INT_TEXT,
+    Kind,
+    Options,
+    leaf_kind,
+    result_kind,
+    unify,
+)
 from cumulant.features.spark.sql_text import DAY_US, TYPES, constant, finite, let, name, null, text
 
 #: from here on every float is whole
 _WHOLE = "CAST('4503599627370496' AS DOUBLE)"
 _LEAST = "CAST('-9223372036854775808' AS BIGINT)"
-_INT_TEXT = text(r"^[+-]?[0-9]+$")
-_FLOAT_TEXT = text(r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
+_INT_TEXT = text(INT_TEXT)
+_FLOAT_TEXT = text(FLOAT_TEXT)
 
 
 def expression(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import to_micros
 from cumulant.data.row_columns import LATE
-from cumulant.flows.data.stream_records import batches_after, find_state
+from cumulant.flows.data.stream_records import read_batches
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,10 +55,8 @@ class StreamRows:
         from cumulant.features.online.logged_rows import ARRIVED
 
         frames = [self.typed(pl.DataFrame(), fields).with_columns(pl.lit(0, pl.Int64).alias(ARRIVED))]
-        state, _ = find_state(self._project, self._source)
-        last = 0 if state is None else state.batches
-        for batch in batches_after(self._project, self._source, after, last, rows=sys.maxsize):
-            if batch.rows is not None:
+        for batch in read_batches(self._project, self._source):
+            if batch.number > after and batch.rows is not None:
                 rows = self.of_batch(batch, fields).filter(~pl.col(LATE))
                 frames.append(rows.with_columns(pl.lit(to_micros(batch.at), pl.Int64).alias(ARRIVED)))
         return pl.concat(frames)

@@ -169,7 +169,9 @@ class RowModel:
             raise row_count_error(len(rows))
         checked = [self.schema.row(rows[0])] if len(rows) == 1 else self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
-        work = RequestWork({}, len(rows), (), rows, checked, refused=frozenset[int]().union(*broken.values()))
+        work = RequestWork({}, len(rows), (), rows, checked)
+        if broken:
+            work.refused = frozenset[int]().union(*broken.values())
         if self.schema.unread:
             names = set[str]().union(*(row for row in rows if isinstance(row, dict)))
             work.warnings = self.schema.warnings(names)
