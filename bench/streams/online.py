@@ -6,7 +6,9 @@ The windows of the Fraud Detection Handbook (`examples/fraud/features.py`): each
 and of its terminal. "ingest" is `cumulant ingest run --once` without online features: read, decode, check, store,
 commit. "online" is the same with them: the batches that it commits are put into a table that was filled from the
 history before. Rates are per second of the clock and per second of processor time of this process (and, with Valkey, of
-the server). At the end features of some customers and terminals are compared with those computed of all rows.
+the server). "command" is one process of `cumulant ingest run`, which does both at once, from the moment that the events
+are written until all are in the table. At the end features of some customers and terminals are compared with those
+computed of all rows.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import platform
 import pstats
 import resource
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,6 +41,7 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.data.stream_reader import IngestLimits
+from cumulant.flows.data.stream_views import StreamStatus, stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.stream_features import apply_ingested
@@ -119,11 +125,13 @@ def measure(options: argparse.Namespace, kind: str, template: Path, number: int)
             plan = resolve_task(project, snapshots).plan
             table, _ = materialize(context, plan, snapshots, as_of=None)
         apply_ingested(project, principal=who, once=True)
-        for partition in range(PARTITIONS):
-            name = f"{partition}.jsonl"
-            with (folder / "topics/tx" / name).open("ab") as file:
-                file.write((template / "events" / name).read_bytes())
         spent = {}
+        if options.command:
+            run_command(project, folder, template, server, options, spent)
+            if number == 0:
+                spent["compared"] = compare(project, plan, table, who, options)
+            return spent
+        append_events(folder, template)
         with timed(spent, "ingest"):
             ingest_streams(project, principal=who, once=True, limits=limits)
         profiler, before = cProfile.Profile(), 0.0 if server is None else server_seconds(server)
@@ -142,9 +150,52 @@ def measure(options: argparse.Namespace, kind: str, template: Path, number: int)
     return spent
 
 
+def append_events(folder: Path, template: Path) -> None:
+    for partition in range(PARTITIONS):
+        name = f"{partition}.jsonl"
+        with (folder / "topics/tx" / name).open("ab") as file:
+            file.write((template / "events" / name).read_bytes())
+
+
+def run_command(
+    project, folder: Path, template: Path, server: ValkeyServer | None, options: argparse.Namespace, spent: dict
+) -> None:
+    """`cumulant ingest run`, started before the events are there, until the table has them all."""
+    arguments = ["ingest", "run", "--every", "1s", "--batch-size", f"{options.batch}MiB", "--env", "bench", "--project"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cumulant", *arguments, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            while not stream(project, process).consumers:
+                time.sleep(0.05)
+            time.sleep(2)  # it has found its tables
+            spent["command cpu"] = -process_seconds(process.pid) - (0.0 if server is None else server_seconds(server))
+            before, now = time.perf_counter(), stream(project, process)
+            append_events(folder, template)
+            while now.messages < options.history + options.events or any(table.behind != 0 for table in now.online):
+                time.sleep(0.05)
+                now = stream(project, process)
+            spent["command wall"] = time.perf_counter() - before
+            spent["command cpu"] += process_seconds(process.pid) + (0.0 if server is None else server_seconds(server))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+
+
+def stream(project, process: subprocess.Popen) -> StreamStatus:
+    assert process.poll() is None, "the command has ended"
+    (status,) = stream_status(project, principal=project.principal())
+    return status
+
+
 def server_seconds(server: ValkeyServer) -> float:
     """Processor seconds of the server so far."""
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return process_seconds(server.process.pid)
+
+
+def process_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -194,6 +245,7 @@ def main() -> None:
     parser.add_argument("--store", choices=["sqlite", "valkey", "both"], default="both")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", help="where to put files; default: the system's")
+    parser.add_argument("--command", action="store_true", help="time `cumulant ingest run` instead")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -216,7 +268,8 @@ def main() -> None:
 
 def report(kind: str, runs: list[dict[str, float]], options: argparse.Namespace) -> None:
     events = options.events
-    for name, parts in (("ingest", ["ingest"]), ("apply", ["apply"]), ("ingest with online", ["ingest", "apply"])):
+    steps = [("ingest", ["ingest"]), ("apply", ["apply"]), ("ingest with online", ["ingest", "apply"])]
+    for name, parts in [("ingest run", ["command"])] if options.command else steps:
         rates = {
             clock: statistics.median(events / sum(run[f"{part} {clock}"] for part in parts) for run in runs)
             for clock in ("wall", "cpu")
@@ -224,6 +277,9 @@ def report(kind: str, runs: list[dict[str, float]], options: argparse.Namespace)
         print(
             f"{kind}, {name}: {rates['wall']:,.0f} events/s, {rates['cpu']:,.0f} a core second, {1e6 / rates['cpu']:.1f} CPU s a million"
         )
+    if options.command:
+        print(f"{kind}: {runs[0]['compared']:,.0f} values equal to those computed of all rows")
+        return
     share = statistics.median(run["ingest wall"] / (run["ingest wall"] + run["apply wall"]) for run in runs)
     print(
         f"{kind}: with online / without: {share:.2f}; {runs[0]['compared']:,.0f} values equal to those computed of all rows"

@@ -44,7 +44,7 @@ _MOST_ENTITIES, _MOST_REMOTE_ENTITIES = 20_000, 1_000
 #: events of one change, likewise: those of an entity with many enter one by one, about 2,500 a second
 _MOST_EVENTS, _MOST_REMOTE_EVENTS = 10_000, 2_000
 #: seconds between two changes of a store over a network: other writers, who try for its lock each 2 ms, get in
-_PAUSE = 0.01
+_PAUSE = 0.004
 #: logged rows of one change, likewise
 _MOST_ROWS, _MOST_REMOTE_ROWS = 512, 128
 
