@@ -74,11 +74,12 @@ NAMES = {"project", "_project", "loaded", "_loaded", "opened"}
 FOLDER_NAMES = {"STATE", "state_folder"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    """All but the package that makes the folder."""
+def modules(*words: str) -> Iterator[tuple[str, ast.Module]]:
+    """Those with one of the words, but for the package that makes the folder."""
     for path in sorted(ROOT.rglob("*.py")):
-        if not path.is_relative_to(ROOT / "project"):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(word in text for word in words) and not path.is_relative_to(ROOT / "project"):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(text)
 
 
 def last_name(node: ast.expr) -> str:
@@ -95,13 +96,13 @@ def uses_folder(tree: ast.Module) -> bool:
 
 
 def test_only_what_is_of_one_machine_rests_on_its_state_folder():
-    assert {name for name, tree in modules() if uses_folder(tree)} == set(HOST_LOCAL)
+    assert {name for name, tree in modules(".state", *FOLDER_NAMES) if uses_folder(tree)} == set(HOST_LOCAL)
 
 
 def project_names(tree: ast.Module) -> Iterator[str]:
     """The names under which a module holds a `Project`: parameters, attributes, and what `load` opens."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.arg) and node.annotation is not None:
+        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name | ast.Constant | ast.BinOp):
             if ast.unparse(node.annotation).strip("'\"").removesuffix(" | None") == "Project":
                 yield node.arg
         elif isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
@@ -120,5 +121,6 @@ def project_names(tree: ast.Module) -> Iterator[str]:
 
 def test_projects_are_known_by_these_names():
     # In `api` and `demo` a `Project` is the notebook's, which holds the loaded one as `_loaded`.
-    own = {name: set(project_names(tree)) for name, tree in modules() if not name.startswith(("api/", "demo/"))}
+    given = modules("Project", "load", *NAMES)
+    own = {name: set(project_names(tree)) for name, tree in given if not name.startswith(("api/", "demo/"))}
     assert {name: given - NAMES for name, given in own.items() if given - NAMES} == {}
