@@ -21,6 +21,8 @@ CREATE TABLE generations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NO
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
 """
 _BATCH = 5_000
+#: keys of one query
+_MOST_KEYS = 128
 _MAPPED = 1024**3
 _META = msgspec.json.Decoder(dict[str, str])
 
@@ -43,25 +45,24 @@ class SqliteOnline:
         # After a power cut the next materialisation restores a filled table, but not an update.
         self._database = _open(path, durable=False)
         self._durable = _open(path, durable=True)
-        # The statement by table. A dropped generation makes its statement fail, so that a stale one is detected.
-        self._select: dict[str, str] = {}
+        # The generation by table. Reading a dropped one fails, so that a stale number is detected.
+        self._generations: dict[str, int] = {}
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         connection = self._database.acquire()
         try:
             for _ in range(100):
                 try:
-                    statement = self._select.get(table) or self._find(connection, table)
-                    if statement is None:
+                    generation = self._generations.get(table) or self._find(connection, table)
+                    if generation is None:
                         return [None] * len(keys)
-                    if len(keys) > 1:
+                    if len(keys) > _MOST_KEYS:
                         connection.execute("BEGIN")
-                    rows = [connection.execute(statement, (key,)).fetchone() for key in keys]
-                    return [row[0] if row else None for row in rows]
+                    return _read(connection, generation, keys)
                 except sqlite3.OperationalError as error:
                     if not str(error).startswith("no such table"):
                         raise
-                    self._select.pop(table, None)
+                    self._generations.pop(table, None)
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
@@ -134,13 +135,12 @@ class SqliteOnline:
         self._database.close()
         self._durable.close()
 
-    def _find(self, connection: sqlite3.Connection, table: str) -> str | None:
-        """The statement that reads a key of `table`; None where there is no such table."""
+    def _find(self, connection: sqlite3.Connection, table: str) -> int | None:
+        """The generation of `table`; None where there is no such table."""
         generation = _generation(connection, self._prefix + table)
-        if generation is None:
-            return None
-        statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
-        return statement
+        if generation is not None:
+            self._generations[table] = generation
+        return generation
 
     def _discard(self, generation: int) -> None:
         with self._database.write() as connection:
@@ -156,11 +156,7 @@ class _Cells:
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         generation = self._generation(table)
-        if generation is None:
-            return [None] * len(keys)
-        execute, statement = self._connection.execute, f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
-        rows = [execute(statement, (key,)).fetchone() for key in keys]
-        return [row[0] if row else None for row in rows]
+        return [None] * len(keys) if generation is None else _read(self._connection, generation, keys)
 
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         generation = self._generation(table)
@@ -193,6 +189,21 @@ def _name(generation: int) -> str:
 def _generation(connection: sqlite3.Connection, table: str) -> int | None:
     row = connection.execute("SELECT generation FROM tables WHERE name = ?", (table,)).fetchone()
     return row[0] if row else None
+
+
+def _read(connection: sqlite3.Connection, generation: int, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The blobs of these keys. Up to 128 of them are one query, and one moment."""
+    if len(keys) == 1:
+        row = connection.execute(f"SELECT value FROM {_name(generation)} WHERE key = ?", keys).fetchone()  # noqa: S608
+        return [row[0] if row else None]
+    blobs: dict[bytes, bytes] = {}
+    for first in range(0, len(keys), _MOST_KEYS):
+        part = keys[first : first + _MOST_KEYS]
+        size = 1 << (len(part) - 1).bit_length()  # of few sizes, as each is another statement to prepare
+        marks = ", ".join("?" * size)
+        select = f"SELECT key, value FROM {_name(generation)} WHERE key IN ({marks})"  # noqa: S608
+        blobs.update(connection.execute(select, (*part, *[part[0]] * (size - len(part)))).fetchall())
+    return [blobs.get(key) for key in keys]
 
 
 def _begin(connection: sqlite3.Connection, table: str) -> int:
