@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cumulant.core.errors import CumulantError
@@ -113,9 +115,16 @@ def online(probe: Probe) -> str:
 
 
 def spark(probe: Probe) -> str:
-    from cumulant.features.spark.compiler import compile_query
+    import polars as pl
 
-    return YES if compile_query(probe.plan()).text else ""
+    from cumulant.features.distributed.history import compute_in
+    from cumulant.features.offline.polars_compiler import TYPES
+    from cumulant.testing.compute import DirectHistory
+
+    row = pl.DataFrame(schema={field.name: TYPES[field.dtype] for field in probe.source.fields}).clear(1)
+    with tempfile.TemporaryDirectory() as folder:
+        list(compute_in(DirectHistory(Path(folder)), probe.plan(), {"tx": row}))
+    return YES
 
 
 def flink(probe: Probe) -> str:
@@ -132,7 +141,7 @@ def flink(probe: Probe) -> str:
 ENGINES: dict[str, Callable[[Probe], str]] = {
     "embedded, history": offline,
     "embedded, online": online,
-    "Spark SQL": spark,
+    "Spark": spark,
     "Flink SQL": flink,
 }
 
@@ -166,7 +175,6 @@ def _compilers() -> dict[str, Callable[[str], bool]]:
     from cumulant.features.flink.sql_text import QuerySteps
     from cumulant.features.offline import polars_compiler as polars
     from cumulant.features.online.python_compiler import compile_node as python
-    from cumulant.features.spark import expressions as spark
 
     def tried(compiled: Callable[[Node], object]) -> Callable[[str], bool]:
         def compiles(op: str) -> bool:
@@ -186,7 +194,7 @@ def _compilers() -> dict[str, Callable[[str], bool]]:
             (
                 tried(lambda node: polars.expression(node, KINDS)),
                 tried(lambda node: python(node, KINDS)),
-                tried(lambda node: spark.expression(node, KINDS)),
+                tried(lambda node: polars.expression(node, KINDS)),  # in the workers of Spark
                 tried(lambda node: flink.expression(node, QuerySteps().let, KINDS)),
             ),
             strict=True,
@@ -197,7 +205,7 @@ def _compilers() -> dict[str, Callable[[str], bool]]:
 LINES = "\n"
 INTRODUCTION = """# Engines of feature plans
 
-What each engine computes of a [feature plan](feature-plan.md). Generated: a cell is what the compiler of the engine answers \
+What each engine computes of a [feature plan](feature-plan.md). Generated: a cell is what the engine or its compiler answers \
 to a plan with that in it, `yes` or the words in which it is refused.
 
 Embedded is the process of Cumulant itself, for the [history](../how-to/features.md) and [online](../how-to/feature-store.md), \

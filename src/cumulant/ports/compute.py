@@ -1,22 +1,20 @@
 """Port `compute`: where a step runs. A step is an importable function with JSON arguments and a JSON result.
 
-Port `history`: an engine of SQL on other machines, which computes over tables that are large for one.
+Port `history`: processes on other machines, for tables that are large for one.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from cumulant.core.errors import StepCancelledError
 from cumulant.core.progress import Progress, silent
-
-if TYPE_CHECKING:
-    import polars as pl
 
 RESOURCES = "resources"
 """The capability of a driver that chooses where a step runs by its `resources`."""
@@ -84,8 +82,48 @@ class Compute(Protocol):
         ...
 
 
+class WorkerBlock(NamedTuple):
+    """What stages hand on: bytes of their own format, which go with all others of their `key`, sorted by `order`."""
+
+    key: int
+    order: int
+    data: bytes
+
+
+class WorkerStage(msgspec.Struct, frozen=True):
+    """`function` is `module:name`: called with `arguments`, which are JSON values, it returns what is called with each
+    key and its blocks, and yields the blocks of the next stage. A call may be repeated, also beside the first one.
+
+    Keys are divided by their remainder into `parts`, which are computed side by side.
+    """
+
+    function: str
+    arguments: dict[str, object]
+    parts: int
+
+
+class HistorySession(Protocol):
+    """Processes of this program's packages on the engine's machines."""
+
+    @property
+    def folder(self) -> Path:
+        """A folder that this process and those of the engine see at the same path; deleted at the end."""
+        ...
+
+    def run(self, inputs: Sequence[bytes], stages: Sequence[WorkerStage]) -> list[WorkerBlock]:
+        """The blocks of the last stage, in any order. Each input is the block of a key of its own for the first.
+
+        Raises:
+            CumulantError: of a function, as itself.
+            EngineUnavailableError: it does not answer any more.
+            OutOfMemoryError: a process of the engine ended.
+            StepFailedError: the engine fails.
+        """
+        ...
+
+
 class HistoryEngine(Protocol):
-    """Runs queries, which are text of Spark SQL: it knows nothing of features.
+    """Runs functions of this program on many machines: it divides the work and brings blocks of one key together.
 
     Its methods may be called by many threads at once.
     """
@@ -98,18 +136,12 @@ class HistoryEngine(Protocol):
         """
         ...
 
-    def query(
-        self, text: str, views: Mapping[str, pl.LazyFrame], *, order_by: str, settings: Mapping[str, str]
-    ) -> AbstractContextManager[Iterator[pl.DataFrame]]:
-        """The rows of a query over `views`, in the order of a column that has no two equal values. `settings`: of the
-        session, which the text is written for.
-
-        What is stored meanwhile is deleted at the end of the context.
-
+    def session(self) -> AbstractContextManager[HistorySession]:
+        """
         Raises:
             EngineUnavailableError: it does not answer.
-            StorageError: the rows cannot be handed over.
-            DataError: the engine refuses the query, or fails on its rows.
+            MissingPartError: its processes lack this program or what it needs, or have another version of it.
+            StorageError: one of both sides cannot use the folder.
         """
         ...
 

@@ -1,16 +1,19 @@
-"""Steps called in this process, each call recorded."""
+"""Steps and stages called in this process, each call recorded."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import threading
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
 from cumulant.core.progress import Progress, silent
-from cumulant.ports.compute import StepCall, check_cancelled
+from cumulant.ports.compute import StepCall, WorkerBlock, WorkerStage, check_cancelled
 
 
 class DirectCompute:
@@ -51,3 +54,24 @@ class DirectCompute:
             return msgspec.json.decode(msgspec.json.encode(result), type=dict[str, object])
         except (TypeError, msgspec.MsgspecError) as error:
             raise DefinitionError(f"the result of step {call.function} is not a JSON object") from error
+
+
+class DirectHistory:
+    """A session of an engine of the history in a folder of the caller's. `calls`: how often each function was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: dict[str, int] = {}
+
+    def run(self, inputs: Sequence[bytes], stages: Sequence[WorkerStage]) -> list[WorkerBlock]:
+        blocks = [WorkerBlock(place, 0, data) for place, data in enumerate(inputs)]
+        for stage in stages:
+            module, _, name = stage.function.partition(":")
+            arguments = msgspec.json.decode(msgspec.json.encode(stage.arguments))
+            compute = getattr(importlib.import_module(module), name)(arguments)
+            by_key = groupby(sorted(blocks, key=lambda block: block[:2]), key=lambda block: block.key)
+            blocks = []
+            for key, of_key in by_key:
+                self.calls[name] = self.calls.get(name, 0) + 1
+                blocks.extend(compute(key, list(of_key)))
+        return blocks

@@ -118,7 +118,6 @@ PARTS = {
 FILLED = {
     "console/pages/releases.py": {"text"},
     "features/flink/expressions.py": {"form", "real", "whole_form"},
-    "features/spark/expressions.py": {"form"},
     "flows/data/validate.py": {"reason"},
     "ports/plugins.py": {"place"},
     "server/client/http_api.py": {"operation.path"},

@@ -1,4 +1,4 @@
-"""`cumulant features sql`: the features of the history, or of streams, as SQL."""
+"""`cumulant features sql`: the features of streams as SQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 class SqlEngine(StrEnum):
-    spark = "spark"
     flink = "flink"
 
 
@@ -26,9 +25,8 @@ def declare(app: typer.Typer) -> None:
         action="features.show",
         name="sql",
         examples=[
-            "cumulant features sql > features.sql",
-            "cumulant features sql --json",
-            "cumulant features sql --engine flink --env prod > job.sql",
+            "cumulant features sql --env prod > job.sql",
+            "cumulant features sql --env prod --json",
         ],
     )(_sql)
 
@@ -36,27 +34,19 @@ def declare(app: typer.Typer) -> None:
 def _sql(
     call: Invocation,
     *,
-    engine: Annotated[
-        SqlEngine, typer.Option(help="`spark` computes the history, `flink` the rows of streams as they come.")
-    ] = SqlEngine.spark,
+    engine: Annotated[SqlEngine, typer.Option(help="The engine that the job is for.")] = SqlEngine.flink,
 ) -> None:
-    """Show the features as SQL, for a job or notebook of your own.
+    """Show the features as SQL, for a job of your own.
 
-    Of Spark it is one query of the history, which an environment with `history: sc://HOST:15002?staging=FOLDER` runs.
-    Of Flink it is a job over topics of Kafka; a plan that Flink cannot compute exactly is refused by the names of its
+    It is a job of Flink over topics of Kafka. A plan that Flink cannot compute exactly is refused by the names of its
     features.
     """
     with call.api() as api, call.progress("features") as progress:
         query = api.call("features.sql", engine=engine.value, progress=progress)
 
     def text(console: Console) -> None:
-        if engine is SqlEngine.flink:
-            lines = [f"SET '{name}' = '{value}';" for name, value in query.settings.items()]
-            statements = "".join(f"{statement};\n" for statement in (*query.tables, query.text.rstrip()))
-        else:
-            lines = [f"-- view {view}: {', '.join(columns)}" for view, columns in query.views.items()]
-            lines.append("-- needs " + ", ".join(f"{name}={value}" for name, value in query.settings.items()))
-            statements = query.text
+        lines = [f"SET '{name}' = '{value}';" for name, value in query.settings.items()]
+        statements = "".join(f"{statement};\n" for statement in (*query.tables, query.text.rstrip()))
         for line in (*lines, *statements.splitlines()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

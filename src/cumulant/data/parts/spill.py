@@ -72,12 +72,12 @@ class Spill:
     def append(self, name: str, frame: pl.DataFrame) -> None:
         """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file. From any thread."""
         if frame.estimated_size() <= self._free:  # as bytes, since a slice holds the rows that it is of
-            written = _arrow(frame, "uncompressed")
+            written = arrow_stream(frame, "uncompressed")
             with self._appending:
                 self._free -= len(written)
                 self._appended[name].append(written)
             return
-        written = _arrow(frame, "lz4")
+        written = arrow_stream(frame, "lz4")
         with self._appending:
             self._appended[name].append(self._write(name, written))
 
@@ -124,7 +124,8 @@ class Spill:
                 self._free += sum(len(each) for each in frames if isinstance(each, bytes))
 
 
-def _arrow(frame: pl.DataFrame, compression: Literal["uncompressed", "lz4"]) -> bytes:
+def arrow_stream(frame: pl.DataFrame, compression: Literal["uncompressed", "lz4"]) -> bytes:
+    """A frame as bytes, which `pl.read_ipc_stream` reads. A slice is written without the rows that it is of."""
     stream = io.BytesIO()
     frame.write_ipc_stream(stream, compression=compression, compat_level=pl.CompatLevel.newest())
     return stream.getvalue()

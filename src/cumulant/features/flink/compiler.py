@@ -13,10 +13,9 @@ from cumulant.features.definition.known_time import EntryRule
 from cumulant.features.definition.stages import expression_stages
 from cumulant.features.flink.expressions import convert, expression
 from cumulant.features.flink.refusals import MILLISECOND_US, columns_read, require_compilable
-from cumulant.features.flink.sql_text import COLUMN_TYPES, QuerySteps, canonical, interval, null, outward, text
+from cumulant.features.flink.sql_text import COLUMN_TYPES, QuerySteps, canonical, interval, name, null, outward, text
 from cumulant.features.flink.windows import ROWTIME, GroupStep
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
-from cumulant.features.spark.sql_text import name
 
 #: what the text is written for
 SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC"}

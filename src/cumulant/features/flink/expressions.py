@@ -20,8 +20,19 @@ from cumulant.features.definition.dtypes import (
     result_kind,
     unify,
 )
-from cumulant.features.flink.sql_text import TYPES, Let, constant, decimal, finite, null, outward, text, whole
-from cumulant.features.spark.sql_text import DAY_US, name
+from cumulant.features.flink.sql_text import (
+    DAY_US,
+    TYPES,
+    Let,
+    constant,
+    decimal,
+    finite,
+    name,
+    null,
+    outward,
+    text,
+    whole,
+)
 
 _LEAST = constant(-(2**63), "int")
 #: from here on every float is whole

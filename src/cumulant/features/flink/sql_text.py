@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.spark.sql_text import DAY_US, name
 
 #: types inside of a query: times are microseconds, dates are days, both since 1970 UTC
 TYPES: dict[Kind, str] = {
@@ -23,6 +22,11 @@ COLUMN_TYPES: dict[Kind, str] = TYPES | {"time": "TIMESTAMP_LTZ(6)", "date": "DA
 Let = Callable[[str], str]
 _NAME = re.compile(r"`[^`]+`")
 _BOUND = re.compile(r"`let ([0-9]+)`")
+DAY_US = 86_400_000_000
+
+
+def name(text: str) -> str:
+    return "`" + text.replace("`", "``") + "`"
 
 
 class QuerySteps:

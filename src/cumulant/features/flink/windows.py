@@ -13,9 +13,8 @@ from cumulant.core.plan import FeaturePlan, Lookup, Window
 from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.flink.expressions import convert, expression
 from cumulant.features.flink.refusals import MILLISECOND_US
-from cumulant.features.flink.sql_text import TYPES, Let, QuerySteps, constant, decimal, interval, null, whole
+from cumulant.features.flink.sql_text import TYPES, Let, QuerySteps, constant, decimal, interval, name, null, whole
 from cumulant.features.offline.groups import MeasureGroup, reach_us
-from cumulant.features.spark.sql_text import name
 
 #: the column with the event time of Flink
 ROWTIME = "__at"

@@ -21,9 +21,10 @@ from cumulant.data.row_columns import ROW
 from cumulant.features.offline.frames import entry_time, key_codes, kinds, numbers, read_fields, scan_fields
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
+from cumulant.features.offline.key_partitions import row_columns
 from cumulant.features.offline.memory_need import SourceSize, group_need, output_width
 from cumulant.features.offline.offline import with_expressions
-from cumulant.features.offline.partitions import LEAST_MEMORY, row_columns, source_size
+from cumulant.features.offline.partitions import LEAST_MEMORY, source_size
 from cumulant.features.offline.windows import GroupWindows
 
 _ENTRY, _MOMENT, _FIRST, _LAST, _PART, _OLDER = "__entry", "__moment", "__first", "__last", "__partition", "__older"

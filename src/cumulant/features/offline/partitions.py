@@ -17,24 +17,21 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.core.expr import columns as columns_of
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit, resident_memory
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.frames import kinds, scan_fields
-from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
+from cumulant.features.offline.groups import MeasureGroup, groups_of
+from cumulant.features.offline.key_partitions import group_columns, in_order, row_columns, scatter
 from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, whole_need
 from cumulant.features.offline.offline import MOST_THREADS, compute, with_expressions
 from cumulant.features.offline.versions import as_predicted
 from cumulant.features.offline.windows import GroupWindows, count_events
 
-_PARTITION = "__partition"
 #: the files with the columns of the rows that expressions read, and with a source that has versions
 _ROWS, _ENTITY = "rows", "entity"
-#: positions of a block that are so many times as far apart as rows are sorted
-_NEAR = 4
 _SAMPLE = 65_536
 #: of the memory that is free to use: the partitions of a group that are computed at a time, and the most that they may
 #: take; one block of rows
@@ -129,7 +126,7 @@ def _merge_results(work: _Work, results: list[list[str]], bounds: list[int]) -> 
     for number, rows in enumerate(spill.appended(_ROWS)):
         measured: dict[str, pl.Series] = {}
         for names in results:
-            block = _in_order(pl.concat(spill.appended(names[number])))
+            block = in_order(pl.concat(spill.appended(names[number])))
             spill.delete([names[number]])
             measured |= {name: block[name] for name in block.columns if name != ROW}
         yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
@@ -147,11 +144,6 @@ def _prefetch(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         while (frame := following.result()) is not None:
             following = pool.submit(next, frames, None)
             yield frame
-
-
-def row_columns(plan: FeaturePlan) -> list[str]:
-    """The columns of the entity source that expressions read."""
-    return sorted({name for spec in plan.features if spec.expr is not None for name in columns_of(spec.expr)})
 
 
 def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> SourceSize:
@@ -202,17 +194,6 @@ def _blocks(rows: pl.LazyFrame, columns: set[str], count: int) -> Iterator[pl.Da
             yield from frame.iter_slices(count)
 
 
-def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows by their positions. Where these are near each other, to place them costs a third of sorting them."""
-    positions = rows[ROW].to_numpy()
-    places = positions - positions.min()
-    if int(places.max()) >= _NEAR * len(places):
-        return rows.sort(ROW)
-    order = np.full(int(places.max()) + 1, -1, dtype=np.int32)
-    order[places] = np.arange(len(places), dtype=np.int32)
-    return rows[order[order >= 0] if len(order) > len(places) else order]
-
-
 class _Partition(NamedTuple):
     """Files with events of a group and with the queries of the same keys, empty where they are one source.
 
@@ -229,19 +210,14 @@ class _GroupPartitions:
 
     def __init__(self, work: _Work, group: MeasureGroup) -> None:
         plan = work.plan
-        assert plan.predict_at is not None
         self._plan, self._group, self._layout, self._spill = plan, group, work.layout, work.spill
         source = work.sources[group.source]
         self.source = group.source
         #: the events are the queries
         self.same = source is work.queries
         self._dates = {FROM, UNTIL} & set(source.collect_schema().names())
-        events = event_columns(group, plan.sources[group.source]) | self._dates
-        queries = {*group.by, plan.predict_at.column}
-        if self.same:
-            events = queries = events | queries
         #: of the events and of the queries
-        self.columns = [*sorted(events), ROW], [*sorted(queries), ROW]
+        self.columns = group_columns(plan, group, self._dates, same=self.same)
         self._none = [
             pl.DataFrame(schema=frame.select(columns).collect_schema())
             for frame, columns in zip((source, work.queries), self.columns, strict=True)
@@ -282,12 +258,9 @@ class _GroupPartitions:
         return [_Partition((f"events-{name}", f"queries-{name}"), [0, 0], [0, 0]) for name in names]
 
     def _scatter(self, frame: pl.DataFrame, side: int, parts: list[_Partition], *, divisor: int) -> None:
-        """Add the rows of each partition to its file. A row without a key goes by its position."""
-        keyless = pl.any_horizontal(pl.col(name).is_null() for name in self._group.by)
-        hashed = pl.when(keyless).then(pl.col(ROW).cast(pl.UInt64)).otherwise(pl.struct(self._group.by).hash())
-        frame = frame.with_columns((hashed // divisor % len(parts)).alias(_PARTITION))
-        for (number,), rows in frame.partition_by(_PARTITION, as_dict=True, include_key=False).items():
-            target = parts[int(number)]
+        """Add the rows of each partition to its file."""
+        for number, rows in scatter(frame, self._group.by, len(parts), divisor=divisor):
+            target = parts[number]
             self._spill.append(target.files[side], rows)
             target.counts[side] += rows.height
             target.bytes[side] += int(rows.estimated_size())

@@ -155,7 +155,7 @@ def store_features(
 
     engine = project.history()
     if engine is not None:
-        from cumulant.features.spark.history import compute_history
+        from cumulant.features.distributed.history import compute_history
 
         progress(f"features: computed by {project.endpoints.history}", None)
         return project.tables().write(key, compute_history(plan, frames, engine), protect=protection_of(plan))

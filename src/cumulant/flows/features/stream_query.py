@@ -35,7 +35,7 @@ def _stream(project: Project, name: str) -> StreamTable:
         raise UsageError(
             f"{name} is no stream, and a job of Flink reads streams",
             subject=name,
-            hint=f"give data: {name}: a `stream`, or compute the history on Spark: cumulant features sql",
+            hint=f"give data: {name}: a `stream`, or compute the history: cumulant features get",
         )
     if policy.spec.format != "auto":
         raise UsageError(f"{name} has messages in {policy.spec.format}, and the job reads JSON", subject=name)

@@ -265,38 +265,26 @@ def materialize(call: ApiCall, body: MaterializeBody) -> MaterializedState:
 
 
 class FeatureQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Features as SQL, and the settings that it is written for.
-
-    Of Spark `text` is one query of the history, and `views` are the columns of what it reads. Of Flink it is a job over
-    streams, whose `tables` are statements that come before it.
-    """
+    """Features as a job of SQL over streams, the settings that it is written for, and the statements before it."""
 
     text: str
-    views: dict[str, tuple[str, ...]]
     settings: dict[str, str]
     tables: tuple[str, ...] = ()
 
 
 class SqlQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`engine`: `spark`, for the history, or `flink`, for streams."""
-
-    engine: Literal["spark", "flink"] = "spark"
+    engine: Literal["flink"] = "flink"
 
 
 @get("/features/sql", action="features.show")
-def sql(call: ApiCall, query: SqlQuery) -> FeatureQuery:
-    """Show the features as SQL: of the history for Spark, or of streams for Flink."""
-    from cumulant.features.spark.compiler import SETTINGS, compile_query
+def sql(call: ApiCall, query: SqlQuery) -> FeatureQuery:  # noqa: ARG001 - Flink is the only engine of SQL
+    """Show the features as SQL: a job of Flink over streams."""
     from cumulant.flows.features.stream_query import stream_query
 
     call.check()
     planned = plan(call.project, principal=call.principal, checks=False, progress=call.progress)
-    if query.engine == "flink":
-        job = stream_query(call.project, planned.features)
-        return FeatureQuery(text=job.text, views={}, settings=dict(job.settings), tables=job.tables)
-    history = compile_query(planned.features)
-    views = {view.view: view.columns for view in history.inputs}
-    return FeatureQuery(text=history.text, views=views, settings=SETTINGS)
+    job = stream_query(call.project, planned.features)
+    return FeatureQuery(text=job.text, settings=dict(job.settings), tables=job.tables)
 
 
 class BackfillBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,16 @@ SMALL = {
 
 @contextmanager
 def spark_server(
-    folder: Path, *, cores: int = 1, java: Sequence[str] = _JAVA, settings: Mapping[str, str] = SMALL
+    folder: Path,
+    *,
+    cores: int = 1,
+    java: Sequence[str] = _JAVA,
+    settings: Mapping[str, str] = SMALL,
+    python: str = sys.executable,
 ) -> Iterator[int]:
-    """The port of a running server, which is gone afterwards. `java`: options of the virtual machine.
+    """The port of a running server, which is gone afterwards.
+
+    `java`: options of the virtual machine; `python`: what workers run, by default this Python with its packages.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -45,7 +54,8 @@ def spark_server(
     options = [part for key, value in named.items() for part in ("--conf", f"{key}={value}")]
     arguments = ["--master", f"local[{cores}]", "--class", _SERVER, *options, "spark-internal"]
     command = [program, *java, "org.apache.spark.deploy.SparkSubmit", *arguments]
-    with java_server(command, folder / "server.log", lambda: _answers(port)):
+    env = {**os.environ, "PYSPARK_PYTHON": python}
+    with java_server(command, folder / "server.log", lambda: _answers(port), env=env):
         yield port
 
 

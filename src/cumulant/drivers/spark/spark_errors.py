@@ -1,0 +1,80 @@
+"""The errors of Spark's client as those of the port."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    MissingPartError,
+    OutOfMemoryError,
+    StepFailedError,
+    error_from,
+)
+from cumulant.drivers.spark.worker import ERROR, install_hint, packages
+
+_AWAY = ("UNAVAILABLE", "RETRIES_EXCEEDED", "SESSION_CLOSED", "SESSION_NOT_FOUND")
+_OURS = re.compile(f"{ERROR}(\\{{.*\\}})")
+_MISSING = re.compile(
+    r"No module named '([\w.]+)'|cannot import name '\w+' from '([\w.]+)'|attribute '\w+' on <module '([\w.]+)'"
+)
+_OTHER_PYTHON = re.compile(r"has different version: ([\d.]+) than that in driver: ([\d.]+)")
+_CRASHED = ("exited unexpectedly", "MemoryError", "EOFException")
+#: of the message of an error, which may be followed by a plan
+_SHOWN = 300
+
+
+@contextmanager
+def spark_errors(away: Callable[[], EngineUnavailableError]) -> Iterator[None]:
+    from grpc import RpcError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except RpcError as error:
+        raise away() from error
+    except PySparkException as error:
+        if any(word in str(error) for word in _AWAY):
+            raise away() from error
+        raise read_error(str(error)) from error
+
+
+def read_error(text: str) -> CumulantError:
+    """The error that a text of Spark means."""
+    if match := _OURS.search(text):
+        return error_from(msgspec.json.decode(match[1]), StepFailedError)
+    if match := _OTHER_PYTHON.search(text):
+        return MissingPartError(
+            f"Spark's workers have Python {match[1]}, and this process has Python {match[2]}",
+            subject="history",
+            hint=f"let PYSPARK_PYTHON of Spark's server name a Python {match[2]}; {install_hint(packages())}",
+        )
+    if match := _MISSING.search(text):
+        missing = (match[1] or match[2] or match[3]).partition(".")[0]
+        other = ", or has another version of it" if missing == "cumulant" else ""
+        return MissingPartError(
+            f"the Python of Spark's workers lacks {missing}{other}", subject="history", hint=install_hint(packages())
+        )
+    if any(word in text for word in _CRASHED):
+        return OutOfMemoryError(
+            "a Python worker of Spark ended before its work did",
+            subject="history",
+            hint="it may have lacked memory, which grows with the rows of the heaviest key: give Spark's executors more"
+            " beside their Java heap (spark.executor.memoryOverhead), or leave that key out in `prepare`",
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return StepFailedError(f"Spark failed: {_reason(lines)[:_SHOWN]}", subject="history", hint="see Spark's own log")
+
+
+def _reason(lines: list[str]) -> str:
+    """The last line of a traceback of Python, else the first line."""
+    begins = [place for place, line in enumerate(lines) if line.startswith("Traceback ")]
+    if not begins:
+        return lines[0] if lines else "no reason given"
+    errors = [line for line in lines[begins[0] :] if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return errors[0] if errors else lines[0]

@@ -1,0 +1,111 @@
+"""Features divided among processes; `tests/live/test_live_spark.py` runs the same on Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cumulant.core.errors import CumulantError, MissingPartError, OutOfMemoryError, StepFailedError
+from cumulant.drivers.spark.spark_errors import read_error
+from cumulant.drivers.spark.worker import StageFunction, packages
+from cumulant.features.definition.functions import col
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.distributed.history import compute_in
+from cumulant.features.distributed.layout import Division
+from cumulant.features.offline.offline import compute
+from cumulant.features.offline.polars_compiler import TYPES
+from cumulant.testing.compute import DirectHistory
+from cumulant.testing.plans.cases import DTYPES, PlanCase, plan_case
+from cumulant.testing.plans.conformance import PlanConformance
+from cumulant.testing.plans.oracle import Row
+
+#: some rows a partition, a slice and a block of the result
+FINE = Division(partition=16_000, slice=1500, slices=4, least_rows=3)
+
+
+def frame(rows: Sequence[Row]) -> pl.DataFrame:
+    versions = dict.fromkeys(("__from", "__until"), pl.Int64) if any("__from" in row for row in rows) else {}
+    return pl.DataFrame(rows, schema={name: TYPES[dtype] for name, dtype in DTYPES.items()} | versions)
+
+
+def frames(case: PlanCase) -> dict[str, pl.DataFrame]:
+    return {name: frame(rows) for name, rows in case.accepted.items()}
+
+
+class TestDivided(PlanConformance):
+    @pytest.fixture(autouse=True)
+    def _session(self, tmp_path: Path) -> None:
+        self.session = DirectHistory(tmp_path)
+
+    def features(self, case: PlanCase) -> list[Row]:
+        blocks = compute_in(self.session, case.plan, frames(case), rows=frame(case.queries))
+        return pl.concat(blocks).to_dicts()
+
+
+@pytest.mark.parametrize("kind", ["corrected", "nulls", "without a key"])
+def test_every_row_of_a_history_has_the_values_of_the_embedded_engine_bit_for_bit(kind, tmp_path):
+    session = DirectHistory(tmp_path)
+    case = plan_case(kind, 1, count=40)
+    blocks = list(compute_in(session, case.plan, frames(case), division=FINE))
+    assert len(blocks) == session.calls["features"] > 3
+    assert session.calls["divide"] > 6
+    assert session.calls["windows"] > 4
+    assert pl.concat(blocks).equals(compute(case.plan, frames(case)))
+    kept = {path.name.partition("-")[0].partition(".")[0] for path in tmp_path.iterdir()}
+    assert kept <= {"source", "queries", "versions"}  # results are deleted as they are read
+
+
+def test_a_plan_without_windows_and_a_source_without_rows_are_computed(tmp_path):
+    case = plan_case("in order", 0)
+    rows = frames(case)
+    empty = {name: of.head(0) for name, of in rows.items()}
+    assert pl.concat(compute_in(DirectHistory(tmp_path), case.plan, empty)).equals(compute(case.plan, empty))
+    no_events = rows | {"other": rows["other"].head(0)}
+    computed = pl.concat(compute_in(DirectHistory(tmp_path), case.plan, no_events, division=FINE))
+    assert computed.equals(compute(case.plan, no_events))
+    features = collect({"high": col("amount") > 1, "hour": col("at").dt.hour("UTC")})
+    plain = compile_plan(features, case.plan.sources, entity="tx", predict_at=case.plan.predict_at)
+    computed = pl.concat(compute_in(DirectHistory(tmp_path), plain, rows, division=FINE))
+    assert computed.equals(compute(plain, rows))
+
+
+def test_a_worker_with_another_version_says_what_to_install():
+    stage = StageFunction("cumulant.no_such:function", "{}", packages() | {"polars": "0.1"})
+    with pytest.raises(RuntimeError) as raised:
+        next(stage([]))
+    error = read_error(
+        f"Job aborted:\nTraceback (most recent call last):\nRuntimeError: {raised.value}\n\tat org.apache"
+    )
+    assert isinstance(error, MissingPartError)
+    assert "polars" in error.message
+    assert error.hint is not None
+    assert f"pip install cumulant=={packages()['cumulant']} polars==0.1 numpy pyarrow" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("PythonException: ModuleNotFoundError: No module named 'cumulant'", MissingPartError, "lacks cumulant"),
+        ("ModuleNotFoundError: No module named 'polars'", MissingPartError, "lacks polars"),
+        (
+            "Python in worker has different version: 3.12 than that in driver: 3.11, PySpark cannot",
+            MissingPartError,
+            "have Python 3.12, and this process has Python 3.11",
+        ),
+        (
+            "org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)",
+            OutOfMemoryError,
+            "ended before",
+        ),
+        ("Traceback (most recent call last):\n  File x\nValueError: no\n\tat org", StepFailedError, "ValueError: no"),
+        ("(org.apache.spark.SparkException) Job 3 cancelled", StepFailedError, "Job 3 cancelled"),
+    ],
+)
+def test_texts_of_spark_become_errors(text: str, kind: type[CumulantError], says: str):
+    error = read_error(text)
+    assert type(error) is kind
+    assert says in error.message
