@@ -83,9 +83,9 @@ if [ ! -x "$engines/bin/spark-connect" ] && command -v java >/dev/null 2>&1; the
   fi
   rm -f "$engines"/spark/pyspark-*.tar.gz
 fi
-# Flink comes from Maven, with the gateway that answers SQL by HTTP, and needs Java 17; without it the tests of features on
-# Flink skip.
-if [ ! -x "$engines/bin/flink-run" ] && command -v mvn >/dev/null 2>&1; then
+# Flink comes from Maven, with the gateway that answers SQL by HTTP and the connector of Kafka, and needs Java 17; without
+# it the tests of features on Flink skip.
+if [ "$engines/bin/flink-run" -ot tools/flink/pom.xml ] && command -v mvn >/dev/null 2>&1; then
   if mvn -q -B -f tools/flink/pom.xml org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
     -DoutputDirectory="$PWD/$engines/flink"; then
     # the arguments: options of Java, then a class of Flink with its own arguments

@@ -1,31 +1,52 @@
-"""Features of streams on a real Flink: operators, and windows and lookups by the public cases, as rows come."""
+"""Features of streams on a real Flink: operators, and windows and lookups by the public cases, as rows come; and the job
+of a project, from topic to topic of a real Kafka.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 
+from cumulant.core.errors import DefinitionError, LeaseHeldError
+from cumulant.core.events import Actor
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.units import micros
 from cumulant.features.flink.compiler import JSON, KEY, SETTINGS, StreamTable, compile_query
 from cumulant.features.flink.expressions import expression
 from cumulant.features.flink.refusals import refusals
 from cumulant.features.flink.sql_text import TYPES, QuerySteps
+from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.features.jobs.job_status import job_status
+from cumulant.flows.features.jobs.run_job import StartedJob, start_job, stop_jobs
+from cumulant.flows.project.planning import plan as make_plan
+from cumulant.ports.access import Principal
+from cumulant.ports.streams import Streams
+from cumulant.project.file.loading import load
+from cumulant.project.project import Project
 from cumulant.testing.expressions import CASES
 from cumulant.testing.expressions import KINDS as COLUMNS
 from cumulant.testing.expressions import ROW as VALUES
 from cumulant.testing.plans.cases import KINDS, START, PlanCase, plan_case
-from cumulant.testing.plans.oracle import Row
-from cumulant.testing.servers.flink import FlinkError, FlinkSession, flink_gateway
+from cumulant.testing.plans.oracle import Row, features, same
+from cumulant.testing.servers.flink import FlinkCluster, FlinkError, FlinkSession, flink_cluster
 
+ME = Principal("user:ada")
+#: watermarks follow the rows closely, as in a stream that never ends
+CLOSELY = {"pipeline.auto-watermark-interval": "1 ms"}
 pytestmark = pytest.mark.live
 
 #: rows of a case are spread over less
@@ -35,12 +56,17 @@ KINDS_COMPUTED = [kind for kind in KINDS if kind not in {"corrected", "without a
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory) -> Iterator[int]:
+def cluster(tmp_path_factory) -> Iterator[FlinkCluster]:
     try:
-        with flink_gateway(tmp_path_factory.mktemp("flink")) as opened:
-            yield opened
+        with flink_cluster(tmp_path_factory.mktemp("flink")) as started:
+            yield started
     except FileNotFoundError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def port(cluster) -> int:
+    return cluster.gateway
 
 
 def options(file: Path) -> dict[str, str]:
@@ -116,7 +142,7 @@ def test_rows_in_any_order_get_what_a_loop_over_all_rows_gives(tmp_path, port):
         for of in plan.sources
     }
     query = compile_query(plan, streams)
-    session = FlinkSession(port, query.settings)
+    session = FlinkSession(port, {**query.settings, **CLOSELY})
     for statement in query.tables:
         session.run(statement)
     results: dict[tuple[Any, ...], list[Row]] = {}
@@ -138,7 +164,176 @@ def test_a_time_that_is_finer_than_a_millisecond_ends_the_job(tmp_path, port):
     rows = [case.deliveries["tx"][0], case.deliveries["tx"][1] | {"at": START + timedelta(microseconds=7)}]
     stream = StreamTable(0, written(tmp_path / "tx", rows))
     query = compile_query(computed(case.plan, "n_2d"), {"tx": stream})
-    session = FlinkSession(port, query.settings)
+    session = FlinkSession(port, {**query.settings, **CLOSELY})
     session.run(query.tables[0])
     with pytest.raises(FlinkError, match=r"a time of tx.at is finer than a millisecond: .*000007"):
         session.run("SELECT id, `__at` FROM `tx 0`")
+
+
+PATIENCE = 120.0
+LATE = timedelta(minutes=10)
+PROJECT = """version: 1
+model: {name: cards}
+data:
+  tx: {stream: payments, key: id, event_time: at, known_time: {7d: [fraud]}, lateness: 10m, idle: 10m}
+training: {target: fraud, predict_at: at}
+environments:
+  prod:
+    streams: STREAMS
+    stream_engine: flink://127.0.0.1:GATEWAY?checkpoints=FOLDER&interval=1s&jobmanager=127.0.0.1:JOBS
+"""
+FEATURES = """from cumulant.features import source
+
+card = source("tx").by("card")
+n = card.count(window="1h")
+total = card.sum("amount", window="WINDOW")
+"""
+
+
+@pytest.fixture
+def broker(tmp_path) -> Iterator[Any]:
+    pytest.importorskip("confluent_kafka", reason='pip install "cumulant[kafka]"')
+    from cumulant.testing.servers.kafka import kafka_server
+
+    (tmp_path / "kafka").mkdir()
+    try:
+        with kafka_server(tmp_path / "kafka") as server:
+            server.create_topic("payments", 2)
+            yield server
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+class Payments:
+    """Rows in two partitions, each in an order that its watermark allows, with an hour between two calls."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams, self._random = streams, Random(7)
+        self._partitions: list[list[Row]] = [[], []]
+        self._begin = START
+
+    def produce(self, count: int) -> None:
+        for partition in range(2):
+            times = [self._begin + timedelta(seconds=self._random.randrange(3600)) for _ in range(count)]
+            times.sort(key=lambda at: at + self._random.random() * LATE / 2)
+            new = [self._row(at) for at in (*times, self._begin + timedelta(minutes=90))]
+            self._partitions[partition] += new
+            lines = [json.dumps(row, default=lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ")).encode() for row in new]
+            self._streams.produce("payments", lines, partition=partition)
+        self._begin += timedelta(hours=2)
+
+    def _row(self, at: datetime) -> Row:
+        amount = self._random.choice((0.1, 1e16, -1e16, 3.0, None))
+        return {
+            "id": self._random.getrandbits(50),
+            "card": self._random.choice("abc"),
+            "at": at,
+            "amount": amount,
+            "fraud": self._random.random() < 0.1,
+        }
+
+    def expected(self, plan: FeaturePlan) -> dict[int, Row]:
+        """The features of each row that the watermark has passed, by its key."""
+        watermark = min(max(row["at"] for row in rows) for rows in self._partitions) - LATE
+        rows = [row for part in self._partitions for row in part]
+        values = zip(rows, features(plan, {"tx": rows}), strict=True)
+        return {row["id"]: right for row, right in values if row["at"] < watermark}
+
+
+def results(streams: Streams, topic: str, count: int) -> list[Row]:
+    """What is committed in a topic, once that are so many."""
+    rows: list[Row] = []
+    with streams.consume(topic, dict.fromkeys(streams.partitions(topic), 0)) as consumer:
+        deadline = time.monotonic() + PATIENCE
+        while len(rows) < count and time.monotonic() < deadline:
+            rows += [json.loads(value) for part in consumer.read(1 << 20, 1.0) for value in part.values if value]
+        rows += [json.loads(value) for part in consumer.read(1 << 20, 0.5) for value in part.values if value]
+    return rows
+
+
+def check_results(streams: Streams, job: StartedJob, plan: FeaturePlan, payments: Payments) -> None:
+    expected = payments.expected(plan)
+    rows = results(streams, job.topic, len(expected))
+    assert sorted(row["id"] for row in rows) == sorted(expected)
+    assert {row["fingerprint"] for row in rows} == {job.fingerprint}
+    rights = [(row, name, value) for row in rows for name, value in expected[row["id"]].items()]
+    assert [(row, name, value) for row, name, value in rights if not same(row[name], value, 1e-9)] == []
+
+
+def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, broker):
+    place = tmp_path / "cards"
+    place.mkdir()
+    ports = {"GATEWAY": str(cluster.gateway), "JOBS": str(cluster.jobs)}
+    named = {"STREAMS": broker.url, "FOLDER": (tmp_path / "flink").as_uri(), **ports}
+    (place / "cumulant.yaml").write_text(re.sub("|".join(named), lambda match: named[match[0]], PROJECT))
+
+    def defined(window: str, more: str = "") -> Project:
+        (place / "features.py").write_text(FEATURES.replace("WINDOW", window) + more)
+        return stack.enter_context(load(place, environment="prod"))
+
+    def plan_of(project: Project) -> FeaturePlan:
+        return make_plan(project, principal=ME, checks=False).features
+
+    with ExitStack() as stack:
+        project = defined("1h", 'spread = card.std("amount", window="1h")\n')
+        payments, streams = Payments(project.streams()), project.streams()
+        payments.produce(40)
+        ingest_streams(project, principal=ME, once=True)
+        with pytest.raises(DefinitionError, match="spread_1h: std of numbers"):
+            make_plan(project, principal=ME)
+
+        project = defined("1h")
+        plan = plan_of(project)
+        with ThreadPoolExecutor(2) as pool:
+            starts = [pool.submit(start_job, each, principal=ME) for each in (project, defined("1h"))]
+        jobs = [start.result() for start in starts if not isinstance(start.exception(), LeaseHeldError)]
+        first = next(job for job in jobs if job.started)
+        assert {(job.job, job.resumed) for job in jobs} == {(first.job, None)}
+        check_results(streams, first, plan, payments)
+
+        cluster.kill_worker()
+        payments.produce(40)
+        cluster.start_worker()
+        check_results(streams, first, plan, payments)
+
+        with project.journal().transaction(actor=Actor(ME.id)) as transaction:  # as if killed before it was recorded
+            transaction.delete("feature_job", first.topic)
+        assert not start_job(project, principal=ME).started
+        (status,) = job_status(project, principal=ME)
+        assert (status.job, status.fingerprint, status.faulty) == (first.job, first.fingerprint, False)
+        assert status.checkpoint is not None
+
+        changed = defined("30m")
+        second = start_job(changed, principal=ME)
+        assert (second.resumed, [job.name for job in second.stopped]) == (None, [first.topic])
+        check_results(streams, second, plan_of(changed), payments)
+
+        payments.produce(20)
+        back = start_job(defined("1h"), principal=ME)
+        assert (back.resumed, [job.name for job in back.stopped]) == (second.stopped[0].savepoint, [second.topic])
+        check_results(streams, back, plan, payments)
+
+        cancel(cluster.jobs, back.job)
+        (other, status) = sorted(job_status(project, principal=ME), key=lambda job: job.faulty)
+        assert (other.state, other.checkpoint) == ("stopped", back.stopped[0].savepoint)
+        assert (status.job, status.state, status.faulty) == (back.job, "CANCELED", True)
+        payments.produce(20)
+        resumed = start_job(project, principal=ME)
+        assert (resumed.started, resumed.resumed) == (True, status.checkpoint)
+        check_results(streams, resumed, plan, payments)
+        assert [job.job for job in stop_jobs(project, principal=ME)] == [resumed.job]
+        kinds = Counter(event.kind for event in project.journal().events())
+        assert (kinds["features.job_started"], kinds["features.job_stopped"]) == (5, 3)
+
+
+def cancel(port: int, job: str) -> None:
+    """End a job as Flink's own tools do, and wait until it has ended."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("PATCH", f"/jobs/{job}?mode=cancel")
+    connection.getresponse().read()
+    deadline, state = time.monotonic() + PATIENCE, ""
+    while state != "CANCELED" and time.monotonic() < deadline:
+        connection.request("GET", f"/jobs/{job}")
+        state = json.loads(connection.getresponse().read())["state"]
+        time.sleep(0.05)
+    connection.close()

@@ -13,6 +13,8 @@ from cumulant.core.units import moment
 if TYPE_CHECKING:
     from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.jobs.job_status import JobStatus
+    from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
     from cumulant.flows.features.verification_record import FeatureVerification
@@ -46,6 +48,37 @@ class ProjectFeatureStore(MethodGroup):
 
         with self._follow("backfill") as progress:
             return backfill(self._loaded, principal=self._principal, model=model, progress=progress)
+
+    def start_job(self, *, resume: str = "") -> StartedJob:
+        """Start the job of another engine that computes the features of streams, as `cumulant features start-job`.
+
+        Raises:
+            UsageError: the environment names no engine, or its streams are not on Kafka.
+            DefinitionError: the engine cannot compute the features.
+            StorageError: nothing says how far the job came that has ended: `resume` says where to go on.
+            LeaseHeldError: another process starts or stops jobs at this moment.
+            EngineUnavailableError: the engine or the brokers do not answer.
+        """
+        from cumulant.flows.features.jobs.run_job import start_job
+
+        with self._follow("job") as progress:
+            return start_job(self._loaded, principal=self._principal, resume=resume, progress=progress)
+
+    def stop_job(self) -> list[StoppedJob]:
+        """Stop the jobs of the project with a savepoint each, as `cumulant features stop-job`.
+
+        Raises as `start_job`.
+        """
+        from cumulant.flows.features.jobs.run_job import stop_jobs
+
+        with self._follow("job") as progress:
+            return stop_jobs(self._loaded, principal=self._principal, progress=progress)
+
+    def jobs(self) -> list[JobStatus]:
+        """The newest job of each definition, as `cumulant features jobs`; `.faulty`. Raises as `start_job`."""
+        from cumulant.flows.features.jobs.job_status import job_status
+
+        return job_status(self._loaded, principal=self._principal)
 
     def verify(self, *, since: datetime | str | None = None, rows: int = 1000) -> FeatureVerification:
         """Recompute features of served rows from the history, as `cumulant features verify`; `.failed`, `.features`.

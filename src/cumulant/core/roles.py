@@ -48,6 +48,7 @@ ROLES_OF: Mapping[str, tuple[Role, ...]] = {
     "features.forget": _OPERATOR,
     "features.materialize": _BOTH,
     "features.read": _BOTH,
+    "features.run_job": _OPERATOR,
     "features.show": _DEVELOPER,
     "features.show_key": _DEVELOPER,
     "features.status": _EVERY,

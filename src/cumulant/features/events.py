@@ -59,3 +59,28 @@ class KeyForgotten(Fact, frozen=True, kw_only=True):
     by: tuple[str, ...]
     rows: int
     entities: int
+
+
+class FeatureJobStarted(Fact, frozen=True, kw_only=True):
+    """A job of another engine computes features of streams; `resumed`: the checkpoint or savepoint that it goes on
+    from; None: from the beginning of the topics. `adopted`: it ran already, and was not recorded.
+    """
+
+    kind: ClassVar[str] = "features.job_started"
+
+    job: str
+    name: str
+    definition: str
+    fingerprint: str
+    resumed: str | None
+    adopted: bool
+
+
+class FeatureJobStopped(Fact, frozen=True, kw_only=True):
+    """A job was ended with a savepoint, from which the same definition resumes."""
+
+    kind: ClassVar[str] = "features.job_stopped"
+
+    job: str
+    name: str
+    savepoint: str

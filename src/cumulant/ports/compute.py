@@ -1,13 +1,16 @@
 """Port `compute`: where a step runs. A step is an importable function with JSON arguments and a JSON result.
 
 Port `history`: processes on other machines, for tables that are large for one.
+
+Port `stream_engine`: an engine of SQL that runs jobs over streams.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -143,6 +146,68 @@ class HistoryEngine(Protocol):
             MissingPartError: its processes lack this program or what it needs, or have another version of it.
             StorageError: one of both sides cannot use the folder.
         """
+        ...
+
+    def close(self) -> None: ...
+
+
+class StreamJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that the engine knows. `state`: its own word for it; `ended`: it does not run and will not run again."""
+
+    id: str
+    name: str
+    state: str
+    ended: bool
+    started: datetime | None = None
+
+
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest checkpoint or savepoint of a job, from which another one resumes: `path`, and when it was taken. Both
+    are None before the first one, when nothing that the job wrote is committed yet.
+    """
+
+    path: str | None = None
+    at: datetime | None = None
+
+
+class StreamEngine(Protocol):
+    """Runs jobs over streams, which are text of its SQL: it knows nothing of features. What it says of jobs is its own
+    memory, which may be lost with it.
+
+    Its methods may be called by many threads at once. Raises, in every method:
+        EngineUnavailableError: it does not answer.
+        CredentialsError: it does not accept the token.
+        DataError: it refuses a statement.
+        StorageError: it answers in another way than the engine.
+    """
+
+    #: whether what is sent to it can be read on the way
+    encrypted: bool
+
+    def version(self) -> str: ...
+
+    def submit(
+        self, name: str, statements: Sequence[str], settings: Mapping[str, str], *, resume: str | None = None
+    ) -> str:
+        """Start a job, whose text is the last of the `statements`, and return its id; what it writes is committed with
+        its checkpoints. `resume`: the path of the checkpoint or savepoint that it goes on from.
+        """
+        ...
+
+    def jobs(self) -> list[StreamJob]:
+        """Every job that it knows, of whoever started it."""
+        ...
+
+    def job_state(self, job: str) -> JobState:
+        """What another job could resume from.
+
+        Raises:
+            NotFoundError: the engine does not know the job, or is not asked for checkpoints (`jobmanager`).
+        """
+        ...
+
+    def stop(self, job: str) -> str:
+        """Take a savepoint, commit all that was written, and end the job. Returns the path of the savepoint."""
         ...
 
     def close(self) -> None: ...

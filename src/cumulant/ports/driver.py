@@ -33,7 +33,8 @@ class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
     `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `log`, `artifacts`, `online`, `registry`,
-    `compute`, `secrets`, `access`, `cache`, `traffic`, `notifier`, `streams`, `schemas`) to `module:Class`.
+    `compute`, `secrets`, `access`, `cache`, `traffic`, `notifier`, `streams`, `schemas`, `history`,
+    `stream_engine`) to `module:Class`.
     `capabilities` maps a port's name to what the driver can do of the optional parts; what is missing is refused when a
     plan is made. `extra` installs the engine.
 

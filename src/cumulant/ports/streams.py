@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -106,6 +106,23 @@ class Streams(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class JobTopics(Protocol):
+    """What a driver offers beside, whose topics jobs of other engines read and write. Raises as `Streams`."""
+
+    def create_topic(self, topic: str, partitions: int) -> bool:
+        """Whether it was created: false where it is there already."""
+        ...
+
+    def java_settings(self) -> dict[str, str]:
+        """The connection as settings of the client of Java, with the password where it has one.
+
+        Raises:
+            NotFoundError: there is no such secret.
+        """
+        ...
 
 
 class RegisteredSchema(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from cumulant.project.endpoints import KEYS
 from cumulant.project.file.text_values import masked
 
 if TYPE_CHECKING:
+    from cumulant.ports.compute import HistoryEngine, StreamEngine
     from cumulant.project.project import Project
 
 #: seconds; each driver gives up earlier by itself where nobody answers
@@ -92,12 +93,13 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         uses["streams"] = _read_topics
     remote = {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
     if project.endpoints.history is not None:
-        remote["history"] = _ask_version
+        remote["history"] = lambda opened: _ask_version(opened.history())
+    if project.endpoints.stream_engine is not None:
+        remote["stream_engine"] = lambda opened: _ask_version(opened.stream_engine())
     return remote
 
 
-def _ask_version(project: Project) -> None:
-    engine = project.history()
+def _ask_version(engine: HistoryEngine | StreamEngine | None) -> None:
     assert engine is not None
     engine.version()
 

@@ -41,6 +41,7 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
     problems += _optional_problems(project, "audit", "objects", project.endpoints.audit)
     problems += _optional_problems(project, "schemas", "schemas", project.endpoints.schemas)
     problems += _optional_problems(project, "history", "history", project.endpoints.history)
+    problems += _optional_problems(project, "stream_engine", "stream_engine", project.endpoints.stream_engine)
     problems += _notify_problems(project)
     if problems:
         raise file_error(list(dict.fromkeys(problems)))

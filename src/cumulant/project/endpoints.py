@@ -66,6 +66,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     audit: str | None = None
     #: of the engine that computes features of the history; None: this process does
     history: str | None = None
+    #: of the engine that runs jobs over streams; None: there is none
+    stream_engine: str | None = None
     #: of the schemas of messages; None: there is no registry
     schemas: str | None = None
 
@@ -100,4 +102,4 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Sco
             url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)
     audit = None if spec.audit is None else drivers.anchored(spec.audit, "objects", root=root, state=state)
-    return Endpoints(**urls, audit=audit, history=spec.history, schemas=spec.schemas)
+    return Endpoints(**urls, audit=audit, history=spec.history, stream_engine=spec.stream_engine, schemas=spec.schemas)

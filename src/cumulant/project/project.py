@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.occurrences import OccurrenceCounter
 from cumulant.core.scope import Scope
 from cumulant.ports.access import Access, Principal, Via
-from cumulant.ports.compute import Compute, HistoryEngine
+from cumulant.ports.compute import Compute, HistoryEngine, StreamEngine
 from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
@@ -200,6 +200,11 @@ class Project:
         """The engine that computes features of the history; None: the process of the step does."""
         url = self.endpoints.history
         return None if url is None else self._client("history", url)
+
+    def stream_engine(self) -> StreamEngine | None:
+        """The engine that runs jobs over streams; None: the environment names none."""
+        url = self.endpoints.stream_engine
+        return None if url is None else self._client("stream_engine", url)
 
     def schemas(self) -> Schemas:
         """The registry of the schemas by which messages are written.

@@ -28,6 +28,16 @@ def test_a_user_and_an_encrypted_connection(tmp_path):
     }
     with pytest.raises(UsageError, match="no store of secrets"):
         address.client_settings(None)
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    assert address.java_settings(MemorySecrets({"PW": 'a"b\\c'})) == {
+        "bootstrap.servers": "k.test:9092",
+        "security.protocol": "SASL_SSL",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.certificates": "-----BEGIN CERTIFICATE-----",
+        "sasl.mechanism": "PLAIN",
+        "sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        r' username="a@b" password="a\"b\\c";',
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 
-from cumulant.core.errors import DefinitionError, UsageError
+from cumulant.core.errors import DefinitionError, StorageError, UsageError
 from cumulant.core.expr import OPERATORS, Call, Column, Literal
+from cumulant.core.ids import digest, short
 from cumulant.features.flink.compiler import compile_query
 from cumulant.features.flink.expressions import expression, operators
+from cumulant.features.flink.job import FeatureJob, feature_job
 from cumulant.features.flink.refusals import refusals
 from cumulant.features.flink.sql_text import QuerySteps, interval, text
-from cumulant.flows.features.stream_query import stream_query
+from cumulant.flows.features.jobs.job_record import FeatureJobRecord, place_to_resume
+from cumulant.flows.features.stream_query import job_connection, stream_query
+from cumulant.ports.compute import JobState
 from cumulant.project.file.loading import load
 from cumulant.testing.plans.cases import KINDS, plan_case
 
@@ -31,7 +37,7 @@ data:
   tx: {stream: payments, key: id, event_time: at, lateness: 5m}
   other: {stream: others, key: id, event_time: at}
 environments:
-  prod: {streams: "kafka://ana@k1,k2:9093/?password=${secret:KAFKA}"}
+  prod: {streams: "kafka://ana@k1,k2:9093/?password=KAFKA"}
 """
 
 
@@ -73,7 +79,9 @@ def test_what_is_refused_of_the_public_cases(kind):
             compile_query(plan, {})
 
 
-def test_a_job_of_a_project_reads_its_topics(tmp_path):
+def test_a_job_of_a_project_reads_its_topics(tmp_path, monkeypatch):
+    pytest.importorskip("confluent_kafka", reason='pip install "cumulant[kafka]"')
+    monkeypatch.setenv("KAFKA", 's"x')
     (tmp_path / "cumulant.yaml").write_text(PROJECT, encoding="utf-8")
     plan = plan_case("in order", 0).plan
     with load(tmp_path) as project, pytest.raises(UsageError, match="not on Kafka"):
@@ -83,6 +91,35 @@ def test_a_job_of_a_project_reads_its_topics(tmp_path):
             stream_query(project, plan)
         own = [spec for spec in plan.features if spec.window and spec.window.source == "tx" and spec.name not in STD]
         job = stream_query(project, msgspec.structs.replace(plan, features=tuple(own)))
+        small = msgspec.structs.replace(plan, features=tuple(own))
+        named = feature_job(small, job, project.scope, neutral=job, options={})
+        clash = msgspec.structs.replace(small, features=(msgspec.structs.replace(own[0], name="id"),))
+        with pytest.raises(DefinitionError, match="cannot have these features: id, which are names of its own columns"):
+            feature_job(clash, job, project.scope, neutral=job, options={})
+        connection = job_connection(project, encrypted=True)
+        with pytest.raises(UsageError, match="password of the brokers would be sent to Flink as it is"):
+            job_connection(project, encrypted=False)
     assert len({table.partition(" WITH ")[2] for table in job.tables}) == 1
     assert "'topic' = 'payments', 'properties.bootstrap.servers' = 'k1:9092,k2:9093'" in job.tables[0]
     assert "secret" not in "".join(job.tables)
+    assert named.name == f"cumulant.default.cards.prod.{short(named.definition)}"
+    assert named.fingerprint == short(digest(small))
+    assert connection["properties.bootstrap.servers"] == "k1:9092,k2:9093"
+    login = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security.scram.ScramLoginModule"
+    assert connection["properties.sasl.jaas.config"] == f'{login} required username="ana" password="s\\"x";'
+
+
+def test_a_job_goes_on_where_its_results_end():
+    job = FeatureJob(name="cards", definition="d", fingerprint="f", statements=(), settings={})
+    at = datetime(2026, 12, 1, tzinfo=UTC)
+    ran = FeatureJobRecord(name="cards", definition="d", fingerprint="f", job="1", savepoint=None, at=at, who="ada")
+    stopped = msgspec.structs.replace(ran, savepoint="s3://a/savepoint")
+    nothing, checkpoint = JobState(), JobState(path="s3://a/chk-7", at=at)
+    assert place_to_resume(job, None, None, known=False, filled=False) is None
+    assert place_to_resume(job, stopped, checkpoint, known=True, filled=True) == "s3://a/savepoint"
+    assert place_to_resume(job, ran, checkpoint, known=True, filled=True) == "s3://a/chk-7"
+    assert place_to_resume(job, ran, nothing, known=True, filled=True) is None, "nothing was committed"
+    with pytest.raises(StorageError, match="ended without a savepoint, and nothing says how far it came"):
+        place_to_resume(job, ran, None, known=True, filled=False)
+    with pytest.raises(StorageError, match="the topic cards has results"):
+        place_to_resume(job, None, None, known=False, filled=True)

@@ -73,6 +73,9 @@ READS = [
     "jobs list",
     # errors are the same, too
     "alerts show NONE",
+    "features start-job",
+    "features stop-job",
+    "features jobs",
     "runs show NONE",
     "models show none/9",
     "data show none",

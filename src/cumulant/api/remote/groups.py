@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cumulant.flows.alerting.views import AlertView
     from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.jobs.job_status import JobStatus
+    from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
     from cumulant.flows.features.verification_record import FeatureVerification
@@ -245,6 +247,18 @@ class RemoteFeatureStore(RemoteGroup):
     def backfill(self, model: str = "") -> Backfill:
         """Fill a definition's table beside what is served."""
         return cast("Backfill", self._followed("backfill", "features.backfill", model=model))
+
+    def start_job(self, *, resume: str = "") -> StartedJob:
+        """Start the job of another engine that computes the features of streams."""
+        return cast("StartedJob", self._followed("job", "features.start_job", resume=resume))
+
+    def stop_job(self) -> list[StoppedJob]:
+        """Stop the jobs of the project with a savepoint each."""
+        return cast("list[StoppedJob]", self._followed("job", "features.stop_job"))
+
+    def jobs(self) -> list[JobStatus]:
+        """The newest job of each definition; `.faulty`."""
+        return cast("list[JobStatus]", self._http.call("features.jobs"))
 
     def verify(self, *, since: datetime | str | None = None, rows: int = 1000) -> FeatureVerification:
         """Recompute features of served rows from the history; `.failed`, `.features`."""

@@ -10,7 +10,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
-from cumulant.cli.training import features_import, features_sql
+from cumulant.cli.training import features_import, features_job, features_sql
 from cumulant.cli.training.feature_store import TABLE_ROWS, add_commands, check_online, entity_keys, get_online
 from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import UsageError
@@ -33,6 +33,7 @@ app = application(
 
 features_sql.declare(app)
 features_import.declare(app)
+features_job.declare(app)
 
 Key = Annotated[list[str] | None, typer.Argument(metavar="COLUMN=VALUE", help="The key, such as card=c17.")]
 OfModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="The model; default: the champion.")]

@@ -15,6 +15,11 @@ from cumulant.ports.secrets import Secrets
 #: client's own certificate and its key
 _FILES = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+#: classes of the client of Java
+_LOGINS = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
 _BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _HINT = "write kafka://HOST:PORT,HOST:PORT, or kafkas:// for an encrypted connection"
 _PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
@@ -32,6 +37,30 @@ class KafkaAddress(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     secret: str | None = None
     mechanism: str = "SCRAM-SHA-512"
+
+    def java_settings(self, secrets: Secrets | None) -> dict[str, str]:
+        """The settings of a client of Java, which gets what files have: it runs on other machines.
+
+        Raises:
+            UsageError: it would need a certificate of its own, or a file cannot be read; and as `client_settings`.
+        """
+        own = self.client_settings(secrets)
+        settings = {key: str(own[key]) for key in ("bootstrap.servers", "security.protocol")}
+        if "ssl.certificate.location" in self.settings:
+            hint = "use a user and a password: kafkas://USER@HOST:PORT?password=SECRET"
+            raise UsageError("a job of another engine is given no key of a certificate", subject="streams", hint=hint)
+        if authority := self.settings.get("ssl.ca.location"):
+            try:
+                pem = Path(authority).read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError):
+                raise UsageError("the file of authorities cannot be read", subject=authority) from None
+            settings |= {"ssl.truststore.type": "PEM", "ssl.truststore.certificates": pem.strip()}
+        if "sasl.username" in own:
+            user, password = (_quoted(str(own[key])) for key in ("sasl.username", "sasl.password"))
+            module = _LOGINS["PLAIN" if self.mechanism == "PLAIN" else "SCRAM"]
+            settings["sasl.mechanism"] = self.mechanism
+            settings["sasl.jaas.config"] = f"{module} required username={user} password={password};"
+        return settings
 
     def client_settings(self, secrets: Secrets | None) -> dict[str, object]:
         """The settings of a client's connection.
@@ -100,3 +129,9 @@ def _broker(text: str, url: str) -> str:
     if match is None or not 0 < port < 1 << 16:
         raise UsageError(f"{url} is no address of brokers", subject=url, hint=_HINT)
     return f"{match['host']}:{port}"
+
+
+def _quoted(text: str) -> str:
+    """A text of a configuration of JAAS."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # one of them is re-exported unsaid
 
 from cumulant.core.errors import (
     CredentialsError,
@@ -153,6 +153,22 @@ class KafkaStreams:
         return {
             partition: max(_of(topic, partition, bounds).end - position, 0) for partition, position in positions.items()
         }
+
+    def create_topic(self, topic: str, partitions: int) -> bool:
+        with self._errors(topic):
+            answers = self._administration().create_topics([NewTopic(topic, partitions)], operation_timeout=_ANSWER)
+            try:
+                answers[topic].result(timeout=2 * _ANSWER)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    return False
+                raise
+            except TimeoutError as error:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
+        return True
+
+    def java_settings(self) -> dict[str, str]:
+        return self._address.java_settings(self._secrets)
 
     def close(self) -> None:
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
@@ -9,26 +11,30 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import micros
 from cumulant.features.flink.compiler import JSON, FlinkQuery, StreamTable, compile_query
 from cumulant.features.flink.refusals import sources_read
+from cumulant.ports.streams import JobTopics
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _PORT = 9092
+_LOOPBACK = re.compile(r"flink://(127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/?]")
+_CLIENT, _SHADED = "org.apache.kafka.common.security", "org.apache.flink.kafka.shaded."
 
 
-def stream_query(project: Project, plan: FeaturePlan) -> FlinkQuery:
-    """The job over the topics of Kafka that the sources of the plan are.
+def stream_query(project: Project, plan: FeaturePlan, connection: Mapping[str, str] | None = None) -> FlinkQuery:
+    """The job over the topics of Kafka that the sources of the plan are. `connection`: options of Flink's connector;
+    without, the addresses of the brokers alone.
 
     Raises:
         UsageError: a source is no stream of JSON, or streams are not on Kafka.
         DefinitionError: Flink SQL cannot compute the plan.
     """
     functions = {name: source.prepare for name, source in project.spec.data.items() if source.prepare is not None}
-    streams = {name: _stream(project, name) for name in sources_read(plan)}
+    streams = {name: _stream(project, name, connection) for name in sources_read(plan)}
     return compile_query(plan, streams, functions=functions)
 
 
-def _stream(project: Project, name: str) -> StreamTable:
+def _stream(project: Project, name: str, connection: Mapping[str, str] | None) -> StreamTable:
     policy = project.policies.source(name)
     topic = policy.spec.stream
     if topic is None:
@@ -42,7 +48,7 @@ def _stream(project: Project, name: str) -> StreamTable:
     options = {
         "connector": "kafka",
         "topic": topic,
-        "properties.bootstrap.servers": _brokers(project.endpoints.streams),
+        **({"properties.bootstrap.servers": _brokers(project)} if connection is None else connection),
         "scan.startup.mode": "earliest-offset",
         "scan.watermark.idle-timeout": f"{int(policy.idle.total_seconds() * 1000)} ms",
         **JSON,
@@ -50,14 +56,39 @@ def _stream(project: Project, name: str) -> StreamTable:
     return StreamTable(None if policy.lateness is None else micros(policy.lateness), options)
 
 
-def _brokers(url: str) -> str:
-    """The addresses in `kafka://[USER@]HOST[:PORT][,HOST...]`. How to connect is a setting of whoever runs the job."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in {"kafka", "kafkas"}:
+def check_broker(project: Project) -> None:
+    """Raises UsageError: streams are not on Kafka."""
+    if project.endpoints.streams.partition("://")[0] not in {"kafka", "kafkas"}:
         raise UsageError(
             "the streams of this environment are not on Kafka, which a job of Flink reads",
             subject="streams",
             hint="choose an environment with `streams: kafka://HOST:9092`: `--env NAME`",
         )
+
+
+def _brokers(project: Project) -> str:
+    """The addresses in `kafka://[USER@]HOST[:PORT][,HOST...]`. How to connect is a setting of whoever runs the job."""
+    check_broker(project)
+    rest = project.endpoints.streams.partition("://")[2]
     hosts = rest.partition("?")[0].rpartition("@")[2].rstrip("/").split(",")
     return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{_PORT}" for host in hosts)
+
+
+def job_connection(project: Project, *, encrypted: bool) -> dict[str, str]:
+    """The connection of a job to the brokers, as options of Flink's connector. `encrypted`: what is sent to the engine.
+
+    Raises:
+        UsageError: a password would be sent to another machine as it is, or the driver has no such connection.
+        NotFoundError: there is no such secret.
+    """
+    streams = project.streams()
+    assert isinstance(streams, JobTopics), "streams are on Kafka"
+    settings = streams.java_settings()
+    if "sasl.jaas.config" in settings and not encrypted and not _LOOPBACK.match(project.endpoints.stream_engine or ""):
+        raise UsageError(
+            "the password of the brokers would be sent to Flink as it is",
+            subject="stream_engine",
+            hint="write flinks://, for an encrypted connection to its gateway",
+        )
+    # Flink's connector for SQL has the client in packages of its own
+    return {f"properties.{key}": value.replace(_CLIENT, _SHADED + _CLIENT) for key, value in settings.items()}

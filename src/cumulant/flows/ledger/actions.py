@@ -59,6 +59,7 @@ _DECLARED = (
     FlowAction("features.status", "see which stored features there are, and how fresh they are", writes=False),
     FlowAction("features.read", "read stored features of entities", writes=False),
     FlowAction("features.verify", "compare served features with the history", routine=True),
+    FlowAction("features.run_job", "start and stop the job of another engine that computes features of streams"),
     FlowAction("features.forget", "delete what was posted of a key, and make its stored state again"),
     FlowAction("features.show", "look at feature definitions and values", writes=False),
     FlowAction("model.train", "train, evaluate and register a model"),

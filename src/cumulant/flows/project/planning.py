@@ -17,6 +17,7 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_lifecycle import check_salt
 from cumulant.flows.features.online_tables import stream_notes
+from cumulant.flows.features.stream_query import stream_query
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -82,7 +83,8 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         MissingPartError: the package of a trainer is not installed, or cannot be imported.
         ProjectFileError: a driver is missing, or a setting that no training, release or server could use.
         NotKnownYetError: an input is not known at the moment of prediction.
-        DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
+        DefinitionError: the features file defines no feature, a watched slice of the review queue is misspelt, or the
+            engine of streams cannot compute the features.
         UserCodeError: a function or features file of the project raised.
         DataError: the rows cannot be learned from as declared: target, split, costs.
         EngineUnavailableError: the registry does not answer.
@@ -90,6 +92,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     """
     check_drivers(project, driver_needs(project))
     project.history()  # a URL without its folder, or an engine that is not installed
+    streaming = project.stream_engine() is not None
     if is_shared(project):
         check_salt(project)
     training = project.training()
@@ -100,6 +103,8 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             _check_declarations(context)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
+        if checks and streaming:
+            stream_query(project, task.plan)  # which refuses what its engine cannot compute
         if checks:
             rows, warnings = _check_task(context, task, snapshots[task.entity])
     settings = project.file.settings("training", "evaluation")

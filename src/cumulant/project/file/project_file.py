@@ -80,8 +80,10 @@ class ProjectFile:
                 resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._own_origin(key)))
         audit = None if endpoints.audit is None else masked(endpoints.audit)
         resolved_rows.append(ResolvedRow("environment.audit", audit, self._own_origin("audit")))
-        schemas = None if endpoints.schemas is None else masked(endpoints.schemas)
-        resolved_rows.append(ResolvedRow("environment.schemas", schemas, self._own_origin("schemas")))
+        for key in ("schemas", "history", "stream_engine"):
+            url = getattr(endpoints, key)
+            shown = None if url is None else masked(url)
+            resolved_rows.append(ResolvedRow(f"environment.{key}", shown, self._own_origin(key)))
         for key in ("audit_key", "salt"):
             secret = getattr(self.environment, key)
             where = secret if secret is None or secrets_in(secret) else "***"

@@ -175,6 +175,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             " process of the step itself."
         ),
     ] = None
+    stream_engine: Annotated[
+        str | None,
+        Meta(
+            description="The engine that computes features of streams as a job: Flink by its SQL gateway,"
+            " `flink://GATEWAY:8083?checkpoints=s3://BUCKET/FOLDER`, encrypted `flinks://`. Default: `ingest run`."
+        ),
+    ] = None
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
     ] = None

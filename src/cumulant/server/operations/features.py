@@ -14,6 +14,10 @@ from cumulant.flows.features.backfill import Backfill
 from cumulant.flows.features.backfill import backfill as run_backfill
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.freshness import FreshnessReport, show_freshness
+from cumulant.flows.features.jobs.job_status import JobStatus
+from cumulant.flows.features.jobs.job_status import job_status as show_jobs
+from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob, stop_jobs
+from cumulant.flows.features.jobs.run_job import start_job as run_job
 from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
 from cumulant.flows.features.store_status import FeatureStoreStatus, feature_status
 from cumulant.flows.features.verification_record import FeatureVerification
@@ -299,6 +303,30 @@ def backfill(call: ApiCall, body: BackfillBody) -> Backfill:
     return run_backfill(call.project, principal=call.principal, model=body.model, progress=call.progress)
 
 
+class StartJobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`resume`: the checkpoint or savepoint to go on from, or `beginning`; empty: where the definition stopped."""
+
+    resume: str = ""
+
+
+@post("/features/jobs/start", action="features.run_job", long=True)
+def start_job(call: ApiCall, body: StartJobBody) -> StartedJob:
+    """Start the job that computes features of streams as they are defined now, and stop that of another definition."""
+    return run_job(call.project, principal=call.principal, resume=body.resume, progress=call.progress)
+
+
+@post("/features/jobs/stop", action="features.run_job", long=True)
+def stop_job(call: ApiCall) -> list[StoppedJob]:
+    """Stop the jobs that compute features of streams, with a savepoint each."""
+    return stop_jobs(call.project, principal=call.principal, progress=call.progress)
+
+
+@get("/features/jobs", action="features.status")
+def jobs(call: ApiCall) -> list[JobStatus]:
+    """Show the jobs that compute features of streams: state, definition, topic, newest checkpoint and its age."""
+    return show_jobs(call.project, principal=call.principal)
+
+
 class VerifyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`since`: of rows answered since then; null: a day ago; `rows`: at most."""
 
@@ -328,4 +356,19 @@ def _uri(call: ApiCall, model: str) -> str:
     return model or f"{call.project.name}@champion"
 
 
-OPERATIONS = (list_, values, status, freshness, online, stored, forget, materialize, backfill, verify, sql)
+OPERATIONS = (
+    list_,
+    values,
+    status,
+    freshness,
+    online,
+    stored,
+    forget,
+    materialize,
+    backfill,
+    verify,
+    sql,
+    start_job,
+    stop_job,
+    jobs,
+)

@@ -1,0 +1,1 @@
+"""Flink by its SQL gateway: `flink://`, `flinks://`."""

@@ -1,0 +1,175 @@
+"""Jobs of Flink by the REST interface of its SQL gateway; their checkpoints by that of its JobManager."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from cumulant.core.errors import CumulantError, DataError, DeadlineError, NotFoundError, StorageError, UsageError
+from cumulant.drivers.flink.location import parse_flink_url
+from cumulant.drivers.flink.rest import FlinkRest
+from cumulant.ports.compute import JobState, StreamJob
+from cumulant.ports.secrets import Secrets
+
+#: seconds until a statement ends: a large query is planned, a large state is written to a savepoint
+_STATEMENT = 900.0
+_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
+#: states of a job that has ended
+_ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
+_ID = re.compile(r"[0-9a-f]{32}")
+Row = dict[str, Any]
+
+
+class FlinkEngine:
+    """A client of one gateway, with a session for each call. Thread-safe."""
+
+    def __init__(self, url: str, *, secrets: Secrets | None = None) -> None:
+        """
+        Raises:
+            UsageError: the URL is invalid.
+        """
+        self._address, self._secrets = parse_flink_url(url), secrets
+        self.encrypted = self._address.encrypted
+
+    def version(self) -> str:
+        info = self._gateway().call("GET", "/v3/info")
+        return f"{info.get('productName', 'Apache Flink')} {info.get('version', '')}".rstrip()
+
+    def submit(
+        self, name: str, statements: Sequence[str], settings: Mapping[str, str], *, resume: str | None = None
+    ) -> str:
+        place = self._address.checkpoints
+        own = {
+            "pipeline.name": name,
+            "execution.checkpointing.mode": "EXACTLY_ONCE",
+            "execution.checkpointing.interval": f"{self._address.interval_ms} ms",
+            "execution.checkpointing.dir": place,
+            "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+            **({} if resume is None else {"execution.state-recovery.path": resume}),
+        }
+        with self._session({**settings, **own}) as session:
+            rows: list[Row] = []
+            for statement in statements:
+                rows = session.run(statement)
+        job = str(rows[0].get("job id", "")) if rows else ""
+        if not _ID.fullmatch(job):
+            raise StorageError("Flink started no job", subject="stream_engine", hint="see the log of its gateway")
+        return job
+
+    def jobs(self) -> list[StreamJob]:
+        with self._session({}) as session:
+            rows = session.run("SHOW JOBS")
+        return [
+            StreamJob(
+                id=str(row["job id"]),
+                name=str(row["job name"]),
+                state=str(row["status"]),
+                ended=row["status"] in _ENDED,
+                started=_moment(row.get("start time")),
+            )
+            for row in rows
+        ]
+
+    def job_state(self, job: str) -> JobState:
+        place = self._address.jobmanager
+        if place is None:
+            hint = "name the JobManager in the URL of stream_engine: &jobmanager=HOST:8081"
+            raise NotFoundError("the gateway does not know of checkpoints", subject="stream_engine", hint=hint)
+        latest = self._rest(place, "the JobManager").call("GET", f"/jobs/{_checked(job)}/checkpoints").get("latest", {})
+        taken = [latest[kind] for kind in ("completed", "savepoint") if latest.get(kind)]
+        if taken:
+            newest = max(taken, key=lambda each: each["id"])
+            return JobState(path=newest["external_path"], at=_from_ms(newest["trigger_timestamp"]))
+        restored = latest.get("restored")
+        if restored:
+            return JobState(path=restored["external_path"], at=_from_ms(restored["restore_timestamp"]))
+        return JobState()
+
+    def stop(self, job: str) -> str:
+        settings = {
+            "execution.checkpointing.savepoint-dir": self._address.checkpoints,
+            "client.timeout": f"{_STATEMENT:.0f} s",
+        }
+        with self._session(settings) as session:
+            rows = session.run(f"STOP JOB '{_checked(job)}' WITH SAVEPOINT")
+        path = next((str(value) for row in rows for key, value in row.items() if key == "savepoint path"), "")
+        if not path:
+            raise StorageError("Flink names no savepoint", subject="stream_engine", hint="see its log")
+        return path
+
+    def close(self) -> None:
+        """Nothing is open between calls."""
+
+    @contextmanager
+    def _session(self, settings: Mapping[str, str]) -> Iterator[_Session]:
+        gateway = self._gateway()
+        properties = {"table.local-time-zone": "UTC", **settings}
+        handle = str(gateway.call("POST", "/v3/sessions", {"properties": properties}).get("sessionHandle", ""))
+        try:
+            yield _Session(gateway, f"/v3/sessions/{handle}")
+        finally:
+            with suppress(CumulantError):  # it ends by itself
+                gateway.call("DELETE", f"/v3/sessions/{handle}")
+
+    def _gateway(self) -> FlinkRest:
+        return self._rest(self._address.gateway, "the SQL gateway of Flink")
+
+    def _rest(self, base: str, what: str) -> FlinkRest:
+        headers = {}
+        if self._address.token is not None:
+            if self._secrets is None:
+                raise UsageError("the token is a secret, and no store of secrets is given")
+            headers["authorization"] = f"Bearer {self._secrets.get(self._address.token)}"
+        return FlinkRest(base, what, headers=headers, authority=self._address.authority)
+
+
+class _Session:
+    """Statements of one session, one after the other."""
+
+    def __init__(self, gateway: FlinkRest, path: str) -> None:
+        self._gateway, self._path = gateway, path
+
+    def run(self, statement: str) -> list[Row]:
+        """The rows of a statement, once it has ended."""
+        answer = self._gateway.call("POST", f"{self._path}/statements", {"statement": statement})
+        uri: str | None = f"/v3{self._path.removeprefix('/v3')}/operations/{answer['operationHandle']}/result/0"
+        columns: list[str] = []
+        rows: list[Row] = []
+        pause, deadline = _POLL_FIRST, time.monotonic() + _STATEMENT
+        while uri is not None:
+            page = self._gateway.call("GET", uri)
+            results = page.get("results") or {"data": []}
+            columns = [column["name"] for column in results.get("columns", [])] or columns
+            rows += [dict(zip(columns, row["fields"], strict=True)) for row in results["data"]]
+            uri = page.get("nextResultUri")
+            if uri is not None and not results["data"]:
+                if time.monotonic() > deadline:
+                    raise DeadlineError(
+                        f"Flink has not ended a statement after {_STATEMENT:.0f} s", subject="stream_engine"
+                    )
+                time.sleep(pause)
+                pause = min(pause * _POLL_GROWTH, _POLL_LAST)
+        return rows
+
+
+def _checked(job: str) -> str:
+    if not _ID.fullmatch(job):
+        raise DataError(f'"{job[:100]}" is no job of Flink', subject="stream_engine")
+    return job
+
+
+def _moment(text: object) -> datetime | None:
+    """`2026-03-01T12:00:00.123Z`, as the gateway writes times in UTC."""
+    try:
+        parsed = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _from_ms(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
