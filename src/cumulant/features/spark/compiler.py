@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.dtypes import Kind
@@ -51,6 +52,9 @@ def compile_query(plan: FeaturePlan, *, rows: bool = False) -> SparkQuery:
     `__identity` is the identity of a row whose key is not one whole number, where its order matters; `__from` and
     `__until` are when a version of a row is in force, in microseconds, null for always.
     """
+    for spec in plan.features:
+        if (measure := spec.window or spec.lookup) is not None and measure.order is not msgspec.UNSET:
+            raise DefinitionError(f'{spec.name}: Spark SQL has no order="event_time"', subject=spec.name)
     work = _Query(plan, rows=rows)
     steps = [*work.views(), *work.measured(), *work.stages()]
     known = {spec.name: spec.dtype for spec in plan.features}

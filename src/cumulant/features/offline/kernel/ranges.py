@@ -77,6 +77,40 @@ def latest(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
     return newest[hi]
 
 
+class LatestEvents:
+    """The event of each range with the greatest event time, of equal ones the last. Events are sorted by key."""
+
+    def __init__(self, keys: Ints, event_times: Ints) -> None:
+        #: the positions in the order of (key, event time, position), and the place of each in it
+        self._order: Ints = np.lexsort((event_times, keys)).astype(np.int64)
+        self._places: Ints = np.empty(len(keys), dtype=np.int64)
+        self._places[self._order] = np.arange(len(keys), dtype=np.int64)
+
+    @cached_property
+    def _running(self) -> Ints:
+        """For each position, the place of the latest event of its key up to there."""
+        running: Ints = np.maximum.accumulate(self._places)
+        return running
+
+    def before(self, lo: Ints, hi: Ints) -> tuple[Ints, Flags]:
+        """The position of the latest of all events of the key before `hi`, and whether [lo, hi) has any."""
+        filled = hi > lo
+        if not len(self._order):
+            return np.zeros_like(hi), filled
+        return self._order[self._running[np.maximum(hi - 1, 0)]], filled
+
+    def in_ranges(self, lo: Ints, hi: Ints, valid: Flags | None) -> tuple[Ints, Flags]:
+        """The position of the latest valid event (None: all are) of each range [lo, hi), and whether there is one."""
+        places = self._places
+        if valid is not None:
+            before = np.zeros(len(valid) + 1, dtype=np.int64)
+            np.cumsum(valid, out=before[1:])
+            places, lo, hi = places[valid], before[lo], before[hi]
+        filled = hi > lo
+        chosen = extremes(places, lo, hi, largest=True)
+        return (self._order[chosen] if len(self._order) else np.zeros_like(hi)), filled
+
+
 class Distinct:
     """Numbers of different values in ranges.
 
