@@ -67,11 +67,19 @@ AGGREGATIONS = (
     Probe("`std` of true/false", _window("std", "ok")),
     Probe("`last`", _window("last", "amount")),
     Probe("`as_of`, with or without `within`", lambda tx: tx.as_of("card").columns("amount")),
+    Probe(
+        '`last` or `as_of` with `order="event_time"`', lambda tx: tx.as_of("card", order="event_time").columns("amount")
+    ),
 )
 SITUATIONS = (
     Probe("`known_time` a delay after the event", _window("mean", "ok")),
     Probe("`known_time` another column", _window("sum", "amount"), _changed(known=_LATER)),
     Probe("`on_repeat: latest`", _count("1d"), _changed(corrections=Corrections((Field("done", "time"),)))),
+    Probe(
+        '`order="event_time"`, and `known_time` another column',
+        lambda tx: tx.as_of("card", order="event_time").columns("amount"),
+        _changed(known=_LATER),
+    ),
     Probe("rows of `prepare`", _count("1d"), functions=_PREPARE),
     Probe("`last` or `as_of` of a source whose key is not one whole number", _window("last", "amount"), _changed(key=("id", "card"))),
     Probe("`last` or `as_of` of a source without a key", _window("last", "amount"), _changed(key=())),

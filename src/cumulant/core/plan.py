@@ -14,12 +14,14 @@ from cumulant.core.expr import Call, Node, walk
 #: Column types that packages exchange. `time` is UTC microseconds.
 DType = Literal["bool", "int", "float", "str", "time", "date", "bytes"]
 Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "distinct", "last"]
+#: an order of rows other than that in which they became known
+RowOrder = Literal["event_time"]
 
 #: the newest form of stored plans that this version reads and writes
 PLAN_FORMAT = 1
-#: operators (`op:NAME`), aggregations (`agg:NAME`) and what decides which rows count (`rows:NAME`) that came after
-#: operator set 1, with the set that added them
-LATER: dict[str, int] = {"rows:sequence": 2}
+#: operators (`op:NAME`), aggregations (`agg:NAME`), what decides which rows count (`rows:NAME`) and their orders
+#: (`order:NAME`) that came after operator set 1, with the set that added them
+LATER: dict[str, int] = {"rows:sequence": 2, "order:event_time": 3}
 #: the newest operator set that this version computes
 OPERATOR_SET = max([1, *LATER.values()])
 
@@ -87,13 +89,16 @@ class Source(msgspec.Struct, frozen=True):
 class Lookup(msgspec.Struct, frozen=True):
     """The last row of `source` with the same `by`, known at the prediction and at most `within_us` old.
 
-    Rows are in the order of (known time, event time, row identity), as for `last` of a window.
+    Rows are in the order of (known time, event time, row identity), as for `last` of a window, and their age counts
+    from the known time. With the order `event_time` they are in that of (event time, known time, row identity), and
+    their age counts from the event time. An order that is not set is no part of the encoded plan.
     """
 
     source: str
     by: tuple[str, ...]
     column: str
     within_us: int | None
+    order: RowOrder | msgspec.UnsetType = msgspec.UNSET
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -102,7 +107,9 @@ class Window(msgspec.Struct, frozen=True):
     A row becomes known when its event time has come and every column in `value` and `by` is known.
     `count` without a value counts rows; every other aggregation skips null values. Over no rows: count
     and distinct are 0, all others null. `std` is the sample standard deviation, null below two values.
-    `last` takes the value of the last row in the order of (known time, event time, row identity).
+    `last` takes the value of the last row in the order of (known time, event time, row identity), or with the order
+    `event_time` in that of (event time, known time, row identity). An order that is not set is no part of the encoded
+    plan.
     """
 
     source: str
@@ -110,6 +117,7 @@ class Window(msgspec.Struct, frozen=True):
     agg: Aggregation
     value: Node | None
     span_us: int
+    order: RowOrder | msgspec.UnsetType = msgspec.UNSET
 
 
 class FeatureSpec(msgspec.Struct, frozen=True):
@@ -190,6 +198,9 @@ def operator_set(features: Iterable[FeatureSpec], sources: Iterable[Source] = ()
             sets.append(LATER["rows:sequence"])
     for feature in features:
         window = feature.window
+        measure = window or feature.lookup
+        if measure is not None and measure.order is not msgspec.UNSET:
+            sets.append(LATER[f"order:{measure.order}"])
         if window is not None:
             sets.append(LATER.get(f"agg:{window.agg}", 1))
         for node in (feature.expr, None if window is None else window.value):

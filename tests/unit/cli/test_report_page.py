@@ -351,6 +351,16 @@ def test_features_in_words() -> None:
             "temp of the newest weather row with the same origin that is known at the prediction, at most 3h old",
         ),
         (
+            FeatureSpec("e", "float", lookup=Lookup("weather", ("origin",), "temp", None, "event_time")),
+            "lookup",
+            "temp of the newest (by event time) weather row with the same origin that is known at the prediction",
+        ),
+        (
+            FeatureSpec("v", "float", window=Window("tx", ("card",), "last", Column("x"), hour, "event_time")),
+            "window",
+            "value with the latest event time of x over tx rows with the same card that became known in the last 1h",
+        ),
+        (
             FeatureSpec("l", "float", window=Window("flights", ("origin", "dest"), "mean", late, 6 * hour)),
             "window",
             "share with arr_delay > 15 among flights rows with the same origin and dest that became known in the last 6h",

@@ -106,7 +106,7 @@ DTYPES: dict[str, Any] = {
 }
 
 
-def _definitions(windows: list[str]) -> dict[str, Any]:
+def _definitions(windows: list[str], order: Any) -> dict[str, Any]:
     tx, other = source("tx"), source("other")
     card, pair, day = tx.by("card"), tx.by("card", "shop"), tx.by("day")
     numbers = ("sum", "mean", "min", "max", "std", "distinct", "last", "count")
@@ -118,13 +118,13 @@ def _definitions(windows: list[str]) -> dict[str, Any]:
     return defined | {
         "n": card.count(window=windows),
         "words": card.distinct("word", window=windows),
-        "word": pair.last("word", window=windows),
+        "word": pair.last("word", window=windows, order=order),
         "rate": day.mean("label", window=windows),
         "late": pair.mean("items", window=windows),
         "first": pair.min("at", window=windows),
         "other_late": other.by("card").sum("price", window=windows),
-        "near": other.as_of("card", "shop", within="2h").columns("amount", "word"),
-        "ever": other.as_of("card").columns("items", "label"),
+        "near": other.as_of("card", "shop", within="2h", order=order).columns("amount", "word"),
+        "ever": other.as_of("card", order=order).columns("items", "label"),
     }
 
 
@@ -179,19 +179,21 @@ def world(seed: int, rows: int = 24) -> World:
     # callers send rows that the history holds, too
     raw["new"] += rng.sample(raw["tx"], 3)
     plain = {name: [_understood(row) for row in many] for name, many in raw.items()}
-    return World(seed, form, _plans(rng, form[2]), raw, plain)
+    return World(seed, form, _plans(rng, form[2], "event_time" if seed % 3 == 1 else "known_time"), raw, plain)
 
 
-def _plans(rng: random.Random, zone: str | None) -> tuple[FeaturePlan, FeaturePlan]:
+def _plans(rng: random.Random, zone: str | None, order: str) -> tuple[FeaturePlan, FeaturePlan]:
     fields = tuple(Field(name, dtype, zone=zone if dtype == "time" else None) for name, dtype in DTYPES.items())
     known = {
         "items": KnownAt(column="done"),
         "label": KnownAt(delay_us=to_micros(ERAS["epoch"] + rng.choice([0, 2]) * HALF)),
     }
+    if order == "event_time":
+        known["word"] = KnownAt(column="done", delay_us=3_600_000_000)
     sources = {name: Source(name, ("id",), "at", fields, known) for name in ("tx", "other")}
     column, offset = rng.choice([("at", 0), ("at", -2), ("at", 2), ("asked", 1)])
     at = PredictAt(column, offset * HALF // timedelta(microseconds=1))
-    first, second = _definitions(["1h", "3h", "2d"]), _definitions(["2h", "1d"])
+    first, second = _definitions(["1h", "3h", "2d"], order), _definitions(["2h", "1d"], order)
     return (
         compile_plan(collect(first), sources, entity="tx", predict_at=at),
         compile_plan(collect(second), sources, entity="tx", predict_at=at),

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.core.plan import Source
+from cumulant.core.plan import FeatureSpec, Source
 from cumulant.features.ingested.batch_writer import EventBatchWriter
 from cumulant.features.offline.frames import read_fields
 from cumulant.features.offline.offline import compute
@@ -128,6 +128,22 @@ def follow(case: PlanCase, store: KilledOnline, name: str, batches: list[list[Ro
     except KilledError:
         return False
     return writer.applied() == len(frames)
+
+
+def test_the_cases_tell_the_order_of_event_times_from_that_of_known_times() -> None:
+    wrong = set()
+    for case in [plan_case(kind, seed) for kind in ("out of order", "corrected") for seed in range(2)]:
+        plan = msgspec.structs.replace(case.plan, features=[without_order(spec) for spec in case.plan.features])
+        wrong |= {name for _, name, _, _ in case.mismatches(oracle.features(plan, case.accepted, case.queries))}
+    assert {"word_by_event_2d", "done", "grade", "state"} <= wrong
+
+
+def without_order(spec: FeatureSpec) -> FeatureSpec:
+    lookup, window = (
+        None if measure is None else msgspec.structs.replace(measure, order=msgspec.UNSET)
+        for measure in (spec.lookup, spec.window)
+    )
+    return msgspec.structs.replace(spec, lookup=lookup, window=window)
 
 
 @pytest.mark.parametrize("kind", ["ties", "duplicated", "contradicted", "corrected"])

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import DefinitionError, NotFoundError, UserCodeError
@@ -134,7 +135,7 @@ def test_columns_and_lookups_keep_their_names() -> None:
     at = weather.as_of("origin", within="3h").columns("temp", "wind")
     found = collect({"row": tx.columns("amount"), "at": at, "warm": at["temp"] > 20, "_x": tx.columns("hidden")})
     assert names(found) == ["amount", "temp", "wind", "warm"]
-    assert found.features[1].lookup.within_us == 10_800_000_000
+    assert (found.features[1].lookup.within_us, found.features[1].lookup.order) == (10_800_000_000, msgspec.UNSET)
     assert found.features[3].expr == Call("gt", (Feature("temp"), Literal(20)))
     with refused("not among"):
         at["tmp"]
@@ -190,6 +191,8 @@ def test_a_described_copy_is_the_same_feature() -> None:
         (lambda: tx.by("a").mean(3, window="1d"), "column name or an expression"),
         (lambda: source(""), "name"),
         (lambda: weather.as_of("a", within="-1h"), "not a duration"),
+        (lambda: weather.as_of("a", order="event_tme"), 'order is "known_time" or "event_time", not "event_tme"'),
+        (lambda: tx.by("a").last("x", window="1d", order=True), 'order is "known_time" or "event_time", not bool'),
         (lambda: iter(tx.columns("a")), "iterated"),
         (lambda: collect({"n": tx.by("a").mean(tx.by("a").count(window="1d") + 1, window="1d")}), "raw columns only"),
     ],

@@ -23,13 +23,17 @@ from cumulant.testing.plans.cases import KINDS, plan_case
 
 WINDOWS = ("1h", "3h", "2d")
 STD = {f"{column}_std_{window}" for column in ("amount", "items") for window in WINDOWS}
-LAST = {f"{name}_{window}" for name in ("amount_last", "items_last", "word") for window in WINDOWS}
+LAST = {
+    f"{name}_{window}" for name in ("amount_last", "items_last", "items_by_event", "word") for window in WINDOWS
+} | {"amount", "word", "items", "label", "grade"}
+#: in an order of event times that is not that of known times
+BY_EVENT = {f"word_by_event_{window}" for window in WINDOWS} | {"done", "state"}
 #: what Flink does not compute of the public cases: by whether rows correct each other, and the number of key columns
 REFUSED = {
-    (False, 1): STD,
-    (False, 2): STD | LAST | {"amount", "word", "items", "label"},
-    (True, 1): STD | {"tx", "other"},
-    (True, 2): STD | LAST | {"amount", "word", "items", "label", "tx", "other"},
+    (False, 1): STD | BY_EVENT,
+    (False, 2): STD | BY_EVENT | LAST,
+    (True, 1): STD | BY_EVENT | {"tx", "other"},
+    (True, 2): STD | BY_EVENT | LAST | {"tx", "other"},
 }
 PROJECT = """version: 1
 model: {name: cards}
@@ -89,7 +93,10 @@ def test_a_job_of_a_project_reads_its_topics(tmp_path, monkeypatch):
     with load(tmp_path, environment="prod") as project:
         with pytest.raises(DefinitionError, match="other: no lateness, a watermark needs to know"):
             stream_query(project, plan)
-        own = [spec for spec in plan.features if spec.window and spec.window.source == "tx" and spec.name not in STD]
+        refused = STD | BY_EVENT
+        own = [
+            spec for spec in plan.features if spec.window and spec.window.source == "tx" and spec.name not in refused
+        ]
         job = stream_query(project, msgspec.structs.replace(plan, features=tuple(own)))
         small = msgspec.structs.replace(plan, features=tuple(own))
         named = feature_job(small, job, project.scope, neutral=job, options={})

@@ -19,6 +19,7 @@ from cumulant.features.ingested.recent_keys import RecentKeys
 from cumulant.features.offline.frames import read_fields
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import STATE_KEY
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TileRule, decode_entity
@@ -27,7 +28,16 @@ from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 from cumulant.testing.plans.cases import START
 
-FIELDS = {"id": "str", "card": "str", "shop": "int", "at": "time", "amount": "float", "note": "str", "label": "int"}
+FIELDS = {
+    "id": "str",
+    "card": "str",
+    "shop": "int",
+    "at": "time",
+    "done": "time",
+    "amount": "float",
+    "note": "str",
+    "label": "int",
+}
 
 
 def plan():
@@ -52,6 +62,7 @@ def rows(random, first, count, day):
             "id": f"p{first + number}",
             "card": random.choice(["a", "b", None]),
             "shop": random.choice([1, 2]),
+            "done": None,
             "at": START + timedelta(days=day + random.choice([0, 0, 0, 1, -2, -6]), minutes=random.randrange(1440)),
             "amount": random.choice([1.5, 0.1, None]),
             "note": random.choice(["x", None]),
@@ -100,6 +111,38 @@ def test_batches_leave_what_posted_rows_leave(seed):
     assert ingested.applied() == 5
 
 
+@pytest.mark.parametrize("way", ["posted", "ingested", "filled"])
+def test_an_event_is_kept_as_long_as_it_has_the_latest_event_time(way):
+    """Not until the next of its key is known, though events of earlier days became known since."""
+    tx, fields = source("tx"), tuple(Field(name, dtype) for name, dtype in FIELDS.items())
+    newest = tx.as_of("card", order="event_time").columns("note")
+    one = compile_plan(
+        collect({"newest": newest, "n": tx.by("card").distinct("note", window="1d")}),
+        {"tx": Source("tx", ("id",), "at", fields, {"note": KnownAt(column="done")})},
+        entity="tx",
+        predict_at=PredictAt("at"),
+    )
+    days = [{"at": START + timedelta(days=-day), "done": START + timedelta(days=day)} for day in range(8)]
+    days += [{"at": START + timedelta(days=7.5), "done": START + timedelta(days=9)}]
+    other = {"shop": 1, "amount": 1.0, "label": 1}
+    values = [
+        {"id": f"p{number}", "card": "a", "note": f"of {number}"} | other | day for number, day in enumerate(days)
+    ]
+    store = MemoryOnline()
+    filled = values if way == "filled" else values[:1]
+    materialize(one, {"tx": frame(filled)}, store, table="t", since=START + timedelta(days=6 * (way == "filled")))
+    writer = StateWriter(one, store, "t")
+    batches = EventBatchWriter(writer, "tx")
+    rest = values[len(filled) :]
+    for number, pair in enumerate([rest[at : at + 2] for at in range(0, len(rest), 2)], 1):
+        if way == "posted":
+            advance([writer], "tx", pair)
+        else:
+            batches.apply(number, read_fields("tx", one.sources["tx"].fields, frame(pair)))
+    query = {"id": "p9", "card": "a", "at": START + timedelta(days=8)}
+    assert OnlineFeatures(one, store, "t").vectors([query]).columns["note"] == ["of 0"]
+
+
 class _Interrupted(MemoryOnline):
     """A store in which something happens before each change of a batch."""
 
@@ -114,7 +157,7 @@ class _Interrupted(MemoryOnline):
 
 def payments(*numbers, cards=10):
     """Rows that are complete; the card of each follows from its number."""
-    row = {"amount": 1.0, "note": "x", "label": 1}
+    row = {"done": None, "amount": 1.0, "note": "x", "label": 1}
     keys = [{"id": f"p{at}", "card": f"c{at % cards}", "shop": at % 7} for at in numbers]
     return frame([key | row | {"at": START + timedelta(minutes=at)} for at, key in zip(numbers, keys, strict=True)])
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cumulant.features.offline.kernel.ranges import Distinct, extremes, latest
+from cumulant.features.offline.kernel.ranges import Distinct, LatestEvents, extremes, latest
 from cumulant.features.offline.kernel.spread import deviations
 from cumulant.features.offline.kernel.sums import PrefixSums
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
@@ -172,3 +172,23 @@ def test_extremes_last_and_different_values_of_ranges() -> None:
         assert held[q] == (3 in window)
         assert not absent[q]
         assert newest[q] == max((i for i in range(hi[q]) if values[i] >= 0), default=-1)
+
+
+@pytest.mark.parametrize("apart", [1, 2**58])  # keys and times that fit one number, and that do not
+def test_the_latest_event_of_ranges_is_the_last_of_the_greatest_event_time(apart: int) -> None:
+    for seed in range(20):
+        dice = np.random.default_rng(seed)
+        keys = np.unique(np.sort(dice.integers(0, 4, 16)), return_inverse=True)[1]
+        times, valid = dice.integers(-4, 4, 16) * apart, dice.random(16) < 0.6
+        pairs = [(lo, hi) for lo in range(16) for hi in range(lo + 1, 17) if keys[lo] == keys[hi - 1]]
+        lo, hi = (np.array(each, dtype=np.int64) for each in zip(*pairs, strict=True))
+        events = LatestEvents(keys, times)
+        for flags in (None, valid):
+            positions, filled = events.in_ranges(lo, hi, flags)
+            for at, (begin, end) in enumerate(pairs):
+                members = [each for each in range(begin, end) if flags is None or flags[each]]
+                assert filled[at] == bool(members)
+                assert not members or positions[at] == max(members, key=lambda each: (times[each], each))
+        positions, filled = events.before(np.searchsorted(keys, keys[hi - 1]), hi)
+        assert filled.all()
+        assert (positions == events.in_ranges(np.searchsorted(keys, keys[hi - 1]), hi, None)[0]).all()

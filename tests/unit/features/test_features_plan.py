@@ -154,6 +154,10 @@ def test_a_delay_is_compared_with_the_moment_of_prediction() -> None:
         ({"x": flights.by("carrier").mean("arr_dely", window="1d")}, "arr_delay"),
         ({"x": flights.by("carier").count(window="1d")}, "carrier"),
         ({"x": weather.as_of("carrier").columns("tmp")}, "temp"),
+        (
+            {"x": flights.as_of("carrier", within="30m", order="event_time").columns("weight")},
+            '"weight" of flights is known 1h after "sched_dep", so no row is at most 30m old by event time',
+        ),
         ({"x": source("wether").as_of("carrier").columns("temp")}, "weather"),
         ({"x": static.by("carrier").count(window="1d")}, "no event time"),
         ({"x": weather.by("tailnum").count(window="1d")}, "whole number in weather and text in flights"),

@@ -118,6 +118,29 @@ def test_a_plan_whose_rows_a_sequence_orders_is_of_operator_set_2() -> None:
         assert compile_plan(defined, {"rate": rates}, entity="rate", predict_at=None).operators == operators
 
 
+def test_a_plan_whose_rows_event_times_order_is_of_operator_set_3() -> None:
+    """An earlier version would take the row that became known last."""
+    card, rate = source("tx").by("card"), source("rate")
+    plans = [
+        compile_plan(
+            collect(
+                {
+                    "last": card.last("amount", window="1h", order=order),
+                    "e": rate.as_of("currency", order=order).columns("euros"),
+                }
+            ),
+            {"tx": PAYMENTS, "rate": RATES},
+            entity="tx",
+            predict_at=None,
+        )
+        for order in ("known_time", "event_time")
+    ]
+    assert [plan.operators for plan in plans] == [1, 3]
+    assert [b'"order"' in msgspec.json.encode(plan) for plan in plans] == [False, True]
+    assert read_plan(msgspec.to_builtins(plans[1])) == plans[1]
+    assert fingerprint(plans[0]) != fingerprint(plans[1])
+
+
 @pytest.mark.parametrize("newer", [{"format": PLAN_FORMAT + 1}, {"operators": OPERATOR_SET + 1}])
 def test_a_newer_plan_is_refused_before_the_rest_is_read(tmp_path: Path, newer: dict[str, int]) -> None:
     plan = STORED["plan"] | newer | {"entity": ["of a form that this version does not know"]}

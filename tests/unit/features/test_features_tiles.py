@@ -60,9 +60,14 @@ def make_plan(*, corrected: bool, unlimited: bool) -> FeaturePlan:
         "number": card.count(window="3h"),
         "last": card.last("word", window="6h"),
         "different": card.distinct("word", window="2h"),
+        "latest": card.last("word", window="6h", order="event_time"),
     }
+    by_event = corrected or not unlimited  # without a limit that keeps all events, as corrections do by themselves
+    if by_event:
+        limit = None if unlimited else "6h"
+        defined["latest_event"] = tx.as_of("card", within=limit, order="event_time").columns("word")
     if unlimited:
-        defined["newest"] = tx.as_of("card").columns("amount", "word")
+        defined["newest"] = tx.as_of("card").columns("amount", *([] if by_event else ["word"]))
     options = {"corrections": corrections} if corrected else {}
     of = Source("tx", ("id",), "at", fields, known, **options)
     return compile_plan(collect(defined), {"tx": of}, entity="tx", predict_at=PredictAt("at", 0))

@@ -141,10 +141,10 @@ def test_names_that_python_and_the_project_file_do_not_take_are_told_apart():
     names = [feature.name for feature in imported.views[0].features]
     assert names == ["class_", "a_b__a_b", "a_b__a_b_2", "f_1h", "col_"]
     assert imported.project == "rides-"
-    text = features_text(imported, EntityRows())
+    text = features_text(imported)
     compile(text, "features.py", "exec")
     assert 'within="30d1s"' in text
-    assert "<= 2592001\n" in text
+    assert 'order="event_time"' in text
     assert "a b: {type: int}" in project_text(imported, EntityRows())
 
 
@@ -161,7 +161,7 @@ def test_the_limit_of_ages_is_any_ttl(ttl, outcome, text):
     imported = map_repository(msgspec.structs.replace(described(), views=tuple(views)), FeastOptions())
     (shown,) = (each for each in imported.objects if each.name == "place_stats")
     assert (shown.outcome, shown.text) == (outcome, text)
-    code = features_text(imported, EntityRows())
+    code = features_text(imported)
     assert ("within=" in code) == ("at most" in text)
     assert "<=" not in code or "at most" in text
 
@@ -206,7 +206,7 @@ def test_a_name_without_ascii_letters_is_that_of_a_public_feature(view_name, fie
     features = imported.views[0].features
     assert [feature.name for feature in features] == names
     assert [feature.description or feature.name for feature in features] == fields
-    text = features_text(imported, EntityRows())
+    text = features_text(imported)
     assert all(f"\n{name} = " in text for name in names)
 
 
@@ -217,7 +217,7 @@ def test_no_name_of_a_repository_ends_a_comment(end):
     view = msgspec.structs.replace(view, name=name, join_keys=(f"place{end}version: 2",))
     imported = map_repository(msgspec.structs.replace(described(), views=(view,)), FeastOptions())
     rows = EntityRows(time=f"at{end}", target=f"late{end}training: 1")
-    code = ast.parse(features_text(imported, rows))
+    code = ast.parse(features_text(imported))
     assert not [node for node in ast.walk(code) if isinstance(node, ast.Import)]
     document = parse_document(project_text(imported, rows), FILE).plain()
     assert document["version"] == 1
@@ -233,7 +233,7 @@ def minutes(number: float) -> datetime:
 def write_data(folder: Path) -> None:
     """Sources as the repository names them; conv_rate numbers the rows of drivers."""
     (folder / "data").mkdir(parents=True)
-    rows = [(1, 0, 5, 1), (1, 0, 120, 2), (1, 60, 180, 3), (2, 0, 0, 4)]
+    rows = [(1, 0, 5, 1), (1, 0, 120, 2), (1, 60, 180, 3), (1, 0, 200, 9), (2, 0, 0, 4)]
     pl.DataFrame(
         [(driver, minutes(at), minutes(created), rate, rate, [0.5]) for driver, at, created, rate in rows],
         schema={
@@ -312,7 +312,8 @@ def test_the_imported_project_looks_up_what_was_known(tmp_path, capsys):
     assert got["event_timestamp"].to_list() == rows["event_timestamp"].to_list()
     names = [name for name in got.columns if not name.startswith("_") and name != "event_timestamp"]
     assert {name: got[name].to_list() for name in names} == {
-        # Known from `created` on, corrected from there on, and a day old at most by the time of the event.
+        # Known from `created` on, corrected from there on, and a day old at most by the time of the event. Of driver 1
+        # the earlier row is corrected after the later one is known, which stays the newest.
         "conv_rate": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],
         "driver_stats__trips": [none, 1, 2, 3, 3, none, none, 4, none, none, 1],
         "rides_hour": [7, none, none, none, none, none, none, 8, 8, none, none],

@@ -15,29 +15,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import msgspec
 
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.expr import Column
-from cumulant.core.plan import Aggregation
+from cumulant.core.plan import Aggregation, RowOrder
 from cumulant.core.units import duration, micros, show_duration
 from cumulant.features.definition.expressions import Description, Expr, MeasureReference, Part
 from cumulant.features.definition.source_location import caller_line, definition_error
 
 Span = str | timedelta
 Value = str | Expr
+Order = Literal["known_time", "event_time"]
 
 
 class Columns:
     """Columns that become features under their own names: of the row itself, or looked up as of the prediction."""
 
-    def __init__(self, source: str, names: tuple[str, ...], by: tuple[str, ...] | None, within_us: int | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        names: tuple[str, ...],
+        by: tuple[str, ...] | None = None,
+        within_us: int | None = None,
+        order: RowOrder | msgspec.UnsetType = msgspec.UNSET,
+    ) -> None:
         self.source = source
         self.names = names
         self.by = by
         self.within_us = within_us
+        self.order = order
         self.place = caller_line()
         self.description = Description()
         self.identity = object()
@@ -84,13 +93,23 @@ class Spans(msgspec.Struct, frozen=True):
 class Windowed(Expr):
     """One aggregation over one or several windows; `x["30d"]` is the one of that length."""
 
-    def __init__(self, source: str, by: tuple[str, ...], agg: Aggregation, value: Expr | None, spans: Spans) -> None:
+    def __init__(
+        self,
+        source: str,
+        by: tuple[str, ...],
+        agg: Aggregation,
+        value: Expr | None,
+        spans: Spans,
+        *,
+        order: RowOrder | msgspec.UnsetType = msgspec.UNSET,
+    ) -> None:
         super().__init__(None)
         self.source = source
         self.by = by
         self.agg = agg
         self.value = value
         self.spans = spans
+        self.order = order
 
     @property
     def part(self) -> Part:
@@ -151,17 +170,27 @@ class Keyed:
         """How many different values, exactly."""
         return self._windowed("distinct", value, window)
 
-    def last(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
-        """The value that became known last; of equal ones that with the later event time, then the larger key."""
-        return self._windowed("last", value, window)
+    def last(self, value: Value, *, window: Span | Sequence[Span], order: Order = "known_time") -> Windowed:
+        """The value that became known last; of equal ones that with the later event time, then the larger key.
 
-    def _windowed(self, agg: Aggregation, value: Value | None, window: Span | Sequence[Span]) -> Windowed:
+        With `order="event_time"` that with the latest event time; of equal ones that which became known later, then
+        the larger key. The rows of the window are the same: those that became known in it.
+        """
+        return self._windowed("last", value, window, row_order(order))
+
+    def _windowed(
+        self,
+        agg: Aggregation,
+        value: Value | None,
+        window: Span | Sequence[Span],
+        order: RowOrder | msgspec.UnsetType = msgspec.UNSET,
+    ) -> Windowed:
         if value is None and agg != "count":
             raise definition_error(f"{agg}() needs a column or an expression")
         if value is not None and not isinstance(value, str | Expr):
             raise definition_error(f"{agg}() takes a column name or an expression, not {type(value).__name__}")
         expression = Expr(Column(value)) if isinstance(value, str) else value
-        return Windowed(self._source, self._keys, agg, expression, spans(window))
+        return Windowed(self._source, self._keys, agg, expression, spans(window), order=order)
 
     def __repr__(self) -> str:
         return f"<{self._source} by {', '.join(self._keys)}>"
@@ -170,10 +199,17 @@ class Keyed:
 class AsOf:
     """The newest row of a source with the same key, known at the prediction and not older than a limit."""
 
-    def __init__(self, source: str, by: tuple[str, ...], within_us: int | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        by: tuple[str, ...],
+        within_us: int | None,
+        order: RowOrder | msgspec.UnsetType = msgspec.UNSET,
+    ) -> None:
         self._source = source
         self._by = by
         self._within_us = within_us
+        self._order = order
 
     def columns(self, *names: str) -> Columns:
         """Columns of that row, as features of the same names; missing where there is no such row.
@@ -181,7 +217,7 @@ class AsOf:
         Each column is looked up by its known time; of rows known at the same time the one with the later event time,
         then with the larger key counts, null or not.
         """
-        return Columns(self._source, column_names("columns", names), self._by, self._within_us)
+        return Columns(self._source, column_names("columns", names), self._by, self._within_us, self._order)
 
 
 class SourceRef:
@@ -192,16 +228,22 @@ class SourceRef:
 
     def columns(self, *names: str) -> Columns:
         """Columns of the row itself, as features of the same names. Only for the source that is predicted for."""
-        return Columns(self.name, column_names("columns", names), None, None)
+        return Columns(self.name, column_names("columns", names))
 
     def by(self, *keys: str) -> Keyed:
         """Rows with the same value in each of `keys`; the row predicted for has columns of these names too."""
         return Keyed(self.name, column_names("by", keys))
 
-    def as_of(self, *by: str, within: Span | None = None) -> AsOf:
-        """The newest known row with the same `by`, at most `within` old (by the time at which it became known)."""
+    def as_of(self, *by: str, within: Span | None = None, order: Order = "known_time") -> AsOf:
+        """The newest known row with the same `by`, at most `within` old.
+
+        `order`: by default the newest row is the one that became known last, and its age counts from then. With
+        `"event_time"` it is the known row with the latest event time, and its age counts from that: where an older
+        event is corrected after a newer one was known, the newer one stays the newest. The orders differ only where
+        columns become known at the time of another column (`known_time`).
+        """
         within_us = None if within is None else span_micros(within)
-        return AsOf(self.name, column_names("as_of", by), within_us)
+        return AsOf(self.name, column_names("as_of", by), within_us, row_order(order))
 
     def __repr__(self) -> str:
         return f"<source {self.name}>"
@@ -211,6 +253,17 @@ def source(name: str) -> SourceRef:
     if not isinstance(name, str) or not name:
         raise definition_error("source() takes the name that the project file gives the source")
     return SourceRef(name)
+
+
+def row_order(order: Any) -> RowOrder | msgspec.UnsetType:
+    """The order as plans have it."""
+    if order == "event_time":
+        return "event_time"
+    if order != "known_time":
+        written = f'"{order}"' if isinstance(order, str) else type(order).__name__
+        hint = did_you_mean(order, ("known_time", "event_time")) if isinstance(order, str) else None
+        raise definition_error(f'order is "known_time" or "event_time", not {written}', hint=hint)
+    return msgspec.UNSET
 
 
 def column_names(method: str, names: tuple[str, ...]) -> tuple[str, ...]:

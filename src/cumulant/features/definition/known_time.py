@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import msgspec
 
-from cumulant.core.errors import NotKnownYetError
+from cumulant.core.errors import DefinitionError, NotKnownYetError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.plan import FeaturePlan, KnownAt, Lookup, PredictAt, Source, Window
 from cumulant.core.units import show_duration
@@ -53,6 +53,23 @@ def columns_read(measure: Window | Lookup) -> frozenset[str]:
 
 def measure_entry_rule(plan_sources: dict[str, Source], measure: Window | Lookup) -> EntryRule:
     return entry_rule(plan_sources[measure.source], columns_read(measure))
+
+
+def require_reachable(source: Source, lookup: Lookup) -> None:
+    """Refuse a lookup whose age limit ends before any row is known.
+
+    Raises:
+        DefinitionError: its age counts from the event time, and rows become known after more than `within`.
+    """
+    delay = entry_rule(source, columns_read(lookup)).delay_us
+    if lookup.order == "event_time" and lookup.within_us is not None and lookup.within_us < delay:
+        raise DefinitionError(
+            f'"{lookup.column}" of {source.name} is known {show_micros(delay)} after "{source.event_time}", so no row '
+            f"is at most {show_micros(lookup.within_us)} old by event time",
+            subject=lookup.column,
+            hint=f'make `within` longer than {show_micros(delay)}, or leave out order="event_time": then the age of a '
+            "row counts from when it became known",
+        )
 
 
 def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Window | Lookup) -> bool:

@@ -211,14 +211,14 @@ class _Lowering:
     def _column(self, columns: Columns, column: str, name: str) -> Definition:
         definition = Definition(name=name, place=columns.place, expr=Column(column), of=columns.source)
         if columns.by is not None:
-            lookup = Lookup(columns.source, columns.by, column, columns.within_us)
+            lookup = Lookup(columns.source, columns.by, column, columns.within_us, columns.order)
             definition = Definition(name=name, place=columns.place, lookup=lookup)
         return _with_description(definition, columns.description)
 
     def _window(self, windowed: Windowed, label: str, name: str) -> Definition:
         span = windowed.spans.micros[windowed.spans.labels.index(label)]
         value = None if windowed.value is None else self.node(windowed.value, inside=windowed.agg)
-        window = Window(windowed.source, windowed.by, windowed.agg, value, span)
+        window = Window(windowed.source, windowed.by, windowed.agg, value, span, windowed.order)
         return _with_description(Definition(name=name, place=windowed.place, window=window), windowed.description)
 
 

@@ -135,8 +135,9 @@ class _Compiler:
 
     def _lookup(self, lookup: Lookup) -> Kind:
         self._keyed(lookup)
-        kinds = self._kinds[lookup.source]
-        return resolve_column(lookup.column, kinds, lookup.source)
+        kind = resolve_column(lookup.column, self._kinds[lookup.source], lookup.source)
+        known_time.require_reachable(self._sources[lookup.source], lookup)
+        return kind
 
     def _window(self, window: Window) -> tuple[Window, Kind]:
         self._keyed(window)

@@ -11,7 +11,7 @@ from cumulant.core.expr import columns
 from cumulant.core.plan import Corrections, FeaturePlan, Source, Window
 from cumulant.features.definition.known_time import measure_entry_rule
 from cumulant.features.definition.tiers import tiers
-from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of, reach_us
+from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 
 #: event time of Flink has milliseconds
 MILLISECOND_US = 1000
@@ -102,7 +102,7 @@ def _of_features(plan: FeaturePlan) -> Iterator[FlinkRefusal]:
 
 def _of_measure(group: MeasureGroup, name: str, source: Source, delays: list[int]) -> Iterator[str]:
     measure = group.measures[name]
-    reach = reach_us(measure)
+    reach = group.reach_us(measure)
     slot = group.slots[name]
     kind = None if slot < 0 else group.kinds[slot]
     ordered = not isinstance(measure, Window) or measure.agg == "last"
@@ -112,6 +112,8 @@ def _of_measure(group: MeasureGroup, name: str, source: Source, delays: list[int
         span = measure.span_us
     else:
         span = (reach or 1) - 1
+    if group.takes_latest_event(measure):
+        yield 'order="event_time" of rows that become known at another column: Flink has them in the order of that'
     if span % MILLISECOND_US or any(delay % MILLISECOND_US for delay in delays):
         yield "a duration finer than a millisecond, the resolution of event time in Flink"
     if span > LONGEST_US:

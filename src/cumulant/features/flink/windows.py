@@ -14,7 +14,7 @@ from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.flink.expressions import convert, expression
 from cumulant.features.flink.refusals import MILLISECOND_US
 from cumulant.features.flink.sql_text import TYPES, Let, QuerySteps, constant, decimal, interval, name, null, whole
-from cumulant.features.offline.groups import MeasureGroup, reach_us
+from cumulant.features.offline.groups import MeasureGroup
 
 #: the column with the event time of Flink
 ROWTIME = "__at"
@@ -115,7 +115,7 @@ class GroupStep:
         columns: dict[tuple[int | None, str], str] = {}
         for of, measure in self._group.measures.items():
             for agg in self._reads(of, measure):
-                columns.setdefault((reach_us(measure), agg), f"a{len(columns)}")
+                columns.setdefault((self._group.reach_us(measure), agg), f"a{len(columns)}")
         return columns
 
     def _reads(self, of: str, measure: Window | Lookup) -> list[str]:
@@ -139,7 +139,7 @@ class GroupStep:
 
     def _result(self, of: str, columns: Mapping[tuple[int | None, str], str], let: Let) -> str:
         measure, kind = self._group.measures[of], self._kind(of)
-        read = [name(columns[reach_us(measure), agg]) for agg in self._reads(of, measure)]
+        read = [name(columns[self._group.reach_us(measure), agg]) for agg in self._reads(of, measure)]
         if isinstance(measure, Lookup) or measure.agg == "last":
             return _value(read[0], kind)
         if len(read) == 1:

@@ -267,6 +267,8 @@ def _expiry(group: MeasureGroup, merged: _Merged, old: _Joined, batch: BatchEven
         has_any = moments != _NEVER
         edges = np.where(has_any, moments - np.where(has_any, span, 0), _NEVER)
         count = _counts(merged.times <= np.repeat(edges, merged.counts), starts)
+        if group.keeps_all:
+            return np.zeros_like(known)
         if group.unlimited:
             until = _counts(merged.times <= np.repeat(moments, merged.counts), starts)
             count = np.minimum(count, np.maximum(until - 1, 0))

@@ -38,12 +38,28 @@ class MeasureGroup(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def span_us(self) -> int:
         """How far back the measures look; lookups without a limit apart."""
-        return max([0, *(reach for measure in self.measures.values() if (reach := reach_us(measure)) is not None)])
+        reaches = (self.reach_us(measure) for measure in self.measures.values())
+        return max([0, *(reach for reach in reaches if reach is not None)])
 
     @cached_property
     def unlimited(self) -> bool:
         """Whether a lookup takes the newest event however old."""
-        return any(reach_us(measure) is None for measure in self.measures.values())
+        return any(self.reach_us(measure) is None for measure in self.measures.values())
+
+    @cached_property
+    def keeps_all(self) -> bool:
+        """Whether a prediction may see any event known before it: of a lookup without a limit that takes the latest
+        event time, an event that became known later need not be the one it takes.
+        """
+        return any(self.reach_us(of) is None and self.takes_latest_event(of) for of in self.measures.values())
+
+    def reach_us(self, measure: Measure) -> int | None:
+        """As the function: of an age that counts from the event time, which is earlier by the delay of the entry."""
+        return reach_us(measure, self.entry.delay_us)
+
+    def takes_latest_event(self, measure: Measure) -> bool:
+        """Whether a measure is in an order of its own: of event times, where they are not in the order of entry."""
+        return measure.order == "event_time" and bool(self.entry.columns)
 
     @cached_property
     def ordered(self) -> bool:
@@ -75,11 +91,16 @@ def order_rule(plan: FeaturePlan) -> int:
     return _BY_CONTENT if by_content else _BY_IDENTITY
 
 
-def reach_us(measure: Measure) -> int | None:
-    """The measure covers events known in (t - reach, t], an age limit inclusively; None for all up to t."""
+def reach_us(measure: Measure, delay_us: int = 0) -> int | None:
+    """The measure covers events known in (t - reach, t], an age limit inclusively; None for all up to t.
+
+    Events enter `delay_us` after their event time or later.
+    """
     if isinstance(measure, Window):
         return measure.span_us
-    return None if measure.within_us is None else measure.within_us + 1
+    if measure.within_us is None:
+        return None
+    return measure.within_us + 1 if measure.order != "event_time" else max(measure.within_us + 1 - delay_us, 0)
 
 
 def groups_of(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:

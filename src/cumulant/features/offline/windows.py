@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues, OwnRows
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid
-from cumulant.features.offline.groups import MeasureGroup, reach_us
-from cumulant.features.offline.kernel.ranges import Numbers
+from cumulant.features.offline.groups import MeasureGroup
+from cumulant.features.offline.kernel.ranges import LatestEvents, Numbers
 from cumulant.features.offline.kernel.timeline import CHUNK, Flags, Ints, Timeline, grouped_order
 from cumulant.features.offline.kernel.values import Ranges
 from cumulant.features.offline.polars_compiler import TYPES, expression
@@ -91,10 +92,10 @@ class GroupWindows:
         """Each window and lookup as a column in the order of the queries."""
         columns: dict[str, pl.Series] = {}
         measures = self._group.measures
-        for reach in dict.fromkeys(reach_us(measure) for measure in measures.values()):
+        for reach in dict.fromkeys(self._group.reach_us(measure) for measure in measures.values()):
             ranges = self._range(reach)
             for name, measure in measures.items():
-                if reach_us(measure) == reach:
+                if self._group.reach_us(measure) == reach:
                     columns[name] = self._result(name, measure, ranges)
         return columns
 
@@ -168,6 +169,8 @@ class GroupWindows:
 
     def _result(self, name: str, measure: Window | Lookup, ranges: Ranges) -> pl.Series:
         slot = self._group.slots[name]
+        if self._group.takes_latest_event(measure):
+            return self._latest_event(self._value(slot), ranges, measure)
         if isinstance(measure, Lookup):
             return self._newest(self._value(slot), ranges, skip_null=False)
         if measure.value is None:
@@ -186,6 +189,28 @@ class GroupWindows:
         position, has_result = values.newest(ranges, self._timeline.times, own, skip_null=skip_null)
         source = values.series if values.own is None else pl.concat([values.series, values.own])
         return source.gather(self._series(position, has_result))
+
+    def _latest_event(self, values: EventValues, ranges: Ranges, measure: Window | Lookup) -> pl.Series:
+        """As `_newest`, in the order of event times. No query's own row joins: it waits for another column."""
+        if isinstance(measure, Window):
+            position, has_result = self._latest_events.in_ranges(ranges.lo, ranges.hi, values.valid)
+        else:
+            position, has_result = self._latest_events.before(ranges.lo, ranges.hi)
+            if measure.within_us is not None and len(self._timeline):
+                has_result = has_result & (self._event_times[position] >= self._times - measure.within_us)
+        if not len(self._timeline):
+            return values.series.gather(self._series(np.zeros_like(position), has_result))
+        return values.series.gather(self._series(self._timeline.order[position], has_result))
+
+    @cached_property
+    def _event_times(self) -> Ints:
+        """Of the sorted events."""
+        assert self._source.event_time is not None
+        return numbers(self._past[self._source.event_time])[self._timeline.order]
+
+    @cached_property
+    def _latest_events(self) -> LatestEvents:
+        return LatestEvents(self._timeline.keys, self._event_times)
 
     def _by_chunk(self, aggregate: Aggregate, values: EventValues, ranges: Ranges) -> pl.Series:
         """`_series` of an aggregation, for so many queries at a time that their numbers stay in the caches."""

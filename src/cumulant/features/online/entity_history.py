@@ -17,7 +17,7 @@ import numpy as np
 from cumulant.core.plan import Aggregation, DType
 from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.sums import PrefixSums
-from cumulant.features.offline.kernel.timeline import Flags
+from cumulant.features.offline.kernel.timeline import Flags, Ints
 from cumulant.features.offline.kernel.whole import exact_sum
 from cumulant.features.offline.row_identity import NO_IDENTITY, find_identity
 from cumulant.features.online.scalars import finite, whole
@@ -98,6 +98,12 @@ class ValueHistory(msgspec.Struct, gc=False, eq=False):
             return hi - 1 if hi > lo else -1
         positions = np.flatnonzero(self.valid[lo:hi])
         return lo + int(positions[-1]) if len(positions) else -1
+
+    def positions(self, lo: int, hi: int) -> Ints | None:
+        """Which of [lo, hi) are not null, counted from `lo`; None for all."""
+        if self.texts is not None:
+            return np.array([at for at, text in enumerate(self.texts[lo:hi]) if text is not None], dtype=np.int64)
+        return None if self.valid is None else np.flatnonzero(self.valid[lo:hi])
 
     def _whole(self, lo: int, hi: int) -> int:
         """The sum of whole numbers, of any size."""
@@ -200,6 +206,24 @@ class EntityHistory(msgspec.Struct, gc=False, eq=False):
         """The identity of the row of an event."""
         identities = self.events.identities
         return NO_IDENTITY if identities is None else memoryview(identities).cast("q")[at]
+
+    def event_time(self, at: int) -> int:
+        """Of an event, where event times are stored."""
+        return memoryview(self.events.event_times or b"").cast("q")[at]
+
+    def latest_event(self, lo: int, hi: int, value: ValueHistory | None = None) -> int:
+        """The last event of [lo, hi) with the greatest event time, or -1; with `value` of those that have one."""
+        if hi <= lo:
+            return -1
+        times = np.frombuffer(self.events.event_times or b"", dtype=np.int64)[lo:hi]
+        if value is None:
+            return hi - 1 - int(times[::-1].argmax())
+        present = value.positions(lo, hi)
+        if present is None:
+            return hi - 1 - int(times[::-1].argmax())
+        if not len(present):
+            return -1
+        return lo + int(present[len(present) - 1 - int(times[present][::-1].argmax())])
 
     def holds(self, identity: int) -> bool:
         """Whether the row with this key is here; one without a key never is, though others without one are."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cumulant.core.expr import Column
 from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.offline.groups import Measure, MeasureGroup, reach_us
+from cumulant.features.offline.groups import Measure, MeasureGroup
 from cumulant.features.offline.row_identity import NO_IDENTITY, row_identities, row_identity
 from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
 from cumulant.features.online.python_compiler import compile_node
@@ -23,7 +23,9 @@ _CONVERSIONS: dict[DType, Callable[[Any], Any]] = {"float": float, "bool": bool,
 
 
 class GroupMeasure(NamedTuple):
-    """A window or lookup: how far back it reaches, which value it reads (-1 for none), and how."""
+    """A window or lookup: how far back it reaches, which value it reads (-1 for none), and how. `latest`: it takes the
+    event with the latest event time.
+    """
 
     name: str
     measure: Measure
@@ -31,6 +33,7 @@ class GroupMeasure(NamedTuple):
     slot: int
     aggregate: Aggregate | None
     convert: Callable[[Any], Any] | None
+    latest: bool
 
 
 class OwnRow(NamedTuple):
@@ -71,7 +74,15 @@ class GroupReader:
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
         dtypes = {spec.name: spec.dtype for spec in plan.features}
         measures = [
-            GroupMeasure(name, of, reach_us(of), group.slots[name], _aggregate(of), _CONVERSIONS.get(dtypes[name]))
+            GroupMeasure(
+                name,
+                of,
+                group.reach_us(of),
+                group.slots[name],
+                _aggregate(of),
+                _CONVERSIONS.get(dtypes[name]),
+                group.takes_latest_event(of),
+            )
             for name, of in group.measures.items()
         ]
         #: one after the other, those that aggregate the same values share them; those without a limit come first
@@ -125,7 +136,7 @@ class GroupReader:
         newest: int | None = None
         before: int | None = -1
         lo, joins = 0, False
-        for name, measure, reach, slot, aggregate, convert in self.measures:
+        for name, measure, reach, slot, aggregate, convert, latest in self.measures:
             if reach != before:
                 before = reach
                 lo = 0 if reach is None else bisect_right(times, at - reach)
@@ -135,6 +146,8 @@ class GroupReader:
             own = own_values[slot] if joins and slot >= 0 else None
             if values and aggregate is not None:
                 value = aggregate(values[slot], lo, hi, own)
+            elif latest:
+                value = latest_value(measure, Past(history, slot, lo, hi), at)
             else:
                 value = value_of(measure, Past(history, slot, lo, hi), enters if joins else None, own, identity)
             features[name] = value if value is None or convert is None else convert(value)
@@ -168,6 +181,24 @@ def value_of(measure: Measure, past: Past, enters: int | None, own: Any, identit
         at = -1 if history is None else history.values[slot].last(lo, hi)
         return _newest(past, at, None if own is None else enters, own, identity)
     return _alone(measure, own)
+
+
+def latest_value(measure: Measure, past: Past, moment: int) -> Any:
+    """A window or lookup that takes the event with the latest event time: of equal ones the last in the order of entry.
+
+    The row itself is none: it waits for another column.
+    """
+    history, slot, lo, hi = past
+    if history is None:
+        return None
+    if isinstance(measure, Window):
+        at = history.latest_event(lo, hi, history.values[slot])
+    else:
+        at = history.latest_event(lo, hi)
+        limit = measure.within_us
+        if at >= 0 and limit is not None and history.event_time(at) < moment - limit:
+            return None
+    return None if at < 0 else history.values[slot].all(at, at + 1)[0]
 
 
 def _newest(past: Past, at: int, enters: int | None, own: Any, identity: int) -> Any:

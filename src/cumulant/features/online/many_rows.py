@@ -23,7 +23,15 @@ from cumulant.features.offline.kernel.timeline import Bisection, Flags, Ints
 from cumulant.features.offline.kernel.values import Ranges, RangeValues
 from cumulant.features.offline.row_identity import NO_IDENTITY
 from cumulant.features.online.entity_history import EntityHistory, unpacked
-from cumulant.features.online.group_reader import NEVER, GroupMeasure, GroupReader, OwnEvents, Past, value_of
+from cumulant.features.online.group_reader import (
+    NEVER,
+    GroupMeasure,
+    GroupReader,
+    OwnEvents,
+    Past,
+    latest_value,
+    value_of,
+)
 from cumulant.features.online.requests import RequestRows
 from cumulant.features.online.state import Slot, typecode
 
@@ -236,6 +244,10 @@ class ManyRows:
                 value = each.aggregate(history.values[each.slot], lo - start, hi - start, own_value)
             else:
                 past = Past(history, each.slot, lo - start, hi - start)
+                if each.latest:
+                    value = latest_value(each.measure, past, int(self._moments[at]))
+                    values.append(value if value is None or convert is None else convert(value))
+                    continue
                 enters, identity = (None, NO_IDENTITY) if own is None else (own.enters[at], own.identities[at])
                 value = value_of(each.measure, past, enters, own_value, identity)
             values.append(value if value is None or convert is None else convert(value))

@@ -311,7 +311,7 @@ class _Materialization:
         """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup
         without a limit may come to see any of them.
         """
-        if self._since is None or (group.unlimited and group.source in self.versions):
+        if self._since is None or group.keeps_all or (group.unlimited and group.source in self.versions):
             return np.ones(len(timeline), dtype=np.bool_)
         seen: Flags = timeline.times > self._since - group.span_us
         if group.unlimited:

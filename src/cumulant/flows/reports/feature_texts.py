@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns, features
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros
@@ -149,13 +151,14 @@ def _row(source: str) -> str:
 
 def _lookup(lookup: Lookup) -> str:
     rows = f"{_row(lookup.source)} with the same {_and(lookup.by)}"
-    text = f"{lookup.column} of the newest {rows} that is known at the prediction"
+    newest = "newest" if lookup.order is UNSET else "newest (by event time)"
+    text = f"{lookup.column} of the {newest} {rows} that is known at the prediction"
     return text if lookup.within_us is None else f"{text}, at most {show_micros(lookup.within_us)} old"
 
 
 def _window(window: Window) -> str:
     rows = f"{_row(window.source)}s with the same {_and(window.by)}" if window.by else f"all {_row(window.source)}s"
-    what = _AGGREGATIONS[window.agg]
+    what = _AGGREGATIONS[window.agg] if window.order is UNSET else "value with the latest event time"
     if window.value is None:
         what = f"{what} of"
     elif window.agg == "count":

@@ -69,7 +69,7 @@ class ImportedFeature(msgspec.Struct, frozen=True):
 
 
 class ImportedView(msgspec.Struct, frozen=True):
-    """A lookup with its features. `age_of`: the event time whose age `within` limits, empty where the lookup does."""
+    """A lookup with its features. `by_event_time`: values become known in another order than that of event times."""
 
     name: str
     variable: str
@@ -77,7 +77,7 @@ class ImportedView(msgspec.Struct, frozen=True):
     by: tuple[str, ...]
     features: tuple[ImportedFeature, ...]
     within_seconds: float = 0.0
-    age_of: str = ""
+    by_event_time: bool = False
     owner: str = ""
     description: str = ""
 
@@ -85,7 +85,7 @@ class ImportedView(msgspec.Struct, frozen=True):
     def is_plain(self) -> bool:
         """Whether its features are the columns that are looked up, as they are."""
         first = self.features[0]
-        return not self.age_of and all(
+        return all(
             feature.name == feature.column and feature.tags == first.tags and not feature.description
             for feature in self.features
         )

@@ -112,8 +112,7 @@ class _Mapper:
     def _view(self, view: FeastView, columns: dict[str, str], taken: Mapping[str, Sequence[str]]) -> ImportedView:
         source = self._sources[view.source]
         fields = {field.name: field for field in view.features}
-        time, created = self._times(source)
-        known = bool(created) and self._options.created == "known"
+        known = bool(self._times(source)[1]) and self._options.created == "known"
         features = []
         for name, column in columns.items():
             public = feature_name(name)
@@ -130,7 +129,7 @@ class _Mapper:
             by=view.join_keys,
             features=tuple(features),
             within_seconds=view.within_seconds,
-            age_of=time if known and view.within_seconds else "",
+            by_event_time=known,
             owner=view.owner,
             description=view.description,
         )
@@ -250,8 +249,7 @@ def difference_text(source: ImportedSource, created: Created) -> str:
         return f"{source.name}: of rows with one key and time the last of the files counts; Feast takes any of them"
     if created == "known":
         return (
-            f"{source.name}: a row counts from {source.created} on, where Feast by default reads it before; of rows "
-            "that become known in another order than their event times, the last that became known counts. If "
+            f"{source.name}: a row counts from {source.created} on, where Feast by default reads it before. If "
             f"{source.created} is the time of a later load, import with --created corrections"
         )
     return (

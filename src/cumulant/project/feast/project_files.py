@@ -36,7 +36,7 @@ def project_files(imported: ImportedRepository, rows: EntityRows) -> dict[str, s
     prepare = {PREPARE: prepare_text(imported)} if prepared else {}
     return {
         FILE: project_text(imported, rows),
-        FEATURES: features_text(imported, rows),
+        FEATURES: features_text(imported),
         **prepare,
         SCHEMA_FILE: schema_text(),
         GITIGNORE: ".cumulant/\n",
@@ -122,42 +122,34 @@ def _items(texts: Sequence[str]) -> str:
     return f"[{', '.join(_item(text) for text in texts)}]"
 
 
-def features_text(imported: ImportedRepository, rows: EntityRows) -> str:
+def features_text(imported: ImportedRepository) -> str:
     """The features file."""
-    ages = any(view.age_of for view in imported.views)
     lines = [
         '"""Features that were imported from Feast. Public names below are features."""',
         "",
-        f"from cumulant.features import {'col, source, when' if ages else 'source'}",
+        "from cumulant.features import source",
     ]
     for view in imported.views:
-        lines += ["", *_view_lines(view, rows)]
+        lines += ["", *_view_lines(view)]
     return "\n".join([*lines, ""])
 
 
-def _view_lines(view: ImportedView, rows: EntityRows) -> list[str]:
+def _view_lines(view: ImportedView) -> list[str]:
     by = [_quoted(key) for key in view.by]
     if view.within_seconds:
         by.append(f'within="{show_duration(timedelta(seconds=view.within_seconds))}"')
-    read = dict.fromkeys([*([view.age_of] if view.age_of else []), *(feature.column for feature in view.features)])
+    if view.by_event_time:
+        by.append('order="event_time"')
+    read = dict.fromkeys(feature.column for feature in view.features)
     title = _comment(f"{view.name}: {view.description}" if view.description else view.name)
     call = f"{view.variable} = source({_quoted(view.source)}).as_of({', '.join(by)}).columns"
     if view.is_plain:
         return [f"# {title}", *_call(call, list(read), _described(view, view.features[0]))]
-    lines, fresh = [f"# {title}", *_call(call, list(read))], ""
-    if view.age_of:
-        # `within` counts from when a row became known, ttl from its event time.
-        fresh = f"{view.variable}_is_fresh"
-        age = f"col({_quoted(rows.time)}).dt.seconds_since({view.variable}[{_quoted(view.age_of)}])"
-        seconds = int(view.within_seconds) if view.within_seconds.is_integer() else view.within_seconds
-        lines.append(f"{fresh} = {age} <= {seconds}")
-    return [*lines, *(_feature_line(view, feature, fresh) for feature in view.features)]
+    return [f"# {title}", *_call(call, list(read)), *(_feature_line(view, feature) for feature in view.features)]
 
 
-def _feature_line(view: ImportedView, feature: ImportedFeature, fresh: str) -> str:
+def _feature_line(view: ImportedView, feature: ImportedFeature) -> str:
     value = f"{view.variable}[{_quoted(feature.column)}]"
-    if fresh:
-        value = f"when({fresh}).then({value})"
     return f"{feature.name} = {value}{_described(view, feature)}"
 
 

@@ -47,6 +47,8 @@ DTYPES: Mapping[str, DType] = {
     "items": "int",
     "label": "bool",
     "word": "str",
+    "state": "str",
+    "grade": "int",
     "sent": "time",
     "op": "str",
     "revision": "int",
@@ -55,9 +57,14 @@ _OF_VERSIONS = ("sent", "op", "revision")
 SOURCES = ("tx", "other")
 _AMOUNTS = (0.1, 0.2, -0.3, 1e9, 1e9 + 1e-3, 1e16, 1.0, -0.0, 5e-324, 3.14)
 _ITEMS = (1, 2, -3, 0, 2**62, 17 * 10**17)
-_LATE = frozenset({"done", "word"})
+_LATE = frozenset({"done", "word", "state"})
 #: features to which the order of rows of the source `other` matters, and one of the other source
-_ORDERED = ("items_last", "near", "ever", "word")
+_ORDERED = (
+    *("items_last", "near", "ever", "word"),
+    *("items_by_event", "near_by_event", "ever_by_event", "word_by_event"),
+)
+#: columns that versions of a row change, and their values
+_CORRECTED: Mapping[str, Sequence[Any]] = {"amount": _AMOUNTS, "card": "ab", "state": "abcd"}
 _AGGREGATIONS = ("sum", "mean", "min", "max", "std", "distinct", "last", "count")
 
 
@@ -104,7 +111,7 @@ def plan_case(kind: str, seed: int, count: int = 16) -> PlanCase:
     deliveries = {name: _deliver(random, kind, plan.sources[name], rows[name]) for name in SOURCES}
     queries = [_row(random, kind, 100 + number) for number in range(8)]
     if kind == "corrected":
-        queries = [row | {"at": START + HALF * random.randrange(12, 15)} for row in queries]  # after every correction
+        queries = [row | {"at": START + HALF * random.randrange(16, 19)} for row in queries]  # after every correction
     else:
         queries += random.sample(rows["tx"], 2)
     return PlanCase(kind, seed, plan, deliveries, queries)
@@ -149,9 +156,11 @@ def _plan(kind: str, keys: Mapping[str, tuple[str, ...]], offset: timedelta) -> 
     corrected = kind == "corrected"
     names = [name for name in DTYPES if corrected or name not in _OF_VERSIONS]
     fields = tuple(Field(name, DTYPES[name]) for name in names)
-    known = {"word": KnownAt(column="done"), "label": KnownAt(delay_us=micros(2 * HALF))}
+    known = {name: KnownAt(column="done") for name in ("word", "state")}
+    known |= {name: KnownAt(delay_us=micros(2 * HALF)) for name in ("label", "grade")}
     sources = {name: Source(name, keys[name], "at", fields, known) for name in SOURCES}
     if corrected:
+        known["state"] = KnownAt(column="sent")
         rule = Corrections((Field("sent", "time"),), Field("op", "str"), ("D",), Field("revision", "int"))
         sources = {name: Source(name, keys[name], "at", fields, known, rule) for name in SOURCES}
     definitions = _definitions()
@@ -170,11 +179,15 @@ def _definitions() -> dict[str, Any]:
         "n": card.count(window=windows),
         "words": there.distinct("word", window=windows),
         "word": card.last("word", window=windows),
+        "word_by_event": card.last("word", window=windows, order="event_time"),
+        "items_by_event": there.last("items", window=windows, order="event_time"),
         "rate": card.mean("label", window=windows),
         "share": pair.mean(col("amount") > 0, window=windows),
         "first": pair.min("at", window="2d"),
         "near": other.as_of("card", "shop", within="2h").columns("amount", "word"),
         "ever": other.as_of("card").columns("items", "label"),
+        "near_by_event": other.as_of("card", "shop", within="2h", order="event_time").columns("done", "grade"),
+        "ever_by_event": other.as_of("card", order="event_time").columns("state"),
     }
 
 
@@ -188,11 +201,13 @@ def _row(random: Random, kind: str, number: int) -> Row:
         "card": random.choice("ab"),
         "shop": random.choice((1, 2)),
         "at": at,
-        "done": START + 6 * HALF if ties else at + HALF * random.randrange(4),
+        "done": START + 6 * HALF if ties else at + HALF * random.randrange(10),
         "amount": random.choice((*_AMOUNTS, None)),
         "items": random.choice((*_ITEMS, None)),
         "label": random.choice((True, False, None)),
         "word": random.choice(("x", "y", "é", "", None)),
+        "state": random.choice(("a", "b", "c", "d", None)),
+        "grade": random.choice((*range(9), None)),
     }
     if kind == "nulls":
         row |= {name: None for name in row if name not in ("id", "part") and random.random() < 0.25}
@@ -220,16 +235,23 @@ def _deliver(random: Random, kind: str, of: Source, rows: Sequence[Row]) -> list
 
 def _contradiction(row: Row) -> Row:
     """The row with another value of each column that has one and is no part of its key."""
-    other = {"card": "b" if row["card"] == "a" else "a", "at": START, "done": START, "amount": 7.0, "items": 5}
+    other = {
+        "card": "b" if row["card"] == "a" else "a",
+        "at": START,
+        "done": START,
+        "amount": 7.0,
+        "items": 5,
+        "grade": 9,
+    }
     return row | {name: value for name, value in other.items() if row[name] is not None}
 
 
 def _corrections(random: Random, row: Row) -> list[Row]:
     """Versions of a row, some of which are known at one moment, and some of which delete it."""
-    moments = sorted(random.choices(range(12), k=random.randint(1, 4)))
+    moments = sorted(random.choices(range(16), k=random.randint(1, 4)))
     versions = []
     for place, moment in enumerate(moments):
-        changed = {name: random.choice(values) for name, values in (("amount", _AMOUNTS), ("card", "ab"))}
+        changed = {name: random.choice(values) for name, values in _CORRECTED.items()}
         deletes = place and random.random() < 0.25
         order = {"sent": START + HALF * moment, "revision": place}
         versions.append(row | changed | order | {"op": "D" if deletes else "U"})

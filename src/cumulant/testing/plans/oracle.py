@@ -66,22 +66,30 @@ def of_row(plan: FeaturePlan, sources: Mapping[str, Sequence[Row]], row: Row, ap
         if itself and not _held(plan, measure, row, [p for p in past if _known(plan, measure, p, apart)]):
             past = [*past, row]
         entries = [(_enters(plan, measure, other), itself and other is row, other) for other in past]
+        by_event, name = measure.order == "event_time", plan.sources[measure.source].event_time or ""
         equal = sorted(
             ((when, own, other) for when, own, other in entries if when is not None and when <= moment),
-            key=partial(_order, plan.sources[measure.source]),
+            key=partial(_order, plan.sources[measure.source], by_event=by_event),
         )
-        values[spec.name] = (
-            _lookup(measure, equal, moment) if isinstance(measure, Lookup) else _window(plan, measure, equal, moment)
-        )
+        if isinstance(measure, Lookup):
+            begins = [other[name] if by_event else when for when, _, other in equal]
+            values[spec.name] = _lookup(measure, equal, begins, moment)
+        else:
+            values[spec.name] = _window(plan, measure, equal, moment)
     return values
 
 
-def _order(source: Source, known: _Known) -> tuple[Any, ...]:
-    """Known time, event time, row identity; of rows without a key their values, and the row to predict is the last."""
+def _order(source: Source, known: _Known, *, by_event: bool) -> tuple[Any, ...]:
+    """Known time, event time, row identity; of rows without a key their values, and the row to predict is the last.
+
+    `by_event`: event time, known time, row identity.
+    """
     when, own, row = known
     names = () if source.key else sorted(field.name for field in source.fields)
     content = () if own else [(row[name] is not None, 0 if row[name] is None else row[name]) for name in names]
-    return when, row[source.event_time or ""], row_identity([row[name] for name in source.key]), own, content
+    event = row[source.event_time or ""]
+    times = (event, when) if by_event else (when, event)
+    return *times, row_identity([row[name] for name in source.key]), own, content
 
 
 def in_force(row: Row, moment: datetime) -> bool:
@@ -131,11 +139,12 @@ def _enters(plan: FeaturePlan, measure: Window | Lookup, row: Row) -> datetime |
     return enters
 
 
-def _lookup(measure: Lookup, equal: Sequence[_Known], moment: datetime) -> Any:
+def _lookup(measure: Lookup, equal: Sequence[_Known], begins: Sequence[datetime], moment: datetime) -> Any:
+    """`begins`: the moments from which the age of each row counts."""
     if not equal:
         return None
-    when, _, newest = equal[-1]
-    too_old = measure.within_us is not None and moment - when > timedelta(microseconds=measure.within_us)
+    _, _, newest = equal[-1]
+    too_old = measure.within_us is not None and moment - begins[-1] > timedelta(microseconds=measure.within_us)
     return None if too_old else newest[measure.column]
 
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from cumulant.features.offline.kernel.timeline import Flags, Ints, bits, grouped_order
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+#: the largest number that stands for a key and an event time
+_MOST_PACKED = 2**62
 
 
 class Gathered:
@@ -75,6 +77,56 @@ def latest(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
     newest = np.full(len(valid) + 1, -1, dtype=np.int64)
     np.maximum.accumulate(np.where(valid, np.arange(len(valid), dtype=np.int64), -1), out=newest[1:])
     return newest[hi]
+
+
+class LatestEvents:
+    """The event of each range with the greatest event time, of equal ones the last. Events are sorted by key, which
+    are numbered from 0.
+    """
+
+    def __init__(self, keys: Ints, event_times: Ints) -> None:
+        self._keys, self._event_times = keys, event_times
+
+    @cached_property
+    def _order(self) -> Ints:
+        """The positions in the order of (key, event time, position)."""
+        return np.lexsort((self._event_times, self._keys)).astype(np.int64)
+
+    @cached_property
+    def _places(self) -> Ints:
+        """The place of each position in that order."""
+        places = np.empty(len(self._keys), dtype=np.int64)
+        places[self._order] = np.arange(len(self._keys), dtype=np.int64)
+        return places
+
+    @cached_property
+    def _running(self) -> Ints:
+        """For each position, that of the latest event of its key up to there."""
+        times, keys = self._event_times, self._keys
+        first = int(times.min())
+        width = int(times.max()) - first + 1
+        ranks = keys * width + (times - first) if (int(keys[-1]) + 1) * width < _MOST_PACKED else self._places
+        latest = ranks == np.maximum.accumulate(ranks)
+        running: Ints = np.maximum.accumulate(np.where(latest, np.arange(len(keys), dtype=np.int64), 0))
+        return running
+
+    def before(self, lo: Ints, hi: Ints) -> tuple[Ints, Flags]:
+        """The position of the latest of all events of the key before `hi`, and whether [lo, hi) has any."""
+        filled = hi > lo
+        if not len(self._keys):
+            return np.zeros_like(hi), filled
+        return self._running[np.maximum(hi - 1, 0)], filled
+
+    def in_ranges(self, lo: Ints, hi: Ints, valid: Flags | None) -> tuple[Ints, Flags]:
+        """The position of the latest valid event (None: all are) of each range [lo, hi), and whether there is one."""
+        places = self._places
+        if valid is not None:
+            before = np.zeros(len(valid) + 1, dtype=np.int64)
+            np.cumsum(valid, out=before[1:])
+            places, lo, hi = places[valid], before[lo], before[hi]
+        filled = hi > lo
+        chosen = extremes(places, lo, hi, largest=True)
+        return (self._order[chosen] if len(self._keys) else np.zeros_like(hi)), filled
 
 
 class Distinct:
