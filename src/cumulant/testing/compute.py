@@ -57,7 +57,7 @@ class DirectCompute:
 
 
 class DirectHistory:
-    """A session of an engine of the history in a folder of the caller's. `calls`: how often each function was called."""
+    """A session of an engine of the history in a folder of the caller. `calls`: how often each function was called."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
