@@ -153,7 +153,7 @@ def compare(plan, sent: list[bytes], results: list[bytes]) -> None:
         pl.col("TX_DATETIME").str.to_datetime(time_zone="UTC")
     )
     right = compute(plan, {"tx": frame})
-    by_key = {row["TRANSACTION_ID"]: row for row in right.to_dicts()}
+    by_key = dict(zip(frame["TRANSACTION_ID"].to_list(), right.to_dicts(), strict=True))
     rows = [json.loads(value) for value in results]
     assert len({row["TRANSACTION_ID"] for row in rows}) == len(rows) == len(sent)
     count = 0

@@ -123,7 +123,7 @@ def test_connections_are_documented():
     of_this_machine = {"local", "folder", "cedar", "worker", "envoy"}
     words = {"mlflow": "mlflow", "objectstore": "object stores", "postgres": "postgresql", "valkey": "valkey"}
     words |= {"webhook": "webhook", "mail": "mail", "kafka": "kafka", "confluent": "schema registry"}
-    words |= {"kinesis": "kinesis", "spark": "spark"}
+    words |= {"kinesis": "kinesis", "spark": "spark", "flink": "flink"}
     assert drivers - of_this_machine == set(words)
     assert all(word in named for word in words.values())
 

@@ -26,7 +26,14 @@ _READY_SECONDS = 120.0
 #: the user of the encrypted listener, and the password
 USER, PASSWORD = "ada", "a pass word"
 _LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
-_JAVA = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+_JAVA = (
+    "-Xmx512m",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    # classes of its own files
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:-BytecodeVerificationRemote",
+)
 
 
 class KafkaServer:

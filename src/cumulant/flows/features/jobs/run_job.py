@@ -94,7 +94,7 @@ def start_job(project: Project, *, principal: Principal, resume: str = "", progr
             else:
                 progress(f"job: {job.name} is submitted", None)
                 created = _create_topic(project, plan, job)
-                resumed = None if created else _place(project, engine, job, jobs, resume)
+                resumed = None if created and not resume else _place(project, engine, job, jobs, resume)
                 id_ = engine.submit(job.name, job.statements, job.settings, resume=resumed)
                 _record_start(context, lease, job, id_, resumed=resumed, adopted=False)
             stopped = [
