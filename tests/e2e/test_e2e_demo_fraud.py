@@ -31,7 +31,9 @@ def test_no_request_fails_and_every_decision_is_the_same_offline(story):
     assert 4 < spike["factor"] < 6
     assert spike["failed_requests"] == 0
     assert spike["mismatches"] == 0
-    assert [phase["name"] for phase in document["phases"]] == ["ordinary week", "spike", "after", "after faults"]
+    names = ["ordinary week", "spike", "after", "after faults", "topic gone"]
+    assert [phase["name"] for phase in document["phases"]] == names
+    assert spike["features_compared"] == 13 * spike["recomputed"]  # those of the card's and of the terminal's windows
     assert all(phase["failed_requests"] == 0 for phase in document["phases"])
     assert spike["recomputed"] == sum(phase["decisions"] for phase in document["phases"]) > 300
     assert spike["lag_recovered_seconds"] is not None
@@ -51,6 +53,18 @@ def test_bad_messages_are_refused_alone_and_repeated_ones_change_nothing(story):
     }
     assert faults["a field that is new"]["rows"] == 1
     assert faults["payments sent again"]["rows"] == faults["payments sent again"]["messages"] > 100
+
+
+def test_ingestion_that_cannot_go_on_ends_with_an_error_and_loses_nothing(story):
+    outages = {outage["fault"]: outage for outage in story[1]["outages"]}
+    assert {name: outage["exit_code"] for name, outage in outages.items()} == {
+        "a consumer with another schema": 1,
+        # nothing is played where a container may mount nothing
+        "a full disk": None if outages["a full disk"]["answer"].startswith("not played") else 4,
+        "a topic made anew": 2,
+    }
+    assert all(outage["committed"] == 0 for outage in outages.values())
+    assert outages["a full disk"]["recovered"] == outages["a full disk"]["sent"] > 10
 
 
 def test_labels_of_the_spike_retrain_the_model(story):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.flows.outcomes.labels import Intake
     from cumulant.flows.replay.replay import ReplayResult
     from cumulant.flows.replay.replay_rows import Period
+    from cumulant.flows.serving.predictions import PredictionView
     from cumulant.outcomes.importing import ImportReport
 
 
@@ -98,6 +99,22 @@ class ProjectOutcomes(MethodGroup):
             file = Path(folder) / "labels.parquet"
             period.sample(1)[1].join(answered, on="number").drop("number").write_parquet(file)
             self.ingest_labels(file)
+
+    def predictions(
+        self, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    ) -> list[PredictionView]:
+        """The newest rows of the prediction log, newest first, as `cumulant predictions list`.
+
+        A row is there some seconds after its answer. `.features`: of the share of requests that
+        `serving.log.features` declares.
+
+        Raises:
+            StorageError: the log cannot be read.
+        """
+        from cumulant.flows.serving.predictions import list_predictions, prediction_log
+
+        log = prediction_log(self._loaded, principal=self._principal)
+        return list_predictions(log, model=model, since=since, limit=limit)
 
     def import_predictions(
         self, path: Path | str, columns: Mapping[str, str], *, version: str = "imported"

@@ -225,12 +225,19 @@ class Project(MethodGroup):
         return views.training(result, content(self.loaded, result.run, principal=self._principal))
 
     def predict(
-        self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
+        self,
+        rows: object,
+        *,
+        model: str | None = None,
+        url: str | None = None,
+        as_of: datetime | str | None = None,
+        features: bool = False,
     ) -> Any:
         """Answers for the rows of a table (Polars, pandas, PyArrow) or of a list of dicts, in their order.
 
         Returns a pandas frame for a pandas frame, else a Polars frame. Each check that rows fail, such as a rule of
-        the data contract, raises a `RowWarning` that counts them; none with `url`, where the server answers.
+        the data contract, raises a `RowWarning` that counts them; none with `url`, where the server answers. With
+        `features` the column `features` holds what each answer was computed from, which a server does not send.
         """
         from cumulant.flows.serving.predict import predict
 
@@ -243,6 +250,7 @@ class Project(MethodGroup):
                 principal=self._principal,
                 url=url,
                 as_of=_moment(as_of),
+                features=features,
                 warnings=failed,
                 progress=progress,
             )

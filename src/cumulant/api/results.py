@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cumulant.flows.replay.replay import ReplayResult
     from cumulant.flows.reports.content import ReportData
     from cumulant.flows.review.views import CaseView
+    from cumulant.flows.serving.predictions import PredictionView
     from cumulant.flows.training.train import TrainResult
     from cumulant.release.state import PassedStep, Release
 
@@ -24,6 +25,7 @@ _MODULES = {
     "MonitorFinding": "flows.monitoring.run",
     "MonitorRun": "flows.monitoring.run",
     "PassedStep": "release.state",
+    "PredictionView": "flows.serving.predictions",
     "Release": "release.state",
     "ReplayClient": "flows.replay.caller",
     "ReplayResult": "flows.replay.replay",
@@ -39,6 +41,7 @@ __all__ = [
     "MonitorFinding",
     "MonitorRun",
     "PassedStep",
+    "PredictionView",
     "Release",
     "ReplayClient",
     "ReplayResult",

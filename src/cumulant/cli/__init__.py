@@ -8,15 +8,19 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
-    from cumulant.cli.process_settings import collect_no_more, collect_rarely
+    try:
+        from cumulant.cli.process_settings import collect_no_more, collect_rarely
 
-    collect_rarely()
-    from cumulant.cli.app import run
-    from cumulant.cli.encoding import write_lookalikes
+        collect_rarely()
+        from cumulant.cli.app import run
+        from cumulant.cli.encoding import write_lookalikes
 
-    write_lookalikes()
-    code = run(sys.argv[1:])
-    collect_no_more()
+        write_lookalikes()
+        code = run(sys.argv[1:])
+        collect_no_more()
+    except KeyboardInterrupt:  # while the modules of the command line are imported: later ones are handled by `run`
+        sys.stderr.write("interrupted\n")
+        code = 130
     sys.exit(code)
 
 

@@ -40,6 +40,9 @@ def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePol
     paths_of(spec.columns)
     _check_stream(spec)
     _check_event_time(spec)
+    if spec.ttl is None and spec.on_expired != SourceSpec().on_expired:
+        hint = "say the age: `ttl: 30d`, or leave out `on_expired`"
+        raise UsageError("`on_expired` needs a `ttl`: without one no entity expires", subject="on_expired", hint=hint)
     nulls = {column: share(rule.nulls) for column, rule in spec.rules.items() if rule.nulls is not None}
     return SourcePolicy(
         spec=spec,

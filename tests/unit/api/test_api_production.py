@@ -63,6 +63,8 @@ def test_past_rows_are_requests_and_their_labels_join(visits: pl.DataFrame, tmp_
         labels.with_columns(identity).drop("number").write_parquet(tmp_path / "labels.parquet")
         imported = made.outcomes.import_predictions(tmp_path / "predictions.parquet", COLUMNS, version="1")
         assert imported.rows == requests.height
+        (newest,) = made.outcomes.predictions(limit=1)
+        assert (newest.version, newest.features) == ("1", {})
         intake = made.outcomes.ingest_labels(tmp_path / "labels.parquet")
         assert intake.sources[0].rows == labels.height
         # No replay was cut off here, so no labels are missing.

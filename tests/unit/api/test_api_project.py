@@ -14,7 +14,7 @@ import pytest
 import cumulant
 from cumulant.api import RowWarning
 from cumulant.api.display import Listing, ResultPage, ResultView
-from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError
+from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError, UsageError
 from cumulant.flows.reports.request_example import example
 
 
@@ -139,6 +139,11 @@ def test_answers_come_in_the_kind_of_table_that_was_asked_with(project: cumulant
     pandas = project.predict(rows.to_pandas())
     assert isinstance(pandas, pd.DataFrame)
     assert pandas["probability"].tolist() == pytest.approx(answers["probability"].to_list())
+    explained = project.predict(rows, features=True)
+    assert explained.drop("features").equals(answers)
+    assert set(explained["features"][0]) == {each.feature for each in project.model().servable.inputs}
+    with pytest.raises(UsageError, match="without its features"):
+        project.predict(rows, features=True, url="http://127.0.0.1:9")
     listed = project.predict(rows.to_dicts())
     assert listed["probability"].to_list() == pytest.approx(answers["probability"].to_list())
 

@@ -47,6 +47,7 @@ def test_harm_is_told_and_is_exit_1(look):
     loss = ended.document["loss"]
     assert (ended.code, loss["word"], loss["kind"]) == (1, "worse", "concept"), ended.err
     assert "2026-02-04" <= loss["since"] <= "2026-02-08"
+    assert loss["sentence"].startswith(f"Since {loss['since']} 00:00 UTC the model loses")
     assert "the model loses" in look(now, table(30, 0)).out
 
 

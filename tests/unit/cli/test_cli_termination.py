@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
 
+from cumulant.cli import main
 from cumulant.cli.app import run
 from cumulant.cli.output import CommandOutput
 from cumulant.cli.termination import termination
@@ -55,6 +57,21 @@ def test_what_else_python_drops_is_shown_as_ever(monkeypatch: pytest.MonkeyPatch
     with termination():
         Broken()
     assert dropped == [ValueError]
+
+
+def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(monkeypatch, capsys) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "cumulant.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "cumulant.cli.app")
+    monkeypatch.delattr("cumulant.cli.app")
+    monkeypatch.setattr("sys.meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.setattr("cumulant.cli.process_settings.collect_rarely", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize(("end", "code"), [(lambda: None, 130), (lambda: os.kill(os.getpid(), signal.SIGTERM), 143)])

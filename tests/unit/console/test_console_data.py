@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -195,7 +195,10 @@ def test_features_have_the_distance_of_served_values_from_the_training(trained_f
         )
         with project.journal().transaction(actor=Actor("t")) as transaction:
             record_verification(transaction, verified)
+            empty = msgspec.structs.replace(verified, at=day + timedelta(hours=1), rows=0, unknown=7, features=())
+            record_verification(transaction, empty)
         verification = client.get("/projects/shop/features").text
+    assert "7 served rows cannot be recomputed" in verification
     assert "400 served rows" in verification
     assert verification.count("not the history's") == 1
     assert "0.50%, 0.06% to 1.79%" in verification

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from cumulant.core.errors import UsageError
-from cumulant.demo.fraud.ingestion import Backlog
+from cumulant.demo.fraud.ingestion import Backlog, error_sentence
 from cumulant.demo.fraud.money import worth
 from cumulant.demo.fraud.project import PROJECT, begin_folder
-from cumulant.demo.fraud.report import SpikeReport
-from cumulant.demo.fraud.story import missed
+from cumulant.demo.fraud.recomputation import differs
+from cumulant.demo.fraud.report import OutageReport, SpikeReport
+from cumulant.demo.fraud.story import missed, missed_of_faults
 from cumulant.demo.fraud.traffic import PaymentDecision, Phase
 from cumulant.project.file.loading import load
 
@@ -23,6 +24,7 @@ KEPT = {
     "events_per_second": 100.0,
     "lag_recovered_seconds": 1.0,
     "recomputed": 10,
+    "features_compared": 30,
     "mismatches": 0,
 }
 
@@ -79,3 +81,49 @@ def test_a_backlog_is_within_another_by_messages_and_by_batches() -> None:
     assert Backlog(1.0, messages=20, batches=1).within(level)
     assert not Backlog(1.0, messages=21, batches=0).within(level)
     assert not Backlog(1.0, messages=0, batches=2).within(level)
+
+
+@pytest.mark.parametrize(
+    ("served", "again", "differing"),
+    [
+        ({"n": 3, "mean": 0.1 + 0.2, "share": None}, {"n": 3, "mean": 0.3, "share": float("nan"), "row": 9.5}, False),
+        ({"n": 3, "mean": 20.0}, {"n": 3, "mean": 20.0001}, True),
+        ({"n": 3}, {"n": 4}, True),
+        ({"share": 0.0}, {"share": None}, True),
+        ({"share": None}, {"share": 0.0}, True),
+        ({"n": 3}, {}, True),
+        ({"channel": "web"}, {"channel": "shop"}, True),
+        ({"channel": "web"}, {"channel": "web"}, False),
+    ],
+)
+def test_a_decision_differs_by_any_of_its_features(
+    served: dict[str, object], again: dict[str, object], *, differing: bool
+) -> None:
+    assert differs(served, again) is differing
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"exit_code": 0, "committed": 4}, "ended with exit code 0 and 4 rows in place of an error and none"),
+        ({"recovered": 9}, "10 messages became 9 rows afterwards"),
+    ],
+)
+def test_ingestion_that_went_on_or_lost_rows_is_missed(changed: dict[str, object], sentence: str) -> None:
+    kept = {"fault": "a full disk", "sent": 10, "exit_code": 4, "answer": "no", "committed": 0, "recovered": 10}
+    unplayed = OutageReport(fault="a full disk", sent=10, exit_code=None, answer="not played", committed=0)
+    assert missed_of_faults([OutageReport(**kept), unplayed], 0) == ()  # type: ignore[arg-type]
+    (said,) = missed_of_faults([OutageReport(**kept | changed)], 0)  # type: ignore[arg-type]
+    assert said.endswith(sentence)
+    assert missed_of_faults([], 2) == ("2 decisions have no logged features to compare",)
+
+
+@pytest.mark.parametrize(
+    ("printed", "sentence"),
+    [
+        ("tx: 5 messages\nerror: the disk is full\n  subject tx\n", "the disk is full"),
+        ("Traceback\nKeyError: 1\n", "Traceback\nKeyError: 1"),
+    ],
+)
+def test_what_a_command_says_of_its_error_is_taken_from_its_output(printed: str, sentence: str) -> None:
+    assert error_sentence(printed) == sentence

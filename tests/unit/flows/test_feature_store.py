@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
 import pytest
 
 from cumulant.cli.app import run as command
@@ -37,6 +38,7 @@ from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.maintenance.unneeded_files import unneeded_states
 from cumulant.flows.observe.data_metrics import data_series
 from cumulant.flows.serving.serve import materialize
+from cumulant.flows.serving.stored_keys import show_key
 from cumulant.packaging.builder import build
 from cumulant.ports.access import Principal
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec
@@ -319,11 +321,16 @@ def test_moments_before_a_correction_are_incomplete(tmp_path):
 
 
 def test_a_changed_definition_is_filled_beside_the_served_one_also_after_a_kill(tmp_path, registry):
-    del registry
     with open_project(tmp_path) as project:
         plan, _ = fill(project, TABLE)
         serve(project, plan, tmp_path / "model")
+        with registry.run("visits", "train", key="1") as log:
+            example, tags = pd.DataFrame({"id": [1]}), {"cumulant.servable": OBJECT}
+            registry.register(log, "visits", tmp_path / "model", example, tags=tags, key="1")
         served = project.online().get(TABLE, [STATE_KEY])
+        (stored,) = show_key(project, "visits/1", {"who": "w0"}, principal=ME)
+        states = [table for table in project.online().tables() if table.startswith("state_")]
+        assert (stored.events, states) == (14, [TABLE])  # shown as it is served; nothing is filled
         (tmp_path / "features.py").write_text(FEATURES.replace("2d", "3d"))
 
         # A process that is killed while it writes the table.

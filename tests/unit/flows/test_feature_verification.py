@@ -25,7 +25,7 @@ from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.features import served_rows
 from cumulant.flows.features.stream_features import apply_ingested
 from cumulant.flows.features.stream_rows import StreamRows
-from cumulant.flows.features.verification_record import last_verification
+from cumulant.flows.features.verification_record import last_verification, later_without_rows
 from cumulant.flows.features.verify import verification_sentence, verify_features
 from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.observe.data_metrics import data_series
@@ -94,7 +94,8 @@ class Served:
 
 
 def test_served_features_equal_the_history_and_late_rows_are_told_apart(served):
-    assert verify_features(served.project, principal=ME).rows == 0
+    empty = verify_features(served.project, principal=ME)
+    assert (empty.rows, empty) == (0, later_without_rows(served.project.journal(), "visits"))
     assert last_verification(served.project.journal(), "visits") is None
     served.answer(END)
     served.answer(END + timedelta(hours=1))
@@ -102,6 +103,7 @@ def test_served_features_equal_the_history_and_late_rows_are_told_apart(served):
     served.answer(END + timedelta(hours=3))
     served.answer(END + timedelta(hours=30))
     assert set(served.verify().values()) == {(4, 0, 0)}
+    assert later_without_rows(served.project.journal(), "visits") is None
     # A row of the past comes after three answers that it would have changed; the fourth, of before it, stays.
     post(served.project, served.plan, TABLE, 901, END + timedelta(minutes=30))
     by_feature = served.verify()

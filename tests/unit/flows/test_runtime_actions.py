@@ -54,6 +54,7 @@ PARTS = {
 READS = {
     "alerting.views.count_matches",
     "data.memory_budget.scratch_folder",
+    "data.stream_records.only_streamed_source",
     "data.validate.newest_snapshot",
     "data.validate.refused_snapshot",
     "data.validate.required_snapshot",

@@ -98,6 +98,9 @@ def test_commands(folder, capsys, monkeypatch):
         assert run([*line, "--project", str(folder)]) == 0
         return capsys.readouterr().out
 
+    assert "in proportion to the rows measured" in answer("data", "cost", "--formats")
+    assert run(["data", "cost", "--region", "eu-centrall-1", "--project", str(folder)]) == 2
+    assert 'did you mean "eu-central-1"?' in capsys.readouterr().err
     text = answer("data", "cost")
     assert "payments" in text
     assert "files of this machine cost 0" in text

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cumulant.cli.app import run as command
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.drivers.folder.streams import FolderStreams
@@ -17,6 +18,7 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.data.stream_reader import IngestLimits
+from cumulant.flows.data.stream_records import only_streamed_source
 from cumulant.flows.data.stream_views import late_rows, stream_status
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
@@ -213,6 +215,8 @@ def test_late_rows_are_counted_and_enter_when_the_table_is_filled_again(project,
         ingest(project)
         (status,) = stream_status(project, principal=project.principal())
         assert (status.late, status.watermark) == (2, START + timedelta(minutes=7 * 60 - 30))
+        assert command(["ingest", "late", "--project", str(tmp_path)]) == 0  # there is one source with a stream
+        assert only_streamed_source(project) == "tx"
         shown = late_rows(project, "tx", principal=project.principal())
         assert sorted(shown["id"].to_list()) == [70, 100]
         assert not {"a", "b", "c"} & set(shown["card"].to_list())  # which is personal
@@ -278,6 +282,7 @@ def online_batch(project):
         ("stream: t\n    lateness: 1h", "needs the time of each row"),
         ("stream: t\n    event_time: at\n    lateness: 1h", "rows without a key"),
         ("stream: t\n    event_time: at\n    idle: 0s", "every partition is idle"),
+        ("path: x.csv\n    on_expired: refuse", "needs a `ttl`"),
     ],
 )
 def test_event_time_that_makes_no_sense_is_refused_by_plan(tmp_path, text, message):

@@ -17,7 +17,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.demo.fraud.report import FraudStory, MoneyReport, RebuildReport
+    from cumulant.demo.fraud.report import FraudStory, MoneyReport, RebuildReport, SpikeReport
 
 app = application("demo-fraud", "The Black Friday demo.")
 
@@ -47,6 +47,14 @@ def demo_fraud(
         typer.Option(metavar="URL", help="A broker, on which the topic `payments` has two partitions; default: files."),
     ] = "",
     online: Annotated[str, typer.Option(metavar="URL", help="The online store; default: SQLite.")] = "",
+    replace_topic: Annotated[
+        str,
+        typer.Option(metavar="COMMAND", help="Deletes that topic and creates it anew, late in the story; files: none."),
+    ] = "",
+    restart_online: Annotated[
+        str,
+        typer.Option(metavar="COMMAND", help="Restarts the online store empty; default: its tables are removed."),
+    ] = "",
     http: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens; port 0 takes a free one.")
     ] = "127.0.0.1:0",
@@ -68,13 +76,17 @@ def demo_fraud(
     Each payment is written to a topic and scored through the gateway at its moment, whether or not earlier ones are
     answered; `cumulant ingest run` takes the topic into the table and the online store beside it. A week later the
     outcomes are delivered, monitoring retrains the model, and both versions are compared on the week after. Every
-    decision is computed again from the stored history. Time is compressed: by default a day takes 12 s.
+    decision is computed again from the stored history, with the features that it was served with. Time is compressed:
+    by default a day takes 12 s.
+
+    Faults are between these: bad and repeated messages, a consumer with another schema, a full disk, an emptied online
+    store; and in the end a topic that is deleted and made anew.
 
     Exit code 1 where a promise was not kept: a request failed, a decision differs from what was computed again, or
     one in the spike took more than 100 ms at p99.
     """
     from cumulant.demo.fraud.calendar import StorySize
-    from cumulant.demo.fraud.story import fraud_story
+    from cumulant.demo.fraud.story import StoryEngines, fraud_story
     from cumulant.serving.sockets import split_address
 
     if keep and call.json:
@@ -90,8 +102,7 @@ def demo_fraud(
         story = fraud_story(
             folder,
             size=StorySize(customers=customers, terminals=customers * 3 // 2, day_seconds=day),
-            streams=streams,
-            online=online,
+            engines=StoryEngines(streams, online, replace_topic, restart_online),
             http=http,
             progress=progress,
             then=answer if keep else lambda _: None,
@@ -132,7 +143,7 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
             ("time", f"{story.speed:,.0f} times faster than it passes: a day takes {86_400 / story.speed:g} s"),
             ("spike", f"{spike.factor:g} times the payments a day of the week before"),
             ("lag", "not recovered" if lag is None else f"recovered {duration(lag)} after the spike"),
-            ("recomputed", f"{spike.recomputed:,} decisions from the stored history, {spike.mismatches} differ"),
+            ("recomputed", _recomputed(spike)),
             ("online store", _rebuilt(story.rebuild)),
             ("labels", f"{retraining.labels:,} of the live payments, delivered a week later and more"),
             ("monitoring", f"{retraining.decision} {retraining.version} is trained{released}."),
@@ -141,6 +152,20 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
     console.print("")
     rows_of_faults = [(fault.fault, fault.messages, fault.refused, fault.rows) for fault in story.faults]
     console.print(table(["messages with", "sent", "refused", "rows"], rows_of_faults))
+    console.print("")
+    rows_of_outages = [
+        (
+            outage.fault,
+            outage.sent,
+            "–" if outage.exit_code is None else outage.exit_code,
+            outage.committed,
+            "–" if outage.recovered is None else outage.recovered,
+            outage.answer,
+        )
+        for outage in story.outages
+    ]
+    titles = ["ingestion with", "sent", "exit code", "rows", "rows afterwards", "it says"]
+    console.print(table(titles, rows_of_outages))
     console.print("")
     console.print(table(_MONEY, [_money("live decisions", story.live), *_weeks(story)]))
     console.print("")
@@ -152,12 +177,18 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
     pairs(console, [*rows_left, *(("missed", sentence) for sentence in story.missed)])
 
 
+def _recomputed(spike: SpikeReport) -> str:
+    compared = f"{spike.recomputed:,} decisions and the {spike.features_compared:,} values of features behind them"
+    return f"{compared}, from the stored history; {spike.mismatches} decisions differ"
+
+
 def _rebuilt(rebuild: RebuildReport) -> str:
     from cumulant.flows.reports.wording import duration
 
     answers = f"{rebuild.refused} of {rebuild.requests} requests meanwhile had no decision"
     first = f", the first: {rebuild.answer}" if rebuild.answer else ""
-    return f"emptied, and filled again after {duration(rebuild.seconds)}; {answers}{first}"
+    how = "restarted without its data" if rebuild.restarted else "emptied"
+    return f"{how}, and filled again after {duration(rebuild.seconds)}; {answers}{first}"
 
 
 _MONEY = ["decisions of", "version", "payments", "frauds", "amount", "stopped", "false alarms", "cost"]

@@ -176,6 +176,7 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
 
 def _print_formats(console: Console, cost: StorageCost) -> None:
     from cumulant.flows.reports.terminal import clean, table
+    from cumulant.flows.storage.file_formats import SAMPLE_ROWS
 
     rows = [
         (
@@ -191,6 +192,11 @@ def _print_formats(console: Console, cost: StorageCost) -> None:
     ]
     heads = ["source", "format", "size", f"{cost.prices.currency} a month", "read", "rows measured"]
     console.print(table(heads, rows, right=heads[2:]))
+    explained = (
+        "size and cost are of all accepted rows, those that were corrected since too, in proportion to the rows "
+        f"measured: those in force, at most {SAMPLE_ROWS:,} of a source; read is the time of all their columns"
+    )
+    console.print(explained, style="dim", soft_wrap=True)
     for item in cost.formats:
         if item.error is not None:
             console.print(clean(f"{item.source} cannot be {item.format}: {item.error}"), markup=False, soft_wrap=True)

@@ -188,7 +188,9 @@ def _computed(*, reused: bool, computed_of: str | None) -> str:
 )
 def materialize(
     call: Invocation,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model whose features are stored.")] = "",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model whose features are stored; default: the champion.")
+    ] = "",
     as_of: AsOf = None,
 ) -> None:
     """Fill the stored state that a server reads for a model's windows and lookups."""

@@ -37,6 +37,9 @@ Sources = Annotated[
     list[str] | None,
     typer.Option("--source", metavar="NAME", help="A source with a stream; may be repeated. Default: all of them."),
 ]
+OneSource = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A source with a stream; default: the one that has a stream.")
+]
 
 
 @command(
@@ -166,11 +169,11 @@ def status(call: Invocation, source: Sources = None) -> None:
 @command(
     app,
     action="data.quarantine",
-    examples=["cumulant ingest refused payments", "cumulant ingest refused payments --out refused.jsonl"],
+    examples=["cumulant ingest refused", "cumulant ingest refused payments --out refused.jsonl"],
 )
 def refused(
     call: Invocation,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source with a stream.")],
+    source: OneSource = "",
     rows: Annotated[int, typer.Option(metavar="N", help="How many messages to show.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
@@ -179,10 +182,12 @@ def refused(
     Of a source with personal columns the messages themselves are not shown.
     """
     from cumulant.cli.training.frame_output import check_out, write_frame
+    from cumulant.flows.data.stream_records import only_streamed_source
     from cumulant.flows.data.stream_views import refused_messages
 
     check_out(out)
     with call.project(personal=True) as project:
+        source = source or only_streamed_source(project)
         shown = refused_messages(
             project, source, principal=project.principal(), limit=None if out is not None else rows
         )
@@ -207,11 +212,11 @@ def refused(
 @command(
     app,
     action="data.show",
-    examples=["cumulant ingest late payments", "cumulant ingest late payments --out late.csv"],
+    examples=["cumulant ingest late", "cumulant ingest late payments --out late.csv"],
 )
 def late(
     call: Invocation,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source with a stream.")],
+    source: OneSource = "",
     rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
@@ -220,10 +225,12 @@ def late(
     They are in the table, and enter the online features when these are filled again.
     """
     from cumulant.cli.training.frame_output import check_out, write_frame
+    from cumulant.flows.data.stream_records import only_streamed_source
     from cumulant.flows.data.stream_views import late_rows
 
     check_out(out)
     with call.project(personal=True) as project:
+        source = source or only_streamed_source(project)
         frame = late_rows(project, source, principal=project.principal(), limit=None if out is not None else rows)
     if out is not None:
         write_frame(frame, out)

@@ -24,7 +24,7 @@ from cumulant.flows.data.source_views import (
 )
 from cumulant.flows.data.stream_views import stream_progress
 from cumulant.flows.features.freshness import show_freshness
-from cumulant.flows.features.verification_record import last_verification
+from cumulant.flows.features.verification_record import last_verification, later_without_rows
 from cumulant.flows.monitoring.monitoring_views import drift
 from cumulant.flows.reports.collect import shift_texts
 from cumulant.flows.reports.feature_content import feature_content
@@ -142,6 +142,7 @@ def features(page: PageRequest) -> Response:
         stored=stored,
         unread=unread,
         verification=last_verification(page.project.journal(), page.project.name),
+        without_rows=later_without_rows(page.project.journal(), page.project.name),
         skews={} if content is None else _skews(page, content.version.version),
         version_href="" if content is None else page.href("models", content.version.name, content.version.version),
     )

@@ -64,6 +64,10 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         groups = [group for group in self.groups if group.store == store]
         return next((group for group in groups if region in group.regions), groups[0] if groups else None)
 
+    def regions(self) -> frozenset[str]:
+        """Every region that a group names."""
+        return frozenset(region for group in self.groups for region in group.regions)
+
     def terms_of(self, store: str, storage_class: StorageClass) -> ClassTerms:
         """Terms of a class; without any where the list has none."""
         return self.terms.get(store, {}).get(storage_class) or ClassTerms(name=storage_class)

@@ -14,9 +14,13 @@ FIRST = SPIKE - timedelta(days=7)
 AFTER, LAST = SPIKE + timedelta(days=1), SPIKE + timedelta(days=3)
 #: the delivery with the outcomes of Black Friday; the week after it compares both models
 RETRAINING = SPIKE + timedelta(days=14)
+#: a day before the delivery: what is paid from then on waits until a full disk has room again
+WAITING = RETRAINING - timedelta(days=1)
 #: the part of a day after the faults that is served as the live days were
 CHECKED = RETRAINING + timedelta(hours=12)
 END = RETRAINING + timedelta(days=7)
+#: the last evening, whose payments are served after the topic is gone
+TOPIC_GONE = END - timedelta(hours=6)
 SPIKE_FACTOR = 5.0
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.errors import StepFailedError
 from cumulant.demo.fraud.messages import messages, without_outcomes
+from cumulant.demo.fraud.outages import run_command
 from cumulant.demo.fraud.project import NAME, SOURCE, TOPIC
 from cumulant.demo.fraud.report import FaultReport, RebuildReport
 
@@ -63,21 +64,26 @@ def _bad_messages(moment: datetime) -> list[tuple[str, list[bytes]]]:
     ]
 
 
-def empty_store(project: cumulant.Project, client: ReplayClient, moment: datetime) -> RebuildReport:
+def empty_store(project: cumulant.Project, client: ReplayClient, moment: datetime, restart: str) -> RebuildReport:
     """Remove all stored features while everything runs, and send requests until they are answered from them again.
 
+    `restart`: the command that restarts the store's server without its data; else its tables are removed.
+
     Raises:
-        StepFailedError: they do not come back.
+        StepFailedError: the command fails, or they do not come back.
     """
-    store = project.loaded.online()
-    for table in store.tables():
-        store.drop(table)
+    if restart:
+        run_command(restart)
+    else:
+        store = project.loaded.online()
+        for table in store.tables():
+            store.drop(table)
     # Without a key nothing is stored of it.
     body = msgspec.json.encode({"TX_DATETIME": moment, "CUSTOMER_ID": 1, "TERMINAL_ID": 1, "TX_AMOUNT": 20.0})
-    return asyncio.run(_send_until_answered(client, body))
+    return asyncio.run(_send_until_answered(client, body, restarted=bool(restart)))
 
 
-async def _send_until_answered(client: ReplayClient, body: bytes) -> RebuildReport:
+async def _send_until_answered(client: ReplayClient, body: bytes, *, restarted: bool) -> RebuildReport:
     begun, requests, refused = time.monotonic(), 0, list[str]()
     try:
         while True:
@@ -87,7 +93,9 @@ async def _send_until_answered(client: ReplayClient, body: bytes) -> RebuildRepo
                 refused.append(f"{answer.status or 'no answer'}: {answer.body[:300].decode(errors='replace')}")
             elif msgspec.json.decode(answer.body, type=dict[str, Any]).get("state_age") is not None:
                 first = refused[0] if refused else ""
-                return RebuildReport(seconds=seconds, requests=requests, refused=len(refused), answer=first)
+                return RebuildReport(
+                    restarted=restarted, seconds=seconds, requests=requests, refused=len(refused), answer=first
+                )
             if seconds > _LONGEST:
                 raise StepFailedError(f"an emptied online store was not filled again: {refused[-1:]}")
             await asyncio.sleep(_LOOK)

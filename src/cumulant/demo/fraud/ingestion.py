@@ -28,14 +28,22 @@ def ingest_once(project: cumulant.Project) -> None:
     Raises:
         StepFailedError: the command failed.
     """
-    ended = subprocess.run(_line(project, "--once"), capture_output=True, text=True, check=False)
+    line = ingest_line(project.root, project.env, "--once")
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise StepFailedError(f"cumulant ingest run --once failed: {ended.stderr.strip()[-500:]}")
 
 
-def _line(project: cumulant.Project, *options: str) -> list[str]:
-    place = ["--project", str(project.root), "--env", project.env]
+def ingest_line(root: Path, environment: str, *options: str) -> list[str]:
+    """The command that ingests the topic of a project."""
+    place = ["--project", str(root), "--env", environment]
     return [sys.executable, "-m", "cumulant.cli", "ingest", "run", *options, *place]
+
+
+def error_sentence(text: str) -> str:
+    """What a command says of its error, of all that it printed."""
+    begin = "error: "
+    return next((line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)), text.strip()[-300:])
 
 
 class Backlog(NamedTuple):
@@ -53,13 +61,36 @@ class Backlog(NamedTuple):
 
 
 class Ingestion:
-    """The running command, and samples of what is behind."""
+    """The running command, which can be ended and started again, and samples of what is behind."""
 
-    def __init__(self, project: cumulant.Project, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._project, self._process, self._log = project, process, log
+    def __init__(self, project: cumulant.Project) -> None:
+        self._project, self._log = project, project.root / ".cumulant" / "ingest.log"
+        self.start()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.samples: list[Backlog] = []
+
+    def start(self) -> None:
+        """Start the command, which is not running."""
+        line = ingest_line(self._project.root, self._project.env, "--every", f"{EVERY:g}s")
+        with self._log.open("wb") as file:
+            self._process = start(line, stdout=file.fileno(), stderr=file, death_signal=signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End the command, which commits what it has read."""
+        stop(self._process, _STOP_SECONDS)
+
+    def await_end(self) -> tuple[int, str]:
+        """Wait until the command ends by itself: its exit code, and what it says of its error.
+
+        Raises:
+            StepFailedError: it does not.
+        """
+        try:
+            exit_code = self._process.wait(_LONGEST)
+        except subprocess.TimeoutExpired:
+            raise StepFailedError(f"cumulant ingest run did not end in {_LONGEST:g} s") from None
+        return exit_code, error_sentence(self._log.read_text(encoding="utf-8"))
 
     def await_features(self) -> None:
         """Wait until every message is a row, and every row is in the stored features.
@@ -120,13 +151,9 @@ def _backlog(project: cumulant.Project) -> Backlog:
 @contextmanager
 def ingesting(project: cumulant.Project) -> Iterator[Ingestion]:
     """`cumulant ingest run` while the block runs."""
-    log = project.root / ".cumulant" / "ingest.log"
-    with log.open("wb") as file:
-        process = start(
-            _line(project, "--every", f"{EVERY:g}s"), stdout=file.fileno(), stderr=file, death_signal=signal.SIGTERM
-        )
+    ingestion = Ingestion(project)
     try:
-        with Ingestion(project, process, log).sampling() as ingestion:
+        with ingestion.sampling():
             yield ingestion
     finally:
-        stop(process, _STOP_SECONDS)
+        ingestion.stop()

@@ -11,7 +11,7 @@ from cumulant.core.errors import UsageError
 NAME, SOURCE, TOPIC, PARTITIONS = "card-fraud", "tx", "payments", 2
 LIVE = "live"
 MARK = "# The Black Friday story of `cumulant demo-fraud`.\n"
-_STATE = ".cumulant"
+
 
 PROJECT = (
     MARK
@@ -46,7 +46,7 @@ evaluation:
   gate: {{average_precision: {{margin: 0.05}}, cost: {{margin: 0.05}}}}
 serving:
   queue: 5s                             # a payment waits rather than be refused; default 40ms
-  log: {{keep: 20000d}}                   # the story is of 2025, and old predictions are removed else
+  log: {{keep: 20000d, features: 100%}}   # the story is of 2025, and old predictions are removed else
 monitoring:
   labels: data/chargebacks/*.csv
   performance: {{label_delay: 11d}}       # outcomes of a day are delivered 7 to 14 days later
@@ -88,9 +88,9 @@ def _environment(streams: str, online: str) -> str:
     return f"environments:\n  {LIVE}:\n{''.join(named)}" if named else ""
 
 
-def add_topic(folder: Path) -> None:
-    """The topic as a folder with an empty file for each partition."""
-    topic = folder / _STATE / "streams" / TOPIC
+def add_topic(streams: Path) -> None:
+    """The topic, below the folder of all topics, with an empty file for each partition."""
+    topic = streams / TOPIC
     topic.mkdir(parents=True)
     for number in range(PARTITIONS):
         (topic / f"{number}.jsonl").touch()

@@ -25,8 +25,9 @@ class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
     spike until no more messages waited, and no more batches were missing in the stored features, than in the ordinary
     week; None: not within the demo.
 
-    `recomputed` decisions of all phases were computed again from the stored history, and `mismatches` differ by more
-    than 1e-9.
+    `recomputed` decisions of all phases were computed again from the stored history, with `features_compared` values
+    of the stored features that they were served with; `mismatches` differ by more than 1e-9 in a value or in the
+    probability.
     """
 
     factor: float
@@ -36,6 +37,7 @@ class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
     events_per_second: float
     lag_recovered_seconds: float | None
     recomputed: int
+    features_compared: int
     mismatches: int
 
 
@@ -48,11 +50,27 @@ class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
-class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An online store that was emptied while everything ran. `seconds` until decisions had stored features again; of
-    `requests` meanwhile `refused` had no decision, the first with the text `answer`.
+class OutageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ingestion could not go on with. `sent`: messages that the command had to read; `exit_code` and `answer`: how
+    it ended; `committed`: what it stored of them; `recovered`: rows that they became afterwards, None where no message
+    of that kind can. `exit_code` None: not played, and `answer` says why.
     """
 
+    fault: str
+    sent: int
+    exit_code: int | None
+    answer: str
+    committed: int
+    recovered: int | None = None
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An online store that was emptied while everything ran; `restarted`: the server, without its data. `seconds` until
+    decisions had stored features again; of `requests` meanwhile `refused` had no decision, the first with the text
+    `answer`.
+    """
+
+    restarted: bool
     seconds: float
     requests: int
     refused: int
@@ -90,7 +108,8 @@ class RetrainingReport(msgspec.Struct, frozen=True, kw_only=True):
 class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     """The result. `speed`: how many times faster than the clock days passed. `history`: payments before the first day.
     `live`: what decisions of the ordinary week, the spike and the days after were worth. `faults`: bad messages;
-    `rebuild`: an online store that was emptied; the phase `after faults` follows.
+    `outages`: what ingestion could not go on with; `rebuild`: an online store that was emptied. The phase `after
+    faults` follows these, and `topic gone` the last of the outages.
     `engines`: where topics and stored features were. `missed`: what the story promises and this run did not keep.
     """
 
@@ -102,6 +121,7 @@ class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     spike: SpikeReport
     live: MoneyReport
     faults: tuple[FaultReport, ...]
+    outages: tuple[OutageReport, ...]
     rebuild: RebuildReport
     retraining: RetrainingReport
     url: str

@@ -7,8 +7,8 @@ and the commands' flows in the order in which an operator runs them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,18 @@ import cumulant
 from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.demo.folder_lock import alone_in
-from cumulant.demo.fraud.calendar import AFTER, CHECKED, END, FIRST, LAST, RETRAINING, SPIKE, StorySize
+from cumulant.demo.fraud.calendar import (
+    AFTER,
+    CHECKED,
+    END,
+    FIRST,
+    LAST,
+    RETRAINING,
+    SPIKE,
+    TOPIC_GONE,
+    WAITING,
+    StorySize,
+)
 from cumulant.demo.fraud.faults import empty_store, send_faults
 from cumulant.demo.fraud.generator import payments, spike_factor
 from cumulant.demo.fraud.ingestion import Ingestion, ingest_once, ingesting
@@ -25,16 +36,20 @@ from cumulant.demo.fraud.messages import (
     as_known,
     between,
     by_partition,
+    messages,
     requests,
     without_outcomes,
     write_chargebacks,
 )
 from cumulant.demo.fraud.money import worth
+from cumulant.demo.fraud.outages import ingest_on_full_disk, make_topic_anew, read_with_other_schema
 from cumulant.demo.fraud.project import LIVE, NAME, TOPIC, add_topic, begin_folder
+from cumulant.demo.fraud.recomputation import Recomputation, recompute
 from cumulant.demo.fraud.report import (
     FaultReport,
     FraudStory,
     MoneyReport,
+    OutageReport,
     PhaseReport,
     RebuildReport,
     RetrainingReport,
@@ -49,32 +64,42 @@ if TYPE_CHECKING:
 
 #: of a decision in the spike, milliseconds; above it the story says that it was missed
 PROMISED_P99 = 100.0
-#: served and recomputed probabilities differ by no more
-_CLOSE = 1e-9
 #: lines of the history that are written at once
 _AT_ONCE = 20_000
+
+
+class StoryEngines(NamedTuple):
+    """URLs of a broker whose topic `payments` exists, and of an online store; default: embedded.
+
+    Commands that delete that topic and create it anew, and that restart the store without its data: without them the
+    story does the first with files alone, and removes the store's tables in place of the second.
+    """
+
+    streams: str = ""
+    online: str = ""
+    replace_topic: str = ""
+    restart_online: str = ""
 
 
 def fraud_story(
     folder: Path,
     *,
     size: StorySize | None = None,
-    streams: str = "",
-    online: str = "",
+    engines: StoryEngines | None = None,
     http: str = "127.0.0.1:0",
     progress: Progress = silent,
     then: Callable[[FraudStory], None] = lambda _: None,
 ) -> FraudStory:
     """Play the story in a new folder. `then` is called with the result while everything still runs.
 
-    `streams`, `online`: URLs of a broker whose topic `payments` exists, and of an online store; default: embedded.
-
     Raises:
         UsageError: the folder holds something else.
         LeaseHeldError: another demo runs there.
         MissingPartError: no gateway is installed.
-        StepFailedError: ingestion ended, or nothing was retrained.
+        StepFailedError: ingestion ended, a command failed, or nothing was retrained.
     """
+    engines = engines or StoryEngines()
+    streams, online = engines.streams, engines.online
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
         begin_folder(folder, streams=streams, online=online)
@@ -82,8 +107,8 @@ def fraud_story(
     with alone_in(folder), cumulant.open(folder, env=environment, progress=progress) as project:
         project.stack.check()  # before anything that takes time
         if not streams:
-            add_topic(folder)
-        return _Story(project, size or StorySize(), progress).play(http, then)
+            add_topic(Path(project.loaded.endpoints.streams.partition("://")[2]))
+        return _Story(project, size or StorySize(), engines, progress).play(http, then)
 
 
 class _Sent(NamedTuple):
@@ -99,16 +124,16 @@ class _Outcome(NamedTuple):
 
     history: int
     faults: list[FaultReport]
+    outages: list[OutageReport]
     rebuild: RebuildReport
-    recomputed: int
-    mismatches: int
+    recomputation: Recomputation
     retraining: RetrainingReport
 
 
 class _Story:
-    def __init__(self, project: cumulant.Project, size: StorySize, progress: Progress) -> None:
-        self._project, self._size, self._progress = project, size, progress
-        self._begun = time.monotonic()
+    def __init__(self, project: cumulant.Project, size: StorySize, engines: StoryEngines, progress: Progress) -> None:
+        self._project, self._size, self._engines, self._progress = project, size, engines, progress
+        self._begun, self._since = time.monotonic(), datetime.now(UTC)
         progress("payments are invented")
         self._payments = payments(size.scenario)
         self._sent: list[_Sent] = []
@@ -123,10 +148,13 @@ class _Story:
         with self._project.stack.up(model, http=http) as running, ingesting(self._project) as ingestion:
             self._live(running, ingestion)
             self._skip(ingestion)
-            faults = self._faults(running, ingestion)
-            recomputed = self._recompute(model)
+            faults, outages, rebuild = self._faults(running, ingestion)
             retraining = self._retrain(model, ingestion)
-            story = self._result(running, ingestion, _Outcome(history.height, *faults, *recomputed, retraining))
+            outages.append(self._replace_topic(running, ingestion))
+            self._progress("decisions are computed again from the stored history")
+            recomputation = recompute(self._project, self._payments, self._decisions(), self._since)
+            outcome = _Outcome(history.height, faults, outages, rebuild, recomputation, retraining)
+            story = self._result(running, ingestion, outcome)
             then(story)
         return story
 
@@ -139,11 +167,14 @@ class _Story:
         self._phase("after", AFTER, LAST, running)
         ingestion.await_features()
 
-    def _phase(self, name: str, since: datetime, until: datetime, running: RunningStack) -> None:
+    def _phase(
+        self, name: str, since: datetime, until: datetime, running: RunningStack, *, to_topic: bool = True
+    ) -> None:
         seconds = (until - since).total_seconds() / self._size.speed
         self._progress(f"{name}: {since:%d %b} to {until:%d %b}, {seconds:g} s")
         sent = requests(between(self._payments, since, until), since, self._size.speed)
-        self._sent.append(_Sent(name, since, send_phase(self._project, running.client(), sent, seconds)))
+        phase = send_phase(self._project, running.client(), sent, seconds, to_topic=to_topic)
+        self._sent.append(_Sent(name, since, phase))
 
     def _deliver(self, moment: datetime, ingestion: Ingestion) -> None:
         """The outcomes of that Friday's delivery, as messages; no payment is made meanwhile."""
@@ -162,37 +193,37 @@ class _Story:
 
     def _skip(self, ingestion: Ingestion) -> None:
         """Payments of days that are not played: they come to the topic alone. The outcomes of Black Friday, too."""
-        self._produce(without_outcomes(between(self._payments, LAST, RETRAINING)))
+        self._produce(without_outcomes(between(self._payments, LAST, WAITING)))
         for friday in (SPIKE + timedelta(days=7), RETRAINING):
             self._deliver(friday, ingestion)
 
-    def _faults(self, running: RunningStack, ingestion: Ingestion) -> tuple[list[FaultReport], RebuildReport]:
-        """Bad messages, repeated ones, and an online store that is emptied; then traffic again, to compare."""
-        self._progress("bad messages, repeated ones, and an emptied online store")
+    def _faults(
+        self, running: RunningStack, ingestion: Ingestion
+    ) -> tuple[list[FaultReport], list[OutageReport], RebuildReport]:
+        """Bad messages, repeated ones, what ingestion ends by, and an online store that is emptied; then traffic again,
+        to compare.
+        """
+        self._progress("bad messages, and repeated ones")
         faults = send_faults(self._project, ingestion, between(self._payments, SPIKE, AFTER), RETRAINING)
-        rebuild = empty_store(self._project, running.client(), RETRAINING)
+        self._progress("a consumer with another schema, and a full disk")
+        outages = [read_with_other_schema(self._project)]
+        ingestion.stop()
+        waiting = between(self._payments, WAITING, RETRAINING)
+        self._produce(without_outcomes(waiting))
+        outages.append(ingest_on_full_disk(self._project, ingestion, waiting.height))
+        self._progress("an emptied online store")
+        rebuild = empty_store(self._project, running.client(), RETRAINING, self._engines.restart_online)
         self._phase("after faults", RETRAINING, CHECKED, running)
         ingestion.await_features()
-        return faults, rebuild
+        return faults, outages, rebuild
 
-    def _recompute(self, model: str) -> tuple[int, int]:
-        """Numbers of served decisions that were computed again offline, and of those that differ."""
-        self._progress("decisions are computed again from the stored history")
-        served = {decision.number: decision for decision in self._decisions() if not decision.error}
-        rows = self._rows(served)
-        again = self._project.predict(rows, model=model)["probability"]
-        numbers = rows["TRANSACTION_ID"].to_list()
-        differ = [
-            abs((served[number].probability or 0.0) - value) > _CLOSE
-            for number, value in zip(numbers, again.to_list(), strict=True)
-        ]
-        return len(differ), sum(differ)
-
-    def _rows(self, numbers: Iterable[int]) -> pl.DataFrame:
-        import polars as pl
-
-        chosen = pl.Series(list(numbers), dtype=pl.Int64)
-        return self._payments.filter(pl.col("TRANSACTION_ID").is_in(chosen.implode())).select(REQUEST)
+    def _replace_topic(self, running: RunningStack, ingestion: Ingestion) -> OutageReport:
+        """The topic is gone, and another one has its name; decisions go on, from the stored features."""
+        self._progress("the topic is deleted and made anew")
+        later = messages(without_outcomes(between(self._payments, TOPIC_GONE, END)))
+        outage = make_topic_anew(self._project, ingestion, self._engines.replace_topic, later)
+        self._phase("topic gone", TOPIC_GONE, END, running, to_topic=False)
+        return outage
 
     def _decisions(self) -> list[PaymentDecision]:
         return [decision for sent in self._sent for decision in sent.phase.decisions]
@@ -246,8 +277,9 @@ class _Story:
             p99_ms=spike.milliseconds(0.99),
             events_per_second=spike.per_second,
             lag_recovered_seconds=ingestion.recovered(spike.ended, level),
-            recomputed=outcome.recomputed,
-            mismatches=outcome.mismatches,
+            recomputed=outcome.recomputation.decisions,
+            features_compared=outcome.recomputation.features,
+            mismatches=outcome.recomputation.mismatches,
         )
         live = between(self._payments, FIRST, LAST)
         on_hold = [decision.number for decision in self._decisions() if decision.hold]
@@ -261,11 +293,15 @@ class _Story:
             spike=report,
             live=worth(outcome.retraining.before.version, live, on_hold),
             faults=tuple(outcome.faults),
+            outages=tuple(outcome.outages),
             rebuild=outcome.rebuild,
             retraining=outcome.retraining,
             url=running.url or "",
             seconds=round(time.monotonic() - self._begun, 1),
-            missed=missed(report, [error for sent in self._sent for error in sent.phase.failed]),
+            missed=(
+                *missed(report, [error for sent in self._sent for error in sent.phase.failed]),
+                *missed_of_faults(outcome.outages, outcome.recomputation.unlogged),
+            ),
         )
 
 
@@ -295,4 +331,18 @@ def missed(spike: SpikeReport, failed: Sequence[PaymentDecision]) -> tuple[str, 
         sentences.append(f"{spike.mismatches} of {spike.recomputed} decisions differ from what was computed again")
     if spike.lag_recovered_seconds is None:
         sentences.append("ingestion did not recover from the spike")
+    return tuple(sentences)
+
+
+def missed_of_faults(outages: Sequence[OutageReport], unlogged: int) -> tuple[str, ...]:
+    """What was promised of ingestion that cannot go on: it ends with an error, and loses and invents nothing."""
+    sentences = []
+    for outage in outages:
+        if outage.exit_code == 0 or outage.committed:
+            ended = f"ended with exit code {outage.exit_code} and {outage.committed} rows"
+            sentences.append(f"{outage.fault}: ingestion {ended} in place of an error and none")
+        if outage.recovered not in {None, outage.sent}:
+            sentences.append(f"{outage.fault}: {outage.sent} messages became {outage.recovered} rows afterwards")
+    if unlogged:
+        sentences.append(f"{unlogged} decisions have no logged features to compare")
     return tuple(sentences)

@@ -65,20 +65,25 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def send_phase(
-    project: cumulant.Project, client: ReplayClient, payments: Sequence[DuePayment], seconds: float
+    project: cumulant.Project,
+    client: ReplayClient,
+    payments: Sequence[DuePayment],
+    seconds: float,
+    *,
+    to_topic: bool = True,
 ) -> Phase:
-    """Send the payments of a phase of so many seconds, and wait for the answers.
+    """Send the payments of a phase of so many seconds, and wait for the answers. `to_topic`: write each there, too.
 
     Raises:
         StorageError: the topic cannot be written.
         EngineUnavailableError: the broker does not answer.
     """
-    return asyncio.run(_Traffic(project, client).run(payments, seconds))
+    return asyncio.run(_Traffic(project, client, to_topic=to_topic).run(payments, seconds))
 
 
 class _Traffic:
-    def __init__(self, project: cumulant.Project, client: ReplayClient) -> None:
-        self._project, self._client = project, client
+    def __init__(self, project: cumulant.Project, client: ReplayClient, *, to_topic: bool) -> None:
+        self._project, self._client, self._to_topic = project, client, to_topic
         self._cards: dict[int, asyncio.Task[None]] = {}
         self._unwritten: defaultdict[int, list[bytes]] = defaultdict(list)
         self._decisions: list[PaymentDecision] = []
@@ -92,7 +97,8 @@ class _Traffic:
             for payment in payments:
                 if (early := begun + payment.due - time.monotonic()) > 0:
                     await asyncio.sleep(early)
-                self._unwritten[payment.card % PARTITIONS].append(payment.message)
+                if self._to_topic:
+                    self._unwritten[payment.card % PARTITIONS].append(payment.message)
                 before = self._cards.get(payment.card)
                 self._cards[payment.card] = group.create_task(self._decide(payment, begun, before))
             await asyncio.sleep(max(0.0, begun + seconds - time.monotonic()))

@@ -42,6 +42,18 @@ def streamed_sources(project: Project, names: Iterable[str] = ()) -> dict[str, s
     return {name: topics[name] for name in chosen or topics}
 
 
+def only_streamed_source(project: Project) -> str:
+    """The source with a stream, where there is one.
+
+    Raises:
+        UsageError: none has a stream, or several have.
+    """
+    names = list(streamed_sources(project))
+    if len(names) > 1:
+        raise UsageError("several sources have a stream", hint=f"name one: {', '.join(names)}")
+    return names[0]
+
+
 def find_state(project: Project, source: str) -> tuple[StreamState | None, int]:
     """How far the stream of a source was ingested, and the version of that row; None and 0 where nothing was."""
     from cumulant.data.streams.records import STREAM, StreamState

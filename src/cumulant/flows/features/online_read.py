@@ -63,7 +63,7 @@ class OnlineReadRequest(NamedTuple):
     own_rows: bool = False
 
 
-class _Definition(NamedTuple):
+class StoredDefinition(NamedTuple):
     """A definition with the table of its stored features."""
 
     model: str | None
@@ -80,18 +80,20 @@ class FeatureReaders:
 
     def __init__(self, *, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady, self._lock = steady, threading.Lock()
-        self._definitions: dict[tuple[str, bool], tuple[float, _Definition]] = {}
+        self._definitions: dict[tuple[str, bool], tuple[float, StoredDefinition]] = {}
         self._readers: OrderedDict[tuple[str, str, bool], OnlineFeatures] = OrderedDict()
 
-    def definition(self, project: Project, model: str, *, own: bool) -> _Definition:
+    def definition(self, project: Project, model: str, *, own: bool) -> StoredDefinition:
         """The definition that a read is of. Raises: as `read_features`."""
         known = self._definitions.get((model, own))
         if known is None or self._steady() - known[0] >= _KNOWN_SECONDS:
-            known = self._steady(), _project_definition(project) if own else _model_definition(project, model)
+            known = self._steady(), _project_definition(project) if own else stored_definition(project, model)
             self._definitions[model, own] = known
         return known[1]
 
-    def reader(self, project: Project, definition: _Definition, plan: FeaturePlan, *, own_rows: bool) -> OnlineFeatures:
+    def reader(
+        self, project: Project, definition: StoredDefinition, plan: FeaturePlan, *, own_rows: bool
+    ) -> OnlineFeatures:
         """The reader of a table; `plan`: with hashes in place of personal keys."""
         from cumulant.features.online.online import OnlineFeatures  # numpy, which other commands do not load
 
@@ -196,12 +198,19 @@ def _masked(
     ]
 
 
-def _model_definition(project: Project, uri: str) -> _Definition:
+def stored_definition(project: Project, uri: str) -> StoredDefinition:
+    """The table that a model's servers read, else the one that was filled last with its definition.
+
+    Raises:
+        NotFoundError: no such model.
+        UsageError: the model has no stored features.
+        EngineUnavailableError: nothing is stored of it yet.
+    """
     version = _resolve(project, uri)
     name = f"{version.name}/{version.version}"
     served = next((reader for reader in table_readers(project) if reader.version == name and reader.plan), None)
     if served is not None and served.plan is not None:
-        return _Definition(name, served.plan, served.table)
+        return StoredDefinition(name, served.plan, served.table)
     described = describe_servable(project, version, verify=False)
     if not isinstance(described, Servable):
         raise UsageError(f"{name} reads tensors: it has no stored features", subject=name)
@@ -220,7 +229,7 @@ def _resolve(project: Project, uri: str) -> ModelVersion:
         raise NotFoundError(error.message, subject=error.subject, hint=hint) from None
 
 
-def _project_definition(project: Project) -> _Definition:
+def _project_definition(project: Project) -> StoredDefinition:
     """Raises also DefinitionError, UserCodeError: of the features file."""
     return _filled(project, None, defined_plan(project))
 
@@ -240,7 +249,7 @@ def defined_plan(project: Project) -> FeaturePlan:
     return resolve_task(project, snapshots).plan
 
 
-def _filled(project: Project, model: str | None, plan: FeaturePlan) -> _Definition:
+def _filled(project: Project, model: str | None, plan: FeaturePlan) -> StoredDefinition:
     if not plan.needs_state:
         raise UsageError("these features are all of the row itself: nothing is stored of them", subject=model)
     table = newest_filling(filled_tables(project), plan)
@@ -249,4 +258,4 @@ def _filled(project: Project, model: str | None, plan: FeaturePlan) -> _Definiti
         raise EngineUnavailableError(
             f"nothing is stored of {what} yet", subject=model, hint=f"fill it: cumulant features backfill{command}"
         )
-    return _Definition(model, plan, table.name)
+    return StoredDefinition(model, plan, table.name)

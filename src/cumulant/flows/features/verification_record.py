@@ -12,8 +12,8 @@ from cumulant.features.verification import FeatureComparison, FeatureMismatch
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
 
-#: journal rows: the last verification of a model
-_VERIFICATION = "feature_verification"
+#: journal rows: the last verification of a model that compared rows, and the last that could compare none
+_VERIFICATION, _WITHOUT_ROWS = "feature_verification", "feature_verification_without_rows"
 
 
 class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +38,21 @@ class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record_verification(transaction: Transaction, verification: FeatureVerification) -> None:
-    transaction.put(_VERIFICATION, verification.model, msgspec.to_builtins(verification))
+    kind = _VERIFICATION if verification.rows else _WITHOUT_ROWS
+    transaction.put(kind, verification.model, msgspec.to_builtins(verification))
 
 
 def last_verification(journal: Journal, model: str) -> FeatureVerification | None:
     """The last verification that compared rows; None where none did."""
-    row = journal.get(_VERIFICATION, model)
+    return _read(journal, _VERIFICATION, model)
+
+
+def later_without_rows(journal: Journal, model: str) -> FeatureVerification | None:
+    """The last verification, where it could compare no row."""
+    empty, compared = _read(journal, _WITHOUT_ROWS, model), last_verification(journal, model)
+    return None if empty is None or (compared is not None and compared.at > empty.at) else empty
+
+
+def _read(journal: Journal, kind: str, model: str) -> FeatureVerification | None:
+    row = journal.get(kind, model)
     return None if row is None else msgspec.convert(row.value, FeatureVerification)

@@ -98,8 +98,7 @@ def verify_features(
         features=_figures(counts, late, wrong),
         mismatches=tuple(wrong[:_SHOWN]),
     )
-    if verification.rows:
-        _record(project, verification, principal, clock)
+    _record(project, verification, principal, clock)
     return verification
 
 
@@ -128,6 +127,8 @@ def _figures(
 def _record(project: Project, verification: FeatureVerification, principal: Principal, clock: Clock | None) -> None:
     with project.journal().transaction(actor=Actor(str(principal.id))) as transaction:
         record_verification(transaction, verification)
+    if not verification.rows:
+        return  # nothing was compared, so that no alert is over
     findings = [
         Finding(
             model=project.name,

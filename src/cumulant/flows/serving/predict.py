@@ -40,6 +40,7 @@ def predict(
     url: str | None = None,
     token: str | None = None,
     as_of: datetime | None = None,
+    features: bool = False,
     warnings: list[str] | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
@@ -47,7 +48,8 @@ def predict(
 
     `rows`, a frame or a file, have the raw fields of the request schema; other columns are left alone. Without
     `url`, windows and lookups see the project's newest snapshots (as of `as_of`), each row at its own moment of
-    prediction; with it, the server's stored state. `token` is what that server wants of its callers.
+    prediction; with it, the server's stored state. `token` is what that server wants of its callers. `features` adds
+    a column of that name: a struct of the features that each answer was computed from.
     `warnings` gets a sentence for each check that rows fail which are answered here.
 
     Raises:
@@ -75,6 +77,8 @@ def predict(
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
         if url is not None and as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
+        if url is not None and features:
+            raise UsageError("a server answers without its features", hint="leave out features, or url")
         if url is not None:
             return answers_frame(
                 list(request_answers(RemoteServer(url, token), _path(version.name, scorer.servable), frame, progress))
@@ -90,7 +94,8 @@ def predict(
         if warnings is not None:
             warnings += checks.warnings(faults, frame.height)
         progress("answers", 0.8)
-        return _answer_blocks(scorer, computed)
+        answers = _answer_blocks(scorer, computed)
+        return answers.with_columns(features=computed.select(scorer.features).to_struct()) if features else answers
 
 
 def _answer_blocks(scorer: Scorer, computed: pl.DataFrame) -> pl.DataFrame:

@@ -50,20 +50,24 @@ def show_key(
     newest: int = 10,
     progress: Progress = silent,
 ) -> tuple[StoredKey, ...]:
-    """What is stored of the key for the windows and lookups of a model.
+    """What is stored of the key for the windows and lookups of a model, in the table that its servers read.
 
     Raises:
         NotFoundError: no such model.
         UsageError: no window or lookup is by these columns.
+        EngineUnavailableError: nothing is stored of the model yet.
     """
-    with open_run(project, "stored key", principal=principal, progress=progress) as context:
+    with open_run(project, "stored key", writes=False, principal=principal, progress=progress):
         from cumulant.features.online.hashed_keys import HashedKeys
+        from cumulant.features.online.online import OnlineFeatures
         from cumulant.features.online.repair import read_key
+        from cumulant.flows.features.online_read import stored_definition
 
-        state = _state(context, uri)
-        hashed = HashedKeys.of(state.plan, project.salt)
+        stored = stored_definition(project, uri)
+        hashed = HashedKeys.of(stored.plan, project.salt)
+        OnlineFeatures(hashed.plan, project.online(), stored.table).catch_up()  # what was posted, as a server sees it
         return read_key(
-            hashed.plan, project.online(), state.table, hashed.key(key), now=datetime.now(UTC), newest=newest
+            hashed.plan, project.online(), stored.table, hashed.key(key), now=datetime.now(UTC), newest=newest
         )
 
 

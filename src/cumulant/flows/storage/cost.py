@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import SystemClock
+from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.progress import Progress, silent
 from cumulant.data.storage.cost import ClassBalance, CostRow, balances, cost_rows
 from cumulant.data.storage.prices import GIB, PriceList, RegionPrices, package_prices, read_prices
@@ -78,10 +79,14 @@ def storage_cost(
 
     Raises:
         NotFoundError, DataError: the price list cannot be read.
+        UsageError: it has no such `region`.
         CredentialsError, StorageError, EngineUnavailableError: a store cannot be listed.
     """
     del principal
     listed = package_prices() if prices is None else read_prices(prices)
+    if region is not None and region not in (names := listed.regions()):
+        hint = did_you_mean(region, names) or f"it has {', '.join(sorted(names))}"
+        raise UsageError(f'the price list has no region "{region}"', subject="--region", hint=hint)
     where = region or declared_region(project.file.environment)
     progress("list stores")
     stored = list(list_stored_files(project))

@@ -40,3 +40,8 @@ def day(block: ProfileBlock) -> str:
         return f"row {block.start + 1:,}"
     at = from_micros(block.start)
     return at.strftime("%Y-%m-%d" if at.hour == at.minute == at.second == 0 else "%Y-%m-%d %H:%M")
+
+
+def begin_text(block: ProfileBlock) -> str:
+    """Where a window begins, in a sentence: its time with the zone, or the number of its first row."""
+    return f"{from_micros(block.start):%Y-%m-%d %H:%M} UTC" if block.timed else day(block)

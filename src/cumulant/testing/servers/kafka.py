@@ -89,16 +89,17 @@ class KafkaServer:
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1)
         admin = self.admin()  # kept until it has the answer
         admin.create_topics([topic], operation_timeout=30)[name].result(timeout=60)
-        self._wait_for_partitions(admin, name, partitions)
+        self.wait_for_partitions(admin, name, partitions)
 
     def add_partitions(self, name: str, partitions: int) -> None:
         """So many as there are to be then."""
         admin = self.admin()
         admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=30)[name].result(timeout=60)
-        self._wait_for_partitions(admin, name, partitions)
+        self.wait_for_partitions(admin, name, partitions)
 
     @staticmethod
-    def _wait_for_partitions(admin: AdminClient, name: str, partitions: int) -> None:
+    def wait_for_partitions(admin: AdminClient, name: str, partitions: int) -> None:
+        """Wait until the broker tells all who ask of the topic."""
         deadline = time.monotonic() + _READY_SECONDS
         while (known := admin.list_topics(name, timeout=30).topics[name]).error or len(known.partitions) < partitions:
             if time.monotonic() > deadline:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.drift.words import day
+from cumulant.monitoring.drift.words import begin_text, day
 from cumulant.monitoring.performance.baselines import harm_policy, learn_baseline
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind, Question
@@ -217,7 +217,8 @@ def _harm(
     assert last is not None
     worst = [finding for finding in last.findings if finding.word == "worse"]
     starts = [finding.since for finding in worst if finding.since is not None]
-    since = day(side.cut.blocks[_place(min(starts))]) if starts else None
+    first = side.cut.blocks[_place(min(starts))] if starts else None
+    since, begin = (None, "") if first is None else (day(first), begin_text(first))
     older = " or before" if starts and min(starts) == watch.starts[0] else ""
     return msgspec.structs.replace(
         result,
@@ -226,7 +227,7 @@ def _harm(
         kind=last.kind,
         since=since,
         sentence=" ".join(
-            _sentence(finding.question, finding.excess or 0.0, reference_level.loss, f"{since}{older}")
+            _sentence(finding.question, finding.excess or 0.0, reference_level.loss, f"{begin}{older}")
             for finding in worst
         ),
     )
