@@ -6,10 +6,11 @@ import csv
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
-from test_feature_store import END, ME, OBJECT, TABLE, fill, open_project, post, serve
+from test_feature_store import END, FILE, ME, OBJECT, TABLE, fill, open_project, post, serve
 
 from cumulant.cli.app import run as command
 from cumulant.core.ids import digest, short
@@ -19,6 +20,7 @@ from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import entity_key
 from cumulant.features.online.tiles import decode_entity
+from cumulant.features.posted.row_versions import version_key
 from cumulant.features.verification import is_equal
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.stream_ingestion import ingest_streams
@@ -65,13 +67,13 @@ class Served:
         hashed = HashedKeys.of(plan, project.salt)
         self.online = OnlineFeatures(hashed.plan, project.online(), TABLE)
 
-    def answer(self, at, who="w0", fingerprint=""):
-        """A request that is answered and logged, as a server does it."""
+    def answer(self, at, who="w0", fingerprint="", after=timedelta(0)):
+        """A request that is answered and logged, as a server does it whose clock is ahead by `after`."""
         self.number += 1
         row = {"id": 5000 + self.number, "at": at.isoformat(), "who": who, "kind": "k", "pages": 3}
-        begun = datetime.now(UTC)
+        begun = datetime.now(UTC) + after
         vectors = self.online.vectors([row])
-        ended = datetime.now(UTC)
+        ended = datetime.now(UTC) + after
         entry = LogEntry(
             id=f"r{self.number}", time_us=to_micros(ended), latency_us=to_micros(ended) - to_micros(begun),
             model="visits", version="1", sequence=self.number, rows=json.dumps([row]).encode(),
@@ -247,3 +249,104 @@ def test_rows_of_a_stream_count_from_the_batch_that_brought_them(tmp_path, regis
         assert by_feature["number_2d"] == by_feature["pages_2d"] == (3, 2, 0)
         assert read == [2, 3]  # the first batch is in the snapshots that the table and the history are of
         assert not read_alerts(project.journal())[0].alerts
+
+
+CORRECTED = """known_time: {told: [bought]}
+    on_repeat: latest
+    deleted: {column: op, values: [D]}
+    rules: {told: {type: time}, op: {type: str}, pages: {type: int}}"""
+
+
+class Corrections:
+    """A project whose stream has rows that correct each other, which come by messages and by posts."""
+
+    def __init__(self, folder, random):
+        with open_project(folder):
+            pass
+        text = FILE.replace("DECLARED", CORRECTED).replace("path: visits.csv", "stream: web")
+        (folder / "cumulant.yaml").write_text(text)
+        self.random, self.now = random, datetime.now(UTC).replace(microsecond=0)
+        self.project = load(folder)
+        self.streams = self.project.streams()
+        self.bring([self.row(number) for number in range(6)])
+        plan = self.fill()
+        serve(self.project, plan, folder / "model")
+        self.served = Served(self.project, plan)
+
+    def row(self, number=None):
+        pick = self.random.choice
+        return {
+            "id": self.random.randrange(6) if number is None else number,
+            "at": (self.now - timedelta(hours=pick((1, 2, 30)))).isoformat(),
+            "who": pick(("w0", "w0", "w1")),
+            "kind": "k",
+            "pages": pick((None, 1, 2, 3, 500)),
+            "bought": pick((0, 1)),
+            "told": pick((None, *((self.now - timedelta(minutes=minutes)).isoformat() for minutes in (5, 10, 90)))),
+            "op": "U" if number is not None else pick(("U", "U", "U", "D")),
+        }
+
+    def bring(self, rows):
+        self.streams.produce("web", [json.dumps(row).encode() for row in rows], partition=0)
+        ingest_streams(self.project, principal=ME, once=True)
+
+    def fill(self):
+        return fill(self.project, TABLE)[0]
+
+    def apply(self):
+        apply_ingested(self.project, principal=ME, once=True)
+
+    def post(self, row):
+        return self.served.online.advance("visits", [row])
+
+    def answer(self, who="w0", after=timedelta(0)):
+        self.served.answer(datetime.now(UTC) + after, who, after=after)
+
+    def act(self):
+        what = self.random.choice(("post", "post", "part", "bring", "bring", "apply", "apply", "fill"))
+        if what == "post":
+            self.post(self.row())
+        elif what == "part":  # the row in force completes it
+            row = self.row()
+            self.post({name: row[name] for name in ("id", *self.random.sample([*row], 3))})
+        elif what == "bring":
+            self.bring([self.row(), self.row()])
+        else:
+            getattr(self, what)()
+
+    def verify(self, after=timedelta(0)):
+        return verify_features(self.project, principal=ME, clock=ManualClock(datetime.now(UTC) + after))
+
+
+def test_rows_that_correct_each_other_are_verified_and_a_lost_correction_is_a_mismatch(tmp_path, registry):
+    world = Corrections(tmp_path, Random(7))
+    with world.project:
+        for _ in range(12):
+            world.act()
+            world.answer()
+        found = world.verify()
+        assert (found.rows, found.unknown, found.failed) == (12, 0, False)
+        world.apply()
+        # Of a post that the log has, the table loses what it changed.
+        row = world.row(1) | {"who": "w0", "pages": 7000, "told": None, "at": world.now.isoformat()}
+        world.post({"id": 1, "op": "D", "told": world.now.isoformat()})
+        store = world.project.online()
+        places = [entity_key(0, ["w0"]), entity_key(1, ["k"]), version_key("visits", [1])]
+        before = store.get(TABLE, places)
+        assert world.post(row | {"told": datetime.now(UTC).isoformat()}).accepted == 1
+        world.answer()
+        assert not world.verify().failed
+        late = timedelta(seconds=30)  # after a row is committed
+        store.put(TABLE, [(place, blob) for place, blob in zip(places, before, strict=True) if blob is not None])
+        world.served.online = OnlineFeatures(world.served.online._plan, store, TABLE)
+        world.answer(after=late)
+        found = world.verify(late)
+        assert {each.feature for each in found.features if each.mismatches} >= {"pages_2d", "number_2d"}
+        assert {each.id for each in found.mismatches} == {"r14"}
+        # Of a row that is corrected so often that the log does not have its first versions any more, earlier answers
+        # that differ are not known.
+        for number in range(18):
+            world.post({"id": 1, "pages": number})
+        found = world.verify(late)
+        assert (found.rows + found.unknown, {each.id for each in found.mismatches}) == (14, {"r14"})
+        assert 0 < found.unknown < 14

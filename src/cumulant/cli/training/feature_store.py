@@ -196,8 +196,8 @@ def _print_verification(console: Console, verification: FeatureVerification) -> 
     )
     if verification.unknown:
         unknown = (
-            "others cannot be recomputed: their version or its rows are not there any more, or it reads a source "
-            "with `on_repeat: latest` that gets rows by posts or a stream"
+            "others cannot be recomputed: their version or its rows are not there any more, or rows were corrected "
+            "since, so often or so long ago that what they were is not stored any more"
         )
         console.print(f"{verification.unknown:,} {unknown}", style="dim", soft_wrap=True)
     if verification.uncompared:

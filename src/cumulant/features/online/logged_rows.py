@@ -43,16 +43,11 @@ def field_frame(fields: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> pl.
 
 def posted_rows(store: OnlineStore, scope: str, source: Source) -> pl.DataFrame:
     """The rows in the log of a source whose posts do not correct earlier ones, with `ARRIVED`."""
-    records = list(_records(store, log_table(scope, source.name)))
+    records = [record for _, record in logged_rows(store, log_table(scope, source.name))]
     readers = {field.name: RequestReader([field]) for field in source.fields}
     rows = [_inside(record, readers) for record in records]
     frame = field_frame(source.fields, rows)
     return frame.with_columns(pl.Series(ARRIVED, [record.arrived for record in records], pl.Int64))
-
-
-def has_posted_rows(store: OnlineStore, scope: str, source: Source) -> bool:
-    """Whether the log of a source has any row."""
-    return next(_records(store, log_table(scope, source.name)), None) is not None
 
 
 def with_posted(rows: pl.LazyFrame, posted: pl.DataFrame, source: Source) -> pl.LazyFrame:
@@ -80,15 +75,17 @@ def _inside(record: LoggedRow, readers: Mapping[str, RequestReader]) -> dict[str
     return values
 
 
-def _records(store: OnlineStore, table: str) -> Iterator[LoggedRow]:
-    def step(cells: Cells, mark: int | None) -> tuple[list[LoggedRow], int, bool]:
+def logged_rows(store: OnlineStore, table: str) -> Iterator[tuple[bytes, LoggedRow]]:
+    """All rows of a log, each with its key there."""
+
+    def step(cells: Cells, mark: int | None) -> tuple[list[tuple[bytes, LoggedRow]], int, bool]:
         log = SourceLog(cells, table)
         rows, end = log.since(log.first if mark is None else mark, _STEP)
-        return [record for _, record in rows], end, end < log.next
+        return rows, end, end < log.next
 
-    seen: dict[int, LoggedRow] = {}
+    seen: dict[bytes, LoggedRow] = {}
     mark, more = None, True
     while more:
         rows, mark, more = store.update(partial(step, mark=mark))
-        seen |= {record.entry: record for record in rows}
-    yield from seen.values()
+        seen |= rows
+    yield from seen.items()

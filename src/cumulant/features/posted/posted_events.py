@@ -20,6 +20,8 @@ Inside = dict[str, Any]
 #: the position of rows that no snapshot has; logs of earlier versions of Cumulant have it and more
 POSTED = 2**48
 _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
+#: versions of a row that its log keeps after they were replaced: for so many microseconds, and at most so many
+KEPT_US, _KEPT = 2 * 86_400_000_000, 16
 
 
 class PostedRow(NamedTuple):
@@ -41,7 +43,9 @@ class LoggedRow(msgspec.Struct, array_like=True):
 
     Of a source with corrections it is the version in force (`row_versions`): known time, arrival and begin in
     microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
-    known time; `whole`: it restores a deleted row, without values of the table's.
+    known time; `whole`: it restores a deleted row, without values of the table's. `entered`: when the log took it, in
+    microseconds; rows of earlier versions of Cumulant lack it. `earlier`: what the log had of the row before, the
+    oldest first; `cut`: there was more than that.
     """
 
     position: int
@@ -55,6 +59,9 @@ class LoggedRow(msgspec.Struct, array_like=True):
     over: bool = False
     over_known: int | None = None
     whole: bool = False
+    entered: int | None = None
+    earlier: list[LoggedRow] = []
+    cut: bool = False
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -127,6 +134,7 @@ class SourceLog:
         elif not _add_columns(record, row):
             return False
         record.entry, record.arrived = number, arrived
+        record.entered, record.earlier = None, []
         self._enter(key)
         return True
 
@@ -136,8 +144,14 @@ class SourceLog:
             self._records[row.key] = LoggedRow(POSTED, self._header.next, row.values, row.other)
             self._enter(row.key)
 
-    def replace(self, key: bytes, record: LoggedRow) -> None:
-        """Let a row take the place of one that was loaded; `record.entry` is `next`."""
+    def replace(self, key: bytes, record: LoggedRow, *, now: int) -> None:
+        """Let a row take the place of one that was loaded, which is kept as an earlier version for a while.
+        `record.entry` is `next`; `now` in microseconds.
+        """
+        record.entered, record.earlier, record.cut = now, [], False
+        before = self._records[key]
+        if before is not None:
+            record.earlier, record.cut = _versions_until(before, now)
         self._records[key] = record
         self._enter(key)
 
@@ -189,6 +203,14 @@ class SourceLog:
             elif key != _HEADER:
                 rows.append((key, blob))
         self._cells.put(self._table, rows)
+
+
+def _versions_until(last: LoggedRow, now: int) -> tuple[list[LoggedRow], bool]:
+    """The versions up to this one that are kept when another one replaces it, and whether there were more."""
+    versions = [*last.earlier, msgspec.structs.replace(last, earlier=[], cut=False)]
+    ends = [following.entered for following in versions[1:]] + [now]
+    lately = [of for of, end in zip(versions, ends, strict=True) if end is None or end > now - KEPT_US][-_KEPT:]
+    return lately, last.cut or len(lately) < len(versions)
 
 
 def _add_columns(record: LoggedRow, row: PostedRow) -> bool:

@@ -133,7 +133,7 @@ class _Update:
             if rule.is_early(after, before, self._limit):
                 early += 1
                 continue
-            log.replace(row.key, after)
+            log.replace(row.key, after, now=self._now)
             changed.append((post.source, row.key))
         return changed, early
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -17,7 +18,8 @@ from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
 from cumulant.features.online.carry_over import WAIT, hide_after
 from cumulant.features.online.state import encode
-from cumulant.features.posted.posted_events import LoggedRow, forget_stored, key_values, log_table
+from cumulant.features.online.state_writer import present_us
+from cumulant.features.posted.posted_events import KEPT_US, LoggedRow, forget_stored, key_values, log_table
 from cumulant.features.posted.row_versions import (
     StoredVersion,
     VersionRule,
@@ -51,21 +53,15 @@ def version_blobs(
 
     `deletions`: as `scan_deletions`. `keys`: those of `row_key` to return; None: all.
     """
-    source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
+    source, columns = with_order(plan.sources[name]), version_columns(plan, plan.sources[name])
     frame = read_fields(name, source.fields, rows)
     if keys is not None:
         frame = frame.join(_key_frame(frame, source, keys), on=source.key, how="semi", maintain_order="left")
     frame = hide_after(frame, source, as_of).filter(pl.col(column).is_not_null() for column in source.key)
     limit = None if as_of is None else to_micros(as_of)
     stays = frame.filter(is_in_force(limit)) if has_versions(frame) else frame
-    for part in _with_known_time(stays, source).iter_slices(_STEP):
-        dates = part.select(ROW, _KNOWN, FROM).rows()
-        for key, row, (position, known, begins) in zip(
-            inside(part.select(source.key)), inside(part.select(columns)), dates, strict=True
-        ):
-            values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
-            arrived = None if begins == known else begins
-            yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
+    for key, version in versions_of(stays, source, columns):
+        yield version_key(name, key), encode(version)
     if deletions is not None:
         gone = _deletions(source, deletions)
         if keys is not None and gone.height:
@@ -74,7 +70,21 @@ def version_blobs(
             yield from _deleted_keys(gone, stays, source)
 
 
-def _with_known(source: Source) -> Source:
+def versions_of(
+    frame: pl.DataFrame, source: Source, columns: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], StoredVersion]]:
+    """The key of each row of a frame that has the fields of `with_order`, and the row as a version with `columns`."""
+    for part in _with_known_time(frame, source).iter_slices(_STEP):
+        dates = part.select(ROW, _KNOWN, FROM).rows()
+        for key, row, (position, known, begins) in zip(
+            inside(part.select(source.key)), inside(part.select(columns)), dates, strict=True
+        ):
+            values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
+            arrived = None if begins == known else begins
+            yield key, StoredVersion(position, values, known, arrived, begins)
+
+
+def with_order(source: Source) -> Source:
     """The source with what orders its versions, which no window need read."""
     corrections = corrections_of(source)
     known, order = ((), ()) if corrections is None else (corrections.known, corrections.order)
@@ -141,17 +151,19 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
 
 
 def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
-    """Remove log rows that `table` holds and whose event (of deletions: arrival) is `WAIT` before `newest`."""
+    """Remove log rows that `table` holds, whose event (of deletions: arrival) is `WAIT` before `newest`, and of which
+    no version came lately: since when those count is in the log alone.
+    """
     if newest is None:
         return
     source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
     corrections = corrections_of(source)
     assert corrections is not None
-    rule, limit = VersionRule(corrections), newest - micros(WAIT)
+    rule, limit, lately = VersionRule(corrections), newest - micros(WAIT), present_us() - KEPT_US
 
     def holds(record: LoggedRow, blob: bytes | None) -> bool:
         at = record.arrived if record.deleted else record.values.get(source.event_time or "")
-        if at is None or at > limit:
+        if at is None or at > limit or (record.entered or 0) > lately:
             return False
         if blob is None:
             return record.deleted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import to_micros
@@ -55,8 +55,16 @@ class StreamRows:
         from cumulant.features.online.logged_rows import ARRIVED
 
         frames = [self.typed(pl.DataFrame(), fields).with_columns(pl.lit(0, pl.Int64).alias(ARRIVED))]
+        for at, rows in self.batches_on_time(fields, after=after):
+            frames.append(rows.with_columns(pl.lit(at, pl.Int64).alias(ARRIVED)))
+        return pl.concat(frames)
+
+    def batches_on_time(self, fields: Sequence[Field], *, after: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The rows that were not too late, of each batch after this number that has some, and when it was committed, in
+        microseconds.
+        """
+        import polars as pl
+
         for batch in read_batches(self._project, self._source):
             if batch.number > after and batch.rows is not None:
-                rows = self.of_batch(batch, fields).filter(~pl.col(LATE))
-                frames.append(rows.with_columns(pl.lit(to_micros(batch.at), pl.Int64).alias(ARRIVED)))
-        return pl.concat(frames)
+                yield to_micros(batch.at), self.of_batch(batch, fields).filter(~pl.col(LATE))

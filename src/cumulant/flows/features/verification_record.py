@@ -18,8 +18,8 @@ _VERIFICATION, _WITHOUT_ROWS = "feature_verification", "feature_verification_wit
 
 class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     """Served features against the history since a moment. `rows`: that were compared; `logged`: that could be;
-    `unknown`: whose definition or history is not there any more, or not known to the moment (posted or streamed
-    rows that correct each other); `uncompared`: that came after as many rows with differences as are explained.
+    `unknown`: whose definition or history is not there any more, or may have had a version of a corrected row that the
+    log does not have any more; `uncompared`: that came after as many rows with differences as are explained.
     """
 
     model: str

@@ -18,14 +18,22 @@ from cumulant.features.online.requests import RequestReader
 from cumulant.features.verification import differing
 from cumulant.flows.data.stream_records import last_batches
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot
-from cumulant.flows.features.feature_table import scans
+from cumulant.flows.features.feature_table import deletions, scans
 from cumulant.flows.features.served_rows import ServedRow
-from cumulant.flows.features.stored_tables import ELSEWHERE, FilledTable, filled_tables, table_readers
+from cumulant.flows.features.stored_tables import (
+    ELSEWHERE,
+    FilledTable,
+    filled_tables,
+    fillings,
+    read_state,
+    table_readers,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
+    from cumulant.features.posted.version_log import LoggedPart, PendingRow
     from cumulant.project.project import Project
 
 #: rows with a difference, which are explained one by one, after which no more rows are compared; fillings (of tables
@@ -45,10 +53,13 @@ class ComparedRow(NamedTuple):
 
 
 class _History(NamedTuple):
-    """Rows of snapshots, and those that were posted, by source."""
+    """Rows of snapshots, and those that were posted, by source; of sources whose rows correct each other the versions
+    that one row may have been served from.
+    """
 
     rows: Mapping[str, pl.LazyFrame]
     posted: Mapping[str, pl.DataFrame]
+    versions: Mapping[str, LoggedPart]
 
 
 class Verifier:
@@ -58,20 +69,24 @@ class Verifier:
         self, project: Project, plan: FeaturePlan, fillings: Sequence[FilledTable], tables: Collection[str]
     ) -> None:
         from cumulant.features.online.logged_rows import posted_rows
+        from cumulant.features.posted.stored_versions import corrected_sources
+        from cumulant.features.posted.version_log import VersionLog
 
         self._project, self._fingerprint, self._fillings = project, short(digest(plan)), fillings
         self._tables = tables
         self._hashed = HashedKeys.of(plan, project.salt)
         self._plan = self._hashed.plan
-        corrected = {
-            name for name, source in plan.sources.items() if not isinstance(source.corrections, msgspec.UnsetType)
-        }
         self._sources = plan.sources
-        scope = self._hashed.log_scope(project.name)
+        self._scope = scope = self._hashed.log_scope(project.name)
+        #: of sources whose rows correct each other what was posted, or came by a stream and is in online features
+        self._logs = {
+            name: VersionLog(self._plan, name, project.online(), scope=scope) for name in corrected_sources(self._plan)
+        }
+        self._deletions: dict[tuple[str, str], pl.DataFrame | None] = {}
         self._posted = {
             name: posted_rows(project.online(), scope, source)
             for name, source in self._plan.sources.items()
-            if source.key and name not in corrected
+            if source.key and isinstance(source.corrections, msgspec.UnsetType)
         }
         #: rows that came by streams, as the posted ones are: online features have them before a snapshot does
         self._streamed: dict[str, pl.DataFrame] = {}
@@ -82,10 +97,8 @@ class Verifier:
 
     @classmethod
     def of(cls, project: Project, plan: FeaturePlan, version: str) -> Verifier | None:
-        """Of a version, as `NAME/VERSION`. None where a source of the plan has no snapshot, or rows outside of
-        snapshots that correct earlier ones: from when on those count online is not known here.
-        """
-        if any(newest_snapshot(project, name) is None for name in plan.sources) or _corrected_online(project, plan):
+        """Of a version, as `NAME/VERSION`. None where a source of the plan has no snapshot."""
+        if any(newest_snapshot(project, name) is None for name in plan.sources):
             return None
         own = [table for table in filled_tables(project, every=True) if digest(table.plan) == digest(plan)]
         tables = {reader.table for reader in table_readers(project) if reader.version in {version, ELSEWHERE}}
@@ -104,7 +117,7 @@ class Verifier:
         present = {name: newest_snapshot(self._project, name) for name in self._plan.sources}
         newest = {name: snapshot.id for name, snapshot in present.items() if snapshot is not None}
         self._read_streams(rows, newest)
-        expected = self._compute(self._history(newest), rows, arrived=None)
+        expected = self._compute(self._present(newest), rows)
         explained = 0
         for row, values in zip(rows, expected, strict=True):
             if row.fingerprint != self._fingerprint:  # the server had another definition than the version's
@@ -145,19 +158,20 @@ class Verifier:
 
     def _explain(self, row: ServedRow, names: Sequence[str]) -> set[str] | None:
         """The features whose served values are those of the rows that had arrived when it was answered. None: some are
-        not, and a filling that the row may have been served from cannot be recomputed any more.
+        not, and a filling or version that the row may have been served from is not there any more.
 
         The stored features that a request reads are those of all rows up to some arrival: each of the last ones is
         tried, the newest first.
         """
         remaining, unknown = set(names), True
+        cut = any(log.known_since > row.begun - _COMMITTED for log in self._logs.values())
         for position, filling in enumerate(self._candidates(row)):
             try:
-                history = self._history(filling.snapshots, of=row)
+                history = self._served_history(filling.snapshots, row)
                 for arrived in self._arrivals(row, history):
                     if not remaining:
                         break
-                    (values,) = self._compute(history, [row], arrived=arrived)
+                    (values,) = self._compute(_as_arrived(history, arrived), [row])
                     remaining &= set(differing(row.served, values, names))
             except CumulantError:  # a snapshot is not stored any more
                 continue
@@ -165,7 +179,7 @@ class Verifier:
             unknown = unknown and position > 0
             if not remaining:
                 break
-        return None if remaining and unknown else set(names) - remaining
+        return None if remaining and (unknown or cut) else set(names) - remaining
 
     def _candidates(self, row: ServedRow) -> list[FilledTable]:
         """Fillings that a row may have been served from, the likely ones first: of the tables that its version reads,
@@ -184,22 +198,69 @@ class Verifier:
         for posted in history.posted.values():
             own = posted[ARRIVED].drop_nulls()
             moments |= set(own.filter(own.is_between(first, row.ended)).to_list())
+        for part in history.versions.values():
+            moments |= {moment for moment in part.moments() if first <= moment <= row.ended}
         # A batch may have waited for longer until it was put into online features, after all those before it.
         batches = {int(at) for rows in self._streamed.values() for at in rows[ARRIVED].unique() if at <= row.ended}
         earlier = sorted(batches - moments, reverse=True)[:_ARRIVALS]
         return [*sorted(moments, reverse=True)[:_ARRIVALS], first, *earlier]
 
-    def _history(self, snapshots: Mapping[str, str], *, of: ServedRow | None = None) -> _History:
-        """The rows of snapshots and those that were posted; `of`: that share a key with this one alone."""
+    def _present(self, snapshots: Mapping[str, str]) -> _History:
+        """All that is known now: of sources whose rows correct each other each version while it is in force."""
+        rows = self._snapshot_rows(snapshots)
+        for name, log in self._logs.items():
+            rows[name] = log.dated(rows[name], self._gone(name, snapshots), self._waiting(name, snapshots))
+        return _History(rows, self._posted, {})
+
+    def _served_history(self, snapshots: Mapping[str, str], row: ServedRow) -> _History:
+        """What a table that was filled from snapshots had, of the rows that share a key with this one."""
+        rows, keys = self._snapshot_rows(snapshots), self._keys(row)
+        request = RequestReader(self._request).read(row.request)
+        versions: dict[str, LoggedPart] = {}
+        for name, condition in keys.items():
+            if name in self._logs:
+                gone = self._gone(name, snapshots)
+                versions[name] = self._logs[name].part(rows[name], gone, condition, request)
+            else:
+                rows[name] = rows[name].filter(condition).collect().lazy()
+        posted = {name: frame.filter(keys[name]) for name, frame in self._posted.items() if name in keys}
+        return _History(rows, posted, versions)
+
+    def _snapshot_rows(self, snapshots: Mapping[str, str]) -> dict[str, pl.LazyFrame]:
         stored = {name: load_snapshot(self._project, identity) for name, identity in snapshots.items()}
         frames = self._hashed.frames(scans(self._project, stored, snapshots, as_of=None))
-        rows = {name: frame.lazy() for name, frame in frames.items()}
-        if of is None:
-            return _History(rows, self._posted)
-        keys = self._keys(of)
-        own = {name: frame.filter(keys[name]).collect().lazy() for name, frame in rows.items() if name in keys}
-        posted = {name: frame.filter(keys[name]) for name, frame in self._posted.items() if name in keys}
-        return _History({**rows, **own}, posted)
+        return {name: frame.lazy() for name, frame in frames.items()}
+
+    def _gone(self, name: str, snapshots: Mapping[str, str]) -> pl.DataFrame | None:
+        """The deletions that a snapshot has of a source."""
+        place = (name, snapshots[name])
+        if place not in self._deletions:
+            stored = {name: load_snapshot(self._project, snapshots[name])}
+            frames = self._hashed.frames(deletions(self._project, self._plan, stored, as_of=None))
+            self._deletions[place] = frames[name].lazy().collect() if name in frames else None
+        return self._deletions[place]
+
+    def _waiting(self, name: str, snapshots: Mapping[str, str]) -> Iterator[PendingRow]:
+        """Rows of a stream that neither the snapshot nor online features have."""
+        if not _is_streamed(self._project, name):
+            return
+        from cumulant.flows.features.stream_rows import StreamRows
+
+        corrections = self._sources[name].corrections
+        more = () if isinstance(corrections, msgspec.UnsetType) else corrections.fields
+        fields = {field.name: field for field in (*self._sources[name].fields, *more)}
+        after = max(self._common_batch(name, {snapshots[name]}), self._applied(name))
+        rows = StreamRows(self._project, name, self._hashed)
+        for at, frame in rows.batches_on_time([*fields.values()], after=after):
+            yield from self._logs[name].pending(frame, at)
+
+    def _applied(self, source: str) -> int:
+        """The last batch of a source that a table of online features has: the rows until then are in the log."""
+        states = (
+            read_state(self._project.online(), table) for table in {each.table for each in fillings(self._project)}
+        )
+        own = (state.applied.get(source, 0) for state in states if state is not None and state.scope == self._scope)
+        return max(own, default=0)
 
     def _keys(self, row: ServedRow) -> dict[str, pl.Expr]:
         """By source, the condition of rows that windows and lookups of a request may see."""
@@ -214,13 +275,13 @@ class Verifier:
             conditions.setdefault(group.source, []).append(pl.all_horizontal(own))
         return {name: pl.any_horizontal(own) for name, own in conditions.items()}
 
-    def _compute(self, history: _History, rows: Sequence[ServedRow], *, arrived: int | None) -> list[dict[str, Any]]:
+    def _compute(self, history: _History, rows: Sequence[ServedRow]) -> list[dict[str, Any]]:
         from cumulant.features.offline.offline import compute
         from cumulant.features.online.logged_rows import field_frame, with_posted
 
         frames = dict(history.rows)
         for name, posted in history.posted.items():
-            frames[name] = with_posted(frames[name], _arrived(posted, arrived), self._plan.sources[name])
+            frames[name] = with_posted(frames[name], posted, self._plan.sources[name])
         reader = RequestReader(self._request)
         requests = field_frame(self._request, [reader.read(row.request) for row in rows])
         computed = compute(self._plan, frames, rows=requests).select(self.names)
@@ -228,24 +289,18 @@ class Verifier:
         return decoded
 
 
-def _corrected_online(project: Project, plan: FeaturePlan) -> bool:
-    """Whether a source whose rows correct each other has rows that were posted, or that came by a stream."""
-    from cumulant.features.online.logged_rows import has_posted_rows
-
-    corrected = [of for of in plan.sources.values() if not isinstance(of.corrections, msgspec.UnsetType)]
-    scope = HashedKeys.of(plan, project.salt).log_scope(project.name)
-    return any(_is_streamed(project, of.name) or has_posted_rows(project.online(), scope, of) for of in corrected)
-
-
 def _is_streamed(project: Project, source: str) -> bool:
     policy = project.policies.sources.get(source)
     return policy is not None and policy.spec.stream is not None
 
 
-def _arrived(posted: pl.DataFrame, by: int | None) -> pl.DataFrame:
-    """Posted rows that had arrived by a moment; None: all."""
+def _as_arrived(history: _History, by: int) -> _History:
+    """What of a history had arrived by a moment."""
     import polars as pl
 
     from cumulant.features.online.logged_rows import ARRIVED
 
-    return posted if by is None else posted.filter(pl.col(ARRIVED).is_null() | (pl.col(ARRIVED) <= by))
+    arrived = pl.col(ARRIVED).is_null() | (pl.col(ARRIVED) <= by)
+    posted = {name: frame.filter(arrived) for name, frame in history.posted.items()}
+    versions = {name: part.rows_at(by).lazy() for name, part in history.versions.items()}
+    return _History({**history.rows, **versions}, posted, {})
