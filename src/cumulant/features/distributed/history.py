@@ -115,7 +115,9 @@ def _hand_over(
         size = sizes[queries]  # their features are in memory beside them
         step = division.step(size.rows, 2 * output_width(plan, size.width))
         table = Table(queries, size.rows, step, dated=False)
-        ends = pl.read_parquet(file_path(folder, queries), columns=[ROW])[ROW]
+        positions = pl.scan_parquet(file_path(folder, queries)).select(ROW)
+        last = (min(begin + table.step, table.rows) - 1 for begin in table.slices())
+        ends = tuple(positions.slice(place, 1).collect().item() for place in last)  # not all positions at once
     return WorkLayout(
         plan_document=msgspec.to_builtins(plan),
         folder=str(folder),
@@ -128,7 +130,7 @@ def _hand_over(
         queries=table,
         apart=apart,
         partitions=tuple(division.partitions(group, sizes[files[group.source]], size) for group in groups),
-        ends=tuple(ends[min(begin + table.step, table.rows) - 1] for begin in table.slices()),
+        ends=ends,
     )
 
 
