@@ -251,6 +251,9 @@ def test_errors_of_workers_are_those_of_the_caller(session, tmp_path):
 
 def test_workers_without_this_program_say_what_to_install(url, python):
     (python.parent / "without").touch()
-    with pytest.raises(MissingPartError, match="Spark's workers lacks cumulant") as raised, SparkEngine(url).session():
-        pass
+    try:
+        with pytest.raises(MissingPartError, match="lacks cumulant") as raised, SparkEngine(url).session():
+            pass
+    finally:
+        (python.parent / "without").unlink()
     assert "pip install cumulant==" in str(raised.value.hint)

@@ -8,14 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cumulant.core.errors import CumulantError, MissingPartError, OutOfMemoryError, StepFailedError
+from cumulant.core.errors import CumulantError, MissingPartError, OutOfMemoryError, StepFailedError, StorageError
 from cumulant.drivers.spark.spark_errors import read_error
 from cumulant.drivers.spark.worker import StageFunction, packages
 from cumulant.features.definition.functions import col
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.distributed.history import compute_in
-from cumulant.features.distributed.layout import Division
+from cumulant.features.distributed.layout import Division, staging_errors
 from cumulant.features.offline.offline import compute
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.testing.compute import DirectHistory
@@ -71,6 +71,15 @@ def test_a_plan_without_windows_and_a_source_without_rows_are_computed(tmp_path)
     plain = compile_plan(features, case.plan.sources, entity="tx", predict_at=case.plan.predict_at)
     computed = pl.concat(compute_in(DirectHistory(tmp_path), plain, rows, division=FINE))
     assert computed.equals(compute(plain, rows))
+
+
+def test_a_full_disk_of_the_staging_folder_is_named(tmp_path):
+    with (
+        pytest.raises(StorageError, match="cannot be used: No space left on device") as raised,
+        staging_errors(tmp_path),
+    ):
+        Path("/dev/full").write_text("x", encoding="utf-8")
+    assert raised.value.subject == str(tmp_path)
 
 
 def test_a_worker_with_another_version_says_what_to_install():

@@ -39,9 +39,10 @@ def spark_errors(away: Callable[[], EngineUnavailableError]) -> Iterator[None]:
     except RpcError as error:
         raise away() from error
     except PySparkException as error:
-        if any(word in str(error) for word in _AWAY):
+        text = str(error)
+        if not _OURS.search(text) and any(word in text for word in _AWAY):
             raise away() from error
-        raise read_error(str(error)) from error
+        raise read_error(text) from error
 
 
 def read_error(text: str) -> CumulantError:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError, StepFailedError, StorageError
+from cumulant.core.errors import DataError, StepFailedError
 from cumulant.core.plan import FeaturePlan
-from cumulant.core.system.disk_errors import disk_error
 from cumulant.data.row_columns import FROM, ROW
 from cumulant.features.distributed.layout import (
     Division,
@@ -22,6 +20,7 @@ from cumulant.features.distributed.layout import (
     event_columns_of,
     file_path,
     query_columns_of,
+    staging_errors,
 )
 from cumulant.features.distributed.stages import divide, features, windows
 from cumulant.features.offline.frames import scan_fields
@@ -81,7 +80,7 @@ def compute_in(
             f"features of {sum(counts.values()):,} rows were computed for {queries.rows:,}", subject="history"
         )
     for number in range(blocks):
-        with _disk(session.folder):
+        with staging_errors(session.folder):
             block = pl.read_parquet(layout.result(number))
         yield block
         layout.result(number).unlink()
@@ -98,7 +97,7 @@ def _hand_over(
     dated = {name for name, frame in scanned.items() if FROM in frame.collect_schema()}
     read, files, apart = {group.source for group in groups}, dict[str, str](), rows is not None
     shared = not apart and plan.entity not in dated  # rows of the entity are events and queries
-    with _disk(folder):
+    with staging_errors(folder):
         for number, name in enumerate(sorted(read)):
             columns = event_columns_of(plan, name, dated=name in dated)
             columns |= {*plan.sources[name].key} if apart else set()
@@ -116,7 +115,9 @@ def _hand_over(
         size = sizes[queries]  # their features are in memory beside them
         step = division.step(size.rows, 2 * output_width(plan, size.width))
         table = Table(queries, size.rows, step, dated=False)
-        ends = pl.read_parquet(file_path(folder, queries), columns=[ROW])[ROW]
+        positions = pl.scan_parquet(file_path(folder, queries)).select(ROW)
+        last = (min(begin + table.step, table.rows) - 1 for begin in table.slices())
+        ends = tuple(positions.slice(place, 1).collect().item() for place in last)  # not all positions at once
     return WorkLayout(
         plan_document=msgspec.to_builtins(plan),
         folder=str(folder),
@@ -129,7 +130,7 @@ def _hand_over(
         queries=table,
         apart=apart,
         partitions=tuple(division.partitions(group, sizes[files[group.source]], size) for group in groups),
-        ends=tuple(ends[min(begin + table.step, table.rows) - 1] for begin in table.slices()),
+        ends=ends,
     )
 
 
@@ -155,18 +156,3 @@ def _size(folder: Path, file: str) -> SourceSize:
     rows = pl.scan_parquet(file_path(folder, file))
     sample = rows.head(_SAMPLE).collect()
     return SourceSize(rows.select(pl.len()).collect().item(), sample.estimated_size() / max(sample.height, 1))
-
-
-@contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = disk_error(error)
-        if reason is None:
-            raise
-        raise StorageError(
-            f"rows cannot be handed over to the engine of the history: {reason.strerror or reason}",
-            subject=str(folder.parent),
-            hint="free some space in the staging folder",
-        ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
+from cumulant.core.errors import StorageError
 from cumulant.core.plan import FeaturePlan, Field, read_plan
+from cumulant.core.system.disk_errors import disk_error
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.key_partitions import group_columns, row_columns
@@ -139,3 +143,22 @@ def query_columns_of(plan: FeaturePlan) -> set[str]:
     """The columns of the queries that windows and expressions read."""
     moment = set() if plan.predict_at is None else {plan.predict_at.column}
     return {ROW, *moment, *row_columns(plan), *(column for group in groups_of(plan) for column in group.by)}
+
+
+@contextmanager
+def staging_errors(folder: str | Path) -> Iterator[None]:
+    """
+    Raises:
+        StorageError: the disk of the folder fails, or is full.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = disk_error(error)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"the folder that is shared with the engine of the history cannot be used: {reason.strerror or reason}",
+            subject=str(folder),
+            hint="free some space in the staging folder",
+        ) from error

@@ -13,10 +13,9 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant.core.errors import StorageError
 from cumulant.data.parts.spill import arrow_stream
 from cumulant.data.row_columns import ROW
-from cumulant.features.distributed.layout import Slice, WorkLayout
+from cumulant.features.distributed.layout import Slice, WorkLayout, staging_errors
 from cumulant.features.offline.frames import kinds
 from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.key_partitions import in_order, row_columns, scatter
@@ -109,12 +108,6 @@ def _write(frame: pl.DataFrame, layout: WorkLayout, number: int) -> None:
     """Write a block under its name at once, since a stage may be repeated."""
     path = layout.result(number)
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
+    with staging_errors(path.parent):
         frame.write_parquet(temporary, compression="lz4")
         temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"features cannot be written to {path.parent}: {error.strerror or error}",
-            subject="history",
-            hint="free some space in the staging folder",
-        ) from error
