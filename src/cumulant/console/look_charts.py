@@ -142,11 +142,11 @@ def _confidence_sequence(series: _Series) -> Chart:
         _level(frame, 0.0, "zero"),
         _level(frame, boundary, "limit"),
         _level(frame, fine_from, "limit") if metric.two_sided else None,
-        *_zone_names(frame, boundary),
         *_step_marks(frame, series),
     ]
     for looks in _steps(metric.looks):
         parts += [_band(frame, looks, axis, scale), _differences(frame, series, looks, scale)]
+    parts += [*_zone_names(frame, boundary), *_step_names(frame, series)]  # above the lines that would cross them
     last = metric.looks[-1]
     text = (
         f"Confidence sequence of {metric.metric}, candidate less champion, over {len(metric.looks)} looks: "
@@ -185,6 +185,7 @@ def _evidence(series: _Series) -> Chart:
             _evidence_line(frame, looks, fine, "model", "no harm"),
             _evidence_line(frame, looks, [(x, _clipped(frame, part)) for x, part in harm], "alarm-line", "harm"),
         ]
+    parts += _step_names(frame, series)
     last = metric.looks[-1]
     of_harm = _harm_share(metric, last)
     text = (
@@ -233,7 +234,7 @@ def _zone_names(frame: Frame, margin: float) -> list[Child]:
         return []
     x, y = frame.left + 6, frame.y(margin)
     return [
-        element("text", name, x=x, y=round(y + offset, 2), class_="zone-name")
+        element("text", name, x=x, y=round(y + offset, 2), class_="zone-name over")
         for name, offset, room in (("rollback", -6, y - TOP), ("promotion", 15, frame.height - BOTTOM - y))
         if room > 18
     ]
@@ -248,20 +249,25 @@ def _level(frame: Frame, value: float, style: str) -> Child:
 
 
 def _step_marks(frame: Frame, series: _Series) -> list[Child]:
-    """An upright line where a step begins, with its name where there is room."""
+    """An upright line where a step begins."""
+    begins = [frame.x(series.axis.place(looks[0])) for looks in _steps(series.metric.looks)]
+    return [element("line", x1=x, x2=x, y1=TOP, y2=frame.height - BOTTOM, class_="step-mark") for x in begins]
+
+
+def _step_names(frame: Frame, series: _Series) -> list[Child]:
+    """The names of steps, each beside the line where it begins, where there is room."""
     parts: list[Child] = []
     free = 0.0
     for looks in _steps(series.metric.looks):
         x, name = frame.x(series.axis.place(looks[0])), _step_name(series.history, looks[0].step)
-        parts.append(element("line", x1=x, x2=x, y1=TOP, y2=frame.height - BOTTOM, class_="step-mark"))
         wide = 10 + 7.0 * len(name)
         if x < free:
             continue
         if x + wide < frame.width:
-            parts.append(element("text", name, x=x + 4, y=TOP + 12, class_="tick"))
+            parts.append(element("text", name, x=x + 4, y=TOP + 12, class_="tick over"))
             free = x + wide
         elif x - wide > free:
-            parts.append(element("text", name, x=x - 4, y=TOP + 12, class_="tick end"))
+            parts.append(element("text", name, x=x - 4, y=TOP + 12, class_="tick end over"))
     return parts
 
 

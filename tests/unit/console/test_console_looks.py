@@ -169,7 +169,9 @@ def test_what_is_beyond_the_axis_is_drawn_at_its_edge():
     metric = metric_history((None, None), (-0.9, 0.9), (-0.001, 0.001))
     history = LookHistory(release="r1", steps=("canary 10%",), alpha=0.05, metrics={"errors": metric})
     sequence, evidence = look_charts(history, metric, "time", "/file.csv")
-    numbers = [float(number) for number in re.findall(r"[xy][12]?=\"([-\d.]+)\"", str(sequence.drawing))]
+    text = str(sequence.drawing)
+    assert text.rindex("<polygon") < text.index(">promotion<") < text.index(">canary 10%<")  # no line crosses a word
+    numbers = [float(number) for number in re.findall(r"[xy][12]?=\"([-\d.]+)\"", text)]
     assert max(numbers) <= sequence.drawing.width
     assert min(numbers) >= 0
     assert sequence.note.startswith("95% intervals")

@@ -3,7 +3,7 @@
 const SCALE = 2; // pixels to a unit of the drawing
 const GAP = 12;
 const PRESENTATION = [
-  "fill", "fill-opacity", "font-family", "font-size", "font-weight", "opacity", "stroke", "stroke-dasharray",
+  "fill", "fill-opacity", "font-family", "font-size", "font-weight", "opacity", "paint-order", "stroke", "stroke-dasharray",
   "stroke-linecap", "stroke-linejoin", "stroke-opacity", "stroke-width", "text-anchor",
 ];
 
