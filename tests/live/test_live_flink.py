@@ -37,6 +37,7 @@ from cumulant.ports.access import Principal
 from cumulant.ports.streams import Streams
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
+from cumulant.testing.certificates import Authority
 from cumulant.testing.expressions import CASES
 from cumulant.testing.expressions import KINDS as COLUMNS
 from cumulant.testing.expressions import ROW as VALUES
@@ -191,15 +192,20 @@ total = card.sum("amount", window="WINDOW")
 
 
 @pytest.fixture
-def broker(tmp_path) -> Iterator[Any]:
+def broker(tmp_path, monkeypatch) -> Iterator[str]:
+    """The URL of the encrypted listener of a broker, with a user and a password."""
     pytest.importorskip("confluent_kafka", reason='pip install "cumulant[kafka]"')
-    from cumulant.testing.servers.kafka import kafka_server
+    from cumulant.testing.servers.kafka import PASSWORD, USER, kafka_server
 
     (tmp_path / "kafka").mkdir()
+    monkeypatch.setenv("KAFKA", PASSWORD)
+    authority = Authority(tmp_path / "authority")
+    signed = authority.signed("DNS:localhost")
+    pem = (Path(signed.certificate), Path(signed.private_key))
     try:
-        with kafka_server(tmp_path / "kafka") as server:
+        with kafka_server(tmp_path / "kafka", pem=pem) as server:
             server.create_topic("payments", 2)
-            yield server
+            yield f"kafkas://{USER}@localhost:{server.encrypted_port}?password=KAFKA&ca={authority.file}"
     except FileNotFoundError as error:
         pytest.skip(str(error))
 
@@ -264,7 +270,7 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
     place = tmp_path / "cards"
     place.mkdir()
     ports = {"GATEWAY": str(cluster.gateway), "JOBS": str(cluster.jobs)}
-    named = {"STREAMS": broker.url, "FOLDER": (tmp_path / "flink").as_uri(), **ports}
+    named = {"STREAMS": broker, "FOLDER": (tmp_path / "flink").as_uri(), **ports}
     (place / "cumulant.yaml").write_text(re.sub("|".join(named), lambda match: named[match[0]], PROJECT))
 
     def defined(window: str, more: str = "") -> Project:
