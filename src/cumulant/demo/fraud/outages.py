@@ -64,10 +64,10 @@ def ingest_on_full_disk(project: cumulant.Project, ingestion: Ingestion, sent: i
     """
     before = project.streams.status(SOURCE)[0].rows
     exit_code: int | None = None
-    if isinstance(prefix := _namespace(), str):
+    (place,) = Path(project.loaded.endpoints.tables.partition("://")[2]).rglob(".writing")
+    if isinstance(prefix := _namespace(place), str):
         answer, committed = prefix, 0
     else:
-        (place,) = Path(project.loaded.endpoints.tables.partition("://")[2]).rglob(".writing")
         line = ingest_line(project.root, project.env, "--once")
         ended = _run([*prefix, "sh", "-c", _ON_A_FULL_DISK, "sh", str(place), *line])
         exit_code, answer = ended.returncode, error_sentence(ended.stderr)
@@ -80,12 +80,12 @@ def ingest_on_full_disk(project: cumulant.Project, ingestion: Ingestion, sent: i
     )
 
 
-def _namespace() -> list[str] | str:
-    """The command that runs another one with mounts of its own; or why there is none."""
+def _namespace(place: Path) -> list[str] | str:
+    """The command that runs another one with mounts of its own, such as over `place`; or why there is none."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return "not played: mounts of one process need Linux and `unshare`"
     for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
-        trial = ["unshare", *options, "sh", "-c", _ON_A_FULL_DISK, "sh", "/mnt", "true"]
+        trial = ["unshare", *options, "sh", "-c", _ON_A_FULL_DISK, "sh", str(place), "true"]
         if (ended := _run(trial)).returncode == 0:
             return ["unshare", *options]
     return f"not played: no file system may be mounted here ({ended.stderr.strip()[-100:]})"
