@@ -87,6 +87,9 @@ def test_mistakes_in_expressions_name_the_line() -> None:
         a.clip()
     with refused("not a duration"):
         a.dt.shift("2 hours")
+    for number in ("inf", "-inf", "nan"):
+        with refused(f"{number} cannot be part of an expression"):
+            col("x") < float(number)  # noqa: B015
 
 
 # windows and lookups

@@ -6,6 +6,7 @@ the plan is compiled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NoReturn, Self
@@ -356,7 +357,7 @@ def literal(value: object) -> Literal | Moment:
     """A Python constant as a leaf of the tree.
 
     Raises:
-        DefinitionError: `value` is not null, a bool, a number, text, a time or a duration.
+        DefinitionError: `value` is not null, a bool, a finite number, text, a time or a duration.
     """
     if isinstance(value, datetime):
         return Moment(to_micros(value))
@@ -365,6 +366,9 @@ def literal(value: object) -> Literal | Moment:
     if value is None or isinstance(value, bool | int | float | str):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise definition_error(f"{value} does not fit 64 bits")
+        if isinstance(value, float) and not math.isfinite(value):  # JSON, in which plans are kept, has no such number
+            hint = "compare with a number; what is not finite in a column counts as null"
+            raise definition_error(f"{value} cannot be part of an expression", hint=hint)
         return Literal(value)
     raise definition_error(
         f"{type(value).__name__} cannot be part of an expression",
