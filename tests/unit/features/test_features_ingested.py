@@ -3,10 +3,12 @@
 from datetime import timedelta
 from functools import partial
 from random import Random
+from typing import Any
 
 import msgspec
 import polars as pl
 import pytest
+from tiled_tables import events_of
 
 from cumulant.core.plan import Field, KnownAt, PredictAt, Source
 from cumulant.core.units import to_micros
@@ -26,6 +28,7 @@ from cumulant.features.online.tiles import TileRule, decode_entity
 from cumulant.features.posted.posted_events import PostedRow, SourceLog, log_table, row_key
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
+from cumulant.testing.plans import oracle
 from cumulant.testing.plans.cases import START
 
 FIELDS = {
@@ -38,6 +41,8 @@ FIELDS = {
     "note": "str",
     "label": "int",
 }
+#: notes are known with another column
+KNOWN = {"label": KnownAt(delay_us=3_600_000_000), "note": KnownAt(column="done")}
 
 
 def plan():
@@ -49,9 +54,11 @@ def plan():
         "note": card.last("note", window="2d"),
         "rate": tx.by("shop").mean("label", window="1d"),
         "newest": tx.as_of("card", "shop").columns("amount"),
+        "latest": tx.as_of("card", order="event_time").columns("note")["note"],
+        "latest_of_shop": tx.as_of("shop", order="event_time").columns("note")["note"],
     }
     fields = tuple(Field(name, dtype) for name, dtype in FIELDS.items())
-    sources = {"tx": Source("tx", ("id",), "at", fields, {"label": KnownAt(delay_us=3_600_000_000)})}
+    sources = {"tx": Source("tx", ("id",), "at", fields, KNOWN)}
     return compile_plan(collect(features), sources, entity="tx", predict_at=PredictAt("at"))
 
 
@@ -62,7 +69,7 @@ def rows(random, first, count, day):
             "id": f"p{first + number}",
             "card": random.choice(["a", "b", None]),
             "shop": random.choice([1, 2]),
-            "done": None,
+            "done": random.choice([None, START + timedelta(days=day + random.choice([-1, 0, 0, 1]))]),
             "at": START + timedelta(days=day + random.choice([0, 0, 0, 1, -2, -6]), minutes=random.randrange(1440)),
             "amount": random.choice([1.5, 0.1, None]),
             "note": random.choice(["x", None]),
@@ -111,36 +118,52 @@ def test_batches_leave_what_posted_rows_leave(seed):
     assert ingested.applied() == 5
 
 
-@pytest.mark.parametrize("way", ["posted", "ingested", "filled"])
-def test_an_event_is_kept_as_long_as_it_has_the_latest_event_time(way):
-    """Not until the next of its key is known, though events of earlier days became known since."""
-    tx, fields = source("tx"), tuple(Field(name, dtype) for name, dtype in FIELDS.items())
-    newest = tx.as_of("card", order="event_time").columns("note")
-    one = compile_plan(
-        collect({"newest": newest, "n": tx.by("card").distinct("note", window="1d")}),
-        {"tx": Source("tx", ("id",), "at", fields, {"note": KnownAt(column="done")})},
-        entity="tx",
-        predict_at=PredictAt("at"),
-    )
-    days = [{"at": START + timedelta(days=-day), "done": START + timedelta(days=day)} for day in range(8)]
-    days += [{"at": START + timedelta(days=7.5), "done": START + timedelta(days=9)}]
-    other = {"shop": 1, "amount": 1.0, "label": 1}
-    values = [
-        {"id": f"p{number}", "card": "a", "note": f"of {number}"} | other | day for number, day in enumerate(days)
-    ]
-    store = MemoryOnline()
-    filled = values if way == "filled" else values[:1]
-    materialize(one, {"tx": frame(filled)}, store, table="t", since=START + timedelta(days=6 * (way == "filled")))
-    writer = StateWriter(one, store, "t")
+@pytest.mark.parametrize("seed", range(12))
+def test_of_dropped_events_the_latest_by_event_time_stays(seed):
+    """The values are those of all rows, and no state grows with the rows: posted, ingested, or filled each time."""
+    random, way, tx = Random(seed), ("posted", "ingested", "filled")[seed % 3], source("tx")
+    ever = tx.as_of("card", order="event_time").columns("note")
+    features = {"note": ever, "words": tx.by("card").distinct("note", window="1d")}
+    if seed % 4 > 1:
+        features["known"] = tx.as_of("card").columns("note")["note"]
+    fields = tuple(Field(name, dtype) for name, dtype in FIELDS.items())
+    sources = {"tx": Source("tx", ("id",), "at", fields, KNOWN)}
+    one = compile_plan(collect(features), sources, entity="tx", predict_at=PredictAt("at"))
+    values: list[dict[str, Any]] = []
+    for number in range(120):
+        at = START + timedelta(hours=12 * random.randrange(160))
+        done = at + timedelta(hours=12 * random.choice([0, 0, 1, 2, 5, 20, 60]))
+        row = {"id": f"p{number}", "card": random.choice("aab"), "shop": 1, "amount": 1.0, "label": 1}
+        values.append(row | {"at": at, "done": done, "note": random.choice([f"of {number}", None, "x"])})
+    # Some come long after they are known.
+    values.sort(key=lambda row: row["done"] + timedelta(days=random.choice([0, 0, 1, 20])))
+    store, tiles, since = MemoryOnline(), TileRule(limit=4, mean=3, seed=1) if seed % 2 else TileRule(), START
+    materialize(one, {"tx": frame(values[:10])}, store, table="t", tiles=tiles, since=since)
+    writer = StateWriter(one, store, "t", tiles=tiles)
     batches = EventBatchWriter(writer, "tx")
-    rest = values[len(filled) :]
-    for number, pair in enumerate([rest[at : at + 2] for at in range(0, len(rest), 2)], 1):
-        if way == "posted":
-            advance([writer], "tx", pair)
+    for number in range(1, 12):
+        known, batch = values[: number * 10 + 10], values[number * 10 : number * 10 + 10]
+        now = max(row["done"] for row in known)
+        random.shuffle(batch)
+        if way == "filled":
+            since = now - timedelta(days=2)
+            materialize(one, {"tx": frame(known)}, store, table="t", tiles=tiles, since=since)
+        elif way == "ingested":
+            batches.apply(number, read_fields("tx", one.sources["tx"].fields, frame(batch)))
         else:
-            batches.apply(number, read_fields("tx", one.sources["tx"].fields, frame(pair)))
-    query = {"id": "p9", "card": "a", "at": START + timedelta(days=8)}
-    assert OnlineFeatures(one, store, "t").vectors([query]).columns["note"] == ["of 0"]
+            for row in batch:
+                advance([writer], "tx", [row])
+        moments = [max(now + timedelta(hours=hours), since) for hours in (-60, -24, -12, 0, 12, 600)]
+        asked = [{"id": "q", "card": card, "at": at} for card in "ab" for at in moments]
+        served = OnlineFeatures(one, store, "t").vectors(asked)
+        for at, row in enumerate(asked):
+            assert served.late[at] is None or row["at"] < now
+            if served.late[at] is None:
+                expected = oracle.of_row(one, {"tx": known}, row, row["at"])
+                assert {name: column[at] for name, column in served.columns.items()} == {
+                    {"_known_note": "known"}.get(name, name): value for name, value in expected.items()
+                }
+        assert max(len(events.times) // 8 for events in events_of(store).values()) <= 20
 
 
 class _Interrupted(MemoryOnline):

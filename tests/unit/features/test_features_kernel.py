@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cumulant.features.offline.kernel.ranges import Distinct, LatestEvents, extremes, latest
+from cumulant.features.offline.kernel.ranges import Distinct, LatestEvents, extremes, last_valid
 from cumulant.features.offline.kernel.spread import deviations
 from cumulant.features.offline.kernel.sums import PrefixSums
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
@@ -161,7 +161,7 @@ def test_extremes_last_and_different_values_of_ranges() -> None:
     hi = np.minimum(lo + rng.integers(0, 100, 240), (lo // 100 + 1) * 100)
     most, least = extremes(values, lo, hi, largest=True), extremes(values.astype(np.float64), lo, hi, largest=False)
     distinct = Distinct(keys, values)  # below zero is null
-    counted, newest = distinct.between(lo, hi), latest(values >= 0, hi)
+    counted, newest = distinct.between(lo, hi), last_valid(values >= 0, hi)
     held = distinct.holds(lo // 100, np.full(240, 3), lo, hi)
     absent = distinct.holds(lo // 100, np.full(240, 99), lo, hi)
     for q in range(240):

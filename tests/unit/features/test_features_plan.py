@@ -47,7 +47,14 @@ WEATHER = Source(
     "weather",
     ("origin",),
     "hour",
-    (Field("hour", "time"), Field("carrier", "str"), Field("temp", "float"), Field("tailnum", "int")),
+    (
+        Field("hour", "time"),
+        Field("carrier", "str"),
+        Field("temp", "float"),
+        Field("tailnum", "int"),
+        Field("gate", "int"),
+    ),
+    {"gate": KnownAt(delay_us=2 * HOUR), "temp": KnownAt(delay_us=HOUR)},
 )
 STATIC = Source("static", ("carrier",), None, (Field("carrier", "str"), Field("size", "int")))
 SOURCES = {"flights": FLIGHTS, "weather": WEATHER, "static": STATIC}
@@ -157,6 +164,10 @@ def test_a_delay_is_compared_with_the_moment_of_prediction() -> None:
         (
             {"x": flights.as_of("carrier", within="30m", order="event_time").columns("weight")},
             '"weight" of flights is known 1h after "sched_dep", so no row is at most 30m old by event time',
+        ),
+        (
+            {"x": weather.as_of("gate", within="90m", order="event_time").columns("temp")},
+            '"gate" of weather is known 2h after "hour"',
         ),
         ({"x": source("wether").as_of("carrier").columns("temp")}, "weather"),
         ({"x": static.by("carrier").count(window="1d")}, "no event time"),

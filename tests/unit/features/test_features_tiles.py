@@ -62,12 +62,10 @@ def make_plan(*, corrected: bool, unlimited: bool) -> FeaturePlan:
         "different": card.distinct("word", window="2h"),
         "latest": card.last("word", window="6h", order="event_time"),
     }
-    by_event = corrected or not unlimited  # without a limit that keeps all events, as corrections do by themselves
-    if by_event:
-        limit = None if unlimited else "6h"
-        defined["latest_event"] = tx.as_of("card", within=limit, order="event_time").columns("word")
+    limit = None if unlimited else "6h"
+    defined["latest_event"] = tx.as_of("card", within=limit, order="event_time").columns("word")["word"]
     if unlimited:
-        defined["newest"] = tx.as_of("card").columns("amount", *([] if by_event else ["word"]))
+        defined["newest"] = tx.as_of("card").columns("amount", "word")
     options = {"corrections": corrections} if corrected else {}
     of = Source("tx", ("id",), "at", fields, known, **options)
     return compile_plan(collect(defined), {"tx": of}, entity="tx", predict_at=PredictAt("at", 0))

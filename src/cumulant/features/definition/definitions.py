@@ -240,7 +240,8 @@ class SourceRef:
         `order`: by default the newest row is the one that became known last, and its age counts from then. With
         `"event_time"` it is the known row with the latest event time, and its age counts from that: where an older
         event is corrected after a newer one was known, the newer one stays the newest. The orders differ only where
-        columns become known at the time of another column (`known_time`).
+        columns become known at the time of another column (`known_time`); the ages differ where they become known
+        after a delay, too.
         """
         within_us = None if within is None else span_micros(within)
         return AsOf(self.name, column_names("as_of", by), within_us, row_order(order))

@@ -61,12 +61,13 @@ def require_reachable(source: Source, lookup: Lookup) -> None:
     Raises:
         DefinitionError: its age counts from the event time, and rows become known after more than `within`.
     """
-    delay = entry_rule(source, columns_read(lookup)).delay_us
+    delays = {column: entry_rule(source, [column]).delay_us for column in (lookup.column, *lookup.by)}
+    slowest, delay = max(delays.items(), key=lambda each: each[1])
     if lookup.order == "event_time" and lookup.within_us is not None and lookup.within_us < delay:
         raise DefinitionError(
-            f'"{lookup.column}" of {source.name} is known {show_micros(delay)} after "{source.event_time}", so no row '
+            f'"{slowest}" of {source.name} is known {show_micros(delay)} after "{source.event_time}", so no row '
             f"is at most {show_micros(lookup.within_us)} old by event time",
-            subject=lookup.column,
+            subject=slowest,
             hint=f'make `within` longer than {show_micros(delay)}, or leave out order="event_time": then the age of a '
             "row counts from when it became known",
         )

@@ -19,7 +19,7 @@ from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.kernel.timeline import Flags, Ints
 from cumulant.features.online.state import Events, Slot, encode, typecode
 from cumulant.features.online.tiles import TiledEvents
-from cumulant.features.posted.event_expiry import LATE_US
+from cumulant.features.posted.event_expiry import LATE_US, latest_dropped
 
 #: a moment before all others, for none
 _NEVER = -(2**63)
@@ -180,6 +180,14 @@ class _Merged:
         for column in (self._from, self.times, self.event_times, self.identities):
             column[places] = column[order]
 
+    def keep_latest(self, gone: Ints) -> None:
+        """Put the latest of the first `gone` events of each entity in the place of the last of them."""
+        owners = np.repeat(np.arange(len(self.counts)), self.counts)
+        latest, exists = latest_dropped(owners, self.event_times, self.starts[:-1], gone)
+        places = (self.starts[:-1] + gone - 1)[exists]
+        for column in (self._from, self.times, self.event_times, self.identities):
+            column[places] = column[latest[exists]]
+
     def blobs(self, done: Flags, expiry: _Expiry, keys: Sequence[bytes], version: bytes) -> list[tuple[bytes, bytes]]:
         """The blobs of these entities, without their events that are gone."""
         times, identities = self.times.tobytes(), self.identities.tobytes()
@@ -267,8 +275,6 @@ def _expiry(group: MeasureGroup, merged: _Merged, old: _Joined, batch: BatchEven
         has_any = moments != _NEVER
         edges = np.where(has_any, moments - np.where(has_any, span, 0), _NEVER)
         count = _counts(merged.times <= np.repeat(edges, merged.counts), starts)
-        if group.keeps_all:
-            return np.zeros_like(known)
         if group.unlimited:
             until = _counts(merged.times <= np.repeat(moments, merged.counts), starts)
             count = np.minimum(count, np.maximum(until - 1, 0))
@@ -276,6 +282,9 @@ def _expiry(group: MeasureGroup, merged: _Merged, old: _Joined, batch: BatchEven
 
     trimmed = unseen(floor)
     gone = np.maximum(unseen(since), trimmed)
+    if group.takes_latest_ever:
+        merged.keep_latest(gone)
+        gone, trimmed = (np.maximum(count - 1, 0) for count in (gone, trimmed))
     expired = gone > trimmed
     return _Expiry(
         gone,

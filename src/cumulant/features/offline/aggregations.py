@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.plan import Aggregation
 from cumulant.features.offline.frames import codes, floats, numbers, valid
-from cumulant.features.offline.kernel.ranges import Distinct, Numbers, latest
+from cumulant.features.offline.kernel.ranges import Distinct, Numbers, last_valid
 from cumulant.features.offline.kernel.timeline import Flags, Ints
 from cumulant.features.offline.kernel.values import Ranges, RangeValues
 
@@ -64,7 +64,7 @@ class EventValues(RangeValues):
 
     def newest(self, ranges: Ranges, times: Ints, own_rows: OwnRows | None, *, skip_null: bool) -> tuple[Ints, Flags]:
         """The position in `series` (followed by `own`) of the newest event of each range."""
-        at = latest(self.valid, ranges.hi) if skip_null and self.valid is not None else ranges.hi - 1
+        at = last_valid(self.valid, ranges.hi) if skip_null and self.valid is not None else ranges.hi - 1
         has_event = at >= ranges.lo
         if not len(times):
             position, newest = np.zeros(len(at), dtype=np.int64), np.zeros(len(at), dtype=np.int64)

@@ -47,10 +47,8 @@ class MeasureGroup(msgspec.Struct, frozen=True, dict=True):
         return any(self.reach_us(measure) is None for measure in self.measures.values())
 
     @cached_property
-    def keeps_all(self) -> bool:
-        """Whether a prediction may see any event known before it: of a lookup without a limit that takes the latest
-        event time, an event that became known later need not be the one it takes.
-        """
+    def takes_latest_ever(self) -> bool:
+        """Whether a lookup without a limit takes the latest event time, which any event known before may have."""
         return any(self.reach_us(of) is None and self.takes_latest_event(of) for of in self.measures.values())
 
     def reach_us(self, measure: Measure) -> int | None:

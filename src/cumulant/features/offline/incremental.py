@@ -214,7 +214,7 @@ class _Run:
         ends = moments.group_by(names).agg(pl.min(_MOMENT).alias(_FIRST), pl.max(_MOMENT).alias(_LAST))
         every, bounds = self._every(group, ends).select(columns), ends.lazy()
         every = every.with_columns(*_keys(group, self._plan), entry_time(source, group.entry).alias(_ENTRY))
-        if _takes_whole_key(group) or group.keeps_all:
+        if _takes_whole_key(group) or group.takes_latest_ever:
             return every.join(bounds, on=names, how="semi", maintain_order="left").select(columns)
         first = pl.col(_FIRST) - group.span_us + 1
         if group.unlimited:

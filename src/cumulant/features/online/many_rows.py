@@ -242,12 +242,11 @@ class ManyRows:
             own_value = None if own is None or each.slot < 0 else own.values[each.slot][at]
             if history is not None and each.aggregate is not None:
                 value = each.aggregate(history.values[each.slot], lo - start, hi - start, own_value)
+            elif each.latest:
+                past = Past(history, each.slot, lo - start, hi - start)
+                value = latest_value(each.measure, past, int(self._moments[at]))
             else:
                 past = Past(history, each.slot, lo - start, hi - start)
-                if each.latest:
-                    value = latest_value(each.measure, past, int(self._moments[at]))
-                    values.append(value if value is None or convert is None else convert(value))
-                    continue
                 enters, identity = (None, NO_IDENTITY) if own is None else (own.enters[at], own.identities[at])
                 value = value_of(each.measure, past, enters, own_value, identity)
             values.append(value if value is None or convert is None else convert(value))

@@ -50,6 +50,7 @@ from cumulant.features.online.state import (
 )
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TILES, TileRule, entity_rows
+from cumulant.features.posted.event_expiry import latest_dropped
 from cumulant.features.posted.state_update import catch_up
 from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
@@ -293,7 +294,7 @@ class _Materialization:
         positions = np.flatnonzero(enters)
         ties = tie_order(group, source, frame)
         timeline = Timeline(keys[positions], numbers(times)[positions], positions, ties)
-        seen = np.flatnonzero(self._seen(group, timeline))
+        seen = np.flatnonzero(self._seen(group, timeline, source, frame))
         if not len(seen):
             return
         order, codes, moments = timeline.order[seen], timeline.keys[seen], timeline.times[seen]
@@ -307,17 +308,22 @@ class _Materialization:
             key = entity_key(group.number, values)  # type: ignore[arg-type]
             yield key, packed.events(int(lo), int(hi), since)
 
-    def _seen(self, group: MeasureGroup, timeline: Timeline) -> Flags:
+    def _seen(self, group: MeasureGroup, timeline: Timeline, source: Source, frame: pl.DataFrame) -> Flags:
         """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup
         without a limit may come to see any of them.
         """
-        if self._since is None or group.keeps_all or (group.unlimited and group.source in self.versions):
+        if self._since is None or (group.unlimited and group.source in self.versions):
             return np.ones(len(timeline), dtype=np.bool_)
         seen: Flags = timeline.times > self._since - group.span_us
         if group.unlimited:
             after = np.ones(len(timeline), dtype=np.bool_)
             after[:-1] = (timeline.keys[1:] != timeline.keys[:-1]) | (timeline.times[1:] > self._since)
             seen |= after
+        if group.takes_latest_ever and source.event_time is not None and len(seen):
+            starts = np.flatnonzero(np.concatenate(([True], timeline.keys[1:] != timeline.keys[:-1])))
+            event_times, gone = numbers(frame[source.event_time])[timeline.order], np.add.reduceat(~seen, starts)
+            latest, exists = latest_dropped(timeline.keys, event_times, starts, gone)
+            seen[latest[exists]] = True
         return seen
 
 

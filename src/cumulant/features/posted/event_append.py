@@ -23,7 +23,7 @@ class EventAppender:
     """Appends events to entities of a group; `keyed`: its source has a key."""
 
     def __init__(self, group: MeasureGroup, *, keyed: bool) -> None:
-        self._keeps_all = group.keeps_all
+        self._takes_latest_ever = group.takes_latest_ever
         self._span_us, self._codes = group.span_us, [typecode(kind) for kind in group.kinds]
         empty = tuple([Slot(texts=[]) if code is None else Slot() for code in self._codes])
         self._none = Events(b"", empty, b"" if keyed else None, b"" if group.orders_by_event_time else None)
@@ -41,10 +41,12 @@ class EventAppender:
             return None
         if identities is not None and find_identity(identities, event.identity) >= 0:
             return None
-        first = _unpack_int(times)[0] if times else event.time
+        # Of the events that are too old one stays where the latest is taken, so that two are the first to expire.
+        place = _WIDTH if self._takes_latest_ever else 0
+        first = _unpack_int(times, place)[0] if len(times) > place else event.time
         # As if all were known by now: then more would expire, never less.
         latest = latest_expiry(table_since, last)
-        if latest is not None and first <= latest - self._span_us and not self._keeps_all:
+        if latest is not None and first <= latest - self._span_us:
             for moment in expiry_of(table_since, events.kept, last, event.first_moment):
                 if moment is not None and first <= moment - self._span_us:
                     return None

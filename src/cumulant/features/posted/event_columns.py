@@ -46,6 +46,18 @@ class _Values:
         if self._valid is not None:
             self._valid.insert(at, value is not None)
 
+    def copy(self, origin: _Values, at: int, place: int) -> None:
+        """Insert a value of `origin`, which may be these values, at `place`, with the bits that it is stored with."""
+        if self._code is None:
+            self._texts.insert(place, origin._texts[at])
+            return
+        valid = origin._valid is None or bool(origin._valid[at])
+        if not valid and self._valid is None:
+            self._valid = bytearray(b"\x01" * len(self._numbers))
+        self._numbers.insert(place, origin._numbers[at])
+        if self._valid is not None:
+            self._valid.insert(place, valid)
+
     def fill(self, at: int, value: Any) -> bool:
         """Set a value that was null; whether it was."""
         if value is None:
@@ -90,7 +102,7 @@ class EventColumns:
     def __init__(self, group: MeasureGroup, events: Events | None, *, keyed: bool) -> None:
         self.times = _integers(None if events is None else events.times)
         self.identities = _integers(None if events is None else events.identities) if keyed else None
-        self._event_times = (
+        self.event_times = (
             _integers(None if events is None else events.event_times) if group.orders_by_event_time else None
         )
         slots: Sequence[Slot | None] = [None] * len(group.kinds) if events is None else events.slots
@@ -101,13 +113,20 @@ class EventColumns:
 
     def insert(self, event: GroupEvent) -> None:
         at = self._place_of(event)
-        if self._event_times is not None:
-            self._event_times.insert(at, event.event_time)
+        if self.event_times is not None:
+            self.event_times.insert(at, event.event_time)
         self.times.insert(at, event.time)
         if self.identities is not None:
             self.identities.insert(at, event.identity)
         for values, value in zip(self._values, event.values, strict=True):
             values.insert(at, value)
+
+    def copy(self, origin: EventColumns, at: int, place: int) -> None:
+        """Insert an event of `origin`, which may be these columns, at `place`."""
+        for column, other in zip(self._integers(), origin._integers(), strict=True):
+            column.insert(place, other[at])
+        for values, others in zip(self._values, origin._values, strict=True):
+            values.copy(others, at, place)
 
     def fill(self, at: int, event: GroupEvent) -> bool:
         """Set values of an event that are null; whether any was."""
@@ -115,17 +134,15 @@ class EventColumns:
         return any(filled)
 
     def remove(self, at: int) -> None:
-        for column in (self.times, self.identities, self._event_times):
-            if column is not None:
-                del column[at]
+        for column in self._integers():
+            del column[at]
         for values in self._values:
             values.remove(at)
 
     def cut(self, count: int) -> None:
         """Remove the first `count`."""
-        for column in (self.times, self.identities, self._event_times):
-            if column is not None:
-                del column[:count]
+        for column in self._integers():
+            del column[:count]
         for values in self._values:
             values.cut(count)
 
@@ -139,17 +156,20 @@ class EventColumns:
             times=self.times.tobytes(),
             slots=tuple([values.slot() for values in self._values]),
             identities=None if self.identities is None else self.identities.tobytes(),
-            event_times=None if self._event_times is None else self._event_times.tobytes(),
+            event_times=None if self.event_times is None else self.event_times.tobytes(),
             since_us=since_us,
             version=version.to_bytes(8, "big"),
         )
+
+    def _integers(self) -> list[array[int]]:
+        return [column for column in (self.times, self.identities, self.event_times) if column is not None]
 
     def _place_of(self, event: GroupEvent) -> int:
         """Where an event belongs: the same place in whatever order events come."""
         start, end = bisect_left(self.times, event.time), bisect_right(self.times, event.time)
         if start == end or self.identities is None:
             return end
-        dated = self._event_times
+        dated = self.event_times
         if dated is None:
             return bisect_right(self.identities, event.identity, start, end)
         ranks = list(zip(dated[start:end], self.identities[start:end], strict=True))

@@ -4,11 +4,17 @@ A row expires old events: what lies further back than a group's longest span and
 event, or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are
 answered from what remains. Events expire only up to the second newest one that is known by now: one row with a wrong
 date drops nothing, nor does any number of rows of the future.
+
+A lookup without a limit needs one event of those that are dropped: the last one known, or in the order of event times
+the latest one (`latest_dropped`). No later prediction takes another of them, since all of them are known to it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from cumulant.features.offline.kernel.ranges import LatestEvents
+from cumulant.features.offline.kernel.timeline import Flags, Ints
 
 #: how late behind the newest event of an entity a prediction may be made
 LATE_US = 86_400_000_000
@@ -41,3 +47,12 @@ def latest_expiry(table_since: int | None, second: int | None) -> int | None:
     if second is None:
         return table_since
     return second - LATE_US if table_since is None else max(table_since, second - LATE_US)
+
+
+def latest_dropped(owners: Ints, event_times: Ints, starts: Ints, counts: Ints) -> tuple[Ints, Flags]:
+    """Of the first `counts` events of each entity, which are too old for anything else, the position of the one that
+    stays where `MeasureGroup.takes_latest_ever`, and whether there is one: the last with the greatest event time.
+
+    `owners` has the number of each event's entity, `starts` the positions of their first events in order of entry.
+    """
+    return LatestEvents(owners, event_times).before(starts, starts + counts)

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import numpy as np
 
 from cumulant.core.errors import IntegrityError
 from cumulant.features.offline.groups import MeasureGroup
@@ -27,6 +28,7 @@ from cumulant.features.online.tiles import (
     rank_at,
 )
 from cumulant.features.posted.event_columns import EventColumns, GroupEvent
+from cumulant.features.posted.event_expiry import latest_dropped
 from cumulant.features.posted.identity_index import IdentityIndex, ReadBlobs
 
 
@@ -142,6 +144,11 @@ class Entity:
         """Remove what no prediction from `since` on can see; how many that was."""
         number, gone = self._edge(since)
         count = sum(map(len, self._parts[:number])) + gone
+        if self._group.takes_latest_ever and count:
+            count -= 1  # the latest of them stays
+            if count:
+                self._load(self._parts[number]).copy(*self._latest(number, gone), gone)
+                self._parts[number].changed = True
         if count:
             self._parts = self._parts[number:]
             if gone:
@@ -229,11 +236,29 @@ class Entity:
         if len(self._parts) == 1 and not self._unlimited:
             return 0, bisect_right(self._load(self._parts[0]).times, limit)
         edge = self._last_until(limit)
-        if self._parts[edge].columns is None and self._parts[edge].first[0] > limit:
+        # The first tile may begin with the latest of the events that are gone: that alone is no reason to read it.
+        stays = self._parts[edge].first[0] > limit or (self._group.takes_latest_ever and not edge)
+        if self._parts[edge].columns is None and stays:
             return 0, 0
         columns = self._load(self._parts[edge])
         gone = edge, bisect_right(columns.times, limit)
         return min(gone, self._newest(since, edge)) if self._unlimited else gone
+
+    def _latest(self, number: int, gone: int) -> tuple[EventColumns, int]:
+        """Of the events of so many parts and so many of the next one, the latest by event time: where it is."""
+        self._load_all(self._parts[: number + 1])
+        parts = [self._load(part) for part in self._parts[: number + 1]]
+        counts = [*map(len, parts[:-1]), gone]
+        times = np.concatenate(
+            [(part.event_times or part.times)[:count] for part, count in zip(parts, counts, strict=True)]
+        )
+        owners, total = np.zeros(len(times), dtype=np.int64), np.array([len(times)], dtype=np.int64)
+        at = int(latest_dropped(owners, times, owners[:1], total)[0][0])
+        for part, count in zip(parts, counts, strict=True):
+            if at < count:
+                return part, at
+            at -= count
+        raise AssertionError("it is one of them")
 
     def _newest(self, until: int, edge: int) -> tuple[int, int]:
         """The part and the place in it of the newest event known by `until`; of parts after `edge` any place."""

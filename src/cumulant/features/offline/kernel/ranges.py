@@ -72,7 +72,7 @@ def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
     return result
 
 
-def latest(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
+def last_valid(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
     """For each `hi`, the last valid position before it, or -1."""
     newest = np.full(len(valid) + 1, -1, dtype=np.int64)
     np.maximum.accumulate(np.where(valid, np.arange(len(valid), dtype=np.int64), -1), out=newest[1:])
