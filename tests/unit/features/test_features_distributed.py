@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +82,22 @@ def test_a_full_disk_of_the_staging_folder_is_named(tmp_path):
     ):
         Path("/dev/full").write_text("x", encoding="utf-8")
     assert raised.value.subject == str(tmp_path)
+    assert raised.value.hint == "free some space in the staging folder"
+    with pytest.raises(StorageError, match="Read-only file system") as raised, staging_errors(tmp_path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert raised.value.hint == "make the folder writable"
+
+
+def test_a_missing_file_of_the_rows_is_no_error_of_the_staging_folder(tmp_path):
+    case = plan_case("in order", 0)
+    rows = frames(case)
+    gone = tmp_path / "gone.parquet"
+    rows["tx"].write_parquet(gone)
+    missing = {**rows, "tx": pl.scan_parquet(gone)}
+    missing["tx"].collect_schema()
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match="gone"):
+        list(compute_in(DirectHistory(tmp_path), case.plan, missing))
 
 
 def test_a_worker_with_another_version_says_what_to_install():
