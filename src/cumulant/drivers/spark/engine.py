@@ -5,6 +5,7 @@ Large things are files in a folder that both sides see.
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import uuid
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import EngineUnavailableError, MissingPartError, StorageError, UsageError
 from cumulant.drivers.spark.location import SparkAddress, parse_spark_url
 from cumulant.drivers.spark.spark_errors import spark_errors
 from cumulant.drivers.spark.worker import SCHEMA, StageFunction, batch_of, check_folder, packages
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
+#: the first version whose rows can be divided into partitions that the client numbers
+_LEAST_VERSION = (4, 1)
 _CONNECT_SECONDS = 10.0
 #: how often the client tries again while a server does not answer: for half a minute
 _RETRIES = 6
@@ -116,6 +119,7 @@ class SparkWorkers:
     def check(self) -> None:
         """As `HistoryEngine.session` raises."""
         with spark_errors(lambda: away(self._address)):
+            check_version(str(self._session.version))
             for name, value in _SETTINGS.items():
                 self._session.conf.set(name, value)
         stage = WorkerStage(f"{check_folder.__module__}:{check_folder.__name__}", {"folder": str(self.folder)}, 1)
@@ -150,6 +154,21 @@ def check_answers(address: SparkAddress) -> None:
         socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise away(address) from error
+
+
+def check_version(version: str) -> None:
+    """
+    Raises:
+        MissingPartError: the server's version is too old.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) < _LEAST_VERSION:
+        least = ".".join(map(str, _LEAST_VERSION))
+        raise MissingPartError(
+            f"the server of Spark has version {version}, and {least} or later is needed",
+            subject="history",
+            hint=f"name a server of Spark {least}, or compute without Spark: leave out `history`",
+        )
 
 
 def away(address: SparkAddress) -> EngineUnavailableError:
