@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import CumulantError, MissingPartError, OutOfMemoryError, StepFailedError, StorageError
-from cumulant.drivers.spark.spark_errors import read_error
+from cumulant.drivers.spark.spark_errors import is_away, read_error
 from cumulant.drivers.spark.worker import StageFunction, packages
 from cumulant.features.definition.functions import col
 from cumulant.features.definition.loading import collect
@@ -130,9 +130,37 @@ def test_a_worker_with_another_version_says_what_to_install():
         ),
         ("Traceback (most recent call last):\n  File x\nValueError: no\n\tat org", StepFailedError, "ValueError: no"),
         ("(org.apache.spark.SparkException) Job 3 cancelled", StepFailedError, "Job 3 cancelled"),
+        (
+            'RuntimeError: cumulant-error {"code": "storage", "error": "the disk {a} is full"} caused by {y}',
+            StorageError,
+            "the disk {a} is full",
+        ),
+        ("RuntimeError: cumulant-error {cut of", StepFailedError, "cumulant-error {cut of"),
+        ("java.io.EOFException: reached end of the stream of a shuffle", StepFailedError, "EOFException"),
+        (
+            "java.io.EOFException\n\tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.read(PythonRunner:1)",
+            OutOfMemoryError,
+            "ended before",
+        ),
+        ("java.lang.OutOfMemoryError: Java heap space", StepFailedError, "Java heap space"),
+        ("PythonException: Traceback:\n  File x\nMemoryError\n\tat org", OutOfMemoryError, "ended before"),
     ],
 )
 def test_texts_of_spark_become_errors(text: str, kind: type[CumulantError], says: str):
     error = read_error(text)
     assert type(error) is kind
     assert says in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "away"),
+    [
+        ('<_InactiveRpcError of RPC that terminated with:\n\tstatus = StatusCode.UNAVAILABLE\n\tdetails = "x"', True),
+        ("[INVALID_HANDLE.SESSION_CLOSED] The handle 1 is invalid. Session was closed.", True),
+        ("[INVALID_HANDLE.SESSION_NOT_FOUND] The handle 1 is invalid. Session not found.", True),
+        ("PythonException: ValueError: the column STATUS has the value UNAVAILABLE", False),
+        ('cumulant-error {"code": "storage", "error": "StatusCode.UNAVAILABLE"}', False),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_from_a_text_with_that_word(text: str, away: bool):
+    assert is_away(text) is away
