@@ -93,8 +93,9 @@ def test_a_missing_file_of_the_rows_is_no_error_of_the_staging_folder(tmp_path):
     rows = frames(case)
     gone = tmp_path / "gone.parquet"
     rows["tx"].write_parquet(gone)
-    missing = {**rows, "tx": pl.scan_parquet(gone)}
-    missing["tx"].collect_schema()
+    scanned = pl.scan_parquet(gone)
+    scanned.collect_schema()
+    missing = {name: of.lazy() for name, of in rows.items()} | {"tx": scanned}
     gone.unlink()
     with pytest.raises(FileNotFoundError, match="gone"):
         list(compute_in(DirectHistory(tmp_path), case.plan, missing))
