@@ -22,7 +22,6 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.testing.compute import DirectHistory
 from cumulant.testing.plans.cases import DTYPES, PlanCase, plan_case
-from cumulant.testing.plans.conformance import PlanConformance
 from cumulant.testing.plans.oracle import Row
 
 #: some rows a partition, a slice and a block of the result
@@ -38,14 +37,20 @@ def frames(case: PlanCase) -> dict[str, pl.DataFrame]:
     return {name: frame(rows) for name, rows in case.accepted.items()}
 
 
-class TestDivided(PlanConformance):
-    @pytest.fixture(autouse=True)
-    def _session(self, tmp_path: Path) -> None:
-        self.session = DirectHistory(tmp_path)
+@pytest.mark.parametrize(("kind", "seed"), [("corrected", 0), ("out of order", 1), ("without a key", 1)])
+def test_rows_beside_the_history_get_what_a_loop_over_all_rows_gives(kind, seed, tmp_path):
+    case = plan_case(kind, seed)  # tests/live/test_live_spark.py has all kinds
+    blocks = compute_in(DirectHistory(tmp_path), case.plan, frames(case), rows=frame(case.queries))
+    assert case.mismatches(pl.concat(blocks).to_dicts()) == []
 
-    def features(self, case: PlanCase) -> list[Row]:
-        blocks = compute_in(self.session, case.plan, frames(case), rows=frame(case.queries))
-        return pl.concat(blocks).to_dicts()
+
+def test_a_process_that_hashes_keys_otherwise_is_refused(tmp_path, monkeypatch):
+    case = plan_case("in order", 0)
+    session = DirectHistory(tmp_path)
+    monkeypatch.setattr("cumulant.features.distributed.history.probe_hashes", lambda: "1 2 3")
+    with pytest.raises(MissingPartError, match="hashes keys otherwise"):
+        list(compute_in(session, case.plan, frames(case)))
+    assert session.calls == {}
 
 
 @pytest.mark.parametrize("kind", ["corrected", "nulls", "without a key"])

@@ -65,7 +65,7 @@ class Slice(msgspec.Struct, frozen=True):
 class WorkLayout(msgspec.Struct, frozen=True, dict=True):
     """What all processes know, as JSON. `tables`: of the sources that groups read; `queries`: the rows to compute
     features of, in their order; `apart`: these are beside the history; `partitions`: of each group; `ends`: the last
-    row of each slice of the queries, which is a block of the result.
+    row of each slice of the queries, which is a block of the result; `hashes`: how keys are divided (`probe_hashes`).
     """
 
     plan_document: dict[str, Any]
@@ -75,6 +75,7 @@ class WorkLayout(msgspec.Struct, frozen=True, dict=True):
     apart: bool
     partitions: tuple[int, ...]
     ends: tuple[int, ...]
+    hashes: str
 
     @cached_property
     def plan(self) -> FeaturePlan:
