@@ -198,7 +198,7 @@ def test_features_have_the_distance_of_served_values_from_the_training(trained_f
             empty = msgspec.structs.replace(verified, at=day + timedelta(hours=1), rows=0, unknown=7, features=())
             record_verification(transaction, empty)
         verification = client.get("/projects/shop/features").text
-    assert "7 served rows cannot be recomputed" in verification
+    assert f"7 served rows cannot be recomputed: {FeatureVerification.WHY_UNKNOWN}." in verification
     assert "400 served rows" in verification
     assert verification.count("not the history's") == 1
     assert "0.50%, 0.06% to 1.79%" in verification

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from cumulant.core.errors import UsageError
-from cumulant.demo.fraud.ingestion import Backlog, error_sentence
+from cumulant.core.errors import StepFailedError, UsageError
+from cumulant.demo.fraud.ingestion import Backlog, error_sentence, run_to_end
 from cumulant.demo.fraud.money import worth
 from cumulant.demo.fraud.project import PROJECT, begin_folder
 from cumulant.demo.fraud.recomputation import differs
@@ -127,3 +130,31 @@ def test_ingestion_that_went_on_or_lost_rows_is_missed(changed: dict[str, object
 )
 def test_what_a_command_says_of_its_error_is_taken_from_its_output(printed: str, sentence: str) -> None:
     assert error_sentence(printed) == sentence
+
+
+def test_a_command_that_does_not_end_is_ended_and_said() -> None:
+    ended = run_to_end(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "out\n", "err\n")
+    with pytest.raises(StepFailedError, match=r"`sleep 600` did not end in 0\.1 s"):
+        run_to_end(["sleep", "600"], longest=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a child is told of the end of its parent on Linux")
+def test_a_command_ends_with_the_demo_that_runs_it(tmp_path: Path) -> None:
+    ready, ended = tmp_path / "ready", tmp_path / "ended"
+    script = f"trap 'touch {ended}; exit' TERM; touch {ready}; while :; do sleep 0.05; done"
+    demo = f"from cumulant.demo.fraud.ingestion import run_to_end; run_to_end(['sh', '-c', {script!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", demo])
+    try:
+        await_file(ready)
+    finally:
+        parent.kill()
+        parent.wait()
+    await_file(ended)
+
+
+def await_file(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import CumulantError, MissingPartError, OutOfMemoryError, StepFailedError, StorageError
-from cumulant.drivers.spark.spark_errors import read_error
+from cumulant.drivers.spark.spark_errors import is_away, read_error
 from cumulant.drivers.spark.worker import StageFunction, packages
 from cumulant.features.definition.functions import col
 from cumulant.features.definition.loading import collect
@@ -20,7 +22,6 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.testing.compute import DirectHistory
 from cumulant.testing.plans.cases import DTYPES, PlanCase, plan_case
-from cumulant.testing.plans.conformance import PlanConformance
 from cumulant.testing.plans.oracle import Row
 
 #: some rows a partition, a slice and a block of the result
@@ -36,14 +37,20 @@ def frames(case: PlanCase) -> dict[str, pl.DataFrame]:
     return {name: frame(rows) for name, rows in case.accepted.items()}
 
 
-class TestDivided(PlanConformance):
-    @pytest.fixture(autouse=True)
-    def _session(self, tmp_path: Path) -> None:
-        self.session = DirectHistory(tmp_path)
+@pytest.mark.parametrize(("kind", "seed"), [("corrected", 0), ("out of order", 1), ("without a key", 1)])
+def test_rows_beside_the_history_get_what_a_loop_over_all_rows_gives(kind, seed, tmp_path):
+    case = plan_case(kind, seed)  # tests/live/test_live_spark.py has all kinds
+    blocks = compute_in(DirectHistory(tmp_path), case.plan, frames(case), rows=frame(case.queries))
+    assert case.mismatches(pl.concat(blocks).to_dicts()) == []
 
-    def features(self, case: PlanCase) -> list[Row]:
-        blocks = compute_in(self.session, case.plan, frames(case), rows=frame(case.queries))
-        return pl.concat(blocks).to_dicts()
+
+def test_a_process_that_hashes_keys_otherwise_is_refused(tmp_path, monkeypatch):
+    case = plan_case("in order", 0)
+    session = DirectHistory(tmp_path)
+    monkeypatch.setattr("cumulant.features.distributed.history.probe_hashes", lambda: "1 2 3")
+    with pytest.raises(MissingPartError, match="hashes keys otherwise"):
+        list(compute_in(session, case.plan, frames(case)))
+    assert session.calls == {}
 
 
 @pytest.mark.parametrize("kind", ["corrected", "nulls", "without a key"])
@@ -80,6 +87,23 @@ def test_a_full_disk_of_the_staging_folder_is_named(tmp_path):
     ):
         Path("/dev/full").write_text("x", encoding="utf-8")
     assert raised.value.subject == str(tmp_path)
+    assert raised.value.hint == "free some space in the staging folder"
+    with pytest.raises(StorageError, match="Read-only file system") as raised, staging_errors(tmp_path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert raised.value.hint == "make the folder writable"
+
+
+def test_a_missing_file_of_the_rows_is_no_error_of_the_staging_folder(tmp_path):
+    case = plan_case("in order", 0)
+    rows = frames(case)
+    gone = tmp_path / "gone.parquet"
+    rows["tx"].write_parquet(gone)
+    scanned = pl.scan_parquet(gone)
+    scanned.collect_schema()
+    missing = {name: of.lazy() for name, of in rows.items()} | {"tx": scanned}
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match="gone"):
+        list(compute_in(DirectHistory(tmp_path), case.plan, missing))
 
 
 def test_a_worker_with_another_version_says_what_to_install():
@@ -112,9 +136,37 @@ def test_a_worker_with_another_version_says_what_to_install():
         ),
         ("Traceback (most recent call last):\n  File x\nValueError: no\n\tat org", StepFailedError, "ValueError: no"),
         ("(org.apache.spark.SparkException) Job 3 cancelled", StepFailedError, "Job 3 cancelled"),
+        (
+            'RuntimeError: cumulant-error {"code": "storage", "error": "the disk {a} is full"} caused by {y}',
+            StorageError,
+            "the disk {a} is full",
+        ),
+        ("RuntimeError: cumulant-error {cut of", StepFailedError, "cumulant-error {cut of"),
+        ("java.io.EOFException: reached end of the stream of a shuffle", StepFailedError, "EOFException"),
+        (
+            "java.io.EOFException\n\tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.read(PythonRunner:1)",
+            OutOfMemoryError,
+            "ended before",
+        ),
+        ("java.lang.OutOfMemoryError: Java heap space", StepFailedError, "Java heap space"),
+        ("PythonException: Traceback:\n  File x\nMemoryError\n\tat org", OutOfMemoryError, "ended before"),
     ],
 )
 def test_texts_of_spark_become_errors(text: str, kind: type[CumulantError], says: str):
     error = read_error(text)
     assert type(error) is kind
     assert says in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "away"),
+    [
+        ('<_InactiveRpcError of RPC that terminated with:\n\tstatus = StatusCode.UNAVAILABLE\n\tdetails = "x"', True),
+        ("[INVALID_HANDLE.SESSION_CLOSED] The handle 1 is invalid. Session was closed.", True),
+        ("[INVALID_HANDLE.SESSION_NOT_FOUND] The handle 1 is invalid. Session not found.", True),
+        ("PythonException: ValueError: the column STATUS has the value UNAVAILABLE", False),
+        ('cumulant-error {"code": "storage", "error": "StatusCode.UNAVAILABLE"}', False),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_from_a_text_with_that_word(text: str, away: bool):
+    assert is_away(text) is away

@@ -195,11 +195,8 @@ def _print_verification(console: Console, verification: FeatureVerification) -> 
         f"{instant(verification.since)}"
     )
     if verification.unknown:
-        unknown = (
-            "others cannot be recomputed: their version or its rows are not there any more, or rows were corrected "
-            "since, so often or so long ago that what they were is not stored any more"
-        )
-        console.print(f"{verification.unknown:,} {unknown}", style="dim", soft_wrap=True)
+        unknown = f"{verification.unknown:,} others cannot be recomputed: {verification.WHY_UNKNOWN}"
+        console.print(unknown, style="dim", soft_wrap=True)
     if verification.uncompared:
         rest = "more were not compared, after as many with differences as are explained"
         console.print(f"{verification.uncompared:,} {rest}", style="dim", soft_wrap=True)

@@ -6,6 +6,9 @@ import errno
 import os
 import re
 
+#: errors of a disk that has no room, and of one that may not be written
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 #: the message of Polars where the end of a Parquet file cannot be written
 _CUT_SHORT = "transport error"

@@ -5,7 +5,6 @@ Files are in a locked folder of the process, readable by its owner only; folders
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
@@ -21,14 +20,11 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from cumulant.core.errors import StorageError
-from cumulant.core.system.disk_errors import disk_error
+from cumulant.core.system.disk_errors import NO_ROOM, NOT_WRITABLE, disk_error
 from cumulant.core.system.memory import resident_memory
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 _ROW_GROUP = 65_536
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
 #: whatever is free, so much is used: less would be spent on files
 _LEAST = 64 << 20
 
@@ -165,7 +161,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         cause = disk_error(error)
-        if cause is None or cause.errno not in _OF_THE_DISK:
+        if cause is None or cause.errno not in NO_ROOM | NOT_WRITABLE:
             raise
         raise StorageError(
             f"rows that do not fit in memory cannot be set aside on disk: {cause.strerror}",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +29,28 @@ def ingest_once(project: cumulant.Project) -> None:
         StepFailedError: the command failed.
     """
     line = ingest_line(project.root, project.env, "--once")
-    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    ended = run_to_end(line)
     if ended.returncode:
         raise StepFailedError(f"cumulant ingest run --once failed: {ended.stderr.strip()[-500:]}")
+
+
+def run_to_end(line: Sequence[str], *, longest: float = _LONGEST) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself, and before this process does. `longest`: seconds.
+
+    Raises:
+        StepFailedError: it does not end.
+        OSError: the system cannot start it.
+    """
+    with start(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, death_signal=signal.SIGTERM) as process:
+        try:
+            printed, errors = process.communicate(timeout=longest)
+        except subprocess.TimeoutExpired:
+            raise StepFailedError(f"`{' '.join(line)}` did not end in {longest:g} s") from None
+        finally:
+            if process.poll() is None:  # also where Ctrl-C ends this process alone
+                stop(process, _STOP_SECONDS)
+    decoded = (text.decode(errors="replace") for text in (printed, errors))
+    return subprocess.CompletedProcess(line, process.returncode, *decoded)
 
 
 def ingest_line(root: Path, environment: str, *options: str) -> list[str]:

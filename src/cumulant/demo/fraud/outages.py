@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import StepFailedError
-from cumulant.demo.fraud.ingestion import Ingestion, error_sentence, ingest_line
+from cumulant.demo.fraud.ingestion import Ingestion, error_sentence, ingest_line, run_to_end
 from cumulant.demo.fraud.project import LIVE, SOURCE, TOPIC, add_topic
 from cumulant.demo.fraud.report import OutageReport
 
@@ -43,7 +42,7 @@ def read_with_other_schema(project: cumulant.Project) -> OutageReport:
     folder.mkdir(parents=True)
     text = _LOYALTY.replace("STREAMS", project.loaded.endpoints.streams)
     (folder / "cumulant.yaml").write_text(text, encoding="utf-8")
-    ended = _run(ingest_line(folder, LIVE, "--once"))
+    ended = run_to_end(ingest_line(folder, LIVE, "--once"))
     batches = (folder / ".cumulant").rglob("rows.parquet")
     return OutageReport(
         fault=_OTHER_SCHEMA,
@@ -69,7 +68,7 @@ def ingest_on_full_disk(project: cumulant.Project, ingestion: Ingestion, sent: i
         answer, committed = prefix, 0
     else:
         line = ingest_line(project.root, project.env, "--once")
-        ended = _run([*prefix, "sh", "-c", _ON_A_FULL_DISK, "sh", str(place), *line])
+        ended = run_to_end([*prefix, "sh", "-c", _ON_A_FULL_DISK, "sh", str(place), *line])
         exit_code, answer = ended.returncode, error_sentence(ended.stderr)
         committed = project.streams.status(SOURCE)[0].rows - before
     ingestion.start()
@@ -86,7 +85,7 @@ def _namespace(place: Path) -> list[str] | str:
         return "not played: mounts of one process need Linux and `unshare`"
     for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
         trial = ["unshare", *options, "sh", "-c", _ON_A_FULL_DISK, "sh", str(place), "true"]
-        if (ended := _run(trial)).returncode == 0:
+        if (ended := run_to_end(trial)).returncode == 0:
             return ["unshare", *options]
     return f"not played: no file system may be mounted here ({ended.stderr.strip()[-100:]})"
 
@@ -124,10 +123,6 @@ def make_topic_anew(
 
 def run_command(command: str) -> None:
     """Run a command of the caller's. Raises StepFailedError: it fails."""
-    ended = _run(shlex.split(command))
+    ended = run_to_end(shlex.split(command))
     if ended.returncode:
         raise StepFailedError(f"`{command}` failed: {ended.stderr.strip()[-300:]}")
-
-
-def _run(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, capture_output=True, text=True, check=False)

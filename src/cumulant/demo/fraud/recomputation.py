@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: served and recomputed numbers differ by no more, relative to those above 1
 _CLOSE = 1e-9
-#: seconds until the log has what was answered, on a machine that is busy
+#: seconds until the log has what was answered, on a machine that is busy, and until the second look at all of it
 _LONGEST, _LOOK = 60.0, 0.5
 _KEY = "TRANSACTION_ID"
 
@@ -83,10 +83,11 @@ def _logged(
     project: cumulant.Project, served: Mapping[int, PaymentDecision], since: datetime
 ) -> dict[int, PredictionView]:
     """The log's rows of these decisions, by number; a row is there some seconds after its answer."""
-    deadline = time.monotonic() + _LONGEST
+    deadline, pause = time.monotonic() + _LONGEST, _LOOK
     while True:
         rows = project.outcomes.predictions(since=since, limit=2 * len(served) + 1_000)
         logged = {row.request[_KEY]: row for row in rows if not row.shadow and row.request.get(_KEY) in served}
         if len(logged) == len(served) or time.monotonic() > deadline:
             return logged  # type: ignore[return-value]  # numbers, as those of the served ones
-        time.sleep(_LOOK)
+        time.sleep(pause)
+        pause *= 2  # each look reads the log of all decisions

@@ -5,8 +5,12 @@ Large things are files in a folder that both sides see.
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import shutil
 import socket
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import EngineUnavailableError, MissingPartError, StorageError, UsageError
 from cumulant.drivers.spark.location import SparkAddress, parse_spark_url
 from cumulant.drivers.spark.spark_errors import spark_errors
 from cumulant.drivers.spark.worker import SCHEMA, StageFunction, batch_of, check_folder, packages
@@ -27,7 +31,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
+#: the first version whose rows can be divided into partitions that the client numbers
+_LEAST_VERSION = (4, 1)
 _CONNECT_SECONDS = 10.0
+#: so long tasks that were interrupted may still write, and between two tries to remove what they wrote
+_REMOVE_SECONDS, _PAUSE = 10.0, 0.2
+_log = logging.getLogger(__name__)
 #: how often the client tries again while a server does not answer: for half a minute
 _RETRIES = 6
 #: each stage says itself into how many parts it is divided, and a block may have megabytes
@@ -68,7 +77,7 @@ class SparkEngine:
                 workers.check()
                 yield workers
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
 
     def close(self) -> None:
         """Nothing is open between sessions."""
@@ -116,6 +125,7 @@ class SparkWorkers:
     def check(self) -> None:
         """As `HistoryEngine.session` raises."""
         with spark_errors(lambda: away(self._address)):
+            check_version(str(self._session.version))
             for name, value in _SETTINGS.items():
                 self._session.conf.set(name, value)
         stage = WorkerStage(f"{check_folder.__module__}:{check_folder.__name__}", {"folder": str(self.folder)}, 1)
@@ -147,9 +157,40 @@ class SparkWorkers:
 def check_answers(address: SparkAddress) -> None:
     """Ask for a connection before the client does, which tries for ten minutes."""
     try:
-        socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((address.dialled, address.port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise away(address) from error
+
+
+def remove_folder(folder: Path, *, patience: float = _REMOVE_SECONDS) -> None:
+    """Remove what was handed over, also while a task that was interrupted, or runs twice, still writes there.
+
+    What is there after `patience` seconds is logged: the work itself is done.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        if time.monotonic() >= deadline:
+            _log.warning("rows that were handed over to Spark are still in %s: remove that folder", folder)
+            return
+        time.sleep(_PAUSE)
+
+
+def check_version(version: str) -> None:
+    """
+    Raises:
+        MissingPartError: the server's version is too old.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) < _LEAST_VERSION:
+        least = ".".join(map(str, _LEAST_VERSION))
+        raise MissingPartError(
+            f"the server of Spark has version {version}, and {least} or later is needed",
+            subject="history",
+            hint=f"name a server of Spark {least}, or compute without Spark: leave out `history`",
+        )
 
 
 def away(address: SparkAddress) -> EngineUnavailableError:

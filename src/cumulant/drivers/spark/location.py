@@ -25,6 +25,11 @@ class SparkAddress(msgspec.Struct, frozen=True, kw_only=True):
     staging: Path
     token: str | None = None
 
+    @property
+    def dialled(self) -> str:
+        """The host as a socket takes it: an address of IPv6 without its brackets."""
+        return self.host.strip("[]")
+
     def connection(self, token: str | None) -> str:
         """The connection string of Spark's own clients."""
         options = ";use_ssl=true" if self.encrypted else ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import msgspec
 
 from cumulant.core.errors import (
     CumulantError,
@@ -18,13 +17,14 @@ from cumulant.core.errors import (
 )
 from cumulant.drivers.spark.worker import ERROR, install_hint, packages
 
-_AWAY = ("UNAVAILABLE", "RETRIES_EXCEEDED", "SESSION_CLOSED", "SESSION_NOT_FOUND")
-_OURS = re.compile(f"{ERROR}(\\{{.*\\}})")
+#: of the connection, or of a session that the server does not have any more
+_AWAY = re.compile(r"StatusCode\.UNAVAILABLE|RETRIES_EXCEEDED|INVALID_HANDLE\.SESSION_\w+")
 _MISSING = re.compile(
     r"No module named '([\w.]+)'|cannot import name '\w+' from '([\w.]+)'|attribute '\w+' on <module '([\w.]+)'"
 )
 _OTHER_PYTHON = re.compile(r"has different version: ([\d.]+) than that in driver: ([\d.]+)")
-_CRASHED = ("exited unexpectedly", "MemoryError", "EOFException")
+#: of Python: the end of a stream from elsewhere (EOFException), or memory of Java (OutOfMemoryError), is another error
+_CRASHED = re.compile(r"Python worker exited unexpectedly|\bMemoryError\b|EOFException(?=[\s\S]*PythonRunner)")
 #: of the message of an error, which may be followed by a plan
 _SHOWN = 300
 
@@ -40,15 +40,20 @@ def spark_errors(away: Callable[[], EngineUnavailableError]) -> Iterator[None]:
         raise away() from error
     except PySparkException as error:
         text = str(error)
-        if not _OURS.search(text) and any(word in text for word in _AWAY):
+        if is_away(text):
             raise away() from error
         raise read_error(text) from error
 
 
+def is_away(text: str) -> bool:
+    """Whether a text of Spark's client means that the server does not answer, or has begun anew."""
+    return _ours(text) is None and _AWAY.search(text) is not None
+
+
 def read_error(text: str) -> CumulantError:
     """The error that a text of Spark means."""
-    if match := _OURS.search(text):
-        return error_from(msgspec.json.decode(match[1]), StepFailedError)
+    if (ours := _ours(text)) is not None:
+        return ours
     if match := _OTHER_PYTHON.search(text):
         return MissingPartError(
             f"Spark's workers have Python {match[1]}, and this process has Python {match[2]}",
@@ -61,7 +66,7 @@ def read_error(text: str) -> CumulantError:
         return MissingPartError(
             f"the Python of Spark's workers lacks {missing}{other}", subject="history", hint=install_hint(packages())
         )
-    if any(word in text for word in _CRASHED):
+    if _CRASHED.search(text):
         return OutOfMemoryError(
             "a Python worker of Spark ended before its work did",
             subject="history",
@@ -70,6 +75,16 @@ def read_error(text: str) -> CumulantError:
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return StepFailedError(f"Spark failed: {_reason(lines)[:_SHOWN]}", subject="history", hint="see Spark's own log")
+
+
+def _ours(text: str) -> CumulantError | None:
+    """The error of this program that a worker wrote into a text, whatever follows it there."""
+    _, begin, rest = text.partition(ERROR)
+    try:
+        document, _ = json.JSONDecoder().raw_decode(rest)
+    except ValueError:
+        return None
+    return error_from(document, StepFailedError) if begin and isinstance(document, dict) else None
 
 
 def _reason(lines: list[str]) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib import metadata
 from itertools import groupby, islice
 from pathlib import Path
@@ -107,17 +109,28 @@ def check_packages(needed: dict[str, str]) -> None:
 
 
 def check_folder(arguments: dict[str, str]) -> BlockFunction:
-    """A stage that says whether a worker may read and write the folder."""
+    """A stage that says whether a worker may write and rename files of the folder, as stages do with their results.
+
+    What the system says of permissions is not asked: some mounts, such as those of buckets, cannot rename.
+    """
     folder = Path(arguments["folder"])
 
     def check(key: int, _blocks: Sequence[WorkerBlock]) -> Iterator[WorkerBlock]:
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        temporary = folder / f"{uuid.uuid4().hex}.tmp"
+        try:
+            temporary.write_bytes(b"-")
+            temporary.replace(temporary.with_suffix(".tried"))
+            temporary.with_suffix(".tried").unlink()
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
             raise StorageError(
-                f"a worker of Spark on {socket.gethostname()} does not see {folder.parent}, or may not use it",
+                f"a worker of Spark on {socket.gethostname()} does not see {folder.parent}, or may not write and rename"
+                f" files there: {error.strerror or error}",
                 subject="history",
-                hint="name a staging folder that Spark's machines see at the same path, and run both as one user: what"
-                " is handed over is private to that user",
-            )
+                hint="name a staging folder that Spark's machines see at the same path, on a file system that renames"
+                " files, and run both as one user: what is handed over is private to that user",
+            ) from error
         yield WorkerBlock(key, 0, b"")
 
     return check

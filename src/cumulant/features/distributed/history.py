@@ -25,6 +25,7 @@ from cumulant.features.distributed.layout import (
 from cumulant.features.distributed.stages import divide, features, windows
 from cumulant.features.offline.frames import scan_fields
 from cumulant.features.offline.groups import groups_of
+from cumulant.features.offline.key_partitions import probe_hashes
 from cumulant.features.offline.memory_need import SourceSize, output_width
 from cumulant.features.offline.offline import compute
 from cumulant.features.offline.versions import as_predicted
@@ -131,6 +132,7 @@ def _hand_over(
         apart=apart,
         partitions=tuple(division.partitions(group, sizes[files[group.source]], size) for group in groups),
         ends=ends,
+        hashes=probe_hashes(),
     )
 
 

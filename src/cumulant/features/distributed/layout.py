@@ -16,7 +16,7 @@ import polars as pl
 
 from cumulant.core.errors import StorageError
 from cumulant.core.plan import FeaturePlan, Field, read_plan
-from cumulant.core.system.disk_errors import disk_error
+from cumulant.core.system.disk_errors import NO_ROOM, NOT_WRITABLE, disk_error
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.key_partitions import group_columns, row_columns
@@ -65,7 +65,7 @@ class Slice(msgspec.Struct, frozen=True):
 class WorkLayout(msgspec.Struct, frozen=True, dict=True):
     """What all processes know, as JSON. `tables`: of the sources that groups read; `queries`: the rows to compute
     features of, in their order; `apart`: these are beside the history; `partitions`: of each group; `ends`: the last
-    row of each slice of the queries, which is a block of the result.
+    row of each slice of the queries, which is a block of the result; `hashes`: how keys are divided (`probe_hashes`).
     """
 
     plan_document: dict[str, Any]
@@ -75,6 +75,7 @@ class WorkLayout(msgspec.Struct, frozen=True, dict=True):
     apart: bool
     partitions: tuple[int, ...]
     ends: tuple[int, ...]
+    hashes: str
 
     @cached_property
     def plan(self) -> FeaturePlan:
@@ -147,18 +148,20 @@ def query_columns_of(plan: FeaturePlan) -> set[str]:
 
 @contextmanager
 def staging_errors(folder: str | Path) -> Iterator[None]:
-    """
+    """Errors of a full disk, or of one that may not be written, as those of the folder; all others pass, such as that
+    a file of the rows is missing, which are read while the folder is written.
+
     Raises:
-        StorageError: the disk of the folder fails, or is full.
+        StorageError: the folder has no room, or may not be written.
     """
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = disk_error(error)
-        if reason is None:
+        if reason is None or reason.errno not in NO_ROOM | NOT_WRITABLE:
             raise
         raise StorageError(
             f"the folder that is shared with the engine of the history cannot be used: {reason.strerror or reason}",
             subject=str(folder),
-            hint="free some space in the staging folder",
+            hint="free some space in the staging folder" if reason.errno in NO_ROOM else "make the folder writable",
         ) from error

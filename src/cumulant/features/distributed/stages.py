@@ -6,6 +6,7 @@ results of a block of rows are brought together, and its expressions are compute
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,12 +14,13 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from cumulant.core.errors import MissingPartError
 from cumulant.data.parts.spill import arrow_stream
 from cumulant.data.row_columns import ROW
 from cumulant.features.distributed.layout import Slice, WorkLayout, staging_errors
 from cumulant.features.offline.frames import kinds
 from cumulant.features.offline.groups import MeasureGroup
-from cumulant.features.offline.key_partitions import in_order, row_columns, scatter
+from cumulant.features.offline.key_partitions import in_order, probe_hashes, row_columns, scatter
 from cumulant.features.offline.offline import with_expressions
 from cumulant.features.offline.windows import GroupWindows
 from cumulant.ports.compute import WorkerBlock
@@ -29,8 +31,18 @@ _QUERIES = 1 << 62
 
 
 def divide(arguments: dict[str, object]) -> BlockFunction:
-    """The rows of a slice by group and partition."""
+    """The rows of a slice by group and partition.
+
+    Raises:
+        MissingPartError: keys are hashed otherwise here, so that rows of one key would not come together.
+    """
     layout = msgspec.convert(arguments, WorkLayout)
+    if probe_hashes() != layout.hashes:
+        raise MissingPartError(
+            f"Polars {pl.__version__} on {socket.gethostname()} hashes keys otherwise than in the process that asks",
+            subject="history",
+            hint="install the same build of Polars (polars[rtcompat] is another one) on machines of one architecture",
+        )
 
     def of_slice(_key: int, blocks: Sequence[WorkerBlock]) -> Iterator[WorkerBlock]:
         for block in blocks:

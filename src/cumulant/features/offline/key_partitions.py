@@ -43,13 +43,19 @@ def scatter(
 ) -> Iterator[tuple[int, pl.DataFrame]]:
     """The rows of each of `count` partitions, by the hash of the key over `divisor`. Those without a key, by position.
 
-    Hashes are the same in all processes with one version of Polars.
+    Hashes are the same in all processes with one version and build of Polars (`probe_hashes`).
     """
     keyless = pl.any_horizontal(pl.col(name).is_null() for name in by)
     hashed = pl.when(keyless).then(pl.col(ROW).cast(pl.UInt64)).otherwise(pl.struct(by).hash())
     frame = rows.with_columns((hashed // divisor % count).alias(_PARTITION))
     for (number,), part in frame.partition_by(_PARTITION, as_dict=True, include_key=False).items():
         yield int(number), part
+
+
+def probe_hashes() -> str:
+    """The hashes of some keys: processes in which they differ divide rows otherwise (`scatter`)."""
+    keys = pl.DataFrame({"text": ["", "a", "ä" * 40], "number": [0, -1, 1 << 40]})
+    return " ".join(str(value) for value in keys.select(pl.struct("text", "number").hash()).to_series())
 
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:

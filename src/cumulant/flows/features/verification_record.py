@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -21,6 +21,12 @@ class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     `unknown`: whose definition or history is not there any more, or may have had a version of a corrected row that the
     log does not have any more; `uncompared`: that came after as many rows with differences as are explained.
     """
+
+    #: why rows are `unknown`, as the command line and the console say it
+    WHY_UNKNOWN: ClassVar[str] = (
+        "the version of each or its rows are not there any more, or rows were corrected since, so often or so long ago "
+        "that what they were is not stored any more"
+    )
 
     model: str
     at: datetime
