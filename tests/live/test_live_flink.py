@@ -308,10 +308,10 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
         changed = defined("30m")
         second = start_job(changed, principal=ME)
         assert (second.resumed, [job.name for job in second.stopped]) == (None, [first.topic])
-        place = job_records(changed)[first.topic].place
-        assert place is not None
-        assert place.exact, "every transaction is marked in the topic"
-        assert sum(place.ends.values()) > len(payments.expected(plan))
+        saved = job_records(changed)[first.topic].place
+        assert saved is not None
+        assert saved.exact, "every transaction is marked in the topic"
+        assert sum(saved.ends.values()) > len(payments.expected(plan))
         check_results(streams, second, plan_of(changed), payments)
 
         payments.produce(20)

@@ -47,6 +47,7 @@ class World:
         self.resumed: list[str | None] = []
         self.topics: dict[str, int] = {}
         self._numbers = count(1)
+        self.brokers_away = False
         self.refuses_start: Exception | None = None
         self.refuses_savepoint: Exception | None = None
         #: what a call changes before it answers
@@ -108,6 +109,8 @@ class World:
         return created
 
     def ends(self, topic: str) -> dict[int, int]:
+        if self.brokers_away:
+            raise EngineUnavailableError("no broker answers")
         if topic not in self.topics:
             raise NotFoundError("no such topic")
         return {0: self.topics[topic]}
@@ -189,7 +192,18 @@ def test_a_start_that_failed_loses_no_savepoint(site):
             (status,) = site.statuses()[NEW]
             assert status.faulty
     site.world.refuses_start = None
-    assert site.start().resumed == savepoint
+    assert site.start(resume="s3://a/elsewhere").resumed == "s3://a/elsewhere"
+    site.world.forget()
+    assert site.start().resumed == savepoint, "nothing was written since"
+
+
+def test_a_savepoint_is_not_resumed_after_somebody_has_written(site):
+    stopped(site)
+    site.world.topics[NEW] += 1
+    for change in (lambda: None, site.world.forget):
+        change()
+        with pytest.raises(StorageError, match="has results of a job since the savepoint, and nothing says how far"):
+            site.start()
 
 
 def test_a_job_that_wrote_before_it_was_recorded_is_found_or_refused(site):
@@ -269,6 +283,24 @@ def test_a_job_that_fails_again_and_again_is_shown_and_cancelled(site):
     assert site.start(OLD).resumed == "s3://a/chk-1"
 
 
+def test_a_savepoint_is_recorded_while_the_brokers_are_away(site):
+    first = site.start()
+    site.world.topics[NEW] = 3
+    site.stop()
+    site.start()
+    site.world.topics[NEW] = 5
+    site.world.brokers_away = True
+    (job,) = site.stop()
+    site.world.brokers_away = False
+    site.world.forget()
+    assert site.start().resumed == job.savepoint
+    assert job.job != first.job
+    site.stop()
+    site.world.topics[NEW] = 2
+    with pytest.raises(StorageError, match="deleted or made again"):
+        site.start()
+
+
 def test_a_job_that_cannot_be_stopped_holds_up_no_other(site):
     first = site.start(OLD)
     site.world.refuses_savepoint = DataError("the bucket refuses")
@@ -287,6 +319,14 @@ def test_a_failed_job_of_a_former_definition_is_noted_and_no_fault(site):
     site.world.states[old.job] = JobState(path="s3://a/chk-1", at=AT)
     site.world.put(old.job, OLD, "FAILED")
     assert [status.faulty for status in site.statuses()[OLD]] == [True]
+    site.world.refuses_start = EngineUnavailableError("503")
+    with pytest.raises(EngineUnavailableError):
+        site.start(NEW)
+    assert {name: (status.state, status.faulty) for name, (status,) in site.statuses().items()} == {
+        OLD: ("FAILED", False),
+        NEW: ("not started", True),
+    }
+    site.world.refuses_start = None
     new = site.start(NEW)
     assert [(status.state, status.faulty) for status in site.statuses()[OLD]] == [("stopped", False)]
     site.world.put(new.job, NEW, "FAILED")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DataError, DeadlineError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    DataError,
+    DeadlineError,
+    EngineUnavailableError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
 from cumulant.features.events import FeatureJobStarted, FeatureJobStopped
 from cumulant.flows.features.jobs.job_record import (
     BEGINNING,
@@ -243,7 +251,7 @@ class JobControl:
         record = self._record(job.name)
         savepoint = self._savepoint(job)
         if savepoint is not None:
-            ends, exact = self._marked_ends(job.name)
+            ends, exact = self._last_ends(job.name, record, committed=True)
             sources = "" if record is None else record.sources
             place: ResumePlace | None = ResumePlace(path=savepoint, sources=sources, ends=ends, exact=exact)
         else:
@@ -282,7 +290,8 @@ class JobControl:
         state = self._state(job) if job else None
         if (record is None or record.is_newest(job)) and state is not None and state.path is not None:
             sources = "" if record is None else record.sources
-            return ResumePlace(path=state.path, sources=sources, ends=self._ends(name), exact=False)
+            ends, exact = self._last_ends(name, record, committed=False)
+            return ResumePlace(path=state.path, sources=sources, ends=ends, exact=exact)
         if record is None or record.place is None:
             return None
         return msgspec.structs.replace(record.place, exact=True)
@@ -330,6 +339,17 @@ class JobControl:
             return dict(self._topics.ends(topic))
         except NotFoundError:
             return {}
+
+    def _last_ends(
+        self, topic: str, record: FeatureJobRecord | None, *, committed: bool
+    ) -> tuple[dict[int, int], bool]:
+        """How far a job that has ended has written, and whether that is exact; where the brokers are away, how far it
+        was at its start. `committed`: it has ended with a savepoint.
+        """
+        try:
+            return self._marked_ends(topic) if committed else (self._ends(topic), False)
+        except EngineUnavailableError:
+            return {} if record is None else record.begun, False
 
     def _marked_ends(self, topic: str) -> tuple[dict[int, int], bool]:
         """How far a topic goes that nobody writes to, and whether all of its transactions have ended."""

@@ -75,7 +75,7 @@ def stop_jobs(project: Project, *, principal: Principal, progress: Progress = si
     again and again can take none: it is cancelled, and its newest checkpoint recorded.
 
     Raises:
-        UsageError: the environment has no engine.
+        UsageError: the environment has no engine, or its streams are not on Kafka.
         LeaseHeldError: another process starts or stops jobs at this moment.
         DataError: the engine cannot take the savepoint of a job that runs: it goes on; others are stopped.
         EngineUnavailableError: the engine does not answer.
