@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,7 +12,6 @@ from cumulant.core.errors import (
     CumulantError,
     DataError,
     DeadlineError,
-    EngineUnavailableError,
     NotFoundError,
     StorageError,
     UsageError,
@@ -27,31 +26,21 @@ from cumulant.flows.features.jobs.job_record import (
     place_to_resume,
     record_job,
 )
+from cumulant.flows.features.jobs.result_ends import ResultEnds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cumulant.features.flink.job import FeatureJob
+    from cumulant.flows.features.jobs.result_ends import ResultTopics
     from cumulant.flows.ledger.lease import LeaseHandle
     from cumulant.flows.ledger.run_context import Context
     from cumulant.ports.compute import JobState, StreamEngine, StreamJob
-    from cumulant.ports.streams import Bounds
 
-#: seconds until a job that is ending has ended, and until brokers have marked the ends of committed transactions
-_ENDING, _MARKED = 120.0, 30.0
-_PAUSE = 0.2
+#: seconds until a job that is ending has ended, and between two questions
+_ENDING, _PAUSE = 120.0, 0.2
 #: savepoints that are tried of a job that runs, or seems to between two failures, and seconds between them
 _ATTEMPTS, _AGAIN = 4, 1.0
-
-
-class ResultTopics(Protocol):
-    """What is needed of the ports `Streams` and `JobTopics`."""
-
-    def create_topic(self, topic: str, partitions: int) -> bool: ...
-
-    def ends(self, topic: str) -> dict[int, int]: ...
-
-    def bounds(self, topic: str) -> dict[int, Bounds]: ...
 
 
 class StoppedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +83,7 @@ class JobControl:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._context, self._lease, self._engine, self._topics = context, lease, engine, topics
-        self._sleep = sleep
+        self._results, self._sleep = ResultEnds(topics, sleep), sleep
 
     def start(self, job: FeatureJob, *, sources: str, partitions: int, resume: str = "") -> StartedJob:
         """Start the job where it does not run. `sources`: what tells the topics that it reads from others of their
@@ -110,7 +99,7 @@ class JobControl:
         if running := self._only(job.name, jobs):
             return self._running(job, record, running, sources=sources, resume=resume)
         self._context.progress(f"job: {job.name} is submitted", None)
-        ends = self._ends(job.name)
+        ends = self._results.ends(job.name)
         place = resume or self._place(job.name, record, jobs, ends, sources)
         place = None if place == BEGINNING else place
         starting = self._starting(job, record, jobs, sources=sources, resumed=place, begun=ends)
@@ -251,7 +240,7 @@ class JobControl:
         record = self._record(job.name)
         savepoint = self._savepoint(job)
         if savepoint is not None:
-            ends, exact = self._last_ends(job.name, record, committed=True)
+            ends, exact = self._results.last_ends(job.name, record, committed=True)
             sources = "" if record is None else record.sources
             place: ResumePlace | None = ResumePlace(path=savepoint, sources=sources, ends=ends, exact=exact)
         else:
@@ -290,7 +279,7 @@ class JobControl:
         state = self._state(job) if job else None
         if (record is None or record.is_newest(job)) and state is not None and state.path is not None:
             sources = "" if record is None else record.sources
-            ends, exact = self._last_ends(name, record, committed=False)
+            ends, exact = self._results.last_ends(name, record, committed=False)
             return ResumePlace(path=state.path, sources=sources, ends=ends, exact=exact)
         if record is None or record.place is None:
             return None
@@ -333,37 +322,6 @@ class JobControl:
             return self._engine.job_state(job)
         except NotFoundError:
             return None
-
-    def _ends(self, topic: str) -> dict[int, int]:
-        try:
-            return dict(self._topics.ends(topic))
-        except NotFoundError:
-            return {}
-
-    def _last_ends(
-        self, topic: str, record: FeatureJobRecord | None, *, committed: bool
-    ) -> tuple[dict[int, int], bool]:
-        """How far a job that has ended has written, and whether that is exact; where the brokers are away, how far it
-        was at its start. `committed`: it has ended with a savepoint.
-        """
-        try:
-            return self._marked_ends(topic) if committed else (self._ends(topic), False)
-        except EngineUnavailableError:
-            return {} if record is None else record.begun, False
-
-    def _marked_ends(self, topic: str) -> tuple[dict[int, int], bool]:
-        """How far a topic goes that nobody writes to, and whether all of its transactions have ended."""
-        deadline = time.monotonic() + _MARKED
-        while True:
-            ends = self._ends(topic)
-            if not ends:
-                return ends, True
-            committed = self._topics.bounds(topic)
-            if all(committed[partition].end == end for partition, end in ends.items()):
-                return ends, True
-            if time.monotonic() > deadline:
-                return ends, False
-            self._sleep(_PAUSE)
 
     def _record(self, name: str) -> FeatureJobRecord | None:
         return job_records(self._context.project).get(name)
