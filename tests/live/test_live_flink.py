@@ -30,8 +30,10 @@ from cumulant.features.flink.expressions import expression
 from cumulant.features.flink.refusals import refusals
 from cumulant.features.flink.sql_text import TYPES, QuerySteps
 from cumulant.flows.data.stream_ingestion import ingest_streams
+from cumulant.flows.features.jobs.job_control import StartedJob
+from cumulant.flows.features.jobs.job_record import job_records
 from cumulant.flows.features.jobs.job_status import job_status
-from cumulant.flows.features.jobs.run_job import StartedJob, start_job, stop_jobs
+from cumulant.flows.features.jobs.run_job import start_job, stop_jobs
 from cumulant.flows.project.planning import plan as make_plan
 from cumulant.ports.access import Principal
 from cumulant.ports.streams import Streams
@@ -312,6 +314,10 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
         changed = defined("30m")
         second = start_job(changed, principal=ME)
         assert (second.resumed, [job.name for job in second.stopped]) == (None, [first.topic])
+        saved = job_records(changed)[first.topic].place
+        assert saved is not None
+        assert saved.exact, "every transaction is marked in the topic"
+        assert sum(saved.ends.values()) > len(payments.expected(plan))
         check_results(streams, second, plan_of(changed), payments)
 
         payments.produce(20)

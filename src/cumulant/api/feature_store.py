@@ -13,8 +13,8 @@ from cumulant.core.units import moment
 if TYPE_CHECKING:
     from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.jobs.job_control import StartedJob, StoppedJob
     from cumulant.flows.features.jobs.job_status import JobStatus
-    from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
     from cumulant.flows.features.verification_record import FeatureVerification
@@ -54,8 +54,9 @@ class ProjectFeatureStore(MethodGroup):
 
         Raises:
             UsageError: the environment names no engine, or its streams are not on Kafka.
-            DefinitionError: the engine cannot compute the features.
+            DefinitionError: the engine cannot compute the features, or they show personal values.
             StorageError: nothing says how far the job came that has ended: `resume` says where to go on.
+            DataError: the job of another definition cannot be stopped: this one is started.
             LeaseHeldError: another process starts or stops jobs at this moment.
             EngineUnavailableError: the engine or the brokers do not answer.
         """

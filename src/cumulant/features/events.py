@@ -77,10 +77,12 @@ class FeatureJobStarted(Fact, frozen=True, kw_only=True):
 
 
 class FeatureJobStopped(Fact, frozen=True, kw_only=True):
-    """A job was ended with a savepoint, from which the same definition resumes."""
+    """A job was stopped, or had ended; `savepoint`: the savepoint or checkpoint from which the same definition resumes;
+    None: nothing says.
+    """
 
     kind: ClassVar[str] = "features.job_stopped"
 
     job: str
     name: str
-    savepoint: str
+    savepoint: str | None

@@ -152,12 +152,17 @@ class HistoryEngine(Protocol):
 
 
 class StreamJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that the engine knows. `state`: its own word for it; `ended`: it does not run and will not run again."""
+    """A job that the engine knows. `state`: the engine's name of its state; `running`: it computes, or starts for the
+    first time; `ending`: it is about to end; `ended`: it does not run and will not run again. One that is none of these
+    has failed, and is started again.
+    """
 
     id: str
     name: str
     state: str
     ended: bool
+    ending: bool = False
+    running: bool = False
     started: datetime | None = None
 
 
@@ -208,6 +213,12 @@ class StreamEngine(Protocol):
 
     def stop(self, job: str) -> str:
         """Take a savepoint, commit all that was written, and end the job. Returns the path of the savepoint."""
+        ...
+
+    def cancel(self, job: str) -> None:
+        """End the job as soon as possible, without a savepoint; its checkpoints stay. What was written after the newest
+        one is never committed. It may not have ended yet when this returns.
+        """
         ...
 
     def close(self) -> None: ...

@@ -116,6 +116,12 @@ class JobTopics(Protocol):
         """Whether it was created: false where it is there already."""
         ...
 
+    def ends(self, topic: str) -> dict[int, int]:
+        """The position after the newest message of every partition, which may be of a transaction that is open:
+        `Streams.bounds` ends before the first of those.
+        """
+        ...
+
     def java_settings(self) -> dict[str, str]:
         """The connection as settings of the client of Java, with the password where it has one.
 

@@ -11,10 +11,10 @@ from cumulant.testing.servers.programs import free_port
 
 
 def test_a_url_names_the_gateway_and_the_folder_of_checkpoints(tmp_path):
-    plain = parse_flink_url("flink://flink.acme.com?checkpoints=s3://acme/flink/")
+    plain = parse_flink_url("flink://flink.acme.com?checkpoints=s3://acme/a+b/")
     assert (plain.gateway, plain.checkpoints, plain.interval_ms, plain.jobmanager, plain.encrypted) == (
         "http://flink.acme.com:8083",
-        "s3://acme/flink",
+        "s3://acme/a+b",
         10_000,
         None,
         False,
@@ -46,8 +46,13 @@ def test_an_invalid_url_is_refused(url, says):
         parse_flink_url(url)
 
 
-def test_a_gateway_that_is_away_is_named():
+def test_a_gateway_that_is_away_is_named(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")  # no proxy is asked for this machine
+    monkeypatch.delenv("no_proxy", raising=False)
     port = free_port()
     engine = FlinkEngine(f"flink://127.0.0.1:{port}?checkpoints=file:///tmp/flink")
-    with pytest.raises(EngineUnavailableError, match=rf"the SQL gateway of Flink does not answer at 127.0.0.1:{port}"):
+    with pytest.raises(
+        EngineUnavailableError,
+        match=rf"the SQL gateway of Flink does not answer at 127.0.0.1:{port}: Connection refused",
+    ):
         engine.jobs()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 import pytest
 
-from cumulant.core.errors import DefinitionError, StorageError, UsageError
+from cumulant.core.errors import DefinitionError, UsageError
 from cumulant.core.expr import OPERATORS, Call, Column, Literal
 from cumulant.core.ids import digest, short
-from cumulant.features.flink.compiler import compile_query
+from cumulant.core.plan import Field, PredictAt, Source
+from cumulant.core.scope import Scope
+from cumulant.features import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.flink.compiler import StreamTable, compile_query
 from cumulant.features.flink.expressions import expression, operators
-from cumulant.features.flink.job import FeatureJob, feature_job
+from cumulant.features.flink.job import check_results, feature_job
 from cumulant.features.flink.refusals import refusals
 from cumulant.features.flink.sql_text import QuerySteps, interval, text
-from cumulant.flows.features.jobs.job_record import FeatureJobRecord, place_to_resume
 from cumulant.flows.features.stream_query import job_connection, stream_query
-from cumulant.ports.compute import JobState
 from cumulant.project.file.loading import load
 from cumulant.testing.plans.cases import KINDS, plan_case
 
@@ -99,10 +100,10 @@ def test_a_job_of_a_project_reads_its_topics(tmp_path, monkeypatch):
         ]
         job = stream_query(project, msgspec.structs.replace(plan, features=tuple(own)))
         small = msgspec.structs.replace(plan, features=tuple(own))
-        named = feature_job(small, job, project.scope, neutral=job, options={})
+        named = feature_job(small, job, project.scope, unconnected=job, options={})
         clash = msgspec.structs.replace(small, features=(msgspec.structs.replace(own[0], name="id"),))
         with pytest.raises(DefinitionError, match="cannot have these features: id, which are names of its own columns"):
-            feature_job(clash, job, project.scope, neutral=job, options={})
+            feature_job(clash, job, project.scope, unconnected=job, options={})
         connection = job_connection(project, encrypted=True)
         with pytest.raises(UsageError, match="password of the brokers would be sent to Flink as it is"):
             job_connection(project, encrypted=False)
@@ -116,17 +117,36 @@ def test_a_job_of_a_project_reads_its_topics(tmp_path, monkeypatch):
     assert connection["properties.sasl.jaas.config"] == f'{login} required username="ana" password="s\\"x";'
 
 
-def test_a_job_goes_on_where_its_results_end():
-    job = FeatureJob(name="cards", definition="d", fingerprint="f", statements=(), settings={})
-    at = datetime(2026, 12, 1, tzinfo=UTC)
-    ran = FeatureJobRecord(name="cards", definition="d", fingerprint="f", job="1", savepoint=None, at=at, who="ada")
-    stopped = msgspec.structs.replace(ran, savepoint="s3://a/savepoint")
-    nothing, checkpoint = JobState(), JobState(path="s3://a/chk-7", at=at)
-    assert place_to_resume(job, None, None, known=False, filled=False) is None
-    assert place_to_resume(job, stopped, checkpoint, known=True, filled=True) == "s3://a/savepoint"
-    assert place_to_resume(job, ran, checkpoint, known=True, filled=True) == "s3://a/chk-7"
-    assert place_to_resume(job, ran, nothing, known=True, filled=True) is None, "nothing was committed"
-    with pytest.raises(StorageError, match="ended without a savepoint, and nothing says how far it came"):
-        place_to_resume(job, ran, None, known=True, filled=False)
-    with pytest.raises(StorageError, match="the topic cards has results"):
-        place_to_resume(job, None, None, known=False, filled=True)
+def card_job(windows, *fields, key="id"):
+    """The job of windows over card payments."""
+    columns = (Field(key, "int"), Field("at", "time"), Field("card", "str", personal=True), *fields)
+    sources = {"tx": Source("tx", (key,), "at", columns)}
+    plan = compile_plan(collect(windows), sources, entity="tx", predict_at=PredictAt("at"))
+    query = compile_query(plan, {"tx": StreamTable(0, {"topic": "t"})})
+    return plan, feature_job(plan, query, Scope(), unconnected=query, options={})
+
+
+def test_what_documents_a_feature_is_no_part_of_its_job():
+    card = source("tx").by("card")
+    plan, job = card_job({"n": card.count(window="1h")})
+    documented = card.count(window="1h").described("Payments of an hour.", owner="risk", tags=("fraud",))
+    assert card_job({"n": documented})[1] == job
+    _, wider = card_job({"n": card.count(window="1h")}, Field("merchant", "str"))
+    assert (wider.name, wider.definition) == (job.name, job.definition)
+    assert card_job({"n": card.count(window="2h")})[1].name != job.name
+    assert job.fingerprint == short(digest(plan)), "that of servers"
+
+
+def test_results_show_no_personal_values_and_names_that_their_topic_can_have():
+    mail = Field("email", "str", personal=True)
+    card = source("tx").by("card")
+    assert card_job({"mails": card.distinct("email", window="1h")}, mail)[1].statements
+    with pytest.raises(DefinitionError, match="results of a job cannot show personal values: mail_1h; no erasure"):
+        card_job({"mail": card.last("email", window="1h")}, mail)
+    with pytest.raises(DefinitionError, match='cannot have this column: "a;b"'):
+        card_job({"n": card.count(window="1h")}, key="a;b")
+    plan, _ = card_job({"n": card.count(window="1h")})
+    own = plan.sources["tx"]
+    keyed = msgspec.structs.replace(plan, sources={"tx": msgspec.structs.replace(own, key=("card",))})
+    with pytest.raises(DefinitionError, match=r"personal values: tx\.card;"):
+        check_results(keyed)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cumulant.flows.alerting.views import AlertView
     from cumulant.flows.features.backfill import Backfill
     from cumulant.flows.features.freshness import FreshnessReport
+    from cumulant.flows.features.jobs.job_control import StartedJob, StoppedJob
     from cumulant.flows.features.jobs.job_status import JobStatus
-    from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob
     from cumulant.flows.features.online_read import OnlineRead
     from cumulant.flows.features.store_status import FeatureStoreStatus
     from cumulant.flows.features.verification_record import FeatureVerification

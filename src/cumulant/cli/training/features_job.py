@@ -13,8 +13,8 @@ from cumulant.flows.reports.wording import duration, instant
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.flows.features.jobs.job_control import StartedJob, StoppedJob
     from cumulant.flows.features.jobs.job_status import JobStatus
-    from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob
 
 
 def declare(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def _start(
         done: StartedJob = api.call("features.start_job", resume=resume, progress=progress)
 
     def text(console: Console) -> None:
-        what = "started" if done.started else "runs already"
+        what = "started" if done.started else f"runs already ({done.state.lower()})"
         console.print(f"job {done.job} {what}: results in the topic {done.topic}", soft_wrap=True)
         if done.started:
             where = "the oldest message of its topics" if done.resumed is None else done.resumed
@@ -76,7 +76,10 @@ def _start(
 
 
 def _stop(call: Invocation) -> None:
-    """Stop the jobs of the project, with a savepoint each: `cumulant features start-job` goes on from there."""
+    """Stop the jobs of the project, with a savepoint each: `cumulant features start-job` goes on from there.
+
+    A job that fails again and again can take none: it is cancelled, and its newest checkpoint takes that place.
+    """
     with call.api() as api, call.progress("job") as progress:
         stopped: list[StoppedJob] = api.call("features.stop_job", progress=progress)
 
@@ -90,14 +93,17 @@ def _stop(call: Invocation) -> None:
 
 def _print_stopped(console: Console, stopped: list[StoppedJob] | tuple[StoppedJob, ...]) -> None:
     for job in stopped:
-        console.print(f"job {job.job} of {job.name} is stopped: {job.savepoint}", soft_wrap=True)
+        what = "could take no savepoint, and is cancelled" if job.cancelled else "is stopped"
+        place = "nothing says how far it came" if job.savepoint is None else job.savepoint
+        console.print(f"job {job.job} of {job.name} {what}: {place}", soft_wrap=True)
 
 
 def _jobs(call: Invocation) -> None:
     """Show the job of each definition: state, fingerprint, topic of results, newest checkpoint and its age.
 
     Checkpoints are those that the JobManager knows, where the URL of the engine names it; of a stopped job its
-    savepoint. Exit code 1: a job has failed, or the engine does not know it any more.
+    savepoint. Exit code 1: the job of the definition that was started last has ended or is not known any more, a job
+    fails again and again, or two of one definition run.
     """
     with call.api() as api:
         jobs: list[JobStatus] = api.call("features.jobs")

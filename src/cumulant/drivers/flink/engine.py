@@ -20,6 +20,10 @@ _STATEMENT = 900.0
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
 #: states of a job that has ended
 _ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
+#: of one that ends by itself soon
+_ENDING = frozenset({"FAILING", "CANCELLING", "SUSPENDED"})
+#: of one that computes, or is about to for the first time
+_RUNNING = frozenset({"RUNNING", "CREATED", "INITIALIZING"})
 _ID = re.compile(r"[0-9a-f]{32}")
 Row = dict[str, Any]
 
@@ -69,6 +73,8 @@ class FlinkEngine:
                 name=str(row["job name"]),
                 state=str(row["status"]),
                 ended=row["status"] in _ENDED,
+                ending=row["status"] in _ENDING,
+                running=row["status"] in _RUNNING,
                 started=_moment(row.get("start time")),
             )
             for row in rows
@@ -100,6 +106,10 @@ class FlinkEngine:
         if not path:
             raise StorageError("Flink names no savepoint", subject="stream_engine", hint="see its log")
         return path
+
+    def cancel(self, job: str) -> None:
+        with self._session({}) as session:
+            session.run(f"STOP JOB '{_checked(job)}'")
 
     def close(self) -> None:
         """Nothing is open between calls."""
@@ -135,6 +145,14 @@ class _Session:
 
     def run(self, statement: str) -> list[Row]:
         """The rows of a statement, once it has ended."""
+        try:
+            return self._run(statement)
+        except (KeyError, TypeError, AttributeError):
+            text = "the answer to a statement is not that of a SQL gateway of Flink"
+            hint = "check that the port of stream_engine is that of the gateway"
+            raise StorageError(text, subject="stream_engine", hint=hint) from None
+
+    def _run(self, statement: str) -> list[Row]:
         answer = self._gateway.call("POST", f"{self._path}/statements", {"statement": statement})
         uri: str | None = f"/v3{self._path.removeprefix('/v3')}/operations/{answer['operationHandle']}/result/0"
         columns: list[str] = []

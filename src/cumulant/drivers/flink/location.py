@@ -48,7 +48,7 @@ def parse_flink_url(url: str) -> FlinkAddress:
     scheme, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
     encrypted = scheme.lower() == "flinks"
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))  # a "+" is one
     if unknown := sorted(options.keys() - _OPTIONS):
         raise UsageError(f'stream_engine has no option "{unknown[0][:100]}"', subject=url, hint=_HINT)
     if not encrypted and (secret := sorted(options.keys() & _ENCRYPTED)):

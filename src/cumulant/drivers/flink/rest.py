@@ -16,6 +16,7 @@ from cumulant.core.errors import (
     NotFoundError,
     StorageError,
 )
+from cumulant.core.network.hosts import is_loopback
 from cumulant.core.network.http_client import HttpClient, HttpResponse, NoResponseError
 
 #: seconds for the connection and each part of an answer: a gateway plans a statement while others wait
@@ -31,8 +32,10 @@ class FlinkRest:
 
     def __init__(self, base: str, what: str, *, headers: Mapping[str, str], authority: str | None) -> None:
         self._base, self._what, self._headers = base, what, dict(headers)
+        # what is sent to this machine may have a password that no proxy may read
+        outside = not is_loopback(urlsplit(base).hostname or "")
         self._http = HttpClient(
-            seconds=_CONNECT, total_seconds=_ANSWER, max_bytes=_MOST_BYTES, authority=authority, use_proxies=True
+            seconds=_CONNECT, total_seconds=_ANSWER, max_bytes=_MOST_BYTES, authority=authority, use_proxies=outside
         )
 
     def call(self, method: str, path: str, body: object = None) -> Any:

@@ -14,13 +14,14 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Producer,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # one of them is re-exported unsaid
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # one of them is re-exported unsaid
 
 from cumulant.core.errors import (
     CredentialsError,
@@ -166,6 +167,20 @@ class KafkaStreams:
             except TimeoutError as error:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
         return True
+
+    def ends(self, topic: str) -> dict[int, int]:
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = {TopicPartition(topic, partition): latest for partition in self.partitions(topic)}
+        with self._errors(topic):
+            answers = self._administration().list_offsets(
+                places, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_ANSWER
+            )
+            try:
+                return {
+                    place.partition: int(answer.result(timeout=2 * _ANSWER).offset) for place, answer in answers.items()
+                }
+            except TimeoutError as error:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
 
     def java_settings(self) -> dict[str, str]:
         return self._address.java_settings(self._secrets)

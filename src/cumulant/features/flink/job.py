@@ -11,6 +11,7 @@ from cumulant.core.ids import digest, short
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.scope import Scope
 from cumulant.features.definition.dtypes import Kind
+from cumulant.features.definition.personal_features import personal_features
 from cumulant.features.flink.compiler import JSON, KEY, FlinkQuery
 from cumulant.features.flink.sql_text import COLUMN_TYPES, name, text
 
@@ -21,7 +22,8 @@ _SINK = "feature rows"
 
 class FeatureJob(msgspec.Struct, frozen=True, kw_only=True):
     """`name`: of the job and of its topic, by scope and definition. `definition`: of the text that is run, without
-    where topics are: a savepoint is of one text. `fingerprint`: of the plan, which each result has.
+    where topics are: a savepoint is of one text. `fingerprint`: of the plan without what documents its features, which
+    each result has.
     """
 
     name: str
@@ -36,14 +38,11 @@ def job_prefix(scope: Scope) -> str:
     return f"cumulant.{scope.tenant}.{scope.project}.{scope.environment}."
 
 
-def feature_job(
-    plan: FeaturePlan, query: FlinkQuery, scope: Scope, *, neutral: FlinkQuery, options: Mapping[str, str]
-) -> FeatureJob:
-    """The job of a compiled plan. `neutral`: the query without where topics are; `options`: of the connection to the
-    topic of the results.
+def check_results(plan: FeaturePlan) -> None:
+    """Refuse a plan whose results cannot be messages of a topic.
 
     Raises:
-        DefinitionError: a feature has the name of another column of the results.
+        DefinitionError: a feature or the key shows personal values, or its name is not possible there.
     """
     entity = plan.sources[plan.entity]
     taken = {*entity.key, FINGERPRINT}
@@ -53,12 +52,42 @@ def feature_job(
             subject="features",
             hint=f"rename them: a result has the key ({', '.join(entity.key)}), the features and {FINGERPRINT}",
         )
-    fingerprint = digest(plan)
-    definition = digest([fingerprint, neutral.tables, neutral.text, dict(neutral.settings)])
-    of = f"{job_prefix(scope)}{short(definition)}"
+    if divided := [of for of in entity.key if ";" in of]:
+        raise DefinitionError(
+            f'the key of results cannot have this column: "{divided[0]}", ";" is what divides columns there',
+            subject=plan.entity,
+            hint="rename the column in what writes the stream",
+        )
+    keys = {field.name for field in entity.fields if field.personal} & {*entity.key}
+    hidden = personal_features(plan)
+    personal = [of for of in plan.names if of in hidden]
+    if keys or personal:
+        shown = [*(f"{plan.entity}.{of}" for of in sorted(keys)), *personal]
+        raise DefinitionError(
+            f"results of a job cannot show personal values: {', '.join(shown)}; no erasure reaches messages of a topic",
+            subject="features",
+            hint="count or distinct of a personal column and windows keyed by one show no value; leave others to"
+            " `cumulant ingest run`, in an environment without stream_engine",
+        )
+
+
+def feature_job(
+    plan: FeaturePlan, query: FlinkQuery, scope: Scope, *, unconnected: FlinkQuery, options: Mapping[str, str]
+) -> FeatureJob:
+    """The job of a compiled plan. `unconnected`: the query without the connection to the brokers; `options`: of the
+    connection to the topic of the results.
+
+    Raises:
+        DefinitionError: as `check_results`.
+    """
+    check_results(plan)
+    entity = plan.sources[plan.entity]
+    fingerprint = digest(_without_documentation(plan))
     kinds: dict[str, Kind] = {field.name: field.dtype for field in entity.fields if field.name in entity.key}
     kinds = {key: kinds[key] for key in entity.key} | {spec.name: spec.dtype for spec in plan.features}
     columns = [f"{name(column)} {COLUMN_TYPES[kind]}" for column, kind in kinds.items()]
+    definition = digest([unconnected.tables, unconnected.text, dict(unconnected.settings), columns])
+    of = f"{job_prefix(scope)}{short(definition)}"
     table = {
         "connector": "kafka",
         "topic": of,
@@ -82,3 +111,9 @@ def feature_job(
         statements=(*query.tables, sink, insert),
         settings=query.settings,
     )
+
+
+def _without_documentation(plan: FeaturePlan) -> FeaturePlan:
+    """With equal features that compute the same. Plans without documentation are as they are for servers."""
+    features = [msgspec.structs.replace(spec, description="", owner="", tags=()) for spec in plan.features]
+    return msgspec.structs.replace(plan, features=tuple(features))

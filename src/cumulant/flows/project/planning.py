@@ -12,6 +12,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.features.definition.known_time import show_moment
 from cumulant.features.definition.tiers import tiers
+from cumulant.features.flink.job import check_results
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.deployment.deployment import is_shared
@@ -84,7 +85,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         ProjectFileError: a driver is missing, or a setting that no training, release or server could use.
         NotKnownYetError: an input is not known at the moment of prediction.
         DefinitionError: the features file defines no feature, a watched slice of the review queue is misspelt, or the
-            engine of streams cannot compute the features.
+            engine of streams cannot compute the features, or its results would show personal values.
         UserCodeError: a function or features file of the project raised.
         DataError: the rows cannot be learned from as declared: target, split, costs.
         EngineUnavailableError: the registry does not answer.
@@ -104,6 +105,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         if checks and streaming:
+            check_results(task.plan)
             stream_query(project, task.plan)  # which refuses what its engine cannot compute
         if checks:
             rows, warnings = _check_task(context, task, snapshots[task.entity])

@@ -14,10 +14,11 @@ from cumulant.flows.features.backfill import Backfill
 from cumulant.flows.features.backfill import backfill as run_backfill
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.freshness import FreshnessReport, show_freshness
+from cumulant.flows.features.jobs.job_control import StartedJob, StoppedJob
 from cumulant.flows.features.jobs.job_status import JobStatus
 from cumulant.flows.features.jobs.job_status import job_status as show_jobs
-from cumulant.flows.features.jobs.run_job import StartedJob, StoppedJob, stop_jobs
 from cumulant.flows.features.jobs.run_job import start_job as run_job
+from cumulant.flows.features.jobs.run_job import stop_jobs
 from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
 from cumulant.flows.features.store_status import FeatureStoreStatus, feature_status
 from cumulant.flows.features.verification_record import FeatureVerification

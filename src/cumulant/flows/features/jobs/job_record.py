@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
-from cumulant.features.flink.job import FeatureJob, job_prefix
+from cumulant.features.flink.job import job_prefix
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cumulant.ports.compute import JobState, StreamEngine, StreamJob
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
@@ -20,28 +22,72 @@ _JOB = "feature_job"
 BEGINNING = "beginning"
 
 
+class ResumePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """`path`: of a checkpoint or savepoint. `sources`: what tells the topics that were read from others of their names;
+    empty: not known. `ends`: how far the topic of results went with it, by partition; `exact`: whether it can go no
+    further unless somebody writes to it. It can where transactions are still to be aborted.
+    """
+
+    path: str
+    sources: str
+    ends: dict[int, int]
+    exact: bool = True
+
+    def fits(self, ends: Mapping[int, int]) -> bool:
+        """Whether nothing was written to the topic since."""
+        return all(ends.get(number, 0) == self.ends.get(number, 0) for number in {*ends, *self.ends})
+
+    def lacks(self, ends: Mapping[int, int]) -> bool:
+        """Whether the topic has less than it had: it is another one."""
+        return any(ends.get(number, 0) < end for number, end in self.ends.items())
+
+
 class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest job of a definition. `name`: of the job and of the topic of its results; `job`: its id at the engine;
-    `savepoint`: where it was stopped; None: it was not. `at`, `who`: of the start or stop.
+    """The newest job of a definition.
+
+    Attributes:
+        name: of the job and of the topic of its results.
+        state: `starting` is recorded before the job is submitted, `started` once the engine has given its id.
+        job: the newest id that is known; empty before the first.
+        earlier: of `starting`, the ids of this name that the engine knew before.
+        sources: what tells the topics that the job reads from others of their names; empty: not known.
+        place: from which the definition resumes as long as nothing has written to the topic since.
+        resumed: the checkpoint or savepoint that the newest start goes on from; None: from the beginning.
+        begun: how far the topic of results went at that start.
+        started: when that was; `at`, `who`: of the newest start or stop.
     """
 
     name: str
     definition: str
     fingerprint: str
+    state: Literal["starting", "started", "stopped"]
     job: str
-    savepoint: str | None
+    earlier: tuple[str, ...] = ()
+    sources: str
+    place: ResumePlace | None
+    resumed: str | None
+    begun: dict[int, int]
+    started: datetime
     at: datetime
     who: str
+
+    @property
+    def stopped(self) -> bool:
+        return self.state == "stopped"
+
+    def is_newest(self, job: str) -> bool:
+        """Whether a job that the engine knows by this name is that of the newest start."""
+        return job not in self.earlier if self.state == "starting" else job == self.job
 
 
 def job_records(project: Project) -> dict[str, FeatureJobRecord]:
     """By the name of the job."""
     rows = project.journal().rows(_JOB)
-    return {row.key: msgspec.convert(row.value, FeatureJobRecord) for row in rows}
+    return {row.key: msgspec.convert(row.value, FeatureJobRecord, str_keys=True) for row in rows}
 
 
 def record_job(transaction: Transaction, record: FeatureJobRecord) -> None:
-    transaction.put(_JOB, record.name, msgspec.to_builtins(record))
+    transaction.put(_JOB, record.name, msgspec.to_builtins(record, str_keys=True))
 
 
 def stream_engine(project: Project) -> StreamEngine:
@@ -64,30 +110,42 @@ def own_jobs(project: Project, engine: StreamEngine) -> list[StreamJob]:
 
 
 def place_to_resume(
-    job: FeatureJob, record: FeatureJobRecord | None, state: JobState | None, *, known: bool, filled: bool
+    name: str, record: FeatureJobRecord | None, newest: str | None, state: JobState | None, ends: Mapping[int, int]
 ) -> str | None:
-    """The checkpoint or savepoint from which a job goes on; None: from the beginning of the topics.
+    """The checkpoint or savepoint from which a definition goes on; None: from the beginning of the topics.
 
     Args:
-        job: what is to run.
-        record: its newest job that is recorded.
-        state: what the engine has of its newest job; None where it cannot say.
-        known: whether there was a job of this definition, as far as the record or the engine knows.
-        filled: whether the topic of its results has messages.
+        name: of the job and of the topic of its results.
+        record: of its newest start or stop.
+        newest: the newest job of this name that the engine knows, which has ended.
+        state: what the engine has of that; None where it cannot say.
+        ends: how far the topic goes, by partition; empty where there is none.
 
     Raises:
         StorageError: nothing says how far it came, so that results would be missing or come twice.
     """
-    if record is not None and record.savepoint is not None:
-        return record.savepoint
-    if state is not None:  # nothing is committed before the first checkpoint
-        return state.path
-    if not known and not filled:
+    place = None if record is None else record.place
+    if place is not None and place.fits(ends):
+        return place.path
+    if place is not None and place.lacks(ends):
+        raise StorageError(
+            f"the topic {name} was deleted or made again since the savepoint: it lacks the results before",
+            subject=name,
+            hint=f"write all results again, --from {BEGINNING}, or go on without those before, --from {place.path}",
+        )
+    if place is None and not any(ends.values()):
         return None
-    what = "a job of this definition ended without a savepoint" if known else f"the topic {job.name} has results"
+    trusted = newest is not None and (record is None or (record.is_newest(newest) and not (record.stopped and place)))
+    if trusted and state is not None and state.path:
+        return state.path
+    if place is not None and record is not None and record.stopped and not place.exact:
+        return place.path
+    known = "the newest checkpoint of its folder, --from s3://.../chk-N"
+    if place is not None:
+        known = f"{known}, or the savepoint before, --from {place.path}, which repeats what came since"
+    since = "" if place is None else " since the savepoint"
     raise StorageError(
-        f"{what}, and nothing says how far it came",
-        subject=job.name,
-        hint="name the newest checkpoint of its folder, --from s3://.../chk-N, or write every result again,"
-        f" --from {BEGINNING}",
+        f"the topic {name} has results of a job{since}, and nothing says how far it came",
+        subject=name,
+        hint=f"name {known}, or write every result again, --from {BEGINNING}",
     )

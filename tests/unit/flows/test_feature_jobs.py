@@ -1,0 +1,391 @@
+"""Where jobs of another engine go on, and which are stopped: with an engine and brokers that answer as real ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+
+from cumulant.core.errors import (
+    DataError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
+from cumulant.core.events import Actor
+from cumulant.core.progress import silent
+from cumulant.features.flink.job import FeatureJob
+from cumulant.flows.features.jobs.job_control import JobControl
+from cumulant.flows.features.jobs.job_record import job_records, own_jobs
+from cumulant.flows.features.jobs.job_status import JobStatus, job_statuses
+from cumulant.flows.features.jobs.run_job import check_place
+from cumulant.flows.ledger.lease import await_lease
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.ports.access import Principal
+from cumulant.ports.compute import JobState, StreamJob
+from cumulant.ports.streams import Bounds
+from cumulant.project.file.loading import load
+
+ME = Principal("user:ada")
+AT = datetime(2026, 12, 1, tzinfo=UTC)
+OLD, NEW = "cumulant.default.cards.prod.old", "cumulant.default.cards.prod.new"
+
+
+class World:
+    """Jobs of a session cluster, and the topics that they write to. A position is a number of results."""
+
+    encrypted = False
+
+    def __init__(self) -> None:
+        self.known: dict[str, StreamJob] = {}
+        self.states: dict[str, JobState] = {}
+        self.resumed: list[str | None] = []
+        self.topics: dict[str, int] = {}
+        self._numbers = count(1)
+        self.brokers_away = False
+        self.refuses_start: Exception | None = None
+        self.refuses_savepoint: Exception | None = None
+        #: what a call changes before it answers
+        self.on_jobs = self.on_submit = lambda: None
+
+    def version(self) -> str:
+        return "0"
+
+    def submit(self, name, statements, settings, *, resume=None) -> str:
+        if isinstance(self.refuses_start, EngineUnavailableError):
+            raise self.refuses_start
+        id_ = f"{next(self._numbers):032x}"
+        self.resumed.append(resume)
+        failed = self.refuses_start is not None
+        self.put(id_, name, "FAILED" if failed else "RUNNING")
+        self.states[id_] = JobState(path=None if failed else resume, at=None)
+        if self.refuses_start is not None:
+            raise self.refuses_start
+        self.on_submit()
+        return id_
+
+    def put(self, id_: str, name: str, state: str) -> None:
+        ended = state in {"FAILED", "FINISHED", "CANCELED"}
+        running = state == "RUNNING"
+        ending = state == "CANCELLING"
+        self.known[id_] = StreamJob(
+            id=id_, name=name, state=state, ended=ended, ending=ending, running=running, started=AT
+        )
+
+    def jobs(self) -> list[StreamJob]:
+        self.on_jobs()
+        return list(self.known.values())
+
+    def job_state(self, job: str) -> JobState:
+        if job not in self.known:
+            raise NotFoundError("no such job")
+        return self.states.get(job, JobState())
+
+    def stop(self, job: str) -> str:
+        if self.refuses_savepoint is not None:
+            raise self.refuses_savepoint
+        place = f"s3://a/savepoint-{job[-1]}"
+        self.put(job, self.known[job].name, "FINISHED")
+        self.states[job] = JobState(path=place, at=AT)
+        return place
+
+    def cancel(self, job: str) -> None:
+        self.put(job, self.known[job].name, "CANCELED")
+
+    def forget(self) -> None:
+        """The JobManager is lost, with all that it knew."""
+        self.known, self.states = {}, {}
+
+    def close(self) -> None: ...
+
+    def create_topic(self, topic: str, partitions: int) -> bool:
+        created = topic not in self.topics
+        self.topics.setdefault(topic, 0)
+        return created
+
+    def ends(self, topic: str) -> dict[int, int]:
+        if self.brokers_away:
+            raise EngineUnavailableError("no broker answers")
+        if topic not in self.topics:
+            raise NotFoundError("no such topic")
+        return {0: self.topics[topic]}
+
+    def bounds(self, topic: str) -> dict[int, Bounds]:
+        return {0: Bounds(0, self.topics[topic])}
+
+
+class Site:
+    """A project, and what its commands do in a world."""
+
+    def __init__(self, project, world: World) -> None:
+        self.project, self.world = project, world
+
+    @contextmanager
+    def control(self) -> Iterator[JobControl]:
+        with open_run(self.project, "job", principal=ME, progress=silent) as context:
+            lease = await_lease(self.project.journal(), "feature-job", ttl=20.0, actor=Actor(ME.id))
+            with lease.renewed():
+                self.lease = lease
+                yield JobControl(context, lease, self.world, self.world, sleep=lambda seconds: None)
+
+    def start(self, name: str = NEW, *, resume: str = "", sources: str = "sources"):
+        job = FeatureJob(name=name, definition=name, fingerprint="f", statements=("s",), settings={})
+        with self.control() as control:
+            started = control.start(job, sources=sources, partitions=1, resume=resume)
+            control.note_ended(besides=name)
+            control.stop_all(besides=name)
+            return started
+
+    def stop(self):
+        with self.control() as control:
+            return control.stop_all()
+
+    def record(self, name: str = NEW):
+        return job_records(self.project)[name]
+
+    def statuses(self) -> dict[str, list[JobStatus]]:
+        records, jobs = job_records(self.project), own_jobs(self.project, self.world)
+        newest = max(records.values(), key=lambda record: record.started)
+        return {
+            name: job_statuses(
+                self.world,
+                name,
+                records.get(name),
+                [job for job in jobs if job.name == name],
+                AT,
+                current=name == newest.name,
+            )
+            for name in records
+        }
+
+
+@pytest.fixture
+def site(tmp_path) -> Iterator[Site]:
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\nmodel: {name: cards}\ndata: {tx: {path: tx.csv}}\nenvironments: {prod: {}}\n", encoding="utf-8"
+    )
+    with load(tmp_path, environment="prod") as project:
+        yield Site(project, World())
+
+
+def stopped(site: Site, results: int = 5000) -> str:
+    """The savepoint of a job that wrote so many results."""
+    assert site.start().resumed is None
+    site.world.topics[NEW] = results
+    (job,) = site.stop()
+    assert site.record().place.ends == {0: results}
+    return job.savepoint
+
+
+def test_a_start_that_failed_loses_no_savepoint(site):
+    savepoint = stopped(site)
+    for failure in (DataError("the bucket refuses"), EngineUnavailableError("503")):
+        site.world.refuses_start = failure
+        for place in ("", "s3://a/misspelt", "beginning"):
+            with pytest.raises(type(failure)):
+                site.start(resume=place)
+            (status,) = site.statuses()[NEW]
+            assert status.faulty
+    site.world.refuses_start = None
+    assert site.start(resume="s3://a/elsewhere").resumed == "s3://a/elsewhere"
+    site.world.forget()
+    assert site.start().resumed == savepoint, "nothing was written since"
+
+
+def test_a_savepoint_is_not_resumed_after_somebody_has_written(site):
+    stopped(site)
+    site.world.topics[NEW] += 1
+    for change in (lambda: None, site.world.forget):
+        change()
+        with pytest.raises(StorageError, match="has results of a job since the savepoint, and nothing says how far"):
+            site.start()
+
+
+def test_a_job_that_wrote_before_it_was_recorded_is_found_or_refused(site):
+    savepoint = stopped(site)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    site.world.on_submit = killed
+    with pytest.raises(KeyboardInterrupt):
+        site.start()
+    assert (site.record().state, site.record().place.path) == ("starting", savepoint)
+    again = site.start()
+    assert (again.started, again.resumed, site.record().job) == (False, savepoint, again.job)
+
+    site.stop()
+    with pytest.raises(KeyboardInterrupt):
+        site.start()
+    site.world.topics[NEW] += 10
+    site.world.forget()
+    with pytest.raises(StorageError, match="has results of a job since the savepoint, and nothing says how") as refused:
+        site.start()
+    assert "--from s3://a/savepoint-" in refused.value.hint
+    assert "--from beginning" in refused.value.hint
+    site.world.on_submit = lambda: None
+    assert site.start(resume="beginning").resumed is None
+
+
+def test_a_topic_that_was_made_again_is_not_filled_from_a_savepoint(site):
+    savepoint = stopped(site)
+    del site.world.topics[NEW]
+    site.world.refuses_start = EngineUnavailableError("503")
+    for place in ("", "beginning", ""):
+        with pytest.raises(EngineUnavailableError if place else StorageError) as refused:
+            site.start(resume=place)
+    assert f"--from {savepoint}" in refused.value.hint
+    assert "deleted or made again" in refused.value.message
+    site.world.refuses_start = None
+    first = site.start(resume="beginning")
+    assert (first.resumed, site.record().place) == (None, None)
+
+
+def test_where_a_job_goes_on_that_nobody_stopped(site):
+    first = site.start()
+    site.world.put(first.job, NEW, "FAILED")
+    assert site.start().resumed is None, "the topic is empty"
+    second = site.record().job
+    site.world.topics[NEW] = 7
+    site.world.put(second, NEW, "FAILED")
+    with pytest.raises(StorageError, match=r"the topic .* has results of a job, and nothing says how far it came"):
+        site.start()
+    site.world.states[second] = JobState(path="s3://a/chk-7", at=AT)
+    third = site.start()
+    assert third.resumed == "s3://a/chk-7"
+    site.world.forget()
+    assert site.start().resumed == "s3://a/chk-7", "nothing was written since"
+    site.world.topics[NEW] = 8
+    site.world.forget()
+    with pytest.raises(StorageError, match="since the savepoint"):
+        site.start()
+
+
+def test_a_job_that_fails_again_and_again_is_shown_and_cancelled(site):
+    old = site.start(OLD)
+    site.world.topics[OLD] = 3
+    site.world.states[old.job] = JobState(path="s3://a/chk-1", at=AT)
+    site.world.put(old.job, OLD, "RESTARTING")
+    assert [status.faulty for status in site.statuses()[OLD]] == [True]
+    assert site.start(OLD).state == "RESTARTING"
+    site.world.refuses_savepoint = DataError("Checkpoint triggering task is not being executed")
+    site.start(NEW)
+    assert site.world.known[old.job].state == "CANCELED"
+    (status,) = site.statuses()[OLD]
+    assert (status.state, status.checkpoint, status.faulty) == ("stopped", "s3://a/chk-1", False)
+    site.world.topics[OLD] += 2  # marks of transactions that were aborted
+    site.world.forget()
+    assert site.start(OLD).resumed == "s3://a/chk-1"
+
+
+def test_a_savepoint_is_recorded_while_the_brokers_are_away(site):
+    first = site.start()
+    site.world.topics[NEW] = 3
+    site.stop()
+    site.start()
+    site.world.topics[NEW] = 5
+    site.world.brokers_away = True
+    (job,) = site.stop()
+    site.world.brokers_away = False
+    site.world.forget()
+    assert site.start().resumed == job.savepoint
+    assert job.job != first.job
+    site.stop()
+    site.world.topics[NEW] = 2
+    with pytest.raises(StorageError, match="deleted or made again"):
+        site.start()
+
+
+def test_a_job_that_cannot_be_stopped_holds_up_no_other(site):
+    first = site.start(OLD)
+    site.world.refuses_savepoint = DataError("the bucket refuses")
+    with pytest.raises(DataError, match=r"prod\.old is not stopped: the bucket refuses"):
+        site.start(NEW)
+    second = site.record(NEW).job
+    site.world.put(second, NEW, "RESTARTING")
+    with pytest.raises(DataError, match=r"prod\.old is not stopped"):
+        site.stop()
+    assert (site.world.known[first.job].state, site.world.known[second].state) == ("RUNNING", "CANCELED")
+
+
+def test_a_failed_job_of_a_former_definition_is_noted_and_no_fault(site):
+    old = site.start(OLD)
+    site.world.topics[OLD] = 3
+    site.world.states[old.job] = JobState(path="s3://a/chk-1", at=AT)
+    site.world.put(old.job, OLD, "FAILED")
+    assert [status.faulty for status in site.statuses()[OLD]] == [True]
+    site.world.refuses_start = EngineUnavailableError("503")
+    with pytest.raises(EngineUnavailableError):
+        site.start(NEW)
+    assert {name: (status.state, status.faulty) for name, (status,) in site.statuses().items()} == {
+        OLD: ("FAILED", False),
+        NEW: ("not started", True),
+    }
+    site.world.refuses_start = None
+    new = site.start(NEW)
+    assert [(status.state, status.faulty) for status in site.statuses()[OLD]] == [("stopped", False)]
+    site.world.put(new.job, NEW, "FAILED")
+    assert [status.faulty for status in site.statuses()[NEW]] == [True]
+    site.world.forget()
+    assert {name: status.faulty for name, (status,) in site.statuses().items()} == {OLD: False, NEW: True}
+    assert site.start(OLD).resumed == "s3://a/chk-1", "that the JobManager has forgotten"
+
+
+def test_two_jobs_of_a_definition_are_a_fault(site):
+    def late() -> None:
+        site.world.put("f" * 32, NEW, "RUNNING")
+
+    site.world.on_submit = late
+    with pytest.raises(StorageError, match="2 jobs of one definition run"):
+        site.start()
+    assert [status.faulty for status in site.statuses()[NEW]] == [True, True]
+    with pytest.raises(StorageError, match="2 jobs of one definition run"):
+        site.start()
+
+
+def test_a_start_whose_lease_was_lost_submits_nothing(site):
+    def lapsed() -> None:
+        site.lease.release()
+
+    site.world.on_jobs = lapsed
+    with pytest.raises(LeaseHeldError):
+        site.start()
+    assert site.world.resumed == []
+
+
+def test_a_job_that_is_ending_is_awaited_and_one_that_runs_takes_no_place(site):
+    first = site.start()
+    with pytest.raises(UsageError, match="runs, and cannot go on from s3://a/chk-1"):
+        site.start(resume="s3://a/chk-1")
+    site.world.put(first.job, NEW, "CANCELLING")
+    calls = count()
+
+    def ends() -> None:
+        if next(calls) == 2:
+            site.world.put(first.job, NEW, "CANCELED")
+
+    site.world.on_jobs = ends
+    assert site.start().started
+    for place in ("begining", "/mnt/chk-1", "chk-1"):
+        with pytest.raises(UsageError, match="is no checkpoint or savepoint"):
+            check_place(place)
+    for place in ("", "beginning", "file:/mnt/chk-1", "s3://a/chk-1"):
+        check_place(place)
+
+
+def test_a_job_of_other_topics_is_refused(site):
+    stopped(site)
+    site.world.refuses_start = EngineUnavailableError("503")
+    with pytest.raises(EngineUnavailableError):
+        site.start(sources="other brokers", resume="beginning")
+    site.world.refuses_start = None
+    with pytest.raises(StorageError, match="the topics that the job has read are not those of now"):
+        site.start(sources="other brokers")
+    assert site.start().resumed is not None
+    with pytest.raises(StorageError, match="the topics that the job has read are not those of now"):
+        site.start(sources="other brokers")
