@@ -69,7 +69,7 @@ release:                                # stages of seconds: the demo's callers 
     # A month of new flights changes one decision in seven; the default allows one in five.
     disagreement: {margin: 25%}
     # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
-    quality: {margin: 0.02, required: true, block: 1800ms, share: 3}
+    quality: {margin: 0.03, required: true, block: 1800ms, share: 3}
 
 serving:
   queue: 250ms                          # a dozen callers share the cores with what they call; default 40ms
