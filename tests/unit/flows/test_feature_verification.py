@@ -378,6 +378,24 @@ def test_rows_that_correct_each_other_are_verified_and_a_lost_correction_is_a_mi
         assert {"pages_2d", "number_2d"} <= {alert.finding.subject for alert in alerts}
 
 
+def test_batches_stand_for_the_log_that_an_emptied_store_lost(tmp_path, registry):
+    world = Corrections(tmp_path, Random(7))
+    with world.project:
+        for number, minutes in ((100, 90), (101, 30)):  # the second one was known before the answer, and comes after it
+            told = (world.now - timedelta(minutes=minutes)).isoformat()
+            world.bring([world.row(number) | {"who": "w0", "pages": 40, "told": told, "at": world.now.isoformat()}])
+            world.apply()
+            if number == 100:
+                world.answer()
+        store = world.project.online()
+        for table in store.tables():
+            store.drop(table)
+        world.fill()
+        found = world.verify()
+        assert (found.rows, found.unknown, found.failed) == (1, 0, False)
+        assert {each.feature: each.late for each in found.features}["number_2d"] == 1
+
+
 def lose(log, at):
     log.note_loss(to_micros(at))
     log.save()

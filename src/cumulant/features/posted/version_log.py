@@ -6,9 +6,10 @@ keeps what it had before for a while (`LoggedRow.earlier`), so that the state of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from cumulant.core.plan import FeaturePlan
@@ -78,14 +79,24 @@ class VersionLog:
         #: before it, in microseconds, the log had versions, of any rows, that it does not have any more
         self.known_since = max(gaps)
 
-    def part(self, rows: Rows, deletions: Rows | None, condition: pl.Expr, request: Inside) -> LoggedPart:
+    def part(
+        self,
+        rows: Rows,
+        deletions: Rows | None,
+        condition: pl.Expr,
+        request: Inside,
+        pending: Sequence[PendingRow] | None = None,
+    ) -> LoggedPart:
         """The versions that windows and lookups of a request may see. `rows` and `deletions` as those of `materialize`;
-        `condition`: of the rows that a request sees.
+        `condition`: of the rows that a request sees; `pending`: what the log had in place of what it has.
         """
         lazy, key = scan_fields(self.name, self._source.fields, rows), list(self._source.key)
         seen = lazy.filter(condition).collect()
-        logged = self._keys_of(request) | {row_key(values) for values in inside(seen.select(key))}
-        logged &= self._records.keys()
+        own = {row_key(values) for values in inside(seen.select(key))}
+        records: Mapping[bytes, LoggedRow] = self._records
+        if pending is not None:
+            records = self._records_of(pending, own, request, lazy, deletions)
+        logged = (self._keys_of(request) | own) & self._records.keys() if pending is None else {*records}
         if logged:
             keys = self._requested.key_frame(logged)
             others = lazy.join(keys.lazy(), on=key, how="semi").collect()
@@ -93,7 +104,32 @@ class VersionLog:
         stored = dict(self._stored(seen))
         if logged and deletions is not None:
             stored |= self._stored(seen, deletions, logged)
-        return LoggedPart(self, stored, {key: self._records[key] for key in logged})
+        return LoggedPart(self, stored, {key: records[key] for key in logged})
+
+    def _records_of(
+        self,
+        pending: Sequence[PendingRow],
+        keys: Collection[bytes],
+        request: Inside,
+        rows: pl.LazyFrame,
+        deletions: Rows | None,
+    ) -> dict[bytes, LoggedRow]:
+        """What a log of these rows has of keys, and of the rows that a request sees."""
+        entities = {*self._requested.entities_of(request)}
+        seen = {each.row.key for each in pending if entities.intersection(self._requested.entities_of(each.row.values))}
+        by_key: dict[bytes, list[PendingRow]] = {}
+        for each in pending:
+            if each.row.key in seen or each.row.key in keys:
+                by_key.setdefault(each.row.key, []).append(each)
+        if not by_key:
+            return {}
+        of_keys = rows.join(self._requested.key_frame(by_key).lazy(), on=list(self._source.key), how="semi").collect()
+        last, records = self._stored(of_keys, deletions, by_key.keys()), dict[bytes, LoggedRow]()
+        for key, of in by_key.items():
+            versions = self._follow([], last.get(version_key(self.name, key_values(key))), of)
+            if versions:
+                records[key] = msgspec.structs.replace(versions[-1], earlier=versions[:-1])
+        return records
 
     def rows_at(
         self, stored: Mapping[bytes, StoredVersion], records: Mapping[bytes, LoggedRow], moment: int
@@ -177,7 +213,7 @@ class VersionLog:
         for row, at in pending:
             after = rule.version_after(row, latest, entry=0, now=at)
             if after is not None:
-                latest = after
+                after.entered, latest = at, after
                 versions.append(after)
         return versions
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
-    from cumulant.features.posted.version_log import LoggedPart, VersionLog
+    from cumulant.features.posted.version_log import LoggedPart, PendingRow, VersionLog
     from cumulant.project.project import Project
 
 #: rows with a difference, which are explained one by one, after which no more rows are compared; fillings (of tables
@@ -54,12 +54,14 @@ class ComparedRow(NamedTuple):
 
 class _History(NamedTuple):
     """Rows of snapshots, and those that were posted, by source; of sources whose rows correct each other the versions
-    that one row may have been served from.
+    that one row may have been served from. `batches`: sources whose versions are of batches and when those were
+    committed, in place of the log.
     """
 
     rows: Mapping[str, pl.LazyFrame]
     posted: Mapping[str, pl.DataFrame]
     versions: Mapping[str, LoggedPart]
+    batches: Collection[str] = ()
 
 
 class Verifier:
@@ -78,6 +80,8 @@ class Verifier:
         self._scope = scope = self._hashed.log_scope(project.name)
         #: of sources whose rows correct each other what was posted, or came by a stream and is in online features
         self._logs: dict[str, VersionLog] = {}
+        #: by snapshot, the rows of its stream since then
+        self._since: dict[str, list[PendingRow]] = {}
         self._deletions: dict[tuple[str, str], pl.DataFrame | None] = {}
         self._posted = {
             name: posted_rows(project.online(), scope, source)
@@ -183,12 +187,12 @@ class Verifier:
         for position, filling in enumerate(self._candidates(row)):
             try:
                 history = self._served_history(filling.snapshots, row)
-                cut |= any(part.known_since > row.begun - _COMMITTED for part in history.versions.values())
-                for arrived in self._arrivals(row, history):
-                    if not remaining:
-                        break
-                    (values,) = self._compute(_as_arrived(history, arrived), [row])
-                    remaining &= set(differing(row.served, values, names))
+                remaining = self._unexplained(row, history, remaining)
+                lost = {name for name, part in history.versions.items() if part.known_since > row.begun - _COMMITTED}
+                cut |= bool(lost)
+                if remaining and (streams := {name for name in lost if _is_streamed(self._project, name)}):
+                    again = self._served_history(filling.snapshots, row, streams)
+                    remaining = self._unexplained(row, again, remaining)
             except CumulantError:  # a snapshot is not stored any more
                 continue
             # Most likely the row was served from the first: that it can be recomputed is enough.
@@ -196,6 +200,16 @@ class Verifier:
             if not remaining:
                 break
         return None if remaining and (unknown or cut) else set(names) - remaining
+
+    def _unexplained(self, row: ServedRow, history: _History, names: set[str]) -> set[str]:
+        """Those of these features whose served values no moment of a history gives."""
+        remaining = set(names)
+        for arrived in self._arrivals(row, history):
+            if not remaining:
+                break
+            (values,) = self._compute(_as_arrived(history, arrived), [row])
+            remaining &= set(differing(row.served, values, self.names))
+        return remaining
 
     def _candidates(self, row: ServedRow) -> list[FilledTable]:
         """Fillings that a row may have been served from, the likely ones first: of the tables that its version reads,
@@ -218,6 +232,8 @@ class Verifier:
             moments |= {moment for moment in part.moments() if first <= moment <= row.ended}
         # A batch may have waited for longer until it was put into online features, after all those before it.
         batches = {int(at) for rows in self._streamed.values() for at in rows[ARRIVED].unique() if at <= row.ended}
+        for name in history.batches:
+            batches |= {moment for moment in history.versions[name].moments() if moment <= row.ended}
         earlier = sorted(batches - moments, reverse=True)[:_ARRIVALS]
         return [*sorted(moments, reverse=True)[:_ARRIVALS], first, *earlier]
 
@@ -229,19 +245,22 @@ class Verifier:
             rows[name] = log.dated(rows[name], self._gone(name, snapshots), waiting)
         return _History(rows, self._posted, {})
 
-    def _served_history(self, snapshots: Mapping[str, str], row: ServedRow) -> _History:
-        """What a table that was filled from snapshots had, of the rows that share a key with this one."""
+    def _served_history(self, snapshots: Mapping[str, str], row: ServedRow, streams: Collection[str] = ()) -> _History:
+        """What a table that was filled from snapshots had, of the rows that share a key with this one. `streams`: of
+        which batches are read in place of the log, which has lost some.
+        """
         rows, keys = self._snapshot_rows(snapshots), self._keys(row)
         request = RequestReader(self._request).read(row.request)
         versions: dict[str, LoggedPart] = {}
         for name, condition in keys.items():
             if name in self._logs:
                 gone = self._gone(name, snapshots)
-                versions[name] = self._logs[name].part(rows[name], gone, condition, request)
+                pending = self._batches(name, snapshots[name]) if name in streams else None
+                versions[name] = self._logs[name].part(rows[name], gone, condition, request, pending)
             else:
                 rows[name] = rows[name].filter(condition).collect().lazy()
         posted = {name: frame.filter(keys[name]) for name, frame in self._posted.items() if name in keys}
-        return _History(rows, posted, versions)
+        return _History(rows, posted, versions, streams)
 
     def _snapshot_rows(self, snapshots: Mapping[str, str]) -> dict[str, pl.LazyFrame]:
         stored = {name: load_snapshot(self._project, identity) for name, identity in snapshots.items()}
@@ -261,12 +280,22 @@ class Verifier:
         """Rows of a stream that neither the snapshot nor online features have, with when their batch was committed."""
         if not _is_streamed(self._project, name):
             return
+        after = max(self._common_batch(name, {snapshots[name]}), self._applied(name))
+        yield from self._stream_rows(name, after=after)
+
+    def _batches(self, name: str, snapshot: str) -> list[PendingRow]:
+        """Rows of a stream since a snapshot, of those that are compared."""
+        if snapshot not in self._since:
+            frames = self._stream_rows(name, after=self._common_batch(name, {snapshot}))
+            self._since[snapshot] = [row for at, frame in frames for row in self._logs[name].pending(frame, at)]
+        return self._since[snapshot]
+
+    def _stream_rows(self, name: str, *, after: int) -> Iterator[tuple[int, pl.DataFrame]]:
         from cumulant.flows.features.stream_rows import StreamRows
 
         corrections = self._sources[name].corrections
         more = () if isinstance(corrections, msgspec.UnsetType) else corrections.fields
         fields = {field.name: field for field in (*self._sources[name].fields, *more)}
-        after = max(self._common_batch(name, {snapshots[name]}), self._applied(name))
         rows = StreamRows(self._project, name, self._hashed)
         yield from rows.batches_on_time([*fields.values()], after=after)
 
