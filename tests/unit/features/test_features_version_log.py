@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import Any, NamedTuple
 
@@ -26,17 +27,24 @@ from test_features_posted_versions import (
 )
 from test_features_windows import HOUR, START, frame, quick
 
+from cumulant.core.units import to_micros
+from cumulant.data.row_columns import LATE, ROW
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.offline import compute
+from cumulant.features.online.logged_rows import log_begun
+from cumulant.features.online.repair import forget_key
 from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state import STATE_KEY
-from cumulant.features.posted.posted_events import LoggedRow, log_table, row_key
+from cumulant.features.posted.posted_events import LoggedRow, SourceLog, log_table, row_key
+from cumulant.features.posted.requested_rows import RequestedRows
 from cumulant.features.posted.state_update import advance
 from cumulant.features.posted.version_log import LoggedPart, VersionLog
 from cumulant.features.verification import differing
 
 Tables = dict[str, tuple[pl.DataFrame, pl.DataFrame]]
 DAY = 24 * 3600 * 1_000_000
+#: when the logs of these tests begin, in microseconds
+BEGUN = to_micros(START) - 1
 
 
 class Answer(NamedTuple):
@@ -57,8 +65,22 @@ def answer(world: World, tables: Tables, asked: Row) -> Answer:
     return Answer(tables, world.clock, asked, {name: columns[name][0] for name in world.plan.names})
 
 
-def log_of(world: World, name: str = "tx") -> VersionLog:
-    return VersionLog(world.plan, name, world.store, scope="s")
+def log_of(world: World, asked: list[Row], tables: Iterable[Tables], name: str = "tx") -> VersionLog:
+    """The log as these requests may have seen it, of these tables."""
+    table, read = log_table("s", name), RequestReader(world.plan.request).read
+    begun = log_begun(world.store, table)
+    if begun is None or begun > world.clock:  # by the system's clock, as the filling began it
+        world.store.update(lambda cells: begin(SourceLog(cells, table)))
+    rows = RequestedRows(world.plan, name, [read(row) for row in asked])
+    for of in tables:
+        rows.add(of[name][0])
+    return VersionLog(world.plan, name, world.store, scope="s", requested=rows)
+
+
+def begin(log: SourceLog) -> None:
+    log._header.begun = None
+    log.begin(BEGUN)
+    log.save()
 
 
 def part_of(log: VersionLog, asked: Row, rows: pl.DataFrame, deletions: pl.DataFrame, rule: Rule) -> LoggedPart:
@@ -70,6 +92,13 @@ def part_of(log: VersionLog, asked: Row, rows: pl.DataFrame, deletions: pl.DataF
     ]
     inside = RequestReader(PLANS[rule].request).read(asked)
     return log.part(rows, deletions, pl.any_horizontal(keys), inside)
+
+
+def known_since(world: World, **asked: Any) -> int:
+    """From when on the log tells what a request saw."""
+    tables = snapshots(world)
+    row = dict.fromkeys(COLUMNS[:-1]) | {"id": 9, "card": "a", "at": START} | asked
+    return part_of(log_of(world, [row], [tables]), row, *tables["tx"], DATED).known_since
 
 
 def differences(world: World, given: Answer, frames: dict[str, Any]) -> dict[str, tuple[object, object]]:
@@ -91,14 +120,15 @@ def test_what_was_served_is_what_the_log_tells_of_that_moment(rule: Rule, keys: 
         tables = tables if world.tables == number else snapshots(world)
         asked = row_of(random, keys + 2) | {"at": START + random.choice([1, 5, 8]) * HOUR / 2}
         answers.append(answer(world, tables, {name: value for name, value in asked.items() if name != "op"}))
-    logs = {name: log_of(world, name) for name in tables}
-    assert max(log.known_since for log in logs.values()) < 0
+    last = answer(world, tables, answers[-1].asked | {"at": START + 40 * HOUR})
+    asked = [given_.asked for given_ in (*answers, last)]
+    logs = {name: log_of(world, asked, [given_.tables for given_ in answers], name) for name in tables}
     for given_ in answers:
         parts = {name: part_of(logs[name], given_.asked, *of, rule) for name, of in given_.tables.items()}
+        assert max(part.known_since for part in parts.values()) == BEGUN
         rows = {name: part.rows_at(given_.at) for name, part in parts.items()}
         assert not differences(world, given_, rows)
     # The versions with their dates give what is served of a moment after all of them.
-    last = answer(world, tables, answers[-1].asked | {"at": START + 40 * HOUR})
     assert not differences(world, last, {name: logs[name].dated(*of) for name, of in snapshots(world).items()})
 
 
@@ -110,8 +140,12 @@ def test_a_correction_that_online_state_lost_is_not_what_the_log_tells() -> None
     world.store.put("t1", [(key, blob) for key, blob in before.items() if key != STATE_KEY])
     asked = dict.fromkeys(COLUMNS[:-1]) | {"id": 9, "card": "a", "at": START + 3 * HOUR}
     lost = answer(world, tables, asked)
-    parts = {name: part_of(log_of(world, name), asked, *of, DATED) for name, of in tables.items()}
+    logs = {name: log_of(world, [asked], [tables], name) for name in tables}
+    parts = {name: part_of(logs[name], asked, *of, DATED) for name, of in tables.items()}
     assert parts["tx"].moments() == {world.clock}
+    batch = snapshot(world.filed["tx"]).with_columns(pl.lit(value=False).alias(LATE))
+    (waiting,) = logs["tx"].pending(batch, world.clock)
+    assert not waiting.row.other.keys() & {ROW, LATE}
     found = differences(world, lost, {name: part.rows_at(lost.at) for name, part in parts.items()})
     assert found["card_sum_amount_2d"] == (5.0, 7.0)
     assert not differences(world, lost, {name: part.rows_at(lost.at - 1) for name, part in parts.items()})
@@ -127,15 +161,50 @@ def test_the_log_keeps_what_a_row_was_for_two_days_and_at_most_sixteen_times() -
             advance([writer], "tx", [tx(1, amount=float(amount))])
 
     correct(*range(17))
-    assert log_of(world).known_since < 0
+    assert known_since(world) == BEGUN
     correct(17)
-    assert log_of(world).known_since == begun + 2
+    assert known_since(world) == begun + 2
     world.clock += 2 * DAY - 1
     correct(18)
-    assert log_of(world).known_since == begun + 18  # in force until now
+    assert known_since(world) == begun + 18  # in force until now
+    # What else is asked for never was in this row, and it is not held.
+    assert known_since(world, card="b") == BEGUN
+    assert not log_of(world, [{**dict.fromkeys(COLUMNS[:-1]), "id": 9, "card": "b", "at": START}], [])._records
     # A log of an earlier version of Cumulant: of what came before the version in force nothing is known.
     table, key = log_table("s", "tx"), row_key([1])
-    record = msgspec.msgpack.decode(world.store.get(table, [key])[0] or b"")
+    stored = world.store.get(table, [key])[0] or b""
+    record = msgspec.msgpack.decode(stored)
     assert len(record) == len(LoggedRow.__struct_fields__)
     world.store.put(table, [(key, msgspec.msgpack.encode(record[:11]))])
-    assert log_of(world).known_since == world.clock
+    assert known_since(world) == known_since(world, card="b") == world.clock
+    world.store.put(table, [(key, msgspec.msgpack.encode(record[:14]))])  # it may have been any row before
+    assert known_since(world, card="b") == begun + 18
+    # A row that had another card, when that is not kept any more, may have been of each.
+    world.store.put(table, [(key, stored)])
+    world.clock += 1
+    advance([world.writer()], "tx", [tx(1, card="c")])
+    correct(*range(20))
+    assert known_since(world, card="b") == known_since(world, card="a") == world.clock - 16
+
+
+def test_a_log_knows_nothing_of_before_it_began_or_lost_rows() -> None:
+    world = world_of(tx(1), tx(2))
+    table = log_table("s", "tx")
+    began = log_begun(world.store, table)
+    assert began is not None
+    assert began > world.clock  # the filling began it
+    (header,) = world.store.get(table, [b"\x00"])
+    assert msgspec.msgpack.decode(header or b"")[2] == began
+    world.post("tx", tx(1, amount=7.0), columns={"amount"})
+    assert log_begun(world.store, table) == began
+    frames = {name: of for name, (of, _) in snapshots(world).items()}
+    world.store.update(lambda cells: begin(SourceLog(cells, table)))
+    assert forget_key(world.plan, frames, world.store, "t1", {"card": "a"}).rows == 1
+    forgot = log_begun(world.store, table)
+    assert forgot is not None
+    assert forgot > BEGUN
+    # A log that is emptied, or written by an earlier version of Cumulant, knows nothing until it is written again.
+    world.store.put(table, [(b"\x00", msgspec.msgpack.encode([0, 0]))])
+    assert log_begun(world.store, table) is None
+    world.post("tx", tx(1, amount=8.0), columns={"amount"})
+    assert log_begun(world.store, table) == world.clock

@@ -19,8 +19,11 @@ from cumulant.core.units import to_micros
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import entity_key
+from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import decode_entity
+from cumulant.features.posted.posted_events import SourceLog, log_table
 from cumulant.features.posted.row_versions import version_key
+from cumulant.features.posted.state_update import advance
 from cumulant.features.verification import is_equal
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.stream_ingestion import ingest_streams
@@ -336,7 +339,7 @@ def test_rows_that_correct_each_other_are_verified_and_a_lost_correction_is_a_mi
         assert world.post(row | {"told": datetime.now(UTC).isoformat()}).accepted == 1
         world.answer()
         assert not world.verify().failed
-        late = timedelta(seconds=30)  # after a row is committed
+        late = timedelta(hours=1)  # after a row is committed, however slow this test is
         store.put(TABLE, [(place, blob) for place, blob in zip(places, before, strict=True) if blob is not None])
         world.served.online = OnlineFeatures(world.served.online._plan, store, TABLE)
         world.answer(after=late)
@@ -344,9 +347,55 @@ def test_rows_that_correct_each_other_are_verified_and_a_lost_correction_is_a_mi
         assert {each.feature for each in found.features if each.mismatches} >= {"pages_2d", "number_2d"}
         assert {each.id for each in found.mismatches} == {"r14"}
         # Of a row that is corrected so often that the log does not have its first versions any more, earlier answers
-        # that differ are not known.
+        # that differ are not known; those that do not read it are.
+        plan, after = world.served.online._plan, to_micros(datetime.now(UTC) + 2 * late)
+        writer = StateWriter(plan, store, TABLE, now_us=lambda: after)
+        other = world.row(50) | {"who": "w2", "kind": "other", "told": None}
+        for number in range(18):
+            advance([writer], "visits", [other | {"pages": number}])
+        found = world.verify(late)
+        assert (found.rows, found.unknown, {each.id for each in found.mismatches}) == (14, 0, {"r14"})
         for number in range(18):
             world.post({"id": 1, "pages": number})
         found = world.verify(late)
         assert (found.rows + found.unknown, {each.id for each in found.mismatches}) == (14, {"r14"})
         assert 0 < found.unknown < 14
+        # After the store lost all, and was filled again, the posts that earlier answers had are not known.
+        for table in store.tables():
+            store.drop(table)
+        world.fill()
+        found = world.verify(late)
+        assert {each.id for each in found.mismatches} == {"r14"}
+        assert found.unknown
+        # An alert is not over as long as it is not known of rows that differ.
+        table = log_table(HashedKeys.of(world.served.plan, world.project.salt).log_scope(world.project.name), "visits")
+        store.update(lambda cells: lose(SourceLog(cells, table), datetime.now(UTC) + 2 * late))
+        world.served.online = OnlineFeatures(world.served.online._plan, store, TABLE)
+        world.answer(after=late)
+        found = world.verify(late)
+        assert (found.failed, found.unknown > 0, found.rows > 0) == (False, True, True)
+        alerts = read_alerts(world.project.journal())[0].firing
+        assert {"pages_2d", "number_2d"} <= {alert.finding.subject for alert in alerts}
+
+
+def test_batches_stand_for_the_log_that_an_emptied_store_lost(tmp_path, registry):
+    world = Corrections(tmp_path, Random(7))
+    with world.project:
+        for number, minutes in ((100, 90), (101, 30)):  # the second one was known before the answer, and comes after it
+            told = (world.now - timedelta(minutes=minutes)).isoformat()
+            world.bring([world.row(number) | {"who": "w0", "pages": 40, "told": told, "at": world.now.isoformat()}])
+            world.apply()
+            if number == 100:
+                world.answer()
+        store = world.project.online()
+        for table in store.tables():
+            store.drop(table)
+        world.fill()
+        found = world.verify()
+        assert (found.rows, found.unknown, found.failed) == (1, 0, False)
+        assert {each.feature: each.late for each in found.features}["number_2d"] == 1
+
+
+def lose(log, at):
+    log.note_loss(to_micros(at))
+    log.save()

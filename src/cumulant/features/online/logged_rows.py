@@ -43,7 +43,8 @@ def field_frame(fields: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> pl.
 
 def posted_rows(store: OnlineStore, scope: str, source: Source) -> pl.DataFrame:
     """The rows in the log of a source whose posts do not correct earlier ones, with `ARRIVED`."""
-    records = [record for _, record in logged_rows(store, log_table(scope, source.name))]
+    logged = {key: record for step in logged_rows(store, log_table(scope, source.name)) for key, record in step}
+    records = [*logged.values()]
     readers = {field.name: RequestReader([field]) for field in source.fields}
     rows = [_inside(record, readers) for record in records]
     frame = field_frame(source.fields, rows)
@@ -75,17 +76,20 @@ def _inside(record: LoggedRow, readers: Mapping[str, RequestReader]) -> dict[str
     return values
 
 
-def logged_rows(store: OnlineStore, table: str) -> Iterator[tuple[bytes, LoggedRow]]:
-    """All rows of a log, each with its key there."""
+def logged_rows(store: OnlineStore, table: str) -> Iterator[list[tuple[bytes, LoggedRow]]]:
+    """All rows of a log, each with its key there, in steps; a row that changes meanwhile comes again as it is then."""
 
     def step(cells: Cells, mark: int | None) -> tuple[list[tuple[bytes, LoggedRow]], int, bool]:
         log = SourceLog(cells, table)
         rows, end = log.since(log.first if mark is None else mark, _STEP)
         return rows, end, end < log.next
 
-    seen: dict[bytes, LoggedRow] = {}
     mark, more = None, True
     while more:
         rows, mark, more = store.update(partial(step, mark=mark))
-        seen |= rows
-    yield from seen.items()
+        yield rows
+
+
+def log_begun(store: OnlineStore, table: str) -> int | None:
+    """Since when no row of a log was lost, in microseconds; None: that is not known."""
+    return store.update(lambda cells: SourceLog(cells, table).begun)

@@ -275,6 +275,7 @@ def _rebuild(
         if source in rows:
             log.load(rows[source])
             log.forget(rows[source], log.first)
+            log.note_loss(writer.now_us())
             log.save()
     sequence = state.sequence + 1
     written: dict[bytes, bytes | None] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,7 +46,8 @@ class LoggedRow(msgspec.Struct, array_like=True):
     microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
     known time; `whole`: it restores a deleted row, without values of the table's. `entered`: when the log took it, in
     microseconds; rows of earlier versions of Cumulant lack it. `earlier`: what the log had of the row before, the
-    oldest first; `cut`: there was more than that.
+    oldest first; `cut`: there was more than that; `varied`: the columns whose values changed with what there was more,
+    None where that is not known.
     """
 
     position: int
@@ -62,13 +64,17 @@ class LoggedRow(msgspec.Struct, array_like=True):
     entered: int | None = None
     earlier: list[LoggedRow] = []
     cut: bool = False
+    varied: list[str] | None = None
 
 
 class _Header(msgspec.Struct, array_like=True):
-    """Entries from `first` on are kept; the next one will be `next`."""
+    """Entries from `first` on are kept; the next one will be `next`. `begun`: in microseconds, since when no row was
+    lost; logs of earlier versions of Cumulant lack it.
+    """
 
     first: int = 0
     next: int = 0
+    begun: int | None = None
 
 
 _decode_record = msgspec.msgpack.Decoder(LoggedRow).decode
@@ -114,6 +120,22 @@ class SourceLog:
     def next(self) -> int:
         return self._header.next
 
+    @property
+    def begun(self) -> int | None:
+        """Since when no row of the log was lost, in microseconds; None: that is not known."""
+        return self._header.begun
+
+    def begin(self, now: int) -> None:
+        """Note that a log that knows no such moment begins now, in microseconds: its store may have been emptied."""
+        if self._header.begun is None:
+            self._header.begun = now
+            self._changed[_HEADER] = b""
+
+    def note_loss(self, now: int) -> None:
+        """Note that the log loses rows now, in microseconds."""
+        self._header.begun = max(now, self._header.begun or now)
+        self._changed[_HEADER] = b""
+
     def load(self, keys: Iterable[bytes]) -> None:
         """Read the rows of these keys at once."""
         missing = list(dict.fromkeys(key for key in keys if key not in self._records))
@@ -148,10 +170,11 @@ class SourceLog:
         """Let a row take the place of one that was loaded, which is kept as an earlier version for a while.
         `record.entry` is `next`; `now` in microseconds.
         """
-        record.entered, record.earlier, record.cut = now, [], False
+        self.begin(now)
+        record.entered, record.earlier, record.cut, record.varied = now, [], False, None
         before = self._records[key]
         if before is not None:
-            record.earlier, record.cut = _versions_until(before, now)
+            record.earlier, record.cut, record.varied = _versions_until(before, now)
         self._records[key] = record
         self._enter(key)
 
@@ -205,12 +228,25 @@ class SourceLog:
         self._cells.put(self._table, rows)
 
 
-def _versions_until(last: LoggedRow, now: int) -> tuple[list[LoggedRow], bool]:
-    """The versions up to this one that are kept when another one replaces it, and whether there were more."""
-    versions = [*last.earlier, msgspec.structs.replace(last, earlier=[], cut=False)]
+def _versions_until(last: LoggedRow, now: int) -> tuple[list[LoggedRow], bool, list[str] | None]:
+    """The versions up to this one that are kept when another one replaces it, whether there were more, and the columns
+    that changed with those.
+    """
+    versions = [*last.earlier, msgspec.structs.replace(last, earlier=[], cut=False, varied=None)]
     ends = [following.entered for following in versions[1:]] + [now]
     lately = [of for of, end in zip(versions, ends, strict=True) if end is None or end > now - KEPT_US][-_KEPT:]
-    return lately, last.cut or len(lately) < len(versions)
+    dropped = len(versions) - len(lately)
+    if not dropped:
+        return lately, last.cut, last.varied
+    if versions[0].entered is None or (last.cut and last.varied is None):
+        return lately, True, None
+    changed = (_changed_columns(*pair) for pair in pairwise(versions[: dropped + 1]))
+    return lately, True, sorted(set(last.varied or ()).union(*changed))
+
+
+def _changed_columns(before: LoggedRow, after: LoggedRow) -> set[str]:
+    values, others = before.other | before.values, after.other | after.values
+    return {name for name in values.keys() | others.keys() if values.get(name) != others.get(name)}
 
 
 def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
@@ -246,8 +282,12 @@ def forget_stored(
     stored: Callable[[Cells, list[tuple[bytes, LoggedRow]]], Collection[bytes]],
     *,
     rows: int,
+    now: int | None = None,
 ) -> None:
-    """Remove the rows of a log whose keys `stored` returns, in steps of `rows`, and the entries before all others."""
+    """Remove the rows of a log whose keys `stored` returns, in steps of `rows`, and the entries before all others.
+
+    `now`: noted, in microseconds, as the moment of a loss where there are such rows.
+    """
 
     def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
         log = SourceLog(cells, table)
@@ -256,6 +296,8 @@ def forget_stored(
         others = [record.entry for key, record in records if key not in keys]
         oldest = min(others) if others and first is None else first
         log.forget(keys, end if oldest is None else oldest)
+        if keys and now is not None:
+            log.note_loss(now)
         log.save()
         return end, oldest, end < log.next
 

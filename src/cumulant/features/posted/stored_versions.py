@@ -19,7 +19,7 @@ from cumulant.features.offline.versions import has_versions
 from cumulant.features.online.carry_over import WAIT, hide_after
 from cumulant.features.online.state import encode
 from cumulant.features.online.state_writer import present_us
-from cumulant.features.posted.posted_events import KEPT_US, LoggedRow, forget_stored, key_values, log_table
+from cumulant.features.posted.posted_events import KEPT_US, LoggedRow, SourceLog, forget_stored, key_values, log_table
 from cumulant.features.posted.row_versions import (
     StoredVersion,
     VersionRule,
@@ -152,14 +152,16 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
 
 def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
     """Remove log rows that `table` holds, whose event (of deletions: arrival) is `WAIT` before `newest`, and of which
-    no version came lately: since when those count is in the log alone.
+    no version came lately: since when those count is in the log alone. A log that there was not yet begins.
     """
+    now = present_us()
+    store.update(lambda cells: _begin(SourceLog(cells, log_table(scope, name)), now))
     if newest is None:
         return
     source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
     corrections = corrections_of(source)
     assert corrections is not None
-    rule, limit, lately = VersionRule(corrections), newest - micros(WAIT), present_us() - KEPT_US
+    rule, limit, lately = VersionRule(corrections), newest - micros(WAIT), now - KEPT_US
 
     def holds(record: LoggedRow, blob: bytes | None) -> bool:
         at = record.arrived if record.deleted else record.values.get(source.event_time or "")
@@ -175,4 +177,10 @@ def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, ta
         blobs = cells.get(table, [version_key(name, key_values(key)) for key, _ in rows])
         return {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
 
-    forget_stored(store, log_table(scope, name), stored_keys, rows=_STEP)
+    # What was answered from an earlier filling may have been answered from these rows.
+    forget_stored(store, log_table(scope, name), stored_keys, rows=_STEP, now=now)
+
+
+def _begin(log: SourceLog, now: int) -> None:
+    log.begin(now)
+    log.save()

@@ -6,19 +6,20 @@ keeps what it had before for a while (`LoggedRow.earlier`), so that the state of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.data.row_columns import FROM, UNTIL
+from cumulant.data.row_columns import FROM, LATE, ROW, UNTIL
 from cumulant.features.offline.frames import inside, scan_fields
-from cumulant.features.offline.groups import groups_of
-from cumulant.features.online.logged_rows import field_frame, logged_rows
+from cumulant.features.online.logged_rows import field_frame, log_begun, logged_rows
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import PostReader
 from cumulant.features.posted.posted_events import Inside, LoggedRow, PostedRow, key_values, log_table, row_key
+from cumulant.features.posted.requested_rows import RequestedRows
 from cumulant.features.posted.row_versions import StoredVersion, decode_version, version_key
 from cumulant.features.posted.stored_versions import version_blobs, versions_of, with_order
 from cumulant.ports.online import OnlineStore
@@ -42,40 +43,93 @@ class _Dated(NamedTuple):
 
 
 class VersionLog:
-    """What the log of a source has: `plan` is as the online store has it, `name` one of `corrected_sources`."""
+    """What the log of a source has of the rows that are asked for: `plan` is as the online store has it, `name` one of
+    `corrected_sources`.
+    """
 
-    def __init__(self, plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str) -> None:
+    def __init__(
+        self, plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, requested: RequestedRows
+    ) -> None:
         state = StateWriter(plan, store, "")
         self._plan, self.name, self._source = plan, name, with_order(plan.sources[name])
         self._writer, self._reader = state.versions[name], PostReader([state])
-        self._records = dict(logged_rows(store, log_table(scope, name)))
-        self._by = {group.by for group in groups_of(plan) if group.source == name}
-        self._seen: dict[tuple[tuple[str, ...], tuple[Any, ...]], set[bytes]] = {}
-        for key, record in self._records.items():
-            for version in _versions(record):
-                values = state.groups(name)[0].row(version)
-                for by in self._by:
-                    self._seen.setdefault((by, tuple(values.get(column) for column in by)), set()).add(key)
-        gaps = (_known_since(record) for record in self._records.values())
-        #: before it, in microseconds, the log had versions that it does not have any more
-        self.known_since = max(gaps, default=_START)
+        self._requested, self._records = requested, dict[bytes, LoggedRow]()
+        self._seen: dict[tuple[tuple[str, ...], tuple[object, ...]], set[bytes]] = {}
+        row_of, moving = (
+            state.groups(name)[0].row,
+            {column for by in requested.by for column in by} - {*self._source.key},
+        )
+        gaps = [_START]
+        for rows in logged_rows(store, log_table(scope, name)):
+            for (key, record), is_asked in zip(rows, requested.holds([key for key, _ in rows]), strict=True):
+                entities = {
+                    entity for version in _versions(record) for entity in requested.entities_of(row_of(version))
+                }
+                if own := entities & requested.entities:
+                    for entity in own:
+                        self._seen.setdefault(entity, set()).add(key)
+                if record.varied is None or not moving.isdisjoint(record.varied):
+                    gaps.append(_known_since(record))  # what is not kept may have been of any entity
+                if own or is_asked or key in self._records:
+                    self._records[key] = record
+        requested.add_keys(self._records)
+        # After the rows: a log that loses some of them meanwhile knows of no moment before that.
+        begun = log_begun(store, log_table(scope, name))
+        gaps.append(_END if begun is None else begun)
+        #: before it, in microseconds, the log had versions, of any rows, that it does not have any more
+        self.known_since = max(gaps)
 
-    def part(self, rows: Rows, deletions: Rows | None, condition: pl.Expr, request: Inside) -> LoggedPart:
+    def part(
+        self,
+        rows: Rows,
+        deletions: Rows | None,
+        condition: pl.Expr,
+        request: Inside,
+        pending: Sequence[PendingRow] | None = None,
+    ) -> LoggedPart:
         """The versions that windows and lookups of a request may see. `rows` and `deletions` as those of `materialize`;
-        `condition`: of the rows that a request sees.
+        `condition`: of the rows that a request sees; `pending`: what the log had in place of what it has.
         """
         lazy, key = scan_fields(self.name, self._source.fields, rows), list(self._source.key)
         seen = lazy.filter(condition).collect()
-        logged = self._keys_of(request) | {row_key(values) for values in inside(seen.select(key))}
-        logged &= self._records.keys()
+        own = {row_key(values) for values in inside(seen.select(key))}
+        records: Mapping[bytes, LoggedRow] = self._records
+        if pending is not None:
+            records = self._records_of(pending, own, request, lazy, deletions)
+        logged = (self._keys_of(request) | own) & self._records.keys() if pending is None else {*records}
         if logged:
-            keys = self._key_frame(logged)
+            keys = self._requested.key_frame(logged)
             others = lazy.join(keys.lazy(), on=key, how="semi").collect()
             seen = pl.concat([seen.join(keys, on=key, how="anti"), others])
         stored = dict(self._stored(seen))
         if logged and deletions is not None:
             stored |= self._stored(seen, deletions, logged)
-        return LoggedPart(self, stored, {key: self._records[key] for key in logged})
+        return LoggedPart(self, stored, {key: records[key] for key in logged})
+
+    def _records_of(
+        self,
+        pending: Sequence[PendingRow],
+        keys: Collection[bytes],
+        request: Inside,
+        rows: pl.LazyFrame,
+        deletions: Rows | None,
+    ) -> dict[bytes, LoggedRow]:
+        """What a log of these rows has of keys, and of the rows that a request sees."""
+        entities = {*self._requested.entities_of(request)}
+        seen = {each.row.key for each in pending if entities.intersection(self._requested.entities_of(each.row.values))}
+        by_key: dict[bytes, list[PendingRow]] = {}
+        for each in pending:
+            if each.row.key in seen or each.row.key in keys:
+                by_key.setdefault(each.row.key, []).append(each)
+        if not by_key:
+            return {}
+        of_keys = rows.join(self._requested.key_frame(by_key).lazy(), on=list(self._source.key), how="semi").collect()
+        last, records = self._stored(of_keys, deletions, by_key.keys()), dict[bytes, LoggedRow]()
+        for key, of in by_key.items():
+            versions = self._follow([], last.get(version_key(self.name, key_values(key))), of)
+            if versions:
+                records[key] = msgspec.structs.replace(versions[-1], earlier=versions[:-1])
+        return records
 
     def rows_at(
         self, stored: Mapping[bytes, StoredVersion], records: Mapping[bytes, LoggedRow], moment: int
@@ -91,8 +145,9 @@ class VersionLog:
         return field_frame(self._plan.sources[self.name].fields, values)
 
     def pending(self, frame: pl.DataFrame, at: int) -> Iterator[PendingRow]:
-        """Rows of a batch that is not in the log, as it will be there."""
-        post, _ = self._reader.read(self.name, frame.to_dicts())
+        """Rows of a batch that is not in the log, as it will be there; of those that are asked for."""
+        rows = self._requested.of(frame).drop(ROW, LATE, strict=False)
+        post, _ = self._reader.read(self.name, rows.to_dicts())
         return (PendingRow(row, at) for row in post.rows)
 
     def dated(self, rows: Rows, deletions: Rows | None, pending: Iterable[PendingRow] = ()) -> pl.LazyFrame:
@@ -107,7 +162,7 @@ class VersionLog:
         lazy, key = scan_fields(self.name, self._source.fields, rows), list(self._source.key)
         if not keys:
             return rows.lazy()
-        key_frame = self._key_frame(keys)
+        key_frame = self._requested.key_frame(keys)
         frame = lazy.join(key_frame.lazy(), on=key, how="semi").collect()
         last = self._stored(frame, deletions, keys)
         history = self._history(frame)
@@ -130,12 +185,7 @@ class VersionLog:
         return pl.concat([others.select(versions.columns), versions.lazy()], how="vertical_relaxed")
 
     def _keys_of(self, request: Inside) -> set[bytes]:
-        entities = ((by, tuple(request.get(column) for column in by)) for by in self._by)
-        return set[bytes]().union(*(self._seen.get(entity, ()) for entity in entities))
-
-    def _key_frame(self, keys: Collection[bytes]) -> pl.DataFrame:
-        fields = [field for field in self._source.fields if field.name in self._source.key]
-        return field_frame(fields, [dict(zip(self._source.key, key_values(key), strict=True)) for key in keys])
+        return set[bytes]().union(*(self._seen.get(entity, ()) for entity in self._requested.entities_of(request)))
 
     def _stored(
         self, frame: pl.DataFrame, deletions: Rows | None = None, keys: Collection[bytes] | None = None
@@ -163,7 +213,7 @@ class VersionLog:
         for row, at in pending:
             after = rule.version_after(row, latest, entry=0, now=at)
             if after is not None:
-                latest = after
+                after.entered, latest = at, after
                 versions.append(after)
         return versions
 
@@ -191,6 +241,13 @@ class LoggedPart(NamedTuple):
     log: VersionLog
     stored: Mapping[bytes, StoredVersion]
     records: Mapping[bytes, LoggedRow]
+
+    @property
+    def known_since(self) -> int:
+        """Before it, in microseconds, there were versions of these rows, or of rows that are not known any more, which
+        the log does not have.
+        """
+        return max([self.log.known_since, *(_known_since(record) for record in self.records.values())])
 
     def rows_at(self, moment: int) -> pl.DataFrame:
         """The rows in force when the table had what the log had at a moment, in microseconds."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
-    from cumulant.features.posted.version_log import LoggedPart, PendingRow
+    from cumulant.features.posted.version_log import LoggedPart, PendingRow, VersionLog
     from cumulant.project.project import Project
 
 #: rows with a difference, which are explained one by one, after which no more rows are compared; fillings (of tables
@@ -54,12 +54,14 @@ class ComparedRow(NamedTuple):
 
 class _History(NamedTuple):
     """Rows of snapshots, and those that were posted, by source; of sources whose rows correct each other the versions
-    that one row may have been served from.
+    that one row may have been served from. `batches`: sources whose versions are of batches and when those were
+    committed, in place of the log.
     """
 
     rows: Mapping[str, pl.LazyFrame]
     posted: Mapping[str, pl.DataFrame]
     versions: Mapping[str, LoggedPart]
+    batches: Collection[str] = ()
 
 
 class Verifier:
@@ -69,8 +71,6 @@ class Verifier:
         self, project: Project, plan: FeaturePlan, fillings: Sequence[FilledTable], tables: Collection[str]
     ) -> None:
         from cumulant.features.online.logged_rows import posted_rows
-        from cumulant.features.posted.stored_versions import corrected_sources
-        from cumulant.features.posted.version_log import VersionLog
 
         self._project, self._fingerprint, self._fillings = project, short(digest(plan)), fillings
         self._tables = tables
@@ -79,9 +79,9 @@ class Verifier:
         self._sources = plan.sources
         self._scope = scope = self._hashed.log_scope(project.name)
         #: of sources whose rows correct each other what was posted, or came by a stream and is in online features
-        self._logs = {
-            name: VersionLog(self._plan, name, project.online(), scope=scope) for name in corrected_sources(self._plan)
-        }
+        self._logs: dict[str, VersionLog] = {}
+        #: by snapshot, the rows of its stream since then
+        self._since: dict[str, list[PendingRow]] = {}
         self._deletions: dict[tuple[str, str], pl.DataFrame | None] = {}
         self._posted = {
             name: posted_rows(project.online(), scope, source)
@@ -116,7 +116,10 @@ class Verifier:
         """Each row; after as many rows with differences as are explained, it ends."""
         present = {name: newest_snapshot(self._project, name) for name in self._plan.sources}
         newest = {name: snapshot.id for name, snapshot in present.items() if snapshot is not None}
-        self._read_streams(rows, newest)
+        fillings = {(filling.name, filling.begun): filling for row in rows for filling in self._candidates(row)}
+        used = [newest, *(filling.snapshots for filling in fillings.values())]
+        self._read_streams(used)
+        self._read_logs(rows, used)
         expected = self._compute(self._present(newest), rows)
         explained = 0
         for row, values in zip(rows, expected, strict=True):
@@ -131,14 +134,12 @@ class Verifier:
             named = None if late is None else {name: (values[name], name in late) for name in differences}
             yield ComparedRow(row, named)
 
-    def _read_streams(self, rows: Sequence[ServedRow], newest: Mapping[str, str]) -> None:
-        """Read the rows of streams that are not in each snapshot which these rows may be recomputed from."""
+    def _read_streams(self, used: Sequence[Mapping[str, str]]) -> None:
+        """Read the rows of streams that are not in each of the snapshots which rows may be recomputed from."""
         import polars as pl
 
         from cumulant.flows.features.stream_rows import StreamRows
 
-        fillings = {(filling.name, filling.begun): filling for row in rows for filling in self._candidates(row)}
-        used = [newest, *(filling.snapshots for filling in fillings.values())]
         for name, source in self._sources.items():
             if name not in self._posted or not _is_streamed(self._project, name):
                 continue
@@ -147,6 +148,25 @@ class Verifier:
             self._streamed[name] = arrived
             posted = self._posted[name]
             self._posted[name] = pl.concat([posted, arrived.select(posted.columns)], how="vertical_relaxed")
+
+    def _read_logs(self, rows: Sequence[ServedRow], used: Sequence[Mapping[str, str]]) -> None:
+        """Read what logs have of the entities that these rows read; `used`: the snapshots, the newest first."""
+        from cumulant.features.posted.requested_rows import RequestedRows
+        from cumulant.features.posted.stored_versions import corrected_sources
+        from cumulant.features.posted.version_log import VersionLog
+
+        read = RequestReader(self._request).read
+        requests = [read(row.request) for row in rows]
+        for name in corrected_sources(self._plan):
+            requested = RequestedRows(self._plan, name, requests)
+            for identity in {snapshots[name] for snapshots in used if name in snapshots}:
+                with suppress(CumulantError):  # a snapshot that is not stored any more
+                    requested.add(self._snapshot_rows({name: identity})[name])
+            for _, frame in self._waiting(name, used[0]):
+                requested.add(frame)
+            self._logs[name] = VersionLog(
+                self._plan, name, self._project.online(), scope=self._scope, requested=requested
+            )
 
     def _common_batch(self, source: str, snapshots: Collection[str]) -> int:
         """The last batch that all of these snapshots have, of those that are stored."""
@@ -163,16 +183,16 @@ class Verifier:
         The stored features that a request reads are those of all rows up to some arrival: each of the last ones is
         tried, the newest first.
         """
-        remaining, unknown = set(names), True
-        cut = any(log.known_since > row.begun - _COMMITTED for log in self._logs.values())
+        remaining, unknown, cut = set(names), True, False
         for position, filling in enumerate(self._candidates(row)):
             try:
                 history = self._served_history(filling.snapshots, row)
-                for arrived in self._arrivals(row, history):
-                    if not remaining:
-                        break
-                    (values,) = self._compute(_as_arrived(history, arrived), [row])
-                    remaining &= set(differing(row.served, values, names))
+                remaining = self._unexplained(row, history, remaining)
+                lost = {name for name, part in history.versions.items() if part.known_since > row.begun - _COMMITTED}
+                cut |= bool(lost)
+                if remaining and (streams := {name for name in lost if _is_streamed(self._project, name)}):
+                    again = self._served_history(filling.snapshots, row, streams)
+                    remaining = self._unexplained(row, again, remaining)
             except CumulantError:  # a snapshot is not stored any more
                 continue
             # Most likely the row was served from the first: that it can be recomputed is enough.
@@ -180,6 +200,16 @@ class Verifier:
             if not remaining:
                 break
         return None if remaining and (unknown or cut) else set(names) - remaining
+
+    def _unexplained(self, row: ServedRow, history: _History, names: set[str]) -> set[str]:
+        """Those of these features whose served values no moment of a history gives."""
+        remaining = set(names)
+        for arrived in self._arrivals(row, history):
+            if not remaining:
+                break
+            (values,) = self._compute(_as_arrived(history, arrived), [row])
+            remaining &= set(differing(row.served, values, self.names))
+        return remaining
 
     def _candidates(self, row: ServedRow) -> list[FilledTable]:
         """Fillings that a row may have been served from, the likely ones first: of the tables that its version reads,
@@ -202,6 +232,8 @@ class Verifier:
             moments |= {moment for moment in part.moments() if first <= moment <= row.ended}
         # A batch may have waited for longer until it was put into online features, after all those before it.
         batches = {int(at) for rows in self._streamed.values() for at in rows[ARRIVED].unique() if at <= row.ended}
+        for name in history.batches:
+            batches |= {moment for moment in history.versions[name].moments() if moment <= row.ended}
         earlier = sorted(batches - moments, reverse=True)[:_ARRIVALS]
         return [*sorted(moments, reverse=True)[:_ARRIVALS], first, *earlier]
 
@@ -209,22 +241,26 @@ class Verifier:
         """All that is known now: of sources whose rows correct each other each version while it is in force."""
         rows = self._snapshot_rows(snapshots)
         for name, log in self._logs.items():
-            rows[name] = log.dated(rows[name], self._gone(name, snapshots), self._waiting(name, snapshots))
+            waiting = (row for at, frame in self._waiting(name, snapshots) for row in log.pending(frame, at))
+            rows[name] = log.dated(rows[name], self._gone(name, snapshots), waiting)
         return _History(rows, self._posted, {})
 
-    def _served_history(self, snapshots: Mapping[str, str], row: ServedRow) -> _History:
-        """What a table that was filled from snapshots had, of the rows that share a key with this one."""
+    def _served_history(self, snapshots: Mapping[str, str], row: ServedRow, streams: Collection[str] = ()) -> _History:
+        """What a table that was filled from snapshots had, of the rows that share a key with this one. `streams`: of
+        which batches are read in place of the log, which has lost some.
+        """
         rows, keys = self._snapshot_rows(snapshots), self._keys(row)
         request = RequestReader(self._request).read(row.request)
         versions: dict[str, LoggedPart] = {}
         for name, condition in keys.items():
             if name in self._logs:
                 gone = self._gone(name, snapshots)
-                versions[name] = self._logs[name].part(rows[name], gone, condition, request)
+                pending = self._batches(name, snapshots[name]) if name in streams else None
+                versions[name] = self._logs[name].part(rows[name], gone, condition, request, pending)
             else:
                 rows[name] = rows[name].filter(condition).collect().lazy()
         posted = {name: frame.filter(keys[name]) for name, frame in self._posted.items() if name in keys}
-        return _History(rows, posted, versions)
+        return _History(rows, posted, versions, streams)
 
     def _snapshot_rows(self, snapshots: Mapping[str, str]) -> dict[str, pl.LazyFrame]:
         stored = {name: load_snapshot(self._project, identity) for name, identity in snapshots.items()}
@@ -240,19 +276,28 @@ class Verifier:
             self._deletions[place] = frames[name].lazy().collect() if name in frames else None
         return self._deletions[place]
 
-    def _waiting(self, name: str, snapshots: Mapping[str, str]) -> Iterator[PendingRow]:
-        """Rows of a stream that neither the snapshot nor online features have."""
+    def _waiting(self, name: str, snapshots: Mapping[str, str]) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Rows of a stream that neither the snapshot nor online features have, with when their batch was committed."""
         if not _is_streamed(self._project, name):
             return
+        after = max(self._common_batch(name, {snapshots[name]}), self._applied(name))
+        yield from self._stream_rows(name, after=after)
+
+    def _batches(self, name: str, snapshot: str) -> list[PendingRow]:
+        """Rows of a stream since a snapshot, of those that are compared."""
+        if snapshot not in self._since:
+            frames = self._stream_rows(name, after=self._common_batch(name, {snapshot}))
+            self._since[snapshot] = [row for at, frame in frames for row in self._logs[name].pending(frame, at)]
+        return self._since[snapshot]
+
+    def _stream_rows(self, name: str, *, after: int) -> Iterator[tuple[int, pl.DataFrame]]:
         from cumulant.flows.features.stream_rows import StreamRows
 
         corrections = self._sources[name].corrections
         more = () if isinstance(corrections, msgspec.UnsetType) else corrections.fields
         fields = {field.name: field for field in (*self._sources[name].fields, *more)}
-        after = max(self._common_batch(name, {snapshots[name]}), self._applied(name))
         rows = StreamRows(self._project, name, self._hashed)
-        for at, frame in rows.batches_on_time([*fields.values()], after=after):
-            yield from self._logs[name].pending(frame, at)
+        yield from rows.batches_on_time([*fields.values()], after=after)
 
     def _applied(self, source: str) -> int:
         """The last batch of a source that a table of online features has: the rows until then are in the log."""

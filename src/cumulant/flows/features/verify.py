@@ -15,6 +15,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.features.verification import FeatureComparison, FeatureMismatch, comparison
 from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.features.served_rows import ServedRow, choose_rows
 from cumulant.flows.features.verification_record import FeatureVerification, record_verification
 from cumulant.flows.features.verifier import Verifier
@@ -57,7 +58,7 @@ def verify_features(
     progress("prediction log")
     chosen = choose_rows(project, first, now, rows)
     counts, late, wrong = Counter[str](), Counter[str](), list[FeatureMismatch]()
-    compared = unknown = uncompared = 0
+    compared = unknown = uncompared = differing = 0
     by_version: dict[tuple[str, str], list[ServedRow]] = {}
     for row in chosen.rows:
         by_version.setdefault((row.model, row.version), []).append(row)
@@ -78,7 +79,7 @@ def verify_features(
         uncompared += len(readable) - len(results)
         for row, differences in results:
             if differences is None:
-                unknown += 1
+                unknown, differing = unknown + 1, differing + 1
                 continue
             compared += 1
             counts.update(name for name in verifier.names if name in row.served)
@@ -98,7 +99,7 @@ def verify_features(
         features=_figures(counts, late, wrong),
         mismatches=tuple(wrong[:_SHOWN]),
     )
-    _record(project, verification, principal, clock)
+    _record(project, verification, principal, clock, complete=not differing)
     return verification
 
 
@@ -124,7 +125,10 @@ def _figures(
     return tuple(sorted(figures, key=lambda each: (-each.mismatches, each.feature)))
 
 
-def _record(project: Project, verification: FeatureVerification, principal: Principal, clock: Clock | None) -> None:
+def _record(
+    project: Project, verification: FeatureVerification, principal: Principal, clock: Clock | None, *, complete: bool
+) -> None:
+    """Not `complete`: rows differ of which it is not known why, so that no alert is over."""
     with project.journal().transaction(actor=Actor(str(principal.id))) as transaction:
         record_verification(transaction, verification)
     if not verification.rows:
@@ -143,6 +147,10 @@ def _record(project: Project, verification: FeatureVerification, principal: Prin
         for feature in verification.features
         if feature.mismatches
     ]
+    if not complete:
+        subjects = {finding.subject for finding in findings}
+        before = (alert.finding for alert in read_alerts(project.journal())[0].alerts.values())
+        findings += [of for of in before if of.scope == (project.name, MISMATCH) and of.subject not in subjects]
     observe(project, findings, principal=principal, examined=[(project.name, MISMATCH)], clock=clock)
 
 
