@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -49,9 +50,12 @@ def test_results_have_their_types(project, remote):
     assert list(remote.models()) == []
     assert list(remote.monitoring.alerts()) == []
     assert remote.reviews.next() is None
+    assert remote.outcomes.predictions(since=datetime(2026, 1, 1, tzinfo=UTC)) == []
 
 
 def test_errors_are_of_the_same_class(project, remote, monkeypatch):
+    with pytest.raises(UsageError, match="without features"):
+        remote.predict([{"amount": 1.0}], features=True)
     with pytest.raises(NotFoundError, match="snapshot") as caught:
         remote.preview("payments")
     assert caught.value.hint

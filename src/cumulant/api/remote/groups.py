@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.server.client.http_api import HttpApi
 from cumulant.server.model_uri import LATEST
+from cumulant.server.operation import MOST_ITEMS
 
 if TYPE_CHECKING:
     from cumulant.core.progress import Progress
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from cumulant.flows.release.views import ReleaseView
     from cumulant.flows.review.service import AnsweredCase
     from cumulant.flows.review.views import CaseLine, CaseView
+    from cumulant.flows.serving.predictions import PredictionView
     from cumulant.flows.stack.status import Status
     from cumulant.flows.subjects.subjects import Erasure, FoundSubject, SubjectAdmitted
     from cumulant.outcomes.importing import ImportReport
@@ -191,6 +194,13 @@ class RemoteReviews(RemoteGroup):
 @short_methods
 class RemoteOutcomes(RemoteGroup):
     """Predictions and labels of the project."""
+
+    def predictions(
+        self, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    ) -> list[PredictionView]:
+        """The newest rows of the prediction log, newest first; personal values are keyed hashes."""
+        pages = self._http.pages("predictions.list", model=model or "", since=since, limit=min(limit, MOST_ITEMS))
+        return list(islice(pages, limit))
 
     def import_predictions(
         self, path: Path | str, columns: Mapping[str, str], *, version: str = "imported"

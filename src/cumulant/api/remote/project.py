@@ -165,7 +165,13 @@ class RemoteProject:
         return views.training(result, self.http.call("runs.report", run=result.run))
 
     def predict(
-        self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
+        self,
+        rows: object,
+        *,
+        model: str | None = None,
+        url: str | None = None,
+        as_of: datetime | str | None = None,
+        features: bool = False,
     ) -> Any:
         """Answers for the rows of a table (Polars, pandas, PyArrow) or of a list of dicts, in their order.
 
@@ -173,13 +179,20 @@ class RemoteProject:
         1 MiB. Each check that rows fail raises a `RowWarning` that counts them.
 
         Raises:
-            UsageError: `url` is given: a server of models is called from here, not by the API's.
+            UsageError: `url` is given: a server of models is called from here, not by the API's; or `features`, which
+                answers of the API are without.
         """
         from cumulant.api.project import is_pandas, row_frame
 
         if url is not None:
             raise UsageError(
                 "the server of a project calls no other", subject="url", hint="`cumulant predict --url URL`"
+            )
+        if features:
+            raise UsageError(
+                "answers of the API are without features",
+                subject="features",
+                hint="`cumulant.open(DIR)` on its machine",
             )
         name, version = self._split(model)
         sent = msgspec.to_builtins(row_frame(rows).to_dicts())
