@@ -66,6 +66,7 @@ def make_project(folder: Path, entities: int) -> tuple[str, str]:
 def post_rows(folder: Path, table: str, rate: float, entities: int) -> None:
     """Post rows for ever, at most `rate` a second; prints how many are durable."""
     random, number, durable, begun = np.random.default_rng(3), 0, 0, time.monotonic()
+    first = time.time_ns() // 1000  # other keys than those of the process before: a row counts once
     with load(folder) as project:
         writer = OnlineFeatures(defined_plan(project), project.online(), table).writer()
         assert writer is not None, "the plan has windows"
@@ -74,7 +75,7 @@ def post_rows(folder: Path, table: str, rate: float, entities: int) -> None:
             while True:
                 cards = random.integers(0, entities, POSTED).tolist()
                 rows = [
-                    {"id": 10**8 + number + at, "card": card, "at": END + timedelta(milliseconds=number + at)}
+                    {"id": first + number + at, "card": card, "at": END + timedelta(milliseconds=number + at)}
                     | {"a": 1.0, "b": 2.0}
                     for at, card in enumerate(cards)
                 ]
