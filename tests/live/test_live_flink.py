@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,10 +21,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulant.core.errors import DefinitionError, LeaseHeldError
+from cumulant.core.errors import DataError, DefinitionError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.units import micros
+from cumulant.drivers.flink.rest import FlinkRest
+from cumulant.drivers.flink.sql_session import SqlSession, sql_session
 from cumulant.features.flink.compiler import JSON, KEY, SETTINGS, StreamTable, compile_query
 from cumulant.features.flink.expressions import expression
 from cumulant.features.flink.refusals import refusals
@@ -45,7 +47,7 @@ from cumulant.testing.expressions import KINDS as COLUMNS
 from cumulant.testing.expressions import ROW as VALUES
 from cumulant.testing.plans.cases import KINDS, START, PlanCase, plan_case
 from cumulant.testing.plans.oracle import Row, features, same
-from cumulant.testing.servers.flink import FlinkCluster, FlinkError, FlinkSession, flink_cluster
+from cumulant.testing.servers.flink import FlinkCluster, flink_cluster
 
 ME = Principal("user:ada")
 #: watermarks follow the rows closely, as in a stream that never ends
@@ -68,17 +70,19 @@ def cluster(tmp_path_factory) -> Iterator[FlinkCluster]:
 
 
 @pytest.fixture
-def port(cluster) -> int:
-    return cluster.gateway
+def open_session(cluster) -> Iterator[Callable[[Mapping[str, str]], SqlSession]]:
+    gateway = FlinkRest(f"http://127.0.0.1:{cluster.gateway}", "the gateway", headers={}, authority=None)
+    with ExitStack() as stack:
+        yield lambda settings: stack.enter_context(sql_session(gateway, settings))
 
 
 def options(file: Path) -> dict[str, str]:
     return {"connector": "filesystem", "path": file.as_uri(), **JSON}
 
 
-def test_every_operator_gives_what_the_published_cases_say(tmp_path, port):
+def test_every_operator_gives_what_the_published_cases_say(tmp_path, open_session):
     (tmp_path / "row.json").write_text(json.dumps(VALUES), encoding="utf-8")
-    session = FlinkSession(port, SETTINGS)
+    session = open_session(SETTINGS)
     columns = ", ".join(f"`{column}` {TYPES[kind]}" for column, kind in COLUMNS.items())
     listed = ", ".join(f"'{key}' = '{value}'" for key, value in options(tmp_path / "row.json").items())
     session.run(f"CREATE TEMPORARY TABLE cases ({columns}) WITH ({listed})")
@@ -134,7 +138,7 @@ def written(file: Path, rows: Sequence[Row]) -> Mapping[str, str]:
 SOME = "amount_(sum|distinct|last)_2d|amount_sum_3h|words_2d|amount"
 
 
-def test_rows_in_any_order_get_what_a_loop_over_all_rows_gives(tmp_path, port):
+def test_rows_in_any_order_get_what_a_loop_over_all_rows_gives(tmp_path, open_session):
     plan = computed(plan_case("in order", 0).plan, SOME)
     plan = msgspec.structs.replace(plan, predict_at=PredictAt("at", micros(timedelta(minutes=30))))
     cases = worlds(plan)
@@ -145,7 +149,7 @@ def test_rows_in_any_order_get_what_a_loop_over_all_rows_gives(tmp_path, port):
         for of in plan.sources
     }
     query = compile_query(plan, streams)
-    session = FlinkSession(port, {**query.settings, **CLOSELY})
+    session = open_session({**query.settings, **CLOSELY})
     for statement in query.tables:
         session.run(statement)
     results: dict[tuple[Any, ...], list[Row]] = {}
@@ -162,14 +166,14 @@ def test_rows_in_any_order_get_what_a_loop_over_all_rows_gives(tmp_path, port):
     assert len(plan.features) == 6
 
 
-def test_a_time_that_is_finer_than_a_millisecond_ends_the_job(tmp_path, port):
+def test_a_time_that_is_finer_than_a_millisecond_ends_the_job(tmp_path, open_session):
     case = plan_case("in order", 0)
     rows = [case.deliveries["tx"][0], case.deliveries["tx"][1] | {"at": START + timedelta(microseconds=7)}]
     stream = StreamTable(0, written(tmp_path / "tx", rows))
     query = compile_query(computed(case.plan, "n_2d"), {"tx": stream})
-    session = FlinkSession(port, {**query.settings, **CLOSELY})
+    session = open_session({**query.settings, **CLOSELY})
     session.run(query.tables[0])
-    with pytest.raises(FlinkError, match=r"a time of tx.at is finer than a millisecond: .*000007"):
+    with pytest.raises(DataError, match=r"a time of tx.at is finer than a millisecond: .*000007"):
         session.run("SELECT id, `__at` FROM `tx 0`")
 
 

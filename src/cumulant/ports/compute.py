@@ -8,7 +8,7 @@ Port `stream_engine`: an engine of SQL that runs jobs over streams.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +91,10 @@ class WorkerBlock(NamedTuple):
     key: int
     order: int
     data: bytes
+
+
+#: a stage with its arguments: given a key with its blocks, it yields the blocks of the next stage
+BlockFunction = Callable[[int, Sequence[WorkerBlock]], Iterator[WorkerBlock]]
 
 
 class WorkerStage(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from cumulant.core.errors import UsageError
@@ -24,6 +25,15 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     if not host or any(refused) or not url.isascii() or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
+
+
+def check_secret_name(name: str | None, option: str) -> None:
+    """Refuse what stands for a secret in other settings, where an option of a URL takes its name. Raises UsageError."""
+    if name is not None and (placed := _PLACEHOLDER.fullmatch(name)):
+        raise UsageError(f"?{option}= takes the name of a secret, not {name}", hint=f"write ?{option}={placed[1]}")
 
 
 #: why an address by HTTP is refused, and where the ways around it are

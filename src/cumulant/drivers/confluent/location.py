@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.urls import check_secret_name
 
 PREFIX = "confluent+"
 _HINT = "write confluent+https://USER@HOST:8081?password=NAME, where NAME is a secret"
-_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 
 
 class RegistryAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +50,7 @@ def parse_registry_url(url: str) -> RegistryAddress:
         raise UsageError(
             "a user of the schema registry needs a password, and a password a user", subject=url, hint=_HINT
         )
-    if secret is not None and (placed := _PLACEHOLDER.fullmatch(secret)):
-        message = f"?password= takes the name of a secret, not {secret}"
-        raise UsageError(message, hint=f"write ?password={placed[1]}")
+    check_secret_name(secret, "password")
     if authority is not None and not Path(authority).is_file():
         raise UsageError("the file of authorities that the address names does not exist", subject=authority)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
 
-from cumulant.core.errors import CumulantError, DataError, DeadlineError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import DataError, NotFoundError, StorageError, UsageError
 from cumulant.drivers.flink.location import parse_flink_url
 from cumulant.drivers.flink.rest import FlinkRest
+from cumulant.drivers.flink.sql_session import STATEMENT_SECONDS, Row, SqlSession, sql_session
 from cumulant.ports.compute import JobState, StreamJob
 from cumulant.ports.secrets import Secrets
 
-#: seconds until a statement ends: a large query is planned, a large state is written to a savepoint
-_STATEMENT = 900.0
-_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
 #: states of a job that has ended
 _ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
 #: of one that ends by itself soon
@@ -25,7 +21,6 @@ _ENDING = frozenset({"FAILING", "CANCELLING", "SUSPENDED"})
 #: of one that computes, or is about to for the first time
 _RUNNING = frozenset({"RUNNING", "CREATED", "INITIALIZING"})
 _ID = re.compile(r"[0-9a-f]{32}")
-Row = dict[str, Any]
 
 
 class FlinkEngine:
@@ -98,7 +93,7 @@ class FlinkEngine:
     def stop(self, job: str) -> str:
         settings = {
             "execution.checkpointing.savepoint-dir": self._address.checkpoints,
-            "client.timeout": f"{_STATEMENT:.0f} s",
+            "client.timeout": f"{STATEMENT_SECONDS:.0f} s",
         }
         with self._session(settings) as session:
             rows = session.run(f"STOP JOB '{_checked(job)}' WITH SAVEPOINT")
@@ -114,16 +109,8 @@ class FlinkEngine:
     def close(self) -> None:
         """Nothing is open between calls."""
 
-    @contextmanager
-    def _session(self, settings: Mapping[str, str]) -> Iterator[_Session]:
-        gateway = self._gateway()
-        properties = {"table.local-time-zone": "UTC", **settings}
-        handle = str(gateway.call("POST", "/v3/sessions", {"properties": properties}).get("sessionHandle", ""))
-        try:
-            yield _Session(gateway, f"/v3/sessions/{handle}")
-        finally:
-            with suppress(CumulantError):  # it ends by itself
-                gateway.call("DELETE", f"/v3/sessions/{handle}")
+    def _session(self, settings: Mapping[str, str]) -> AbstractContextManager[SqlSession]:
+        return sql_session(self._gateway(), settings)
 
     def _gateway(self) -> FlinkRest:
         return self._rest(self._address.gateway, "the SQL gateway of Flink")
@@ -135,43 +122,6 @@ class FlinkEngine:
                 raise UsageError("the token is a secret, and no store of secrets is given")
             headers["authorization"] = f"Bearer {self._secrets.get(self._address.token)}"
         return FlinkRest(base, what, headers=headers, authority=self._address.authority)
-
-
-class _Session:
-    """Statements of one session, one after the other."""
-
-    def __init__(self, gateway: FlinkRest, path: str) -> None:
-        self._gateway, self._path = gateway, path
-
-    def run(self, statement: str) -> list[Row]:
-        """The rows of a statement, once it has ended."""
-        try:
-            return self._run(statement)
-        except (KeyError, TypeError, AttributeError):
-            text = "the answer to a statement is not that of a SQL gateway of Flink"
-            hint = "check that the port of stream_engine is that of the gateway"
-            raise StorageError(text, subject="stream_engine", hint=hint) from None
-
-    def _run(self, statement: str) -> list[Row]:
-        answer = self._gateway.call("POST", f"{self._path}/statements", {"statement": statement})
-        uri: str | None = f"/v3{self._path.removeprefix('/v3')}/operations/{answer['operationHandle']}/result/0"
-        columns: list[str] = []
-        rows: list[Row] = []
-        pause, deadline = _POLL_FIRST, time.monotonic() + _STATEMENT
-        while uri is not None:
-            page = self._gateway.call("GET", uri)
-            results = page.get("results") or {"data": []}
-            columns = [column["name"] for column in results.get("columns", [])] or columns
-            rows += [dict(zip(columns, row["fields"], strict=True)) for row in results["data"]]
-            uri = page.get("nextResultUri")
-            if uri is not None and not results["data"]:
-                if time.monotonic() > deadline:
-                    raise DeadlineError(
-                        f"Flink has not ended a statement after {_STATEMENT:.0f} s", subject="stream_engine"
-                    )
-                time.sleep(pause)
-                pause = min(pause * _POLL_GROWTH, _POLL_LAST)
-        return rows
 
 
 def _checked(job: str) -> str:

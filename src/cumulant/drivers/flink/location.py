@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.urls import check_secret_name
 from cumulant.core.units import duration
 
 PORT = 8083
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?/?")
 _FOLDER = re.compile(r"[a-z][a-z0-9+.-]*://?[^?]*")
-_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 _HINT = "write flink://GATEWAY:8083?checkpoints=s3://BUCKET/FOLDER, or flinks:// for an encrypted connection"
 _ENCRYPTED = frozenset({"token", "ca"})
 _OPTIONS = frozenset({"checkpoints", "interval", "jobmanager"}) | _ENCRYPTED
@@ -55,9 +55,7 @@ def parse_flink_url(url: str) -> FlinkAddress:
         message = f"{secret[0]} is of encrypted connections only"
         raise UsageError(message, subject=url, hint="write flinks://")
     token, authority = options.get("token"), options.get("ca")
-    if token is not None and (placed := _PLACEHOLDER.fullmatch(token)):
-        message = f"?token= takes the name of a secret, not {token}"
-        raise UsageError(message, hint=f"write ?token={placed[1]}")
+    check_secret_name(token, "token")
     if authority is not None and not Path(authority).is_file():
         raise UsageError("the file of authorities that stream_engine names does not exist", subject=authority)
     jobmanager = options.get("jobmanager")

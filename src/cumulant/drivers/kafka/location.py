@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.urls import check_secret_name
 from cumulant.ports.secrets import Secrets
 
 #: options of an encrypted connection, each a file, and the client's setting: the authorities that are trusted, and the
@@ -22,7 +23,6 @@ _LOGINS = {
 }
 _BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _HINT = "write kafka://HOST:PORT,HOST:PORT, or kafkas:// for an encrypted connection"
-_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 _PORT = 9092
 
 
@@ -104,9 +104,7 @@ def parse_kafka_url(url: str) -> KafkaAddress:
     if (user is None) != (secret is None):
         hint = "write kafkas://USER@HOST:PORT?password=NAME, where NAME is a secret"
         raise UsageError("a user of the brokers needs a password, and a password a user", subject=url, hint=hint)
-    if secret is not None and (placed := _PLACEHOLDER.fullmatch(secret)):
-        message = f"?password= takes the name of a secret, not {secret}"
-        raise UsageError(message, hint=f"write ?password={placed[1]}")
+    check_secret_name(secret, "password")
     mechanism = options.get("mechanism", "SCRAM-SHA-512")
     if mechanism not in _MECHANISMS:
         hint = f"it can be {', '.join(_MECHANISMS)}"

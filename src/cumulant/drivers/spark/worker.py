@@ -9,7 +9,7 @@ import importlib
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import metadata
 from itertools import groupby, islice
@@ -20,7 +20,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, MissingPartError, StorageError
 from cumulant.core.version import __version__
-from cumulant.ports.compute import WorkerBlock
+from cumulant.ports.compute import BlockFunction, WorkerBlock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,6 @@ SCHEMA = "key bigint, `order` bigint, data binary"
 ERROR = "cumulant-error "
 #: blocks that are handed back at a time, at most
 _BATCH = 64
-BlockFunction = Callable[[int, Sequence[WorkerBlock]], Iterator[WorkerBlock]]
 
 
 class StageFunction(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -10,12 +9,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.urls import check_secret_name
 
 _ENCRYPTED = {"valkeys", "rediss"}
 #: options of a URL: files of the authorities that are trusted, and of the client's own certificate and its key
 _FILES = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 _HINT = "write valkey://HOST:PORT/DB, or rediss:// for an encrypted connection"
-_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 _SECRET = "password"  # noqa: S105 - the name of an option
 
 
@@ -61,9 +60,7 @@ def parse_online_url(url: str) -> ValkeyAddress:
     """
     hint = "write ?password=NAME, where NAME is a secret"
     address = parse_address(url, holds="online store", hint=hint, options=(_SECRET,))
-    if address.secret is not None and (placed := _PLACEHOLDER.fullmatch(address.secret)):
-        message = f"?password= takes the name of a secret, not {address.secret}"
-        raise UsageError(message, hint=f"write ?password={placed[1]}")
+    check_secret_name(address.secret, _SECRET)
     for file in address.files.values():
         if not Path(file).is_file():
             raise UsageError("a file that the address of the online store names does not exist", subject=file)

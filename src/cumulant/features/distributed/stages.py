@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -23,9 +23,8 @@ from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.key_partitions import in_order, probe_hashes, row_columns, scatter
 from cumulant.features.offline.offline import with_expressions
 from cumulant.features.offline.windows import GroupWindows
-from cumulant.ports.compute import WorkerBlock
+from cumulant.ports.compute import BlockFunction, WorkerBlock
 
-BlockFunction = Callable[[int, Sequence[WorkerBlock]], Iterator[WorkerBlock]]
 #: the orders of blocks of events come first, then those of queries
 _QUERIES = 1 << 62
 

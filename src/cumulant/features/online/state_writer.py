@@ -155,8 +155,7 @@ class StateWriter:
 
     def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
         """Drop events that are too old; False where none is left, so that there is nothing to write."""
-        versioned = self.versions_in(state, group.group.source) is not None
-        if entity.empty or (group.group.unlimited and versioned):
+        if entity.empty or (group.group.unlimited and self.versions_in(state, group.group.source) is not None):
             return not entity.empty  # where the newest row is deleted, a lookup finds the one before, however old
         expiry = expiry_of(state.since_us, entity.kept, entity.second_newest(self.now_us()), newest)
         if expiry.floor is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.hosts import is_loopback
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import micros
 from cumulant.features.flink.compiler import JSON, FlinkQuery, StreamTable, compile_query
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _PORT = 9092
-_LOOPBACK = re.compile(r"flink://(127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/?]")
 _CLIENT, _SHADED = "org.apache.kafka.common.security", "org.apache.flink.kafka.shaded."
 
 
@@ -84,7 +84,8 @@ def job_connection(project: Project, *, encrypted: bool) -> dict[str, str]:
     streams = project.streams()
     assert isinstance(streams, JobTopics), "streams are on Kafka"
     settings = streams.java_settings()
-    if "sasl.jaas.config" in settings and not encrypted and not _LOOPBACK.match(project.endpoints.stream_engine or ""):
+    engine = urlsplit(project.endpoints.stream_engine or "").hostname or ""
+    if "sasl.jaas.config" in settings and not encrypted and not is_loopback(engine):
         raise UsageError(
             "the password of the brokers would be sent to Flink as it is",
             subject="stream_engine",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import to_micros
 from cumulant.data.row_columns import LATE
-from cumulant.flows.data.stream_records import read_batches
+from cumulant.flows.data.stream_records import batches_after, find_state
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,6 +66,8 @@ class StreamRows:
         """
         import polars as pl
 
-        for batch in read_batches(self._project, self._source):
-            if batch.number > after and batch.rows is not None:
+        state, _ = find_state(self._project, self._source)
+        last = 0 if state is None else state.batches
+        for batch in batches_after(self._project, self._source, after, last, rows=sys.maxsize):
+            if batch.rows is not None:
                 yield to_micros(batch.at), self.of_batch(batch, fields).filter(~pl.col(LATE))

@@ -1,25 +1,19 @@
-"""A Flink of its own for tests: a session cluster of a JobManager and a TaskManager, its SQL gateway, and a client."""
+"""A Flink of its own for tests: a session cluster of a JobManager and a TaskManager, and its SQL gateway."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cumulant.core.system.child_processes import start
+from cumulant.testing.servers.java_server import await_java, start_java
 from cumulant.testing.servers.programs import free_port, required_program
 
-#: seconds until a query ends, on a busy machine
-_QUERY_SECONDS = 300.0
-#: seconds until the cluster answers: its virtual machines compile, on a busy machine
-_READY_SECONDS = 180.0
 _ENTRY = "org.apache.flink.runtime.entrypoint"
 #: of servers that soon end: code is compiled once, and not well, and classes of Flink's own files are not verified
 _JAVA = (
@@ -58,53 +52,6 @@ _SETTINGS = {
     "heartbeat.interval": "500 ms",
     "heartbeat.timeout": "2 min",
 }
-Rows = list[dict[str, Any]]
-
-
-class FlinkError(Exception):
-    """A statement failed; the message is Flink's own, of the innermost cause."""
-
-
-class FlinkSession:
-    """Statements of one session of a gateway, by its REST interface."""
-
-    def __init__(self, port: int, settings: Mapping[str, str]) -> None:
-        self._port = port
-        self._session = self._call("POST", "/sessions", {"properties": dict(settings)})["sessionHandle"]
-
-    def run(self, statement: str) -> Rows:
-        """The rows of a statement, once it has ended."""
-        path = f"/sessions/{self._session}"
-        operation = self._call("POST", f"{path}/statements", {"statement": statement})["operationHandle"]
-        uri: str | None = f"/v3{path}/operations/{operation}/result/0"
-        columns: Sequence[str] = ()
-        rows: Rows = []
-        deadline = time.monotonic() + _QUERY_SECONDS
-        while uri is not None:
-            page = self._call("GET", uri.removeprefix("/v3"))
-            results = page.get("results", {"data": []})
-            columns = [column["name"] for column in results.get("columns", [])] or columns
-            rows += [dict(zip(columns, row["fields"], strict=True)) for row in results["data"]]
-            uri = page.get("nextResultUri")
-            if page["resultType"] != "PAYLOAD" or not results["data"]:
-                time.sleep(0.05)
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Flink has not ended after {_QUERY_SECONDS:.0f} s: {statement[:80]}")
-        return rows
-
-    def _call(self, method: str, path: str, body: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_QUERY_SECONDS)
-        try:
-            connection.request(method, f"/v3{path}", None if body is None else json.dumps(body))
-            answer = connection.getresponse()
-            content = json.loads(answer.read())
-        finally:
-            connection.close()
-        if answer.status != 200:
-            lines = "\n".join(content["errors"]).splitlines()
-            causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-            raise FlinkError((causes or lines)[-1])
-        return content
 
 
 class FlinkCluster:
@@ -151,19 +98,17 @@ class FlinkCluster:
             process.wait()
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
-        environment = {**os.environ, "FLINK_CONF_DIR": str(self._folder)}
-        line = [self._program, *self._java, *arguments]
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = start(
-                line, death_signal=signal.SIGKILL, stdout=log.fileno(), stderr=log, env=environment
-            )
+        line, environment = (
+            [self._program, *self._java, *arguments],
+            {**os.environ, "FLINK_CONF_DIR": str(self._folder)},
+        )
+        self.processes[name] = start_java(line, self._log(name), env=environment)
 
     def _wait(self, answers: Callable[[], bool], name: str) -> None:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not answers():
-            if self.processes[name].poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Flink did not start: see {self._folder / f'{name}.log'}")
-            time.sleep(0.2)
+        await_java(self.processes[name], self._log(name), answers)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,15 +24,29 @@ def java_server(
     Raises:
         RuntimeError: it ended, or did not answer in time.
     """
-    with log.open("ab") as file:
-        process = start(command, death_signal=signal.SIGKILL, stdout=file.fileno(), stderr=file, env=env)
+    process = start_java(command, log, env=env)
     try:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not start: see {log}")
-            time.sleep(0.2)
+        await_java(process, log, answers)
         yield
     finally:
         process.kill()
         process.wait()
+
+
+def start_java(command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """The process of a server, which writes to the file `log`, and ends with this one."""
+    with log.open("ab") as file:
+        return start(command, death_signal=signal.SIGKILL, stdout=file.fileno(), stderr=file, env=env)
+
+
+def await_java(process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool]) -> None:
+    """Wait until the server answers.
+
+    Raises:
+        RuntimeError: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + _READY_SECONDS
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the server did not start: see {log}")
+        time.sleep(0.2)
