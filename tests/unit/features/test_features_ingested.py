@@ -25,7 +25,7 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import STATE_KEY
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.online.tiles import TileRule, decode_entity
-from cumulant.features.posted.posted_events import PostedRow, SourceLog, log_table, row_key
+from cumulant.features.posted.posted_events import SourceLog, log_table, row_key
 from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 from cumulant.testing.plans import oracle
@@ -274,7 +274,7 @@ def test_posts_of_other_rows_do_not_begin_a_batch_anew(monkeypatch):
             pytest.fail("the batch is begun again and again")
         keys = [row_key([f"z{len(posted) + number}"]) for number in range(8 if store.changes % 6 == 1 else 0)]
         posted.extend(keys)
-        MemoryOnline.update(store, partial(_log, rows=[PostedRow(key, {}, {}) for key in keys]))
+        MemoryOnline.update(store, partial(_log, keys=keys))
 
     store.before = post
     assert writer.apply(1, batch).accepted == 10
@@ -282,9 +282,9 @@ def test_posts_of_other_rows_do_not_begin_a_batch_anew(monkeypatch):
     assert writer.applied() == 1
 
 
-def _log(cells, rows):
+def _log(cells, keys):
     log = SourceLog(cells, log_table("", "tx"))
-    log.append_new(rows)
+    log.append_new(keys, [{}] * len(keys))
     log.save()
 
 

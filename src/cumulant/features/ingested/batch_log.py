@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from cumulant.features.offline.row_identity import row_identity
-from cumulant.features.posted.posted_events import PostedRow, SourceLog, key_values
+from cumulant.features.posted.posted_events import Inside, SourceLog, key_values
 from cumulant.ports.online import Cells, OnlineStore, Result
 
 #: entries of others that one change reads; before it, as many are read as there are more
@@ -59,14 +59,14 @@ class BatchLog:
                 raise _MoreEntriesError
         return log
 
-    def append(self, rows: Sequence[PostedRow]) -> None:
-        """Add rows of the batch, each of another key.
+    def append(self, keys: Sequence[bytes], values: Sequence[Inside]) -> None:
+        """Add rows of the batch, each of another key, with their values in inside form, without nulls.
 
         Raises:
             PostedMeanwhileError: some were posted meanwhile.
             EngineUnavailableError, StorageError: the store cannot be written.
         """
-        begin, end = self.update(partial(self._append, rows=rows))
+        begin, end = self.update(partial(self._append, keys=keys, values=values))
         self._is_divided |= self.own is not None and self.own[1] != begin
         self.own = (begin if self.own is None else self.own[0], end)
         self._following = end
@@ -77,9 +77,9 @@ class BatchLog:
             return mark
         return self.own[1]
 
-    def _append(self, cells: Cells, rows: Sequence[PostedRow]) -> tuple[int, int]:
+    def _append(self, cells: Cells, keys: Sequence[bytes], values: Sequence[Inside]) -> tuple[int, int]:
         log = self.check(cells)
         begin = log.next
-        log.append_new(rows)
+        log.append_new(keys, values)
         log.save()
         return begin, log.next

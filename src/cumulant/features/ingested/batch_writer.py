@@ -35,7 +35,7 @@ from cumulant.features.online.state import STATE_KEY, TableState, encode
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
-from cumulant.features.posted.posted_events import PostedRow, find_logged, log_table, row_key
+from cumulant.features.posted.posted_events import Inside, PostedRow, find_logged, log_table, row_key
 from cumulant.features.posted.state_update import catch_up, commit, sum_results
 from cumulant.ports.online import Cells
 
@@ -167,8 +167,8 @@ class EventBatchWriter:
             posted_rows, others = rows.where(flags), rows.where(~flags)
         results = [left_out, *(self._log(posted_rows) if posted else ())]
         log = BatchLog(self._writer.store, table, following, frozenset(others.identities.tolist()))
-        for part in self._slices(self._open_rows(others), self._most_entities):
-            log.append(part)
+        for keys, values in self._slices(self._open_rows(others), self._most_entities):
+            log.append(keys, values)
         added = self._merge(number, others, log)
         if log.own is not None and self._writer.present_state().marks.get(self._source, 0) < log.own[1]:
             catch_up(self._writer)
@@ -182,20 +182,16 @@ class EventBatchWriter:
             is_open |= rows.frame[name].is_null().to_numpy()
         return rows.where(is_open)
 
-    def _slices(self, rows: _Rows, count: int) -> Iterator[list[PostedRow]]:
-        """The rows as they are logged, so many at a time."""
-        names = [field.name for field in self._of.fields]
-        for part in rows.frame.select(names).iter_slices(count):
-            logged = []
-            for values, key in zip(inside(part), _row_keys(part, self._of.key), strict=True):
-                row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-                logged.append(PostedRow(key, row, {}))
-            yield logged
+    def _slices(self, rows: _Rows, count: int) -> Iterator[tuple[list[bytes], list[Inside]]]:
+        """The keys and values of the rows as they are logged, so many at a time."""
+        for part in rows.frame.select(field.name for field in self._of.fields).iter_slices(count):
+            yield _row_keys(part, self._of.key), _present_values(part)
 
     def _log(self, rows: _Rows) -> Iterator[AdvanceResult]:
         """Log rows of which something was posted as posted ones, and put them into the table from there."""
-        for part in self._slices(rows, self._most_rows):
-            yield from commit([self._writer], [Post(self._source, part)], skew_us=self._skew_us)
+        for keys, values in self._slices(rows, self._most_rows):
+            posted = [PostedRow(key, row, {}) for key, row in zip(keys, values, strict=True)]
+            yield from commit([self._writer], [Post(self._source, posted)], skew_us=self._skew_us)
 
     def _correct(self, frame: pl.DataFrame) -> AdvanceResult:
         """Rows of a source whose rows correct earlier ones, as posted."""
@@ -300,6 +296,15 @@ def _on_time(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _row_keys(frame: pl.DataFrame, key: Sequence[str]) -> list[bytes]:
     return [row_key(values) for values in inside(frame.select(key))]
+
+
+def _present_values(frame: pl.DataFrame) -> list[Inside]:
+    """The values of each row that are not null."""
+    frame = frame.select(column for column in frame if column.null_count() < column.len())
+    rows, names = inside(frame), frame.columns
+    if not any(column.null_count() for column in frame):
+        return [dict(zip(names, values, strict=True)) for values in rows]
+    return [{name: value for name, value in zip(names, values, strict=True) if value is not None} for values in rows]
 
 
 def _name(identity: int) -> bytes:

@@ -6,7 +6,7 @@ from 0; a table of online state records its last entry, so that it can catch up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,12 +15,14 @@ import msgspec
 
 from cumulant.features.offline.row_identity import key_form
 from cumulant.features.online.state import encode
+from cumulant.features.posted.log_entries import LogEntries
 from cumulant.ports.online import Cells, OnlineStore
 
 Inside = dict[str, Any]
 #: the position of rows that no snapshot has; logs of earlier versions of Cumulant have it and more
 POSTED = 2**48
-_HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
+#: the keys of entries are in `log_entries`
+_HEADER, _ROW = b"\x00", b"\x02"
 #: versions of a row that its log keeps after they were replaced: for so many microseconds, and at most so many
 KEPT_US, _KEPT = 2 * 86_400_000_000, 16
 
@@ -67,6 +69,15 @@ class LoggedRow(msgspec.Struct, array_like=True):
     varied: list[str] | None = None
 
 
+class _NewRow(msgspec.Struct, array_like=True):
+    """What of a `LoggedRow` has a value when it is new: the rest is read as its defaults."""
+
+    position: int
+    entry: int
+    values: Inside
+    other: Inside
+
+
 class _Header(msgspec.Struct, array_like=True):
     """Entries from `first` on are kept; the next one will be `next`. `begun`: in microseconds, since when no row was
     lost; logs of earlier versions of Cumulant lack it.
@@ -93,7 +104,7 @@ def is_log_of(table: str, source: str) -> bool:
 
 def row_key(values: Sequence[Any]) -> bytes:
     """The log's key of a row with this key, none of whose values is null."""
-    return _ROW + encode(list(key_form(values)))
+    return _ROW + encode(key_form(values))
 
 
 def key_values(key: bytes) -> list[Any]:
@@ -109,8 +120,10 @@ class SourceLog:
         (blob,) = cells.get(table, [_HEADER])
         self._header = _Header() if blob is None else _decode_header(blob)
         self._records: dict[bytes, LoggedRow | None] = {}
-        self._entries: dict[int, bytes] = {}
-        self._changed: dict[bytes, bytes | None] = {}
+        self._entries = LogEntries(cells, table)
+        #: rows to write, or to remove; the header is written with them, or where it alone changed
+        self._changed: dict[bytes, None] = {}
+        self._is_header_changed = False
 
     @property
     def first(self) -> int:
@@ -129,12 +142,12 @@ class SourceLog:
         """Note that a log that knows no such moment begins now, in microseconds: its store may have been emptied."""
         if self._header.begun is None:
             self._header.begun = now
-            self._changed[_HEADER] = b""
+            self._is_header_changed = True
 
     def note_loss(self, now: int) -> None:
         """Note that the log loses rows now, in microseconds."""
         self._header.begun = max(now, self._header.begun or now)
-        self._changed[_HEADER] = b""
+        self._is_header_changed = True
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Read the rows of these keys at once."""
@@ -160,11 +173,13 @@ class SourceLog:
         self._enter(key)
         return True
 
-    def append_new(self, rows: Iterable[PostedRow]) -> None:
-        """Add rows, each of a key of which nothing was posted."""
-        for row in rows:
-            self._records[row.key] = LoggedRow(POSTED, self._header.next, row.values, row.other)
-            self._enter(row.key)
+    def append_new(self, keys: Sequence[bytes], rows: Sequence[Inside]) -> None:
+        """Add rows with these values, which are not null, each of a key of which nothing was posted."""
+        first = self._header.next
+        self._cells.put(self._table, zip(keys, _encode_new(rows, first), strict=True))
+        self._entries.add_all(first, keys)
+        self._header.next += len(keys)
+        self._is_header_changed = True
 
     def replace(self, key: bytes, record: LoggedRow, *, now: int) -> None:
         """Let a row take the place of one that was loaded, which is kept as an earlier version for a while.
@@ -179,52 +194,45 @@ class SourceLog:
         self._enter(key)
 
     def _enter(self, key: bytes) -> None:
-        number = self._header.next
+        self._entries.add(self._header.next, key)
         self._header.next += 1
-        self._entries[number] = key
-        self._changed[_entry_key(number)] = key
-        self._changed[key] = b""
+        self._changed[key] = None
 
     def correct(self, key: bytes, values: Inside) -> None:
         """Replace values of a row that was loaded; where nothing was posted of it, nothing happens."""
         record = self._records[key]
         if record is not None:
             record.values = record.values | values
-            self._changed[key] = b""
+            self._changed[key] = None
 
     def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, LoggedRow]], int]:
         """The rows of up to `limit` entries from `mark` on, each once; and where to go on."""
         mark = max(mark, self._header.first)
         end = min(mark + limit, self._header.next)
-        numbers = [number for number in range(mark, end) if number not in self._entries]
-        stored = self._cells.get(self._table, [_entry_key(number) for number in numbers])
-        self._entries |= {number: key for number, key in zip(numbers, stored, strict=True) if key is not None}
-        keys = dict.fromkeys(self._entries[number] for number in range(mark, end) if number in self._entries)
+        keys = dict.fromkeys(self._entries.read(mark, end).values())
         self.load(keys)
         return [(key, record) for key in keys if (record := self._records[key]) is not None], end
 
     def forget(self, keys: Iterable[bytes], first: int) -> None:
         """Remove rows with their newest entries, and all entries before `first`, which hold no other row's newest."""
+        entries = []
         for key in keys:
             record = self._records[key]
             if record is not None:
-                self._changed[key] = self._changed[_entry_key(record.entry)] = None
-                self._records[key] = None
-        for number in range(self._header.first, first):
-            self._changed[_entry_key(number)] = None
+                entries.append(record.entry)
+                self._records[key] = self._changed[key] = None
+        self._entries.remove(entries)
+        self._entries.remove_before(self._header.first, first)
         self._header.first = max(first, self._header.first)
-        self._changed[_HEADER] = b""
+        self._is_header_changed = True
 
     def save(self) -> None:
         """Write what changed to the update."""
-        if not self._changed:
+        if not self._changed and not self._is_header_changed:
             return
-        rows: list[tuple[bytes, bytes | None]] = [(_HEADER, encode(self._header))]
-        for key, blob in self._changed.items():
-            if key.startswith(_ROW) and blob is not None:
-                rows.append((key, encode(self._records[key])))
-            elif key != _HEADER:
-                rows.append((key, blob))
+        rows: list[tuple[bytes, bytes | None]] = [(_HEADER, encode(self._header)), *self._entries.changed.items()]
+        records = ((key, self._records[key]) for key in self._changed)
+        rows += [(key, None if record is None else encode(record)) for key, record in records]
         self._cells.put(self._table, rows)
 
 
@@ -249,6 +257,13 @@ def _changed_columns(before: LoggedRow, after: LoggedRow) -> set[str]:
     return {name for name in values.keys() | others.keys() if values.get(name) != others.get(name)}
 
 
+def _encode_new(rows: Iterable[Inside], first: int) -> Iterator[bytes]:
+    """The blobs of new rows with these values, whose entries begin with this number."""
+    row = _NewRow(POSTED, first, {}, {})  # one object for all of them, which the garbage collector need not follow
+    for row.entry, row.values in enumerate(rows, first):
+        yield encode(row)
+
+
 def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
     """Add the columns of which nothing was posted; whether there were any."""
     values, other = (
@@ -261,10 +276,6 @@ def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
     )
     record.values, record.other = record.values | values, record.other | other
     return bool(values or other)
-
-
-def _entry_key(number: int) -> bytes:
-    return _ENTRY + number.to_bytes(8, "big")
 
 
 def find_logged(store: OnlineStore, table: str, keys: Callable[[], Sequence[bytes]]) -> tuple[int, list[bool]]:
