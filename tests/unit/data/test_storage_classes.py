@@ -20,6 +20,7 @@ from cumulant.drivers.objectstore.classes import class_in
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 S3 = dict.fromkeys(KINDS, "s3")
+CLASSES = ("hot", "cool", "archive")
 
 
 def days(number):
@@ -176,6 +177,20 @@ def test_moves_of_files_are_billed():
     assert (unknown.move_fee, unknown.saves) == (None, pytest.approx(gain))
     endless = balance(archive="30d", stored=stored)["archive"]
     assert (endless.warning, endless.saves) == (None, pytest.approx(0.019)), "of a month; the fee is billed once"
+
+
+def test_each_figure_of_the_list_was_compared_with_a_page_or_is_not_confirmed():
+    prices = package_prices()
+    groups = [group for group in prices.groups if group.store != "file"]
+    figures = [f"{each.store} {region} {of}" for each in groups for region in each.regions for of in CLASSES]
+    for store, terms in prices.terms.items():
+        for name, of in terms.items():
+            own = [field for field in msgspec.structs.asdict(of) if field != "name" and getattr(of, field)]
+            figures += [f"{store} {name} {field}" for field in own]
+    checked = [figure for check in prices.checks for figure in check.figures]
+    assert sorted(checked) == sorted(figures)
+    confirmed = sum(len(check.figures) for check in prices.checks if check.page)
+    assert prices.source.startswith(f"{confirmed} of {len(figures)} figures compared")
 
 
 def test_price_lists(tmp_path):

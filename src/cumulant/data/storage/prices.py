@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError, NotFoundError
 from cumulant.data.storage.policy import StorageClass
 
 #: the list that is used without `--prices`
-PRICES = "prices-2025-06.toml"
+PRICES = "prices-2026-12.toml"
 #: bytes of the unit that clouds bill
 GIB = 1 << 30
 #: how stores name what is in no cheaper class
@@ -55,6 +55,16 @@ class RegionPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return {"hot": self.hot, "cool": self.cool, "archive": self.archive}.get(name)
 
 
+class PriceCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Figures that the page at an address has, by store, region or class, and name; `dated`: the date of the page,
+    where it says one. Without a page they are not confirmed.
+    """
+
+    page: str
+    dated: str = ""
+    figures: tuple[str, ...]
+
+
 class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """List prices with their date and source. Stores are named by the scheme of their URL: s3, az, gs, file."""
 
@@ -64,6 +74,7 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pages: Mapping[str, str] = {}
     terms: Mapping[str, Mapping[StorageClass, ClassTerms]] = {}
     groups: tuple[RegionPrices, ...]
+    checks: tuple[PriceCheck, ...] = ()
 
     def prices(self, store: str, region: str) -> RegionPrices | None:
         """Prices of a store in a region; of its first group where no group names the region; None: of none."""
