@@ -9,6 +9,7 @@ import os
 import urllib.error
 import urllib.request
 
+import obstore
 import polars as pl
 import pytest
 from gcs import gcs_over
@@ -166,6 +167,15 @@ class TestBucketFilesInClouds(FilesConformance):
 
 
 @pytest.mark.parametrize("cloud", ["az"], indirect=True)
+def test_storage_classes_are_read_where_the_store_says_them(cloud, url, secrets):
+    bucket = open_bucket(url, secrets)
+    obstore.put(bucket.store, "plain", b"x")
+    obstore.put(bucket.store, "cool", b"x", attributes={"Storage-Class": "Cool"})
+    # SeaweedFS behind gs:// has no classes, and its settings no key to sign with
+    expected = ["Hot", "Cool", ""] if cloud[0] == "az" else ["", "", ""]
+    assert bucket.classes(["plain", "cool", "missing"]) == expected
+
+
 def test_a_wrong_key_of_azure(cloud, url, tmp_path):
     wrong = base64.b64encode(b"another key").decode()
     values = azure_settings(cloud[1]["AZURE_STORAGE_ENDPOINT"], key=wrong)

@@ -21,10 +21,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulant.core.errors import DataError, DefinitionError, LeaseHeldError
+from cumulant.core.errors import DataError, DefinitionError, EngineUnavailableError, LeaseHeldError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.units import micros
+from cumulant.drivers.flink.engine import FlinkEngine
 from cumulant.drivers.flink.rest import FlinkRest
 from cumulant.drivers.flink.sql_session import SqlSession, sql_session
 from cumulant.features.flink.compiler import JSON, KEY, SETTINGS, StreamTable, compile_query
@@ -353,3 +354,16 @@ def cancel(port: int, job: str) -> None:
         state = json.loads(connection.getresponse().read())["state"]
         time.sleep(0.05)
     connection.close()
+
+
+def test_what_is_wrong_with_an_engine_is_said_with_what_to_do(cluster):
+    """The last test of this file: it ends the JobManager."""
+    url = f"flink://127.0.0.1:{cluster.gateway}?checkpoints=file:///tmp/flink"
+    FlinkEngine(f"{url}&jobmanager=127.0.0.1:{cluster.jobs}").check()
+    with pytest.raises(StorageError, match="no JobManager is at"):
+        FlinkEngine(f"{url}&jobmanager=127.0.0.1:{cluster.gateway}").check()
+    cluster.processes["jobmanager"].kill()
+    cluster.processes["jobmanager"].wait()
+    with pytest.raises(EngineUnavailableError, match="its cluster does not") as raised:
+        FlinkEngine(url).check()
+    assert "start the cluster" in str(raised.value.hint)

@@ -10,6 +10,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import obstore
 import polars as pl
 import pytest
 
@@ -226,11 +227,18 @@ def test_costs_and_lifecycle_of_a_project_in_a_bucket(endpoint, secrets, tmp_pat
         who = project.principal()
         validate(project, principal=who)
         cost = storage_cost(project, principal=who)
+        bucket = open_bucket("s3://bucket", secrets)
+        first = next(each for each in bucket.entries("cost/tables/default/Pay/local/data/"))
+        obstore.put(bucket.store, first.path, bucket.read(first.path), attributes={"Storage-Class": "STANDARD_IA"})
+        moved_cost = storage_cost(project, principal=who)
         rules = show_lifecycle(project, principal=who, render="s3").rules["bucket"]
     stored = list(open_bucket("s3://bucket", secrets).entries("cost/"))
     (row,) = (row for row in cost.rows if row.kind == "data")
     assert (row.name, row.store, row.files, row.bytes) == ("pay", "s3", len(stored), sum(each.bytes for each in stored))
     assert row.monthly == pytest.approx(row.bytes / 2**30 * 0.023)
+    assert (row.storage_class, row.class_source) == ("hot", "read")
+    classes = {(each.storage_class, each.class_source): each.files for each in moved_cost.rows if each.kind == "data"}
+    assert classes == {("cool", "read"): 1, ("hot", "read"): len(stored) - 1}
     moved = {rule["Filter"]["And"]["Prefix"] for rule in rules["Rules"] if "Transitions" in rule}
     assert all(each.path.startswith("cost/tables/default/Pay/local/data/") for each in stored)
     assert "cost/tables/default/Pay/local/data/" in moved

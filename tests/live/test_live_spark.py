@@ -26,6 +26,7 @@ from cumulant.features.offline.polars_compiler import TYPES
 from cumulant.flows.features.feature_table import featurize
 from cumulant.ports.access import Principal
 from cumulant.ports.compute import HistorySession, WorkerStage
+from cumulant.project.connections import check_connections
 from cumulant.project.file.loading import load
 from cumulant.testing.plans.cases import DTYPES, KINDS, PlanCase, plan_case
 from cumulant.testing.plans.conformance import PlanConformance
@@ -249,11 +250,19 @@ def test_errors_of_workers_are_those_of_the_caller(session, tmp_path):
     assert block.data == b""  # the session goes on
 
 
-def test_workers_without_this_program_say_what_to_install(url, python):
+def test_workers_without_this_program_say_what_to_install(url, python, open_project):
+    project = open_project("spark", url)
+
+    def checked():
+        """As `cumulant doctor` checks it."""
+        return next(each for each in check_connections(project, limit=60) if each.setting == "history").error
+
     (python.parent / "without").touch()
     try:
-        with pytest.raises(MissingPartError, match="lacks cumulant") as raised, SparkEngine(url).session():
-            pass
+        missing = checked()
     finally:
         (python.parent / "without").unlink()
-    assert "pip install cumulant==" in str(raised.value.hint)
+    assert isinstance(missing, MissingPartError)
+    assert "lacks cumulant" in missing.message
+    assert "pip install cumulant==" in str(missing.hint)
+    assert checked() is None

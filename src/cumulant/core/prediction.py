@@ -52,6 +52,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     principal: str = ""
     #: of a sample of the requests: the stored features of the row, a JSON object
     features: str = ""
+    #: stored features of the row that may lack events, as `sum_7d,mean_7d`: its moment is before what is stored begins
+    incomplete: str = ""
 
 
 def read_object(text: str) -> dict[str, object]:

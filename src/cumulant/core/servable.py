@@ -219,5 +219,7 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     #: seconds between the prediction's moment and the newest stored state used; null without state
     state_age: float | None = None
+    #: features that may lack events: the moment is before what is stored of their key begins
+    incomplete: tuple[str, ...] = ()
     #: the largest contributions first, without those that are 0; null where none were requested
     reasons: tuple[Reason, ...] | None = None

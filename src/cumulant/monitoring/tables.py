@@ -34,7 +34,7 @@ _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_h
 TOLD, MOMENT, ANSWER = ("id", "row", "model", "version"), "moment", "answer."
 _MOMENT = pl.coalesce("event_time", "time").alias(MOMENT)
 #: the server's own fields beside the model's answer
-_SERVER = ("state_age", "warnings", "degraded", "reasons")
+_SERVER = ("state_age", "incomplete", "warnings", "degraded", "reasons")
 
 
 @dataclass(frozen=True)

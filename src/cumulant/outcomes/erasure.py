@@ -34,6 +34,7 @@ _EMPTY: dict[str, str | None] = {
     "caller_id": None,
     "invalid": None,
     "features": None,
+    "incomplete": None,
     "event_time": None,
 }
 _ANSWERED = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}

@@ -195,6 +195,10 @@ class StreamEngine(Protocol):
 
     def version(self) -> str: ...
 
+    def check(self) -> None:
+        """Whether jobs could be run now: also the cluster, and what is asked for checkpoints, answer."""
+        ...
+
     def submit(
         self, name: str, statements: Sequence[str], settings: Mapping[str, str], *, resume: str | None = None
     ) -> str:

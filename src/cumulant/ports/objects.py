@@ -5,7 +5,7 @@ Port `artifacts`: named files below one address, such as those of a registry's r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +60,10 @@ class Artifacts(Protocol):
 
     def entries(self, prefix: str = "") -> Iterator[ArtifactEntry]:
         """The files below the folder `prefix`, at any depth."""
+        ...
+
+    def classes(self, paths: Sequence[str]) -> list[str]:
+        """The storage class of each file, in the store's words; empty where it does not say."""
         ...
 
     def delete(self, paths: list[str]) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: seconds; each driver gives up earlier by itself where nobody answers
 LIMIT = 15.0
+#: times the limit: on Spark a worker of Python starts, which imports Polars
+_LONGER = {"history": 3}
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +38,17 @@ def remote_settings(project: Project) -> dict[str, str]:
 
 
 def check_connections(project: Project, *, limit: float = LIMIT) -> list[Connection]:
-    """Read from every store that is elsewhere, from all at once. Nothing is written.
+    """Read from every store and engine that is elsewhere, from all at once. Nothing is written to stores; workers of
+    `history` write, rename and delete one file in its staging folder, as they do with features.
 
     One that does not answer in time is left to itself, on a thread that ends with the process.
     """
-    deadline = time.monotonic() + limit
+    began = time.monotonic()
     attempts = {port: _Attempt(lambda use=use: use(project)) for port, use in _remote(project).items()}  # type: ignore[misc]
     results: dict[str, Connection] = {}
     for port, attempt in attempts.items():
-        error = attempt.wait(deadline - time.monotonic(), limit)
+        longest = limit * _LONGER.get(port, 1)
+        error = attempt.wait(began + longest - time.monotonic(), longest)
         setting = KEYS.get(port, port)
         known = results.get(setting)
         if known is None or known.error is None:  # the first fault of tables and objects
@@ -93,15 +97,22 @@ def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
         uses["streams"] = _read_topics
     remote = {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
     if project.endpoints.history is not None:
-        remote["history"] = lambda opened: _ask_version(opened.history())
+        remote["history"] = lambda opened: _run_worker(opened.history())
     if project.endpoints.stream_engine is not None:
-        remote["stream_engine"] = lambda opened: _ask_version(opened.stream_engine())
+        remote["stream_engine"] = lambda opened: _check_engine(opened.stream_engine())
     return remote
 
 
-def _ask_version(engine: HistoryEngine | StreamEngine | None) -> None:
+def _run_worker(engine: HistoryEngine | None) -> None:
+    """A session begins with a task of its workers, which says whether they have the packages and the folder."""
     assert engine is not None
-    engine.version()
+    with engine.session():
+        pass
+
+
+def _check_engine(engine: StreamEngine | None) -> None:
+    assert engine is not None
+    engine.check()
 
 
 def _read_topics(project: Project) -> None:

@@ -103,6 +103,8 @@ class PredictionLogger:
         else:
             self._add_tensors(entry, model, work, raw)
         entry.invalid = list(work.invalid)
+        if work.incomplete:
+            entry.incomplete = [",".join(work.incomplete.get(number, ())) for number in range(work.rows)]
         if isinstance(model.servable, Servable):
             entry.event_times = _event_times(model.servable.plan, work)
             entry.ages = list(work.ages) or None

@@ -224,7 +224,10 @@ data:
 def test_streams_show_what_waits_and_what_was_refused_by_the_journal_alone(tmp_path):
     with make_project(tmp_path / "shop", "shop", STREAMED) as project:
         client = console_client(project)
-        assert "none ingests" in client.get(BASE).text
+        idle = client.get(BASE).text
+        assert "none ingests" in idle
+        assert "No process ingests payments" in idle
+        assert "<code>cumulant ingest run --source payments</code>" in idle
         streams = FolderStreams(f"folder://{project.root}/.cumulant/streams")
         streams.produce("pay", [*(b'{"id": %d, "amount": 2}' % number for number in range(7)), b"no JSON"], partition=0)
         ingest_streams(project, principal=ADA, once=True)
@@ -235,3 +238,4 @@ def test_streams_show_what_waits_and_what_was_refused_by_the_journal_alone(tmp_p
         text = re.sub(r"<[^>]+>", " ", client.get(BASE).text)
     assert re.search(r"payments\s+pay\s+8\s+7\s+1\s+row:json 1\s+0\s+\S.*?\s4\s+since .*?\s1\s", text, re.DOTALL), text
     assert "cumulant ingest refused SOURCE" in text
+    assert "No process ingests" not in text

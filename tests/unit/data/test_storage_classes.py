@@ -10,14 +10,17 @@ import pytest
 from msgspec import Meta
 
 from cumulant.core.errors import DataError, NotFoundError
+from cumulant.core.network.http_client import HttpResponse
 from cumulant.data.storage.cloud_rules import BucketPlaces, rules_for
-from cumulant.data.storage.cost import StoredSize, balances, cost_rows
+from cumulant.data.storage.cost import StoredSize, balances, class_warnings, cost_rows
 from cumulant.data.storage.policy import KINDS, KindLifecycle, lifecycle_faults, lifecycle_of
 from cumulant.data.storage.prices import GIB, package_prices, read_prices
 from cumulant.data.storage.spec import ClassesSpec, LifecycleSpec
+from cumulant.drivers.objectstore.classes import class_in
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 S3 = dict.fromkeys(KINDS, "s3")
+CLASSES = ("hot", "cool", "archive")
 
 
 def days(number):
@@ -89,6 +92,47 @@ def test_costs_by_class():
     assert rows["journal", "hot"].monthly is None, "no price of such a store"
 
 
+def test_a_class_that_was_read_counts_before_the_declared_one():
+    prices, old = package_prices(), (NOW - days(100)).timestamp()
+    names = ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE", "")
+    stored = [StoredSize("data", "payments", "s3", GIB, old, name) for name in names]
+    ages = lifecycle(data={"cool": "30d"})
+    found = {
+        row.storage_class: (row.class_source, row.monthly)
+        for row in cost_rows(stored, ages, prices, region="us-east-1", now=NOW)
+    }
+    assert found == {
+        "hot": ("read", 0.023),
+        "archive": ("read", 0.004),
+        "DEEP_ARCHIVE": ("read", None),
+        "cool": ("declared", 0.0125),
+    }
+    unpriced, hot = class_warnings(stored, ages, prices, NOW)
+    assert unpriced.startswith("files in DEEP_ARCHIVE of s3: 1;")
+    assert hot.startswith(
+        "files of data that are hot in s3 though lifecycle.data moves them: 1; `cumulant data lifecycle"
+    )
+    young = [StoredSize("data", "payments", "s3", GIB, (NOW - days(32)).timestamp(), "STANDARD")]
+    assert [*class_warnings(young, ages, prices, NOW)] == [], "rules are applied within days"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status", "headers", "expected"),
+    [
+        # S3 leaves the header out for STANDARD (boto3's reference of Object.storage_class)
+        ("s3", 200, {"etag": '"1"'}, "STANDARD"),
+        ("s3", 200, {"x-amz-storage-class": "GLACIER_IR"}, "GLACIER_IR"),
+        ("az", 200, {"x-ms-access-tier": "Cool"}, "Cool"),
+        ("az", 200, {}, ""),
+        # Google's reference of headers of its XML API
+        ("gs", 200, {"x-goog-storage-class": "NEARLINE"}, "NEARLINE"),
+        ("gs", 403, {"x-goog-storage-class": "NEARLINE"}, ""),
+    ],
+)
+def test_the_class_is_read_from_a_header(scheme, status, headers, expected):
+    assert class_in(scheme, HttpResponse(status, headers, b"")) == expected
+
+
 def balance(reads=0.0, keep=None, store="s3", stored=(), **ages):
     found = balances(
         lifecycle(data=ages, keep={"a": keep}),
@@ -133,6 +177,20 @@ def test_moves_of_files_are_billed():
     assert (unknown.move_fee, unknown.saves) == (None, pytest.approx(gain))
     endless = balance(archive="30d", stored=stored)["archive"]
     assert (endless.warning, endless.saves) == (None, pytest.approx(0.019)), "of a month; the fee is billed once"
+
+
+def test_each_figure_of_the_list_was_compared_with_a_page_or_is_not_confirmed():
+    prices = package_prices()
+    groups = [group for group in prices.groups if group.store != "file"]
+    figures = [f"{each.store} {region} {of}" for each in groups for region in each.regions for of in CLASSES]
+    for store, terms in prices.terms.items():
+        for name, of in terms.items():
+            own = [field for field in msgspec.structs.asdict(of) if field != "name" and getattr(of, field)]
+            figures += [f"{store} {name} {field}" for field in own]
+    checked = [figure for check in prices.checks for figure in check.figures]
+    assert sorted(checked) == sorted(figures)
+    confirmed = sum(len(check.figures) for check in prices.checks if check.page)
+    assert prices.source.startswith(f"{confirmed} of {len(figures)} figures compared")
 
 
 def test_price_lists(tmp_path):

@@ -105,6 +105,7 @@ def test_a_row_makes_room_and_later_moments_are_answered_from_what_is_left() -> 
     late = online.vectors([ask(1.9), ask(2.5), ask(1, card="b")])
     assert late.columns["n_2h"] == [2, 2, 1]
     assert late.late == [micros(2), None, None]
+    assert late.incomplete == {0: ("n_2h",)}
     # too late to matter
     assert online.advance("tx", [ask(0.1, id=52)]).accepted == 1
     assert one(online, "n_2h", 2.5) == 2

@@ -82,6 +82,7 @@ class Served:
             model="visits", version="1", sequence=self.number, rows=json.dumps([row]).encode(),
             fingerprint=fingerprint or short(digest(self.plan)), answers=b'[{"prediction": true}]',
             features=feature_texts(vectors.columns, self.plan.names),
+            incomplete=[",".join(vectors.incomplete.get(0, ()))],
         )  # fmt: skip
 
         def failed(error, count):
@@ -115,6 +116,18 @@ def test_served_features_equal_the_history_and_late_rows_are_told_apart(served):
     assert by_feature["number_2d"] == (4, 3, 0)
     assert by_feature["pages_2d"] == by_feature["double"] == by_feature["share"] == (4, 3, 0)
     assert not read_alerts(served.project.journal())[0].alerts
+
+
+def test_rows_that_were_answered_as_incomplete_are_counted_apart(served):
+    later = END + timedelta(days=20)
+    post(served.project, served.plan, TABLE, 900, later)
+    post(served.project, served.plan, TABLE, 901, later + timedelta(hours=1))
+    served.answer(END)
+    found = verify_features(served.project, principal=ME)
+    assert (found.logged, found.rows, found.incomplete, found.mismatches) == (1, 0, 1, ())
+    assert "1 were answered as incomplete" in verification_sentence(found)
+    served.answer(later + timedelta(hours=2))
+    assert set(served.verify().values()) == {(1, 0, 0)}
 
 
 def test_an_altered_event_and_another_definition_are_mismatches(served):

@@ -1,6 +1,7 @@
 """Streams are ingested exactly once: rows and positions are committed together, whatever ends the process."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,6 +298,26 @@ def test_a_topic_that_is_made_anew_while_it_is_read(project, topic, monkeypatch)
     with pytest.raises(DataError, match="a topic of this name that is gone"):
         ingest_streams(project, principal=project.principal(), **options)
     assert ids(project) == once_each(range(10))
+
+
+@pytest.mark.parametrize("later", [3, 300])
+def test_a_topic_of_files_that_is_made_anew_is_no_topic_with_deleted_messages(project, topic, tmp_path, later):
+    """Also where the new one is longer, so that the positions are within it."""
+    topic(range(10))
+    first = project.streams().identity("pay")
+    topic([], partition=1)
+    assert project.streams().identity("pay") == first
+
+    def progress(text, share=None):
+        shutil.rmtree(tmp_path / ".cumulant" / "streams" / "pay")
+        topic(range(1000, 1000 + later))
+
+    options = {"limits": IngestLimits(seconds=0.01), "progress": progress}
+    with pytest.raises(DataError, match="a topic of this name that is gone"):
+        ingest_streams(project, principal=project.principal(), **options)
+    assert ids(project) == once_each(range(10))
+    (status,) = stream_status(project, principal=project.principal())
+    assert "a topic of this name that is gone" in status.error
 
 
 def test_positions_after_what_is_no_message_are_committed_alone(project, topic, monkeypatch):

@@ -82,7 +82,7 @@ def test_small_files_become_one_with_the_same_rows(log):
     assert sequences(log.folder) == list(range(1, 71))
 
 
-@pytest.mark.parametrize("later", [["caller_id", "invalid", "principal", "features"], ["features"]])
+@pytest.mark.parametrize("later", [["caller_id", "invalid", "principal", "features", "incomplete"], ["incomplete"]])
 def test_files_of_a_version_with_fewer_columns_are_read_and_merged(log, later):
     log(1, 5)
     (old,) = log.folder.rglob("*.parquet")

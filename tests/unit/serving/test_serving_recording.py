@@ -112,20 +112,25 @@ def moved(row, days):
     return rows_of(pl.DataFrame([row | times], schema_overrides={"tail": pl.String}), [*REQUEST, "late", "landed"])[0]
 
 
-def test_rows_of_a_wrong_date_break_no_key(place):
+def test_rows_of_a_wrong_date_break_no_key(place, tmp_path):
     """Flights of 2013 and one of today, then some of 2093: flights of 2013 are answered as before them."""
     last, before = (flights(KNOWN).row(-place, named=True) for place in (2, 5))  # of one carrier
     today = (datetime.now(UTC) - last["landed"].replace(tzinfo=UTC)).days
-    with serving(*place) as (_, url):
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    log = tmp_path / "log"
+    with serving(*place, "--log", log, "--salt-file", tmp_path / "key") as (_, url):
         asked = rows_of(pl.DataFrame([last, before]), REQUEST)
         plain = [ask(url, one).json()["probability"] for one in asked]
         told = tell(url, [moved(last, today), *(moved(last, days) for days in range(29_200, 29_230))])
         assert told.json()["accepted"] == 31
         assert [ask(url, one).json()["probability"] for one in asked] == plain
         tell(url, [moved(last, today - 1)])
-        late = ask(url, asked[1])
+        late, counts = ask(url, asked[1]), httpx.get(f"{url}/metrics").text
     assert late.status_code == 200, "two newer flights made room, and the answer says so"
     assert "from which the history of its key is kept" in late.json()["warnings"][0]
+    (row,) = find_predictions(folder_log(log), late.json()["request_id"])
+    assert late.json()["incomplete"] == row.incomplete.split(",") == ["late_1d"]
+    assert 'cumulant_incomplete_rows_total{model="flight-late",version="1"} 1' in counts
 
 
 def test_rows_beyond_the_declared_skew_are_counted_and_not_stored(place):

@@ -224,6 +224,7 @@ def _print(console: Console, prediction: PredictionView) -> None:
         ("for the moment", prediction.event_time),
         ("took", f"{prediction.latency_us / 1000:.2f} ms"),
         ("state's age", None if prediction.state_age is None else f"{prediction.state_age:,.0f} s"),
+        ("may lack events", prediction.incomplete.replace(",", ", ")),
         (
             "arm",
             prediction.arm

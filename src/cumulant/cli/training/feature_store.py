@@ -197,6 +197,9 @@ def _print_verification(console: Console, verification: FeatureVerification) -> 
     if verification.unknown:
         unknown = f"{verification.unknown:,} others cannot be recomputed: {verification.WHY_UNKNOWN}"
         console.print(unknown, style="dim", soft_wrap=True)
+    if verification.incomplete:
+        apart = f"{verification.incomplete:,} others were answered as incomplete: {verification.WHY_INCOMPLETE}"
+        console.print(apart, style="dim", soft_wrap=True)
     if verification.uncompared:
         rest = "more were not compared, after as many with differences as are explained"
         console.print(f"{verification.uncompared:,} {rest}", style="dim", soft_wrap=True)

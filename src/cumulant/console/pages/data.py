@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,6 +54,8 @@ class HeatRow(NamedTuple):
 
 def data(page: PageRequest) -> Response:
     listed = list_sources(page.project, principal=page.principal, caches=page.memory.sources)
+    streams = stream_progress(page.project, principal=page.principal)
+    idle = [stream.source for stream in streams if not stream.consumers]
     return page.page(
         "data.html.jinja",
         title=f"Data of {page.project.name}",
@@ -66,8 +69,17 @@ def data(page: PageRequest) -> Response:
             values=lambda line: {"source": line, "bar": share_bar(line.snapshot) if line.snapshot else None},
             base=page.href("data"),
         ),
-        streams=stream_progress(page.project, principal=page.principal),
+        streams=streams,
+        idle=idle,
+        ingest=_ingest_command(idle, page.project.environment),
     )
+
+
+def _ingest_command(sources: Sequence[str], environment: str) -> str:
+    """What ingests these streams, as a shell takes it."""
+    options = [option for source in sources for option in ("--source", source)]
+    options += [] if environment == "local" else ["--env", environment]
+    return shlex.join(["cumulant", "ingest", "run", *options])
 
 
 def source(page: PageRequest) -> Response:

@@ -10,7 +10,8 @@ import contextlib
 import os
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -90,9 +91,16 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
         return response
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        transport: httpx.HTTPTransport | None = None,
     ) -> HttpResponse:
-        """The response to one request, a redirect too. Where it may go: see `outbound`.
+        """The response to one request, a redirect too. Where it may go: see `outbound`. `transport`: that of several
+        requests to one server.
 
         Raises:
             NoResponseError: as `get`, or the request may not go there.
@@ -115,8 +123,9 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
                 content=content,
                 extensions={"timeout": httpx.Timeout(self.seconds).as_dict(), "trace": trace},
             )
-            with limit, self._transport(url, proxy) as transport:
-                received = transport.handle_request(request)
+            shared = None if transport is None else contextlib.nullcontext(transport)
+            with limit, shared or self._transport(url, proxy) as connections:
+                received = connections.handle_request(request)
                 head = HttpResponse(received.status_code, dict(received.headers), b"")
                 with contextlib.closing(received):
                     body = _body(received) if self.max_bytes is None else _beginning(received, self.max_bytes)
@@ -128,6 +137,21 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
             reported.head = head
             raise reported from error
         return msgspec.structs.replace(head, body=body)
+
+    def head_all(self, urls: Sequence[str], *, at_once: int) -> list[HttpResponse | None]:
+        """The responses to HEAD requests to one server, over so many connections; None where no response came."""
+        if not urls:
+            return []
+
+        def head(url: str) -> HttpResponse | None:
+            try:
+                return self.send("HEAD", url, headers={"connection": "keep-alive"}, transport=transport)
+            except NoResponseError:
+                return None
+
+        proxy = _proxy(urls[0]) if self.use_proxies else None
+        with self._transport(urls[0], proxy) as transport, ThreadPoolExecutor(at_once) as threads:
+            return [*threads.map(head, urls)]
 
     def _transport(self, url: str, proxy: str | None) -> httpx.HTTPTransport:
         context = ssl.SSLContext(

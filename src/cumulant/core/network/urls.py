@@ -1,4 +1,4 @@
-"""URLs to which credentials may be sent, or from which they may be believed."""
+"""URLs of servers: to which credentials may be sent, or from which they may be believed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     if not host or any(refused) or not url.isascii() or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
+
+
+def host_port(text: str, default: int) -> str | None:
+    """`HOST:PORT` of `HOST[:PORT]`, an address of IPv6 in brackets; None: it is neither, or no such port is."""
+    match = _HOST.fullmatch(text)
+    port = int((match and match["port"]) or default)
+    return f"{match['host']}:{port}" if match and 0 < port < 1 << 16 else None
 
 
 _PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -154,20 +154,23 @@ def spill_in(root: Path | None, *, in_memory: int = 0) -> Iterator[Spill]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _disk_errors(folder: Path) -> AbstractContextManager[None]:
+    hint = "free some space there, or set resources.memory higher"
+    what = "rows that do not fit in memory cannot be set aside on disk"
+    return disk_errors(folder, what, no_room=hint, not_writable=hint)
+
+
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Errors of a full or closed disk, by the system or by Polars, as StorageError; all others pass."""
+def disk_errors(folder: str | Path, what: str, *, no_room: str, not_writable: str) -> Iterator[None]:
+    """Errors of a disk that is full or may not be written, by the system or by Polars, as StorageError; others pass."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         cause = disk_error(error)
         if cause is None or cause.errno not in NO_ROOM | NOT_WRITABLE:
             raise
-        raise StorageError(
-            f"rows that do not fit in memory cannot be set aside on disk: {cause.strerror}",
-            subject=str(folder),
-            hint="free some space there, or set resources.memory higher",
-        ) from error
+        hint = no_room if cause.errno in NO_ROOM else not_writable
+        raise StorageError(f"{what}: {cause.strerror or cause}", subject=str(folder), hint=hint) from error
 
 
 class MemoryBudget(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
@@ -17,24 +17,34 @@ from cumulant.data.storage.prices import GIB, ClassTerms, PriceList, RegionPrice
 StoredKind = Literal[
     "data", "features", "logs", "artifacts", "training", "online", "journal", "registry", "audit", "other"
 ]
+ClassSource = Literal["read", "declared", "local"]
 _NEVER = KindLifecycle()
+#: within which a store applies a rule to a file that has reached its age, at most, and what rules of it are rendered by
+_APPLIED = timedelta(days=3)
+_RENDERED = {"s3": "s3", "az": "azure", "gs": "gcs"}
 _MONTH = timedelta(days=30)
 #: ages that contradict each other are refused elsewhere; here a span has a length
 _LEAST = timedelta(days=1)
 
 
 class StoredSize(NamedTuple):
-    """One file of a store: `name` is that of its source or log, `modified` seconds since 1970, `store` a URL scheme."""
+    """One file of a store: `name` is that of its source or log, `modified` seconds since 1970, `store` a URL scheme.
+    `read_class`: its class in the store's words, empty where that was not read.
+    """
 
     kind: StoredKind
     name: str
     store: str
     bytes: int
     modified: float
+    read_class: str = ""
 
 
 class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     """Files of one kind, name and class; `monthly`: in the currency of the list, None where it has no price.
+
+    `class_source`: the class was `read` from the store, or is what the lifecycle declares for the age of the files; a
+    folder (`local`) has none. A class that was read and has no price has the store's name of it.
 
     `hot_monthly`: the same files if all were hot; `move_fees`: what the store bills once for moving them there, through
     the classes before.
@@ -43,7 +53,8 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     kind: StoredKind
     name: str
     store: str
-    storage_class: StorageClass
+    storage_class: str
+    class_source: ClassSource
     files: int
     bytes: int
     monthly: float | None
@@ -81,25 +92,24 @@ def cost_rows(
     region: str,
     now: datetime,
 ) -> list[CostRow]:
-    """Monthly costs, each file in the class that the declared lifecycle gives its age; local files are hot.
+    """Monthly costs, each file in the class that was read of it, else that the declared lifecycle gives its age; local
+    files are hot.
 
     A class bills a file of less than its least size as of that.
     """
     ages = {str(kind): each for kind, each in lifecycle.items()}
-    counted: defaultdict[tuple[StoredKind, str, str, StorageClass], list[int]] = defaultdict(lambda: [0, 0, 0])
+    counted: defaultdict[tuple[StoredKind, str, str, str, ClassSource], list[int]] = defaultdict(lambda: [0, 0, 0])
     for file in stored:
-        declared = ages.get(file.kind, _NEVER)
-        age = timedelta(seconds=max(0.0, now.timestamp() - file.modified))
-        reached: StorageClass = "hot" if file.store == "file" else declared.class_at(age)
-        if file.store == "s3" and file.bytes < prices.terms_of("s3", reached).minimum_bytes:
-            reached = "hot"  # the rendered rules leave it there
-        sums = counted[file.kind, file.name, file.store, reached]
+        source: ClassSource = "local" if file.store == "file" else "read" if file.read_class else "declared"
+        reached, terms = _class_of(file, ages.get(file.kind, _NEVER), prices, now)
+        sums = counted[file.kind, file.name, file.store, reached, source]
         sums[0] += 1
         sums[1] += file.bytes
-        sums[2] += max(file.bytes, prices.terms_of(file.store, reached).minimum_bytes)
+        sums[2] += max(file.bytes, terms.minimum_bytes)
     rows = []
-    for (kind, name, store, reached), (files, size, billed) in sorted(counted.items()):
+    for (kind, name, store, reached, source), (files, size, billed) in sorted(counted.items()):
         group = prices.prices(store, region)
+        price = None if group is None else group.named(reached)
         moved = _move_price(prices, store, ages.get(kind, _NEVER), reached)
         rows.append(
             CostRow(
@@ -107,9 +117,10 @@ def cost_rows(
                 name=name,
                 store=store,
                 storage_class=reached,
+                class_source=source,
                 files=files,
                 bytes=size,
-                monthly=None if group is None else billed / GIB * group.of(reached),
+                monthly=None if price is None else billed / GIB * price,
                 hot_monthly=None if group is None else size / GIB * group.hot,
                 move_fees=None if group is None else files * moved,
             )
@@ -117,10 +128,52 @@ def cost_rows(
     return rows
 
 
-def _move_price(prices: PriceList, store: str, declared: KindLifecycle, reached: StorageClass) -> float:
+def _class_of(file: StoredSize, declared: KindLifecycle, prices: PriceList, now: datetime) -> tuple[str, ClassTerms]:
+    """The class of a file, by our name where it has a price, and its terms."""
+    if file.read_class:
+        known = prices.class_named(file.store, file.read_class)
+        return known or file.read_class, ClassTerms(name=file.read_class) if known is None else prices.terms_of(
+            file.store, known
+        )
+    reached = _declared_class(file, declared, prices, now)
+    return reached, prices.terms_of(file.store, reached)
+
+
+def _declared_class(file: StoredSize, declared: KindLifecycle, prices: PriceList, now: datetime) -> StorageClass:
+    age = timedelta(seconds=max(0.0, now.timestamp() - file.modified))
+    reached: StorageClass = "hot" if file.store == "file" else declared.class_at(age)
+    if file.store == "s3" and file.bytes < prices.terms_of("s3", reached).minimum_bytes:
+        return "hot"  # the rendered rules leave it there
+    return reached
+
+
+def class_warnings(
+    stored: Iterable[StoredSize], lifecycle: Mapping[LifecycleKind, KindLifecycle], prices: PriceList, now: datetime
+) -> Iterator[str]:
+    """Where the classes that were read are not those that the lifecycle declares, or have no price."""
+    ages = {str(kind): each for kind, each in lifecycle.items()}
+    unpriced, hot = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for file in stored:
+        if not file.read_class:
+            continue
+        known = prices.class_named(file.store, file.read_class)
+        if known is None:
+            unpriced[file.store, file.read_class] += 1
+        elif known == "hot":
+            declared = _declared_class(file, ages.get(file.kind, _NEVER), prices, now - _APPLIED)
+            hot[file.store, file.kind] += declared != "hot"
+    for (store, name), files in sorted(unpriced.items()):
+        yield f"files in {name} of {store}: {files:,}; the price list has no price of it, so that they count as 0"
+    for (store, kind), files in sorted(hot.items()):
+        if files:
+            rules = f"`cumulant data lifecycle --render {_RENDERED[store]}` writes the rules"
+            yield f"files of {kind} that are hot in {store} though lifecycle.{kind} moves them: {files:,}; {rules}"
+
+
+def _move_price(prices: PriceList, store: str, declared: KindLifecycle, reached: str) -> float:
     """Of one file into the class that it has reached, through those before it."""
     total = 0.0
-    for name in declared.moves if reached != "hot" else ():
+    for name in declared.moves if reached in declared.moves else ():
         total += prices.terms_of(store, name).transition / 1000
         if name == reached:
             break

@@ -15,9 +15,11 @@ from cumulant.core.errors import DataError, NotFoundError
 from cumulant.data.storage.policy import StorageClass
 
 #: the list that is used without `--prices`
-PRICES = "prices-2025-06.toml"
+PRICES = "prices-2026-12.toml"
 #: bytes of the unit that clouds bill
 GIB = 1 << 30
+#: how stores name what is in no cheaper class
+_HOT = frozenset({"STANDARD", "HOT"})
 Price = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -48,6 +50,20 @@ class RegionPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         price: float = getattr(self, storage_class)
         return price
 
+    def named(self, name: str) -> float | None:
+        """The price of a class by our name of it; None: there is none."""
+        return {"hot": self.hot, "cool": self.cool, "archive": self.archive}.get(name)
+
+
+class PriceCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Figures that the page at an address has, by store, region or class, and name; `dated`: the date of the page,
+    where it says one. Without a page they are not confirmed.
+    """
+
+    page: str
+    dated: str = ""
+    figures: tuple[str, ...]
+
 
 class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """List prices with their date and source. Stores are named by the scheme of their URL: s3, az, gs, file."""
@@ -58,6 +74,7 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pages: Mapping[str, str] = {}
     terms: Mapping[str, Mapping[StorageClass, ClassTerms]] = {}
     groups: tuple[RegionPrices, ...]
+    checks: tuple[PriceCheck, ...] = ()
 
     def prices(self, store: str, region: str) -> RegionPrices | None:
         """Prices of a store in a region; of its first group where no group names the region; None: of none."""
@@ -67,6 +84,13 @@ class PriceList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def regions(self) -> frozenset[str]:
         """Every region that a group names."""
         return frozenset(region for group in self.groups for region in group.regions)
+
+    def class_named(self, store: str, name: str) -> StorageClass | None:
+        """The class that a store names so; None: the list has no price of it."""
+        if name.upper() in _HOT:
+            return "hot"
+        named = {terms.name.upper(): each for each, terms in self.terms.get(store, {}).items()}
+        return named.get(name.upper())
 
     def terms_of(self, store: str, storage_class: StorageClass) -> ClassTerms:
         """Terms of a class; without any where the list has none."""

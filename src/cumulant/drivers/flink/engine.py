@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
-from cumulant.core.errors import DataError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import DataError, EngineUnavailableError, NotFoundError, StorageError, UsageError
 from cumulant.drivers.flink.location import parse_flink_url
 from cumulant.drivers.flink.rest import FlinkRest
 from cumulant.drivers.flink.sql_session import STATEMENT_SECONDS, Row, SqlSession, sql_session
@@ -20,6 +21,8 @@ _ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
 _ENDING = frozenset({"FAILING", "CANCELLING", "SUSPENDED"})
 #: of one that computes, or is about to for the first time
 _RUNNING = frozenset({"RUNNING", "CREATED", "INITIALIZING"})
+#: for which the gateway waits for its cluster where only that is asked
+_CHECK_SECONDS = 8
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -37,6 +40,27 @@ class FlinkEngine:
     def version(self) -> str:
         info = self._gateway().call("GET", "/v3/info")
         return f"{info.get('productName', 'Apache Flink')} {info.get('version', '')}".rstrip()
+
+    def check(self) -> None:
+        self.version()
+        try:
+            with self._session({"client.timeout": f"{_CHECK_SECONDS} s"}) as session:
+                session.run("SHOW JOBS")  # the gateway reads them from the cluster
+        except DataError as error:
+            raise EngineUnavailableError(
+                f"the SQL gateway answers, and its cluster does not: {error.message}",
+                subject="stream_engine",
+                hint="start the cluster, or correct rest.address and rest.port in the configuration of the gateway",
+            ) from None
+        place = self._address.jobmanager
+        if place is None:
+            return
+        try:
+            self._rest(place, "the JobManager").call("GET", "/overview")
+        except NotFoundError:
+            hint = "name the REST interface of the JobManager: &jobmanager=HOST:8081"
+            text = f"no JobManager is at {urlsplit(place).netloc}"
+            raise StorageError(text, subject="stream_engine", hint=hint) from None
 
     def submit(
         self, name: str, statements: Sequence[str], settings: Mapping[str, str], *, resume: str | None = None

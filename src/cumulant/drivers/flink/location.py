@@ -9,11 +9,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.network.urls import check_secret_name
+from cumulant.core.network.urls import check_secret_name, host_port
 from cumulant.core.units import duration
 
 PORT = 8083
-_PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?/?")
 _FOLDER = re.compile(r"[a-z][a-z0-9+.-]*://?[^?]*")
 _HINT = "write flink://GATEWAY:8083?checkpoints=s3://BUCKET/FOLDER, or flinks:// for an encrypted connection"
 _ENCRYPTED = frozenset({"token", "ca"})
@@ -70,11 +69,10 @@ def parse_flink_url(url: str) -> FlinkAddress:
 
 
 def _base(place: str, url: str, *, encrypted: bool, default: int = PORT) -> str:
-    match = _PLACE.fullmatch(place)
-    port = int((match and match["port"]) or default)
-    if match is None or not 0 < port < 1 << 16:
+    host = host_port(place.removesuffix("/"), default)
+    if host is None:
         raise UsageError(f'stream_engine names no host: "{place[:100]}"', subject=url, hint=_HINT)
-    return f"http{'s' if encrypted else ''}://{match['host']}:{port}"
+    return f"http{'s' if encrypted else ''}://{host}"
 
 
 def _folder(text: str, url: str) -> str:

@@ -1,7 +1,8 @@
 """Topics as folders: each partition is an append-only file of JSON lines, `TOPIC/PARTITION.jsonl`.
 
-A position is a place in the file in bytes. A message is one line; the last line counts once its end is written. That
-the byte before a position ends a line shows most files that were written anew.
+A position is a place in the file in bytes. A message is one line; the last line counts once its end is written. The
+first write of a topic gives it a name of its own in `TOPIC/.topic`, which tells it from one that is made after it was
+deleted. Of topics whose files others made, that the byte before a position ends a line shows most of these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
@@ -22,6 +24,8 @@ from cumulant.core.system.atomic_files import sync
 from cumulant.ports.streams import Bounds, LostMessagesError, Messages, check_position, no_partition
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}")
+#: the file with the name that a topic has from its first write on, and what stands for it where there is none
+_NAME, _UNNAMED = ".topic", "folder"
 _PARTITION = re.compile(r"(0|[1-9]\d{0,8})\.jsonl")
 _BLOCK = 1 << 20
 #: the most bytes of a line that are read: what is longer is no message that anybody meant, and comes without the rest
@@ -38,7 +42,13 @@ class FolderStreams:
 
     def identity(self, topic: str) -> str:
         self._files(topic)
-        return "folder"
+        path = self._path(topic, 0).with_name(_NAME)
+        try:
+            return path.read_text(encoding="ascii") or _UNNAMED
+        except FileNotFoundError:
+            return _UNNAMED
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"topic {topic} cannot be read: {error}", subject=str(path)) from error
 
     def partitions(self, topic: str) -> list[int]:
         return sorted(self._files(topic))
@@ -65,6 +75,8 @@ class FolderStreams:
         try:
             fresh = not path.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                _name_topic(path)
             with path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 end = _last_line_end(file)
@@ -188,6 +200,18 @@ class FolderConsumer:
         values = content[: end - 1].split(b"\n")
         places = list(accumulate((len(value) + 1 for value in values), initial=start))
         return Messages(partition, values, places[:-1], after)
+
+
+def _name_topic(path: Path) -> None:
+    """Name a topic that has no partition yet, of which this is the first; of several writers one does."""
+    with path.with_name(_NAME).open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if any(_PARTITION.fullmatch(other.name) for other in path.parent.iterdir()):
+            return
+        file.truncate(0)
+        file.write(uuid.uuid4().hex.encode())
+        os.fsync(file.fileno())
+        path.touch()
 
 
 def _other_file(topic: str, partition: int) -> LostMessagesError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.network.urls import check_secret_name
+from cumulant.core.network.urls import check_secret_name, host_port
 from cumulant.ports.secrets import Secrets
 
 #: options of an encrypted connection, each a file, and the client's setting: the authorities that are trusted, and the
@@ -21,7 +20,6 @@ _LOGINS = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
-_BROKER = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _HINT = "write kafka://HOST:PORT,HOST:PORT, or kafkas:// for an encrypted connection"
 _PORT = 9092
 
@@ -94,7 +92,10 @@ def parse_kafka_url(url: str) -> KafkaAddress:
     if ":" in credentials:
         hint = "write ?password=NAME, where NAME is a secret"
         raise UsageError("the address of the brokers holds a password, which others can read there", hint=hint)
-    brokers = tuple(_broker(text, url) for text in hosts.rstrip("/").split(","))
+    listed = hosts.rstrip("/").split(",")
+    brokers = tuple(broker for text in listed if (broker := host_port(text, _PORT)))
+    if len(brokers) < len(listed):
+        raise UsageError(f"{url} is no address of brokers", subject=url, hint=_HINT)
     options = dict(parse_qsl(query, keep_blank_values=True))
     known = {"password", "mechanism", *(_FILES if encrypted else ())}
     if unknown := [name for name in options if name not in known]:
@@ -119,14 +120,6 @@ def parse_kafka_url(url: str) -> KafkaAddress:
     return KafkaAddress(
         brokers=brokers, encrypted=encrypted, settings=files, user=user, secret=secret, mechanism=mechanism
     )
-
-
-def _broker(text: str, url: str) -> str:
-    match = _BROKER.fullmatch(text)
-    port = int((match and match["port"]) or _PORT)
-    if match is None or not 0 < port < 1 << 16:
-        raise UsageError(f"{url} is no address of brokers", subject=url, hint=_HINT)
-    return f"{match['host']}:{port}"
 
 
 def _quoted(text: str) -> str:

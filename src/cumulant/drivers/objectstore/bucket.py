@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +25,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.drivers.objectstore.classes import read_classes
 from cumulant.drivers.objectstore.copies import parse_store_url
 from cumulant.drivers.objectstore.faults import ENDPOINTS, IDENTITY, NO_BUCKET, explain, unreadable, without_user
 
@@ -151,6 +152,13 @@ class Bucket:
                     yield _entry(meta)
         if empty:
             self._check_empty(prefix)
+
+    def classes(self, paths: Sequence[str]) -> list[str]:
+        """The storage class of each object, in the store's words; empty where it does not say.
+
+        Lists have no class here, so that each is one request, signed as `read_classes` says.
+        """
+        return read_classes(self.store, self.url.partition("://")[0], paths)
 
     def folders(self) -> list[str]:
         """The names of the folders at the top."""

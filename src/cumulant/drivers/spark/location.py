@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.network.urls import host_port
 
 PORT = 15002
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?/?")
 _OPTIONS = frozenset({"staging", "token"})
 _HINT = "write sc://HOST:PORT?staging=FOLDER, or scs:// for an encrypted connection"
 
@@ -44,9 +43,9 @@ def parse_spark_url(url: str) -> SparkAddress:
     """
     scheme, _, rest = url.partition("://")
     address, _, query = rest.partition("?")
-    place = _HOST.fullmatch(address)
+    place = host_port(address.removesuffix("/"), PORT)
     if place is None:
-        raise UsageError(f"history names no host: {address or url}", subject=url, hint=_HINT)
+        raise UsageError(f"history names no host, or no port of one: {address or url}", subject=url, hint=_HINT)
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
@@ -58,7 +57,5 @@ def parse_spark_url(url: str) -> SparkAddress:
     encrypted = scheme == "scs"
     if "token" in options and not encrypted:
         raise UsageError("a token is sent over encrypted connections only", subject=url, hint="write scs://")
-    port = int(place["port"] or PORT)
-    if not 0 < port < 65536:
-        raise UsageError(f"{port} is no port", subject=url, hint=_HINT)
-    return SparkAddress(host=place["host"], port=port, encrypted=encrypted, staging=staging, token=options.get("token"))
+    host, _, port = place.rpartition(":")
+    return SparkAddress(host=host, port=int(port), encrypted=encrypted, staging=staging, token=options.get("token"))

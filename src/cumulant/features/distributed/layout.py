@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import StorageError
 from cumulant.core.plan import FeaturePlan, Field, read_plan
-from cumulant.core.system.disk_errors import NO_ROOM, NOT_WRITABLE, disk_error
+from cumulant.data.parts.spill import disk_errors
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.key_partitions import group_columns, row_columns
@@ -146,22 +144,13 @@ def query_columns_of(plan: FeaturePlan) -> set[str]:
     return {ROW, *moment, *row_columns(plan), *(column for group in groups_of(plan) for column in group.by)}
 
 
-@contextmanager
-def staging_errors(folder: str | Path) -> Iterator[None]:
+def staging_errors(folder: str | Path) -> AbstractContextManager[None]:
     """Errors of a full disk, or of one that may not be written, as those of the folder; all others pass, such as that
     a file of the rows is missing, which are read while the folder is written.
 
     Raises:
         StorageError: the folder has no room, or may not be written.
     """
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = disk_error(error)
-        if reason is None or reason.errno not in NO_ROOM | NOT_WRITABLE:
-            raise
-        raise StorageError(
-            f"the folder that is shared with the engine of the history cannot be used: {reason.strerror or reason}",
-            subject=str(folder),
-            hint="free some space in the staging folder" if reason.errno in NO_ROOM else "make the folder writable",
-        ) from error
+    what = "the folder that is shared with the engine of the history cannot be used"
+    no_room = "free some space in the staging folder"
+    return disk_errors(folder, what, no_room=no_room, not_writable="make the folder writable")

@@ -122,13 +122,13 @@ def read_entities(
     request = online.request(rows)
     entities = online.stored(request)
     vectors = online.vectors_of(request, entities)
-    results = []
+    results, readable = [], frozenset(reading.features)
     for number in range(len(rows)):
         sources = _expired(reading, request, entities, number, lives)
         expired = tuple(name for name in reading.features if reading.sources[name] & sources)
         late = vectors.late[number] if vectors.late else None
         since = None if late is None else from_micros(late)
-        incomplete = () if late is None else _incomplete(reading, request, entities, number)
+        incomplete = () if late is None else vectors.incomplete[number]
         empty = {*expired, *incomplete}
         results.append(
             EntityFeatures(
@@ -136,24 +136,10 @@ def read_entities(
                 staleness=vectors.age[number],
                 expired=expired,
                 since=since,
-                incomplete=incomplete,
+                incomplete=tuple(name for name in incomplete if name in readable) if incomplete else (),
             )
         )
     return results
-
-
-def _incomplete(reading: ReadPlan, request: FeatureRequest, entities: StoredEntities, number: int) -> tuple[str, ...]:
-    """The features that use events of the entity as they stood before what is stored of them begins."""
-    at, unanswered = request.moments[number], set[str]()
-    for group, keys in zip(groups_of(reading.plan), request.keys, strict=True):
-        key = keys[number]
-        history = None if key is None else entities.histories.get(key)
-        if at is not None and history is not None and history.since is not None and at < history.since:
-            unanswered |= group.measures.keys()
-    for spec in reading.plan.features:
-        if spec.expr is not None and expr.features(spec.expr) & unanswered:
-            unanswered.add(spec.name)
-    return tuple(name for name in reading.features if name in unanswered)
 
 
 def _expired(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cumulant.core import expr
 from cumulant.core.errors import EngineUnavailableError, RequestError
 from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.core.units import from_micros
@@ -35,12 +36,14 @@ class Vectors(msgspec.Struct, frozen=True):
     in seconds before its prediction, None where it used none.
 
     late: for each row since when the history of its key is kept, where its prediction moment is before that: its
-    windows hold what is left. None for other rows.
+    windows hold what is left. None for other rows. incomplete: the features of such rows that may lack events, by the
+    place of the row.
     """
 
     columns: dict[str, list[Any]]
     age: list[float | None]
     late: list[int | None] = []
+    incomplete: Mapping[int, tuple[str, ...]] = {}
 
 
 class _RowMeasures(NamedTuple):
@@ -185,8 +188,27 @@ class OnlineFeatures:
                 if at is not None and at < since:
                     raise self._too_early(at, since)
         if len(request.moments) < self._together_from:
-            return self._vectors(request, self._measured(request, entities.histories))
-        return self._many_vectors(request, entities.histories)
+            vectors = self._vectors(request, self._measured(request, entities.histories))
+        else:
+            vectors = self._many_vectors(request, entities.histories)
+        if vectors.late.count(None) == len(vectors.late):
+            return vectors
+        late = [number for number, since in enumerate(vectors.late) if since is not None]
+        incomplete = {number: self._incomplete(request, entities, number) for number in late}
+        return msgspec.structs.replace(vectors, incomplete=incomplete)
+
+    def _incomplete(self, request: FeatureRequest, entities: StoredEntities, number: int) -> tuple[str, ...]:
+        """The features that use events of the row's entities as they stood before what is stored of them begins."""
+        at, lacking = request.moments[number], set[str]()
+        for reader, keys in zip(self._groups, request.keys, strict=True):
+            key = keys[number]
+            history = None if key is None else entities.histories.get(key)
+            if at is not None and history is not None and history.since is not None and at < history.since:
+                lacking |= reader.group.measures.keys()
+        for spec in self._plan.features:
+            if spec.expr is not None and not lacking.isdisjoint(expr.features(spec.expr)):
+                lacking.add(spec.name)
+        return tuple(name for name in self._plan.names if name in lacking)
 
     def _vectors(self, request: FeatureRequest, measured: Sequence[_RowMeasures]) -> Vectors:
         columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}

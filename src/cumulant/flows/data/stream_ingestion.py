@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from cumulant.core.errors import CumulantError, LeaseHeldError, RetryableError
+from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.stream_reader import IngestedSource, IngestLimits, StreamReader
 from cumulant.flows.data.stream_records import streamed_sources
 from cumulant.flows.ledger.actions import verb
+from cumulant.ports.streams import LostMessagesError
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -88,6 +89,9 @@ def _ended_by_error(reader: StreamReader, errors: list[CumulantError], *, alone:
 def _step(reader: StreamReader, wait: float, stop: threading.Event, *, once: bool) -> None:
     try:
         reader.step(wait, stop)
+    except (LostMessagesError, NotFoundError):
+        reader.check_identity()  # nothing was deleted of another topic of this name
+        raise
     except LeaseHeldError as error:
         reader.join_again(error)
     except RetryableError as error:

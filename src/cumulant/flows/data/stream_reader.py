@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DataError, LeaseHeldError, RetryableError
+from cumulant.core.errors import CumulantError, LeaseHeldError, RetryableError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.flows.data.stream_batches import check_batch, message_decoder, store_batch
 from cumulant.flows.data.stream_lag import LagReporter, remove_reports
 from cumulant.flows.data.stream_membership import StreamMember, owned
 from cumulant.flows.data.stream_pending import PendingMessages
-from cumulant.flows.data.stream_records import add_batch, find_state
+from cumulant.flows.data.stream_records import add_batch, check_topic, find_state
 from cumulant.ports.streams import no_partition
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class StreamReader:
         """
         if not self._uncommitted and not release:
             return
-        self._check_identity(self._state)  # whatever was read before is of the same topic then
+        self.check_identity(self._state)  # whatever was read before is of the same topic then
         while True:
             state = self._state
             messages, stored = self._pending.messages, None
@@ -276,7 +276,7 @@ class StreamReader:
     def _refresh(self, state: StreamState | None) -> None:
         """Look at the topic: whether it is the same, and which partitions it has."""
         if state is not None:
-            self._check_identity(state)
+            self.check_identity(state)
         elif not self._state.identity:
             self._state = msgspec.structs.replace(self._state, identity=self._streams.identity(self._topic))
         self._bounds = self._streams.bounds(self._topic)
@@ -351,14 +351,9 @@ class StreamReader:
                 waiting |= self._streams.lag(self._topic, behind)
         self._lags.report(self._member.id, self._bounds, committed, waiting)
 
-    def _check_identity(self, state: StreamState) -> None:
-        if (state.topic, state.identity) != (self._topic, self._streams.identity(self._topic)):
-            before = state.topic if state.topic != self._topic else "a topic of this name that is gone"
-            raise DataError(
-                f"the rows of source {self._source} come from {before}, whose positions mean nothing in {self._topic}",
-                subject=self._source,
-                hint="declare another source for the new topic",
-            )
+    def check_identity(self, state: StreamState | None = None) -> None:
+        """Raises DataError: the topic is another one than that of `state`, by default of what was read."""
+        check_topic(self._streams, self._source, self._topic, state or self._state)
 
     def _note_change(self) -> None:
         if not self._uncommitted:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import NotFoundError, UsageError, not_found
+from cumulant.core.errors import DataError, NotFoundError, UsageError, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
     from cumulant.data.streams.records import StreamBatch, StreamState
     from cumulant.ports.journal import Row, Transaction
+    from cumulant.ports.streams import Streams
     from cumulant.project.project import Project
 
 
@@ -60,6 +61,17 @@ def find_state(project: Project, source: str) -> tuple[StreamState | None, int]:
 
     row = project.journal().get(STREAM, source)
     return (None, 0) if row is None else (msgspec.convert(row.value, StreamState), row.version)
+
+
+def check_topic(streams: Streams, source: str, topic: str, state: StreamState) -> None:
+    """Raises DataError: what was ingested is of another topic, also of one of the same name that was deleted."""
+    if (state.topic, state.identity) != (topic, streams.identity(topic)):
+        before = state.topic if state.topic != topic else "a topic of this name that is gone"
+        raise DataError(
+            f"the rows of source {source} come from {before}, whose positions mean nothing in {topic}",
+            subject=source,
+            hint="declare another source for the new topic",
+        )
 
 
 def read_batches(project: Project, source: str) -> list[StreamBatch]:

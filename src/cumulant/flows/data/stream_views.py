@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.flows.data.stream_lag import newest_lags, source_reports
 from cumulant.flows.data.stream_membership import members_of, owned
-from cumulant.flows.data.stream_records import find_state, read_batches, streamed_sources
+from cumulant.flows.data.stream_records import check_topic, find_state, read_batches, streamed_sources
 from cumulant.flows.features.stream_status import OnlineStatus, online_status
 from cumulant.flows.ledger.actions import verb
 
@@ -89,6 +89,8 @@ def _status(project: Project, source: str, topic: str) -> StreamStatus:
         status = msgspec.structs.replace(status, **counts, watermark=moment, online=online, consumers=consumers)
     try:
         streams = project.streams()
+        if state is not None:
+            check_topic(streams, source, topic, state)
         bounds = streams.bounds(topic)
         stored = {} if state is None else state.positions
         positions = {number: stored.get(str(number), there.begin) for number, there in bounds.items()}

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from cumulant.project.project import Project
 
-_COLUMNS = ["id", "row", "time", "latency_us", "model", "version", "fingerprint", "request", "features", "shadow"]
+_TEXTS = ["id", "model", "version", "fingerprint", "request", "features", "incomplete"]
+_COLUMNS = [*_TEXTS, "row", "time", "latency_us", "shadow"]
 
 
 class ServedRow(NamedTuple):
-    """A logged row with its stored features. `begun`, `ended`: of the request, in microseconds."""
+    """A logged row with its stored features. `begun`, `ended`: of the request, in microseconds. `incomplete`: it was
+    answered for a moment before what was stored of its key began, and says so.
+    """
 
     id: str
     row: int
@@ -31,6 +34,7 @@ class ServedRow(NamedTuple):
     served: dict[str, Any]
     begun: int
     ended: int
+    incomplete: bool
 
 
 class RowSample(NamedTuple):
@@ -74,6 +78,7 @@ def _decoded(row: dict[str, Any]) -> ServedRow:
         read_object(row["features"]),
         ended - row["latency_us"],
         ended,
+        bool(row["incomplete"]),
     )
 
 

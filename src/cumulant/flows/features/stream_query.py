@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from cumulant.core.errors import UsageError
 from cumulant.core.network.hosts import is_loopback
+from cumulant.core.network.urls import host_port
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import micros
 from cumulant.features.flink.compiler import JSON, FlinkQuery, StreamTable, compile_query
@@ -71,7 +72,7 @@ def _brokers(project: Project) -> str:
     check_broker(project)
     rest = project.endpoints.streams.partition("://")[2]
     hosts = rest.partition("?")[0].rpartition("@")[2].rstrip("/").split(",")
-    return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{_PORT}" for host in hosts)
+    return ",".join(host_port(host, _PORT) or host for host in hosts)
 
 
 def job_connection(project: Project, *, encrypted: bool) -> dict[str, str]:

@@ -19,13 +19,19 @@ _VERIFICATION, _WITHOUT_ROWS = "feature_verification", "feature_verification_wit
 class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     """Served features against the history since a moment. `rows`: that were compared; `logged`: that could be;
     `unknown`: whose definition or history is not there any more, or may have had a version of a corrected row that the
-    log does not have any more; `uncompared`: that came after as many rows with differences as are explained.
+    log does not have any more; `uncompared`: that came after as many rows with differences as are explained;
+    `incomplete`: whose answers said that features may lack events.
     """
 
     #: why rows are `unknown`, as the command line and the console say it
     WHY_UNKNOWN: ClassVar[str] = (
         "the version of each or its rows are not there any more, or rows were corrected since, so often or so long ago "
         "that what they were is not stored any more"
+    )
+
+    WHY_INCOMPLETE: ClassVar[str] = (
+        "each is for a moment before what was stored of its key began, so that windows may lack events: the answer and "
+        "the prediction log name the features (`incomplete`)"
     )
 
     model: str
@@ -35,6 +41,7 @@ class FeatureVerification(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     unknown: int
     uncompared: int = 0
+    incomplete: int = 0
     features: tuple[FeatureComparison, ...]
     mismatches: tuple[FeatureMismatch, ...] = ()
 

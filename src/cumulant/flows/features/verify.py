@@ -47,7 +47,8 @@ def verify_features(
 
     Of the rows whose features were logged `since`, by default a day ago, those with the smallest hash of their id. A
     value that differs is `late` where it is what the snapshots of its table and the rows that had arrived by its answer
-    give: the history has learned more since. Everything else is a mismatch, which is an alert.
+    give: the history has learned more since. Everything else is a mismatch, which is an alert. Rows whose answers said
+    that features may lack events (`incomplete`) are counted apart.
 
     Raises:
         StorageError: the log, or a snapshot, cannot be read.
@@ -60,7 +61,8 @@ def verify_features(
     counts, late, wrong = Counter[str](), Counter[str](), list[FeatureMismatch]()
     compared = unknown = uncompared = differing = 0
     by_version: dict[tuple[str, str], list[ServedRow]] = {}
-    for row in chosen.rows:
+    whole = [row for row in chosen.rows if not row.incomplete]
+    for row in whole:
         by_version.setdefault((row.model, row.version), []).append(row)
     for (model, version), served in by_version.items():
         progress(f"{model}/{version}")
@@ -96,6 +98,7 @@ def verify_features(
         rows=compared,
         unknown=unknown,
         uncompared=uncompared,
+        incomplete=len(chosen.rows) - len(whole),
         features=_figures(counts, late, wrong),
         mismatches=tuple(wrong[:_SHOWN]),
     )
@@ -156,14 +159,16 @@ def _record(
 
 def verification_sentence(verification: FeatureVerification) -> str:
     """What a verification gave."""
+    apart = f"; {verification.incomplete:,} were answered as incomplete" if verification.incomplete else ""
     if not verification.rows:
         unknown = f"; {verification.unknown:,} cannot be recomputed" if verification.unknown else ""
-        return ("no served rows compared" if unknown else "no features of served rows were logged") + unknown
+        rest = unknown + apart
+        return ("no served rows compared" if rest else "no features of served rows were logged") + rest
     late = sum(feature.late for feature in verification.features)
     wrong = [mismatch_sentence(feature) for feature in verification.features if feature.mismatches]
     lateness = f", {late:,} values differ by rows that arrived later" if late else ""
     rest = f", {verification.uncompared:,} left after so many with differences" if verification.uncompared else ""
-    return f"{verification.rows:,} served rows compared{rest}{lateness}; " + ("; ".join(wrong) or "no mismatch")
+    return f"{verification.rows:,} served rows compared{rest}{lateness}; " + ("; ".join(wrong) or "no mismatch") + apart
 
 
 def mismatch_sentence(feature: FeatureComparison) -> str:

@@ -49,6 +49,7 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     invalid: str
     principal: str
     features: dict[str, object]
+    incomplete: str
 
 
 @verb("predictions.show")

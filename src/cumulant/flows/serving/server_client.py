@@ -191,4 +191,6 @@ def answers_frame(answers: Sequence[Answer]) -> pl.DataFrame:
         values = [getattr(answer, name) for answer in answers]
         if any(value is not None for value in values):
             columns[name] = values
+    if any(answer.incomplete for answer in answers):
+        columns["incomplete"] = [list(answer.incomplete) for answer in answers]
     return pl.DataFrame(columns)

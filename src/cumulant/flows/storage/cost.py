@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.progress import Progress, silent
-from cumulant.data.storage.cost import ClassBalance, CostRow, balances, cost_rows
+from cumulant.data.storage.cost import ClassBalance, CostRow, balances, class_warnings, cost_rows
 from cumulant.data.storage.prices import GIB, PriceList, RegionPrices, package_prices, read_prices
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.maintenance.cleanup import unneeded
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cumulant.flows.storage.file_formats import FormatCost
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
+
+#: files of each place of a bucket whose class is read: one request each
+_CLASSES = 1_000
 
 
 class PricesUsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,8 @@ class PricesUsed(msgspec.Struct, frozen=True, kw_only=True):
 class StorageCost(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and monthly costs of a project's stores.
 
-    `monthly`: with the declared lifecycle, each file in the class of its age; `hot_monthly`: with every file hot, as
+    `monthly`: each file in the class that the store says it has, else in that which the declared lifecycle gives its
+    age; `hot_monthly`: with every file hot, as
     without rules in the store; `move_fees`: billed once for the moves of these files. `removable_*`: what
     `cumulant clean --yes` would delete now. `unmeasured`: stores whose size is not known here, each with the reason.
     `formats`: of `--formats`.
@@ -89,8 +93,8 @@ def storage_cost(
         raise UsageError(f'the price list has no region "{region}"', subject="--region", hint=hint)
     where = region or declared_region(project.file.environment)
     progress("list stores")
-    stored = list(list_stored_files(project))
-    rows = cost_rows(stored, project.policies.lifecycle, listed, region=where, now=SystemClock().now())
+    stored, now = list(list_stored_files(project, classes=_CLASSES)), SystemClock().now()
+    rows = cost_rows(stored, project.policies.lifecycle, listed, region=where, now=now)
     classes = class_balances(project, listed, region=where, reads=reads, stored=stored)
     progress("find what nothing needs")
     removable = sum(item.bytes for item in unneeded(project) if item.kind in ("table", "object"))
@@ -116,7 +120,10 @@ def storage_cost(
         removable_monthly=removable / GIB * hot,
         unmeasured=dict(unmeasured(project)),
         classes=tuple(classes),
-        warnings=tuple(item.warning for item in classes if item.warning),
+        warnings=(
+            *class_warnings(stored, project.policies.lifecycle, listed, now),
+            *(item.warning for item in classes if item.warning),
+        ),
         formats=tuple(measured),
     )
 

@@ -80,23 +80,26 @@ def kind_prefixes(project: Project) -> dict[LifecycleKind, list[tuple[StorePlace
     return prefixes
 
 
-def list_stored_files(project: Project) -> Iterator[StoredSize]:
+def list_stored_files(project: Project, *, classes: int = 0) -> Iterator[StoredSize]:
     """Every file of the stores whose size can be read; a file that several tables share counts once.
+
+    `classes`: of so many files of each place in a bucket the storage class is read, spread evenly over the list.
 
     Raises:
         CredentialsError, StorageError, EngineUnavailableError: as the stores do.
     """
     for name, place in places_of(project).items():
-        for path, size, modified in _files(project, place):
+        for path, size, modified, read_class in _files(project, place, classes=classes):
             kind, owner = _owner(place.port, name, path)
-            yield StoredSize(kind, owner, place.scheme, size, modified)
+            yield StoredSize(kind, owner, place.scheme, size, modified, read_class)
     for port in _SERVERS:
         for local in project.stored(port):
-            yield from (StoredSize(port, "", "file", size, modified) for _, size, modified in _walk(local))
+            yield from (StoredSize(port, "", "file", size, modified) for _, size, modified, _ in _walk(local))
     if project.endpoints.audit is not None:
         place = _place(project, "objects", project.endpoints.audit, project.scope.prefix, project.scope.folder)
         yield from (
-            StoredSize("audit", "", place.scheme, size, modified) for _, size, modified in _files(project, place)
+            StoredSize("audit", "", place.scheme, size, modified, read_class)
+            for _, size, modified, read_class in _files(project, place, classes=classes)
         )
 
 
@@ -114,19 +117,23 @@ def _place(project: Project, port: str, url: str, prefix: str, folder: str) -> S
     return StorePlace(port, url, prefix, None if path is None else path / folder)
 
 
-def _files(project: Project, place: StorePlace) -> Iterator[tuple[str, int, float]]:
-    """Path below the place, bytes, and when it was written."""
+def _files(project: Project, place: StorePlace, *, classes: int) -> Iterator[tuple[str, int, float, str]]:
+    """Path below the place, bytes, when it was written, and its class where that was read."""
     if place.folder is not None:
         yield from _walk(place.folder)
     elif place.scheme in _BUCKETS:
         address, _, options = place.url.partition("?")
         region = dict(parse_qsl(options)).get("region")
         files = project.artifacts(f"{address}?region={region}" if region else address)
-        for entry in files.entries(place.prefix):
-            yield entry.path.removeprefix(place.prefix), entry.bytes, entry.modified
+        entries = [*files.entries(place.prefix)]
+        chosen = [entry.path for entry in entries[:: max(1, -(-len(entries) // classes))]] if classes else []
+        known = dict(zip(chosen, files.classes(chosen), strict=True))
+        for entry in entries:
+            path = entry.path.removeprefix(place.prefix)
+            yield path, entry.bytes, entry.modified, known.get(entry.path, "")
 
 
-def _walk(place: Path) -> Iterator[tuple[str, int, float]]:
+def _walk(place: Path) -> Iterator[tuple[str, int, float, str]]:
     """The files of a folder, or the file itself; a file with several names is given once."""
     known: set[tuple[int, int]] = set()
     paths = (
@@ -137,7 +144,7 @@ def _walk(place: Path) -> Iterator[tuple[str, int, float]]:
             status = path.stat()
             if (identity := (status.st_dev, status.st_ino)) not in known:
                 known.add(identity)
-                yield path.relative_to(place).as_posix(), status.st_size, status.st_mtime
+                yield path.relative_to(place).as_posix(), status.st_size, status.st_mtime, ""
 
 
 def _owner(port: str, name: str, path: str) -> tuple[StoredKind, str]:

@@ -273,5 +273,5 @@ def _answer(model: Model) -> Schema:
     prediction = {"BOOL": _FLAG, "INT64": {"type": "integer"}, "FP64": _NUMBER, "BYTES": _TEXT}
     kind = prediction[model.outputs["prediction"][0]]
     shares = {"type": "object", "additionalProperties": _NUMBER}
-    optional = {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER}
+    optional = {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER, "incomplete": _TEXTS}
     return _struct({"prediction": kind}, optional if model.reasons is None else {**optional, "reasons": _list(_REASON)})

@@ -80,6 +80,7 @@ class GraphModel:
         check_described(servable, engine)
         self.fallback: FallbackAnswers | None = None
         self.state_ages: Histogram | None = None
+        self.incomplete_rows = 0
         self.rules: RequestRules | None = None
         self.reasons: Reasoning | None = None
         self.runner = (

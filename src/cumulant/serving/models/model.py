@@ -36,6 +36,8 @@ class Model(Protocol):
     fallback: FallbackAnswers | None
     #: ages of the stored features that requests used; None: the model uses none
     state_ages: Histogram | None
+    #: rows answered with stored features that may lack events
+    incomplete_rows: int
     #: of a data contract; None: there is none
     rules: RequestRules | None
     #: metadata of the protocol: datatype and shape by name

@@ -39,6 +39,8 @@ class RequestWork(msgspec.Struct, gc=False):
     read_state: Callable[[], Awaitable[None]] | None = None
     #: features by name, each a list over the rows; None without stored features
     vectors: Mapping[str, Sequence[Any]] | None = None
+    #: by the place of a row, its features that may lack events, as in `Answer.incomplete`
+    incomplete: Mapping[int, tuple[str, ...]] = {}
 
     def accepted(self) -> Sequence[Mapping[str, Any]]:
         """The rows in the plan's types that the data contract accepts."""

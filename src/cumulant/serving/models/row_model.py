@@ -102,6 +102,7 @@ class RowModel:
         self.features = self._with_state(store)
         #: of the stored features that requests used; None: the model has none
         self.state_ages = Histogram(AGES) if self.servable.plan.needs_state else None
+        self.incomplete_rows = 0
         plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
         #: the key of the rows that are scored, and whether some window counts such rows
         self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
@@ -210,8 +211,9 @@ class RowModel:
         work.vectors = vectors.columns if self.state_ages is not None else None
         if self.state_ages is not None and (age := work.age()) is not None:
             self.state_ages.observe(age)
-        if any(since is not None for since in vectors.late):
-            work.warnings += late_warnings(vectors.late)
+        if vectors.incomplete:
+            work.incomplete, work.warnings = vectors.incomplete, work.warnings + late_warnings(vectors.late)
+            self.incomplete_rows += len(vectors.incomplete)
         faults = {} if self.rules is None else self.rules.unusual(work.checked, vectors.columns, broken)
         if self.rules is not None and faults:
             work.warnings += self.rules.warnings(faults, work.rows)
@@ -226,6 +228,8 @@ class RowModel:
     def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[Answer]:
         if work.answers is None:
             work.answers = self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
+            for number, names in work.incomplete.items():
+                work.answers[number].incomplete = names
         return list(work.answers)
 
     def card(self) -> dict[str, object]:

@@ -69,6 +69,8 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
     principal: str = ""
     #: the stored features of each row as JSON objects, of a sample of the requests
     features: list[str] = []
+    #: the features of each row that may lack events, as `sum_7d,mean_7d`; empty where no row has any
+    incomplete: list[str] = []
 
 
 class PatternEntry(msgspec.Struct, array_like=True, gc=False):

@@ -79,7 +79,7 @@ class PatternStream:
             columns = {name: column.take(whole) for name, column in columns.items()}
         columns |= {"row": pa.array(places), "request": request, "outputs": outputs}
         common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None}
-        common |= {"invalid": "", "features": ""}
+        common |= {"invalid": "", "features": "", "incomplete": ""}
         return [
             columns[field.name]
             if field.name in columns

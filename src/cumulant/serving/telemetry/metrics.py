@@ -58,6 +58,9 @@ FAMILIES = {
     "cumulant_state_age_seconds": Family(
         "histogram", "Age of the newest stored features that a request used.", _MODEL, AGES
     ),
+    "cumulant_incomplete_rows_total": Family(
+        "counter", "Rows dated before what is stored of their key begins, so that features may lack events.", _MODEL
+    ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_invalid_rows_total": Family(
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
@@ -163,6 +166,7 @@ def model_series(model: Model) -> list[Series]:
         series += counter_series("cumulant_invalid_rows_total", labels, model.rules.counts)
     if model.state_ages is not None:
         series.append(histogram_series("cumulant_state_age_seconds", labels, model.state_ages))
+        series.append(Series("cumulant_incomplete_rows_total", labels, model.incomplete_rows))
     if model.fallback is not None:
         series += counter_series("cumulant_fallback_total", labels, model.fallback.counts)
     return series

@@ -44,7 +44,7 @@ _SECOND = 1_000_000  # in microseconds
 
 _LISTINGS = 100
 #: texts that files of older versions do not hold
-_LATER = ("caller_id", "invalid", "principal", "features")
+_LATER = ("caller_id", "invalid", "principal", "features", "incomplete")
 _TIMES = ("time", "event_time")
 
 

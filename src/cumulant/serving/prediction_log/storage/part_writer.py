@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         pa.field("invalid", pa.string()),
         pa.field("principal", pa.string()),
         pa.field("features", pa.string()),
+        pa.field("incomplete", pa.string()),
     ]
 )
 #: as files have it: personal values are hashes there, beside other fields of the same request
@@ -269,6 +270,7 @@ class LogParts:
     def _rows(self, entry: LogEntry, worker: str, region: str) -> Iterator[Row]:
         pairs = row_texts(entry, self._hiding.of(entry.model))
         times, ages, invalid, features = entry.event_times or (), entry.ages or (), entry.invalid, entry.features
+        incomplete = entry.incomplete
         for number, (request, outputs) in enumerate(pairs):
             yield (
                 entry.id,
@@ -294,6 +296,7 @@ class LogParts:
                 invalid[number] if number < len(invalid) else "",
                 entry.principal,
                 features[number] if number < len(features) else "",
+                incomplete[number] if number < len(incomplete) else "",
             )
 
     def add_like(self, like: PatternEntry, stream: PatternStream) -> None:
