@@ -45,13 +45,14 @@ _ATTEMPTS, _AGAIN = 4, 1.0
 
 class StoppedJob(msgspec.Struct, frozen=True, kw_only=True):
     """`savepoint`: from which the same definition resumes; null: nothing says, and `start_job` decides by its topic.
-    `cancelled`: the job could take no savepoint, and the place is its newest checkpoint.
+    `cancelled`: the job could take no savepoint, and the place is its newest checkpoint; `ended`: it had ended before.
     """
 
     name: str
     job: str
     savepoint: str | None
     cancelled: bool = False
+    ended: bool = False
 
 
 class StartedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,10 +141,11 @@ class JobControl:
             raise DataError(f"{job.name} is not stopped: {reason.message}", subject=job.name, hint=hint) from reason
         return stopped
 
-    def note_ended(self, *, besides: str) -> None:
-        """Record of jobs of other definitions that have ended, and nobody stopped, how far they came: their engine
-        forgets them.
+    def note_ended(self, *, besides: str | None = None) -> list[StoppedJob]:
+        """Record of jobs, but those named `besides`, that have ended, and nobody stopped, how far they came: their
+        engine forgets them.
         """
+        noted: list[StoppedJob] = []
         jobs = own_jobs(self._context.project, self._engine)
         for record in job_records(self._context.project).values():
             own = [job for job in jobs if job.name == record.name]
@@ -152,6 +154,9 @@ class JobControl:
             newest = next((job.id for job in reversed(own) if record.is_newest(job.id)), record.job)
             place = self._newest_place(record, record.name, newest)
             self._write_stopped(record, record.name, newest, place)
+            path = None if place is None else place.path
+            noted.append(StoppedJob(name=record.name, job=newest, savepoint=path, ended=True))
+        return noted
 
     def _running(
         self, job: FeatureJob, record: FeatureJobRecord | None, running: StreamJob, *, sources: str, resume: str
@@ -233,6 +238,8 @@ class JobControl:
             started=now,
             at=now,
             who=self._context.principal.id,
+            reads=job.reads,
+            span=job.span,
         )
 
     def _stop(self, job: StreamJob) -> StoppedJob:
@@ -369,6 +376,8 @@ class JobControl:
             started=now if record is None else record.started,
             at=now,
             who=who,
+            reads=() if record is None else record.reads,
+            span=None if record is None else record.span,
         )
         with self._context.transaction() as transaction:
             self._lease.confirm(transaction)

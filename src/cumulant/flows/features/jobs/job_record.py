@@ -54,6 +54,8 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
         place: from which the definition resumes as long as nothing has written to the topic since.
         resumed: the checkpoint or savepoint that the newest start goes on from; None: from the beginning.
         begun: how far the topic of results went at that start.
+        reads: the sources that it reads; empty: not known.
+        span: seconds of its longest window; None: one has no end, or it is not known.
         started: when that was; `at`, `who`: of the newest start or stop.
     """
 
@@ -70,6 +72,8 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime
     at: datetime
     who: str
+    reads: tuple[str, ...] = ()
+    span: float | None = None
 
     @property
     def stopped(self) -> bool:
