@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 import cumulant
-from cumulant.core.errors import DataError, DefinitionError, EngineUnavailableError, LeaseHeldError
+from cumulant.core.errors import DataError, DefinitionError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.units import micros
@@ -327,8 +327,8 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
 
         changed = defined("30m")
         with monkeypatch.context() as away:
-            away.setattr(FlinkEngine, "submit", refuse)  # the gateway ends just then
-            with pytest.raises(EngineUnavailableError):
+            away.setattr(FlinkEngine, "submit", refuse)
+            with pytest.raises(DataError):
                 start_job(changed, principal=ME)
         supervise_job(changed, principal=ME)
         second = start_job(changed, principal=ME)
@@ -371,7 +371,7 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
 
 
 def refuse(*_: object, **__: object) -> str:
-    raise EngineUnavailableError("the gateway does not answer")
+    raise DataError("Flink refuses: it has no slot for a job now")
 
 
 def cancel(port: int, job: str) -> None:

@@ -243,6 +243,60 @@ def test_a_job_that_wrote_before_it_was_recorded_is_found_or_refused(site):
     assert site.start(resume="beginning").resumed is None
 
 
+def planned_after(site: Site, looks: int) -> None:
+    """The engine has a job of the name only after so many looks at its jobs."""
+    left = iter(range(looks))
+
+    def plan() -> None:
+        if next(left, None) is None and "late" not in site.world.known:
+            site.world.put("late", NEW, "RUNNING")
+
+    site.world.on_jobs = plan
+
+
+def test_a_submission_without_an_answer_gives_one_job(site):
+    site.world.refuses_start = EngineUnavailableError("timed out")
+    planned_after(site, 4)
+    started = site.start()
+    assert (started.job, started.state, site.record().state, site.record().job) == (
+        "late",
+        "RUNNING",
+        "started",
+        "late",
+    )
+    assert site.world.resumed == [], "nothing else was submitted"
+
+
+def test_a_start_waits_for_what_the_one_before_it_may_have_submitted(site):
+    site.world.refuses_start = EngineUnavailableError("timed out")
+    with pytest.raises(EngineUnavailableError):
+        site.start()  # nothing of it comes in time
+    site.world.refuses_start = None
+    planned_after(site, 3)
+    again = site.start()
+    assert (again.started, again.job, site.world.resumed) == (False, "late", [])
+
+    # what the engine has refused is not waited for
+    site.stop()
+    site.world.forget()
+    looks = 0
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+
+    site.world.on_jobs = counted
+    site.world.refuses_start = DataError("no slot")
+    with pytest.raises(DataError):
+        site.start()
+    assert site.record().refused
+    site.world.refuses_start = None
+    site.world.forget()
+    looks = 0
+    assert site.start().started
+    assert looks < 5
+
+
 def test_a_topic_that_was_made_again_is_not_filled_from_a_savepoint(site):
     savepoint = stopped(site)
     del site.world.topics[NEW]

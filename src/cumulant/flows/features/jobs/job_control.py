@@ -27,6 +27,7 @@ from cumulant.flows.features.jobs.job_record import (
     record_job,
 )
 from cumulant.flows.features.jobs.result_ends import ResultEnds
+from cumulant.flows.features.jobs.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,6 +86,7 @@ class JobControl:
     ) -> None:
         self._context, self._lease, self._engine, self._topics = context, lease, engine, topics
         self._results, self._sleep = ResultEnds(topics, sleep), sleep
+        self._submission = Submission(context.project, engine, sleep)
 
     def start(self, job: FeatureJob, *, sources: str, partitions: int, resume: str = "") -> StartedJob:
         """Start the job where it does not run. `sources`: what tells the topics that it reads from others of their
@@ -97,7 +99,11 @@ class JobControl:
         """
         jobs = self._awaited(lambda each: each.name == job.name)
         record = self._record(job.name)
-        if running := self._only(job.name, jobs):
+        running = self._only(job.name, jobs)
+        if running is None and self._submission.earlier(record, self._context.now()) is not None:
+            jobs = self._awaited(lambda each: each.name == job.name)
+            running = self._only(job.name, jobs)
+        if running is not None:
             return self._running(job, record, running, sources=sources, resume=resume)
         self._context.progress(f"job: {job.name} is submitted", None)
         ends = self._results.ends(job.name)
@@ -107,7 +113,11 @@ class JobControl:
         self._write(starting)
         if not ends:
             self._topics.create_topic(job.name, partitions)
-        id_ = self._engine.submit(job.name, job.statements, job.settings, resume=place)
+        try:
+            id_ = self._submission.submit(job, starting, place)
+        except DataError:
+            self._write(msgspec.structs.replace(starting, refused=True))
+            raise
         self._write_started(starting, id_, adopted=False)
         running = self._only(job.name, own_jobs(self._context.project, self._engine))
         return StartedJob(
