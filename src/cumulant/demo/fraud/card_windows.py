@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: seconds until the results of all payments must be there, on a machine that is busy, and that a read waits
 _LONGEST, _READ = 180.0, 0.5
+#: seconds between two questions whether the job runs
+_CHECK = 10.0
 _READ_BYTES = 1 << 20
 _PROJECT = f"""\
 version: 1
@@ -80,15 +82,20 @@ class CardWindows:
         Raises:
             StepFailedError: the job has ended or fails again and again, or the topic of its results cannot be read.
         """
-        deadline = time.monotonic() + _LONGEST
+        deadline, checked = time.monotonic() + _LONGEST, time.monotonic()
         while any(number not in self._results for number in payments):
             if self._error is not None:
                 raise StepFailedError(f"results of the job cannot be read: {self._error.message}") from self._error
-            if faulty := [job.state for job in self._project.feature_store.jobs() if job.faulty]:
-                raise StepFailedError(f"the job of the card's windows is {faulty[0].lower()}: see the log of Flink")
+            if time.monotonic() - checked > _CHECK:
+                self._check()
+                checked = time.monotonic()
             if time.monotonic() > deadline:
                 return
             time.sleep(_READ)
+
+    def _check(self) -> None:
+        if faulty := [job.state for job in self._project.feature_store.jobs() if job.faulty]:
+            raise StepFailedError(f"the job of the card's windows is {faulty[0].lower()}: see the log of Flink")
 
     def stop(self) -> None:
         """Stop the job with a savepoint, as an operator does; its last results are read."""
