@@ -24,7 +24,7 @@ $(READY): requirements/all.txt pyproject.toml
 demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server and the console up until Ctrl-C; ARGS=--json; ENV=cluster: on simulated machines)
 	@$(if $(filter cluster,$(ENV)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/cluster_demo.py,$(BIN)/cumulant demo $(if $(KEEP),--keep)) $(ARGS)
 
-demo-fraud: $(READY) ## card payments from a topic to decisions, through a Black Friday of five times as many (KEEP=1 leaves everything and the console up until Ctrl-C; ARGS=--json; ENGINES=live: a Kafka broker and Valkey)
+demo-fraud: $(READY) ## card payments from a topic to decisions, through a Black Friday of five times as many (KEEP=1 leaves everything and the console up until Ctrl-C; ARGS=--json; ENGINES=live: Kafka, Flink and Valkey)
 	@$(if $(filter live,$(ENGINES)),PYTHON="$(PYTHON)" tools/engines.sh && PATH="$(CURDIR)/.engines/bin:$$PATH" $(BIN)/python tools/live_demo.py,$(BIN)/cumulant demo-fraud) $(if $(KEEP),--keep) $(ARGS)
 
 test: $(READY) ## the fast tests, in parallel; they need no engine (those that fail run once more, alone)

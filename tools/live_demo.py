@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The Black Friday demo on a Kafka broker and Valkey of its own, which end with it.
+"""The Black Friday demo on a Kafka broker, Flink and Valkey of its own, which end with it.
 
 `make demo-fraud ENGINES=live` installs the programs and runs this; arguments are those of `cumulant demo-fraud`. The
 demo itself runs `live_demo.py replace-topic PORT` and `live_demo.py restart-online PORT` for two of its faults.
@@ -21,7 +21,9 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # one of them is re-exported unsaid
 
 from cumulant.demo.fraud.project import PARTITIONS, TOPIC
+from cumulant.testing.servers.flink import flink_cluster
 from cumulant.testing.servers.kafka import KafkaServer, kafka_server
+from cumulant.testing.servers.programs import required_program
 from cumulant.testing.servers.valkey import ValkeyServer, valkey_server
 
 
@@ -70,12 +72,19 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the servers end, too
     with tempfile.TemporaryDirectory(prefix="cumulant-live-") as folder:
         try:
-            print(
-                "Kafka and Valkey start; stream processing is the embedded runner: Flink is not used yet",
-                file=sys.stderr,
-            )
-            with kafka_server(Path(folder)) as kafka, valkey_server() as valkey, restarting(valkey):
+            for program in ("kafka-run", "flink-run", "valkey-server"):
+                required_program(program)
+            print("Kafka, Flink and Valkey start", file=sys.stderr)
+            flink_folder = Path(folder) / "flink"
+            flink_folder.mkdir()
+            with (
+                kafka_server(Path(folder)) as kafka,
+                flink_cluster(flink_folder) as flink,
+                valkey_server() as valkey,
+                restarting(valkey),
+            ):
                 kafka.create_topic(TOPIC, PARTITIONS)
+                place = f"checkpoints={flink_folder.as_uri()}/checkpoints&jobmanager=127.0.0.1:{flink.jobs}"
                 line = [
                     sys.executable,
                     "-m",
@@ -85,6 +94,8 @@ def main(arguments: list[str]) -> int:
                     kafka.url,
                     "--online",
                     valkey.url,
+                    "--stream-engine",
+                    f"flink://127.0.0.1:{flink.gateway}?{place}&interval=1s",
                     "--replace-topic",
                     shlex.join([sys.executable, __file__, "replace-topic", str(kafka.port)]),
                     "--restart-online",

@@ -21,10 +21,13 @@ from typing import Any
 import msgspec
 import pytest
 
+import cumulant
 from cumulant.core.errors import DataError, DefinitionError, EngineUnavailableError, LeaseHeldError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.units import micros
+from cumulant.demo.fraud.card_windows import CardWindows
+from cumulant.demo.fraud.recomputation import Recomputation
 from cumulant.drivers.flink.engine import FlinkEngine
 from cumulant.drivers.flink.rest import FlinkRest
 from cumulant.drivers.flink.sql_session import SqlSession, sql_session
@@ -32,11 +35,13 @@ from cumulant.features.flink.compiler import JSON, KEY, SETTINGS, StreamTable, c
 from cumulant.features.flink.expressions import expression
 from cumulant.features.flink.refusals import refusals
 from cumulant.features.flink.sql_text import TYPES, QuerySteps
+from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.data.stream_ingestion import ingest_streams
 from cumulant.flows.features.jobs.job_control import StartedJob
 from cumulant.flows.features.jobs.job_record import job_records
-from cumulant.flows.features.jobs.job_status import job_status
-from cumulant.flows.features.jobs.run_job import start_job, stop_jobs
+from cumulant.flows.features.jobs.job_status import JobStatus, job_status
+from cumulant.flows.features.jobs.run_job import start_job
+from cumulant.flows.features.jobs.supervise_job import supervise_job
 from cumulant.flows.project.planning import plan as make_plan
 from cumulant.ports.access import Principal
 from cumulant.ports.streams import Streams
@@ -183,7 +188,7 @@ LATE = timedelta(minutes=10)
 PROJECT = """version: 1
 model: {name: cards}
 data:
-  tx: {stream: payments, key: id, event_time: at, known_time: {7d: [fraud]}, lateness: 10m, idle: 10m}
+  tx: {stream: payments, key: TRANSACTION_ID, event_time: at, known_time: {7d: [fraud]}, lateness: 10m, idle: 10m}
 training: {target: fraud, predict_at: at}
 environments:
   prod:
@@ -238,7 +243,7 @@ class Payments:
     def _row(self, at: datetime) -> Row:
         amount = self._random.choice((0.1, 1e16, -1e16, 3.0, None))
         return {
-            "id": self._random.getrandbits(50),
+            "TRANSACTION_ID": self._random.getrandbits(50),
             "card": self._random.choice("abc"),
             "at": at,
             "amount": amount,
@@ -250,7 +255,7 @@ class Payments:
         watermark = min(max(row["at"] for row in rows) for rows in self._partitions) - LATE
         rows = [row for part in self._partitions for row in part]
         values = zip(rows, features(plan, {"tx": rows}), strict=True)
-        return {row["id"]: right for row, right in values if row["at"] < watermark}
+        return {row["TRANSACTION_ID"]: right for row, right in values if row["at"] < watermark}
 
 
 def results(streams: Streams, topic: str, count: int) -> list[Row]:
@@ -264,16 +269,16 @@ def results(streams: Streams, topic: str, count: int) -> list[Row]:
     return rows
 
 
-def check_results(streams: Streams, job: StartedJob, plan: FeaturePlan, payments: Payments) -> None:
+def check_results(streams: Streams, job: StartedJob | JobStatus, plan: FeaturePlan, payments: Payments) -> None:
     expected = payments.expected(plan)
     rows = results(streams, job.topic, len(expected))
-    assert sorted(row["id"] for row in rows) == sorted(expected)
+    assert sorted(row["TRANSACTION_ID"] for row in rows) == sorted(expected)
     assert {row["fingerprint"] for row in rows} == {job.fingerprint}
-    rights = [(row, name, value) for row in rows for name, value in expected[row["id"]].items()]
+    rights = [(row, name, value) for row in rows for name, value in expected[row["TRANSACTION_ID"]].items()]
     assert [(row, name, value) for row, name, value in rights if not same(row[name], value, 1e-9)] == []
 
 
-def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, broker):
+def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, broker, monkeypatch):
     place = tmp_path / "cards"
     place.mkdir()
     ports = {"GATEWAY": str(cluster.gateway), "JOBS": str(cluster.jobs)}
@@ -308,6 +313,10 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
         payments.produce(40)
         cluster.start_worker()
         check_results(streams, first, plan, payments)
+        engine = project.stream_engine()
+        assert engine is not None
+        assert (engine.job_state(first.job).restores or 0) > 0
+        assert supervise_job(project, principal=ME) == f"the job {first.job} runs"
 
         with project.journal().transaction(actor=Actor(ME.id)) as transaction:  # as if killed before it was recorded
             transaction.delete("feature_job", first.topic)
@@ -317,30 +326,52 @@ def test_a_job_of_a_project_outlives_its_worker_and_resumes(tmp_path, cluster, b
         assert status.checkpoint is not None
 
         changed = defined("30m")
-        second = start_job(changed, principal=ME)
-        assert (second.resumed, [job.name for job in second.stopped]) == (None, [first.topic])
+        with monkeypatch.context() as away:
+            away.setattr(FlinkEngine, "submit", refuse)
+            with pytest.raises(DataError):
+                start_job(changed, principal=ME)
+        supervise_job(changed, principal=ME)
+        (second, _) = job_status(changed, principal=ME)
+        assert (second.state, second.topic != first.topic) == ("RUNNING", True), "the supervision has started it"
         saved = job_records(changed)[first.topic].place
         assert saved is not None
         assert saved.exact, "every transaction is marked in the topic"
         assert sum(saved.ends.values()) > len(payments.expected(plan))
+        assert saved.path, "the first was stopped with a savepoint"
         check_results(streams, second, plan_of(changed), payments)
 
         payments.produce(20)
         back = start_job(defined("1h"), principal=ME)
-        assert (back.resumed, [job.name for job in back.stopped]) == (second.stopped[0].savepoint, [second.topic])
+        assert (back.resumed, [job.name for job in back.stopped]) == (saved.path, [second.topic])
         check_results(streams, back, plan, payments)
 
         cancel(cluster.jobs, back.job)
         (other, status) = sorted(job_status(project, principal=ME), key=lambda job: job.faulty)
         assert (other.state, other.checkpoint) == ("stopped", back.stopped[0].savepoint)
         assert (status.job, status.state, status.faulty) == (back.job, "CANCELED", True)
+        assert "was cancelled in Flink: start it again" in supervise_job(project, principal=ME)
+        assert back.topic in {alert.finding.subject for alert in read_alerts(project.journal())[0].firing}
+
         payments.produce(20)
-        resumed = start_job(project, principal=ME)
-        assert (resumed.started, resumed.resumed) == (True, status.checkpoint)
-        check_results(streams, resumed, plan, payments)
-        assert [job.job for job in stop_jobs(project, principal=ME)] == [resumed.job]
+        windows = CardWindows(stack.enter_context(cumulant.open(place, env="prod")), "refused")  # as the demo does
+        expected = payments.expected(plan)
+        windows.await_results(expected)
+        windows.stop()
+        report = windows.report(expected, expected, time.monotonic(), Recomputation(0, 0, 0, 0, expected))
+        count = len(expected)
+        assert (report.results, report.repeated, report.missing) == (count, 0, 0)
+        assert (report.events, report.compared, report.mismatches) == (count, 2 * count, 0)
+        wrong = {number: {"n_1h": -1} for number in expected}
+        later = windows.report(expected, expected, time.monotonic(), Recomputation(0, 0, 0, 0, wrong))
+        assert later.mismatches == count
+        record = job_records(project)[back.topic]
+        assert (record.resumed, record.stopped, record.job != back.job) == (status.checkpoint, True, True)
         kinds = Counter(event.kind for event in project.journal().events())
         assert (kinds["features.job_started"], kinds["features.job_stopped"]) == (5, 3)
+
+
+def refuse(*_: object, **__: object) -> str:
+    raise DataError("Flink refuses: it has no slot for a job now")
 
 
 def cancel(port: int, job: str) -> None:

@@ -31,8 +31,8 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         dict[str, AlertRuleSpec],
         Meta(
             description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `outcome`, "
-            "`loss`, `estimated_loss`, `objective`, `freshness`, `feature_mismatch`, `retraining`, `volume`, and those "
-            "of your own findings."
+            "`loss`, `estimated_loss`, `objective`, `freshness`, `feature_mismatch`, `feature_job`, `retraining`, "
+            "`volume`, and those of your own findings."
         ),
     ] = {}
     budget: Annotated[

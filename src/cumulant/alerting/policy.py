@@ -18,6 +18,7 @@ BUILT_IN: Mapping[str, Level] = {
     "data_fault": "critical",
     "feed": "critical",
     "feature_mismatch": "critical",
+    "feature_job": "critical",
     "loss": "critical",
     "objective": "warning",
     "freshness": "warning",
@@ -30,8 +31,8 @@ BUILT_IN: Mapping[str, Level] = {
     "volume": "warning",
     "covariate": "info",
 }
-#: rules that resolve sooner than others: the windows of an objective have smoothed it already
-RESOLVE_AFTER: Mapping[str, str] = {"objective": "5m", "freshness": "5m"}
+#: rules that resolve sooner than others: the windows of an objective have smoothed it already, a job runs or does not
+RESOLVE_AFTER: Mapping[str, str] = {"objective": "5m", "freshness": "5m", "feature_job": "1m"}
 #: of undeclared rules
 OTHERS: Level = "warning"
 

@@ -76,6 +76,25 @@ class FeatureJobStarted(Fact, frozen=True, kw_only=True):
     adopted: bool
 
 
+class FeatureJobFault(Fact, frozen=True, kw_only=True):
+    """A job that was started was seen in a condition in which it writes no results, or restarts again and again."""
+
+    kind: ClassVar[str] = "features.job_fault"
+
+    job: str
+    name: str
+    condition: str
+
+
+class FeatureJobRecovered(Fact, frozen=True, kw_only=True):
+    """A job that had a fault runs again; `job`: its id now."""
+
+    kind: ClassVar[str] = "features.job_recovered"
+
+    job: str
+    name: str
+
+
 class FeatureJobStopped(Fact, frozen=True, kw_only=True):
     """A job was stopped, or had ended; `savepoint`: the savepoint or checkpoint from which the same definition resumes;
     None: nothing says.

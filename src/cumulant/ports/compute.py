@@ -172,11 +172,13 @@ class StreamJob(msgspec.Struct, frozen=True, kw_only=True):
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """The newest checkpoint or savepoint of a job, from which another one resumes: `path`, and when it was taken. Both
-    are None before the first one, when nothing that the job wrote is committed yet.
+    are None before the first one, when nothing that the job wrote is committed yet. `restores`: how often the job went
+    on from one; None: not known.
     """
 
     path: str | None = None
     at: datetime | None = None
+    restores: int | None = None
 
 
 class StreamEngine(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from cumulant.core.errors import StepFailedError, UsageError
+from cumulant.demo.fraud.card_windows import begin_card_windows, compare, payment_features
 from cumulant.demo.fraud.ingestion import Backlog, error_sentence, run_to_end
 from cumulant.demo.fraud.money import worth
 from cumulant.demo.fraud.project import PROJECT, begin_folder
 from cumulant.demo.fraud.recomputation import differs
-from cumulant.demo.fraud.report import OutageReport, SpikeReport
-from cumulant.demo.fraud.story import missed, missed_of_faults
+from cumulant.demo.fraud.report import FlinkReport, OutageReport, SpikeReport
+from cumulant.demo.fraud.story import StoryEngines, fraud_story, missed, missed_of_faults, missed_of_flink
 from cumulant.demo.fraud.traffic import PaymentDecision, Phase
 from cumulant.project.file.loading import load
 
@@ -119,6 +121,46 @@ def test_ingestion_that_went_on_or_lost_rows_is_missed(changed: dict[str, object
     (said,) = missed_of_faults([OutageReport(**kept | changed)], 0)  # type: ignore[arg-type]
     assert said.endswith(sentence)
     assert missed_of_faults([], 2) == ("2 decisions have no logged features to compare",)
+
+
+def test_results_of_flink_are_compared_by_payment() -> None:
+    message = b'{"TRANSACTION_ID":7,"card_n_1d":2,"card_mean_1d":4.5,"fingerprint":"044afe5502de"}'
+    number, values = payment_features(message)
+    assert (number, values) == (7, {"card_n_1d": 2, "card_mean_1d": 4.5})
+    again = {7: values | {"terminal_n_1d": 3}, 8: values | {"card_n_1d": 3}, 9: values}
+    # 6 was not computed again, 9 has no result, and nobody asked for 5
+    results = {5: values, 6: values, 7: values, 8: values}
+    assert compare(results, [6, 7, 8, 9], again) == (2, 4, 1)
+
+
+def test_what_flink_did_not_keep_is_missed() -> None:
+    kept = {"topic": "t", "features": ("n",), "refused": "", "results": 5, "repeated": 0, "missing": 0}
+    kept |= {"events": 5, "compared": 5, "mismatches": 0, "behind_seconds": 1.0}
+
+    def said(**changed: int) -> tuple[str, ...]:
+        return missed_of_flink(FlinkReport(**kept | changed))  # type: ignore[arg-type]
+
+    assert said() == missed_of_flink(None) == ()
+    assert said(missing=2) == ("2 payments have no features of Flink",)
+    assert said(repeated=1) == ("1 results of Flink are of payments that had one",)
+    assert said(mismatches=3) == ("features of Flink differ in 3 of 5 payments",)
+    assert said(events=0) == ("features of Flink differ in 0 of 0 payments",)
+
+
+def test_flink_computes_the_windows_of_the_card_as_the_model_has_them(tmp_path: Path) -> None:
+    begin_card_windows(
+        tmp_path / "card", streams="kafka://127.0.0.1:9", engine="flink://127.0.0.1:9?checkpoints=s3://f"
+    )
+    template = (Path(__file__).parents[3] / "examples/fraud/features.py").read_text()
+    text = (tmp_path / "card" / "features.py").read_text()
+    own = {line for line in text.splitlines() if re.match(r"\w+ = ", line)}
+    assert own <= {*template.splitlines()}
+    assert {"card_n = card.count(window=windows)", 'amount_ratio = col("TX_AMOUNT") / card_mean["30d"]'} <= own
+    with load(tmp_path / "card", environment="live") as project:
+        assert project.policies.source("tx").spec.stream == "payments"
+    with pytest.raises(UsageError, match="reads the topic from Kafka"):
+        fraud_story(tmp_path / "fraud", engines=StoryEngines(stream_engine="flink://127.0.0.1:9?checkpoints=s3://f"))
+    assert not (tmp_path / "fraud").exists()
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,11 @@ def test_what_documents_a_feature_is_no_part_of_its_job():
     assert card_job({"n": documented})[1] == job
     _, wider = card_job({"n": card.count(window="1h")}, Field("merchant", "str"))
     assert (wider.name, wider.definition) == (job.name, job.definition)
-    assert card_job({"n": card.count(window="2h")})[1].name != job.name
+    longer = card_job({"n": card.count(window="2h")})[1]
+    assert longer.name != job.name
+    assert (job.reads, job.span, longer.span) == (("tx",), 3600.0, 7200.0)
+    last = source("tx").as_of("card").columns("amount")
+    assert card_job({"last": last}, Field("amount", "float"))[1].span is None, "a lookup without an end"
     assert job.fingerprint == short(digest(plan)), "that of servers"
 
 

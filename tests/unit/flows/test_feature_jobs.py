@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
@@ -20,16 +21,20 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import silent
 from cumulant.features.flink.job import FeatureJob
+from cumulant.flows.alerting.store import read as read_alerts
+from cumulant.flows.features.jobs import supervise_job as supervision
 from cumulant.flows.features.jobs.job_control import JobControl
 from cumulant.flows.features.jobs.job_record import job_records, own_jobs
 from cumulant.flows.features.jobs.job_status import JobStatus, job_statuses
 from cumulant.flows.features.jobs.run_job import check_place
+from cumulant.flows.features.jobs.supervise_job import supervise_job
 from cumulant.flows.ledger.lease import await_lease
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.ports.access import Principal
 from cumulant.ports.compute import JobState, StreamJob
 from cumulant.ports.streams import Bounds
 from cumulant.project.file.loading import load
+from cumulant.testing.clock import ManualClock
 
 ME = Principal("user:ada")
 AT = datetime(2026, 12, 1, tzinfo=UTC)
@@ -143,7 +148,13 @@ class Site:
 
     def stop(self):
         with self.control() as control:
-            return control.stop_all()
+            return [*control.stop_all(), *control.note_ended()]
+
+    def supervise(self, clock: ManualClock) -> list[tuple[str, str]]:
+        """What a look finds, as alerts."""
+        supervise_job(self.project, principal=ME, clock=clock)
+        firing = read_alerts(self.project.journal())[0].firing
+        return [(alert.finding.moved, alert.finding.next) for alert in firing]
 
     def record(self, name: str = NEW):
         return job_records(self.project)[name]
@@ -230,6 +241,60 @@ def test_a_job_that_wrote_before_it_was_recorded_is_found_or_refused(site):
     assert "--from beginning" in refused.value.hint
     site.world.on_submit = lambda: None
     assert site.start(resume="beginning").resumed is None
+
+
+def planned_after(site: Site, looks: int) -> None:
+    """The engine has a job of the name only after so many looks at its jobs."""
+    left = iter(range(looks))
+
+    def plan() -> None:
+        if next(left, None) is None and "late" not in site.world.known:
+            site.world.put("late", NEW, "RUNNING")
+
+    site.world.on_jobs = plan
+
+
+def test_a_submission_without_an_answer_gives_one_job(site):
+    site.world.refuses_start = EngineUnavailableError("timed out")
+    planned_after(site, 4)
+    started = site.start()
+    assert (started.job, started.state, site.record().state, site.record().job) == (
+        "late",
+        "RUNNING",
+        "started",
+        "late",
+    )
+    assert site.world.resumed == [], "nothing else was submitted"
+
+
+def test_a_start_waits_for_what_the_one_before_it_may_have_submitted(site):
+    site.world.refuses_start = EngineUnavailableError("timed out")
+    with pytest.raises(EngineUnavailableError):
+        site.start()  # nothing of it comes in time
+    site.world.refuses_start = None
+    planned_after(site, 3)
+    again = site.start()
+    assert (again.started, again.job, site.world.resumed) == (False, "late", [])
+
+    # what the engine has refused is not waited for
+    site.stop()
+    site.world.forget()
+    looks = 0
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+
+    site.world.on_jobs = counted
+    site.world.refuses_start = DataError("no slot")
+    with pytest.raises(DataError):
+        site.start()
+    assert site.record().refused
+    site.world.refuses_start = None
+    site.world.forget()
+    looks = 0
+    assert site.start().started
+    assert looks < 5
 
 
 def test_a_topic_that_was_made_again_is_not_filled_from_a_savepoint(site):
@@ -389,3 +454,110 @@ def test_a_job_of_other_topics_is_refused(site):
     assert site.start().resumed is not None
     with pytest.raises(StorageError, match="the topics that the job has read are not those of now"):
         site.start(sources="other brokers")
+
+
+@pytest.fixture
+def supervised(site, monkeypatch) -> Site:
+    """A site whose supervision sees its engine, and starts jobs as its commands do."""
+    monkeypatch.setattr(site.project, "stream_engine", lambda: site.world)
+    monkeypatch.setattr(supervision, "start_job", lambda project, *, principal, only: site.start(only))
+    return site
+
+
+def test_a_job_that_nobody_stopped_is_started_again_with_one_alert(supervised):
+    site, clock = supervised, ManualClock(AT)
+    assert site.supervise(clock) == []  # nothing was started
+    first = site.start()
+    site.world.states[first.job] = JobState(path="s3://a/chk-1", at=AT, restores=0)
+    events = len(list(site.project.journal().events()))
+    for _ in range(3):
+        clock.move(timedelta(seconds=30))
+        assert site.supervise(clock) == []
+    assert [event.kind for event in site.project.journal().events()][events:] == []
+
+    site.world.topics[NEW] = 5000
+    site.world.put(first.job, NEW, "FAILED")
+    ((moved, advice),) = site.supervise(clock)
+    assert moved == f"the job {first.job} of features has failed"
+    assert advice.startswith("it is started again")
+    assert site.world.resumed == [None, "s3://a/chk-1"]
+    assert site.record().job != first.job
+    for _ in range(3):  # it runs, and a minute later the alert is over
+        clock.move(timedelta(seconds=30))
+        left = site.supervise(clock)
+    assert left == []
+    kinds = Counter(event.kind for event in site.project.journal().events())
+    assert (kinds["features.job_fault"], kinds["features.job_recovered"], kinds["features.job_started"]) == (1, 1, 2)
+    assert (kinds["alert.fired"], kinds["alert.resolved"]) == (1, 1)
+
+
+def test_what_the_start_refuses_is_an_alert_that_says_what_to_do(supervised):
+    site, clock = supervised, ManualClock(AT)
+    site.start()
+    site.world.topics[NEW] = 5000
+    site.world.forget()
+    for _ in range(8):
+        ((moved, advice),) = site.supervise(clock)
+        clock.move(timedelta(minutes=1))
+    assert moved.endswith("is not known to Flink any more")
+    assert "it is not started again by itself" in advice
+    assert "--from beginning" in advice
+    assert site.world.resumed == [None], "nothing was submitted"
+    site.start(resume="beginning")
+    for _ in range(3):
+        clock.move(timedelta(minutes=1))
+        left = site.supervise(clock)
+    assert left == []
+
+
+def test_a_job_that_was_cancelled_by_tools_of_flink_is_reported_and_left(supervised):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.cancel(job)
+    for _ in range(5):
+        ((moved, advice),) = site.supervise(clock)
+        clock.move(timedelta(minutes=1))
+    assert (moved, site.world.resumed) == (f"the job {job} of features was cancelled in Flink", [None])
+    assert "record that it is stopped: `cumulant features stop-job`" in advice
+    (noted,) = site.stop()
+    assert (noted.job, noted.ended, site.record().stopped) == (job, True, True)
+    for _ in range(3):
+        clock.move(timedelta(minutes=1))
+        left = site.supervise(clock)
+    assert left == []
+    kinds = Counter(event.kind for event in site.project.journal().events())
+    assert (kinds["features.job_fault"], kinds["alert.fired"], kinds["alert.resolved"]) == (1, 1, 1)
+
+
+def test_an_engine_that_does_not_answer_is_an_alert_of_its_own_and_nothing_is_started(supervised):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    assert site.supervise(clock) == []
+
+    def away() -> None:
+        raise EngineUnavailableError("the gateway does not answer at 127.0.0.1:1: refused")
+
+    site.world.on_jobs = away
+    assert site.supervise(clock) == []
+    clock.move(timedelta(minutes=5))
+    ((moved, _),) = site.supervise(clock)
+    assert moved.endswith("the gateway does not answer at 127.0.0.1:1: refused")
+    site.world.on_jobs = lambda: None
+    site.world.put(job, NEW, "FAILED")
+    site.world.refuses_start = EngineUnavailableError("the brokers are away")
+    clock.move(timedelta(minutes=5))
+    assert {moved for moved, _ in site.supervise(clock)} >= {f"the job {job} of features has failed"}
+    clock.move(timedelta(minutes=5))
+    ((_, advice),) = site.supervise(clock)
+    assert advice.endswith("the last start failed: the brokers are away")
+    assert site.world.resumed == [None]
+
+
+def test_a_job_that_a_command_starts_or_stops_at_this_moment_is_left_to_it(supervised):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.put(job, NEW, "FAILED")
+    with site.control():
+        assert supervise_job(site.project, principal=ME, clock=clock).startswith("a command starts or stops the job")
+    assert site.world.resumed == [None]
+    assert not read_alerts(site.project.journal())[1]

@@ -28,6 +28,7 @@ PARTS = {
     "deployment.host_lifecycle.prepare_host": "a part of up",
     "deployment.versions.renew_everywhere": "a part of start_release and up",
     "features.freshness.evaluate_freshness": "a job of the tick and of the controller; its verb is alerts.observe",
+    "features.jobs.supervise_job.supervise_job": "a job of the tick and of the controller; its verbs are alerts.observe and features.run_job",
     "ledger.actions.check": "the check itself",
     "ledger.actions.permits": "the check itself, for what a page offers",
     "ledger.actions.decide": "the check without a record",

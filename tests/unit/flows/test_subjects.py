@@ -26,13 +26,14 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state import entity_key
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.features.jobs.job_record import FeatureJobRecord, ResumePlace, record_job
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.ledger_records import API_REQUEST
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.flows.serving.serve import materialize
-from cumulant.flows.subjects import online_state
+from cumulant.flows.subjects import online_state, streams
 from cumulant.flows.subjects.stores import STORES
 from cumulant.flows.subjects.subjects import admit_subject, erase_subject, find_subject
 from cumulant.outcomes.labels.ingest import ingest_file
@@ -234,6 +235,7 @@ def test_an_erased_subject_is_gone_from_data_and_state(filled):
         "references": "nothing",
         "models": "nothing",
         "events": "nothing",
+        streams.STORE: "nothing",
     }
     assert done.remaining == ()
     assert outcomes_of(filled, LabelSchema()).labelled()[0]["id"].to_list() == ["r2"]
@@ -412,6 +414,51 @@ def test_an_erasure_that_is_done_again_finds_nothing(filled):
     erase_subject(filled, ANN, principal=filled.principal())
     done = erase_subject(filled, ANN, principal=filled.principal())
     assert {receipt.status for receipt in done.receipts} == {"nothing"}
+
+
+def test_what_streams_and_their_jobs_have_is_named_with_its_end(tmp_path):
+    text = FILE.replace("features: features.py", "  tx: {stream: payments, key: id, event_time: at, personal: [mail]}")
+    (tmp_path / "cumulant.yaml").write_text(text.partition("training:")[0])
+    write_visits(tmp_path)
+    job = FeatureJobRecord(
+        name="cumulant.default.shop.local.new",
+        definition="d",
+        fingerprint="f",
+        state="started",
+        job="1",
+        sources="",
+        place=None,
+        resumed=None,
+        begun={},
+        started=START,
+        at=START,
+        who="user:ada",
+        reads=("tx",),
+        span=2 * 86_400.0,
+    )
+    old = msgspec.structs.replace(
+        job,
+        name="cumulant.default.shop.local.old",
+        state="stopped",
+        place=ResumePlace(path="s3://a/1", sources="", ends={}),
+    )
+    other = msgspec.structs.replace(job, name="cumulant.default.shop.local.other", reads=("clicks",))
+    with load(tmp_path, via="cli") as project:
+        with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+            for record in (job, old, other):
+                record_job(transaction, record)
+        erasure = erase_subject(project, ANN, principal=project.principal())
+        (receipt,) = [receipt for receipt in erasure.receipts if receipt.store == streams.STORE]
+        assert (receipt.status, erasure.pending) == ("kept", False)
+        for part in (
+            "rows of tx that were ingested stay, and messages of payments until the retention",
+            f"the job {job.name} has rows in its windows until its watermark is 3d after they count",
+            f"s3://a/1 has state of {old.name}",
+            "`cumulant features start-job --from beginning`",
+        ):
+            assert part in receipt.reason
+        assert "other" not in receipt.reason
+        assert len([place for place in erasure.remaining if place.store == streams.STORE]) == 3
 
 
 def test_a_project_without_subjects_says_what_to_declare(tmp_path):

@@ -17,7 +17,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.demo.fraud.report import FraudStory, MoneyReport, RebuildReport, SpikeReport
+    from cumulant.demo.fraud.report import FlinkReport, FraudStory, MoneyReport, RebuildReport, SpikeReport
 
 app = application("demo-fraud", "The Black Friday demo.")
 
@@ -47,6 +47,12 @@ def demo_fraud(
         typer.Option(metavar="URL", help="A broker, on which the topic `payments` has two partitions; default: files."),
     ] = "",
     online: Annotated[str, typer.Option(metavar="URL", help="The online store; default: SQLite.")] = "",
+    stream_engine: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="A gateway of Flink, which computes the card's windows of --streams; default: none."
+        ),
+    ] = "",
     replace_topic: Annotated[
         str,
         typer.Option(metavar="COMMAND", help="Deletes that topic and creates it anew, late in the story; files: none."),
@@ -82,8 +88,11 @@ def demo_fraud(
     Faults are between these: bad and repeated messages, a consumer with another schema, a full disk, an emptied online
     store; and in the end a topic that is deleted and made anew.
 
-    Exit code 1 where a promise was not kept: a request failed, a decision differs from what was computed again, or
-    one in the spike took more than 100 ms at p99.
+    With --stream-engine a job of Flink computes the windows of the card from the same topic meanwhile; its results are
+    compared with the stored history, too.
+
+    Exit code 1 where a promise was not kept: a request failed, a decision or a result of Flink differs from what was
+    computed again, or a decision in the spike took more than 100 ms at p99.
     """
     from cumulant.demo.fraud.calendar import StorySize
     from cumulant.demo.fraud.story import StoryEngines, fraud_story
@@ -102,7 +111,7 @@ def demo_fraud(
         story = fraud_story(
             folder,
             size=StorySize(customers=customers, terminals=customers * 3 // 2, day_seconds=day),
-            engines=StoryEngines(streams, online, replace_topic, restart_online),
+            engines=StoryEngines(streams, online, replace_topic, restart_online, stream_engine),
             http=http,
             progress=progress,
             then=answer if keep else lambda _: None,
@@ -144,6 +153,7 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
             ("spike", f"{spike.factor:g} times the payments a day of the week before"),
             ("lag", "not recovered" if lag is None else f"recovered {duration(lag)} after the spike"),
             ("recomputed", _recomputed(spike)),
+            *([] if story.flink is None else [("flink", _flink(story.flink)), ("refused", story.flink.refused)]),
             ("online store", _rebuilt(story.rebuild)),
             ("labels", f"{retraining.labels:,} of the live payments, delivered a week later and more"),
             ("monitoring", f"{retraining.decision} {retraining.version} is trained{released}."),
@@ -180,6 +190,15 @@ def _show(console: Console, story: FraudStory, *, stays_up: bool) -> None:
 def _recomputed(spike: SpikeReport) -> str:
     compared = f"{spike.recomputed:,} decisions and the {spike.features_compared:,} values of features behind them"
     return f"{compared}, from the stored history; {spike.mismatches} decisions differ"
+
+
+def _flink(flink: FlinkReport) -> str:
+    from cumulant.flows.reports.wording import duration
+
+    computed = f"{flink.results:,} payments with {len(flink.features)} features each"
+    differ = f"{flink.compared:,} values of {flink.events:,} payments, of which {flink.mismatches} differ"
+    behind = f"those of the spike could be read {duration(flink.behind_seconds)} after it"
+    return f"{computed}; compared with the stored history: {differ}; {behind}"
 
 
 def _rebuilt(rebuild: RebuildReport) -> str:

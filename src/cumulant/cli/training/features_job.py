@@ -94,6 +94,7 @@ def _stop(call: Invocation) -> None:
 def _print_stopped(console: Console, stopped: list[StoppedJob] | tuple[StoppedJob, ...]) -> None:
     for job in stopped:
         what = "could take no savepoint, and is cancelled" if job.cancelled else "is stopped"
+        what = "had ended" if job.ended else what
         place = "nothing says how far it came" if job.savepoint is None else job.savepoint
         console.print(f"job {job.job} of {job.name} {what}: {place}", soft_wrap=True)
 

@@ -55,10 +55,10 @@ monitoring:
 )
 
 
-def begin_folder(folder: Path, *, streams: str = "", online: str = "") -> None:
+def begin_folder(folder: Path, *, streams: str = "", online: str = "", stream_engine: str = "") -> None:
     """A new project of the story in `folder`; that of an earlier story is removed.
 
-    `streams` and `online`: URLs of the environment `live`, which is declared where one is given.
+    `streams`, `online` and `stream_engine`: URLs of the environment `live`, which is declared where one is given.
 
     Raises:
         UsageError: the folder holds something else.
@@ -80,11 +80,13 @@ def begin_folder(folder: Path, *, streams: str = "", online: str = "") -> None:
     cumulant.new_from_template("fraud", name=folder.name, directory=folder.parent)
     shutil.rmtree(folder / "data")
     (folder / "data" / "chargebacks").mkdir(parents=True)
-    path.write_text(PROJECT + _environment(streams, online), encoding="utf-8")
+    path.write_text(
+        PROJECT + _environment(streams=streams, online=online, stream_engine=stream_engine), encoding="utf-8"
+    )
 
 
-def _environment(streams: str, online: str) -> str:
-    named = [f"    {key}: {url}\n" for key, url in (("streams", streams), ("online", online)) if url]
+def _environment(**urls: str) -> str:
+    named = [f"    {key}: {url}\n" for key, url in urls.items() if url]
     return f"environments:\n  {LIVE}:\n{''.join(named)}" if named else ""
 
 

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 _CLOSE = 1e-9
 #: seconds until the log has what was answered, on a machine that is busy, and until the second look at all of it
 _LONGEST, _LOOK = 60.0, 0.5
-_KEY = "TRANSACTION_ID"
+#: the column with the number of a payment
+KEY = "TRANSACTION_ID"
 
 
 class Recomputation(NamedTuple):
     """Of served decisions: how many were computed again, with how many values of stored features, how many differ in
-    any value or in the probability, and how many have no logged features.
+    any value or in the probability, and how many have no logged features. `features_of`: by payment, what was computed.
     """
 
     decisions: int
     features: int
     mismatches: int
     unlogged: int
+    features_of: Mapping[int, Mapping[str, Any]]
 
 
 def recompute(
@@ -48,20 +50,21 @@ def recompute(
 
     served = {decision.number: decision for decision in decisions if not decision.error}
     logged = _logged(project, served, since)
+    computed: dict[int, Mapping[str, Any]] = {}
     differing = features = 0
     for version in sorted({row.version for row in logged.values()}):
         numbers = pl.Series([number for number, row in logged.items() if row.version == version], dtype=pl.Int64)
-        rows = payments.filter(pl.col(_KEY).is_in(numbers.implode())).select(REQUEST)
+        rows = payments.filter(pl.col(KEY).is_in(numbers.implode())).select(REQUEST)
         again = project.predict(rows, model=f"{NAME}/{version}", features=True)
-        for number, values in zip(rows[_KEY], again.iter_rows(named=True), strict=True):
-            vector = logged[number].features
+        for number, values in zip(rows[KEY], again.iter_rows(named=True), strict=True):
+            vector, computed[number] = logged[number].features, values["features"]
             features += len(vector)
             differing += differs(
                 {"probability": served[number].probability, **vector},
                 {"probability": values["probability"], **values["features"]},
             )
     unlogged = len(served) - sum(1 for row in logged.values() if row.features)
-    return Recomputation(len(logged), features, differing, unlogged)
+    return Recomputation(len(logged), features, differing, unlogged, computed)
 
 
 def differs(served: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
@@ -86,7 +89,7 @@ def _logged(
     deadline, pause = time.monotonic() + _LONGEST, _LOOK
     while True:
         rows = project.outcomes.predictions(since=since, limit=2 * len(served) + 1_000)
-        logged = {row.request[_KEY]: row for row in rows if not row.shadow and row.request.get(_KEY) in served}
+        logged = {row.request[KEY]: row for row in rows if not row.shadow and row.request.get(KEY) in served}
         if len(logged) == len(served) or time.monotonic() > deadline:
             return logged  # type: ignore[return-value]  # numbers, as those of the served ones
         time.sleep(pause)

@@ -41,6 +41,30 @@ class SpikeReport(msgspec.Struct, frozen=True, kw_only=True):
     mismatches: int
 
 
+class FlinkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The job of Flink that computed `features` of the topic while it was written, into the topic `topic`. `results`:
+    its messages, of which `repeated` were of payments that had one; `missing`: payments of the ordinary week, the spike
+    and the days after that got none. `behind_seconds`: from the end of the spike until the features of all its payments
+    could be read.
+
+    `events`: those payments that were also computed again from the stored history, with `compared` values;
+    `mismatches` of them differ by more than 1e-9 in any.
+
+    `refused`: what Flink answers where it is to compute the features of the model.
+    """
+
+    topic: str
+    features: tuple[str, ...]
+    refused: str
+    results: int
+    repeated: int
+    missing: int
+    events: int
+    compared: int
+    mismatches: int
+    behind_seconds: float
+
+
 class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that something is wrong with: how many were refused, and how many became rows."""
 
@@ -110,7 +134,8 @@ class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     `live`: what decisions of the ordinary week, the spike and the days after were worth. `faults`: bad messages;
     `outages`: what ingestion could not go on with; `rebuild`: an online store that was emptied. The phase `after
     faults` follows these, and `topic gone` the last of the outages.
-    `engines`: where topics and stored features were. `missed`: what the story promises and this run did not keep.
+    `engines`: where topics and stored features were, and what computed features of streams beside; `flink`: null
+    without. `missed`: what the story promises and this run did not keep.
     """
 
     folder: str
@@ -126,4 +151,5 @@ class FraudStory(msgspec.Struct, frozen=True, kw_only=True):
     retraining: RetrainingReport
     url: str
     seconds: float
+    flink: FlinkReport | None = None
     missed: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cumulant
-from cumulant.core.errors import StepFailedError
+from cumulant.core.errors import StepFailedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.demo.folder_lock import alone_in
 from cumulant.demo.fraud.calendar import (
@@ -28,6 +28,7 @@ from cumulant.demo.fraud.calendar import (
     WAITING,
     StorySize,
 )
+from cumulant.demo.fraud.card_windows import CardWindows, card_windows
 from cumulant.demo.fraud.faults import empty_store, send_faults
 from cumulant.demo.fraud.generator import payments, spike_factor
 from cumulant.demo.fraud.ingestion import Ingestion, ingest_once, ingesting
@@ -47,6 +48,7 @@ from cumulant.demo.fraud.project import LIVE, NAME, TOPIC, add_topic, begin_fold
 from cumulant.demo.fraud.recomputation import Recomputation, recompute
 from cumulant.demo.fraud.report import (
     FaultReport,
+    FlinkReport,
     FraudStory,
     MoneyReport,
     OutageReport,
@@ -69,7 +71,8 @@ _AT_ONCE = 20_000
 
 
 class StoryEngines(NamedTuple):
-    """URLs of a broker whose topic `payments` exists, and of an online store; default: embedded.
+    """URLs of a broker whose topic `payments` exists, and of an online store; default: embedded. And of a gateway of
+    Flink, which computes features of that broker; default: none.
 
     Commands that delete that topic and create it anew, and that restart the store without its data: without them the
     story does the first with files alone, and removes the store's tables in place of the second.
@@ -79,6 +82,7 @@ class StoryEngines(NamedTuple):
     online: str = ""
     replace_topic: str = ""
     restart_online: str = ""
+    stream_engine: str = ""
 
 
 def fraud_story(
@@ -93,16 +97,20 @@ def fraud_story(
     """Play the story in a new folder. `then` is called with the result while everything still runs.
 
     Raises:
-        UsageError: the folder holds something else.
+        UsageError: the folder holds something else, or there is an engine of streams without a broker.
         LeaseHeldError: another demo runs there.
         MissingPartError: no gateway is installed.
-        StepFailedError: ingestion ended, a command failed, or nothing was retrained.
+        StepFailedError: ingestion or the job of Flink ended, a command failed, or nothing was retrained.
+        EngineUnavailableError: the broker, the online store or Flink does not answer.
     """
     engines = engines or StoryEngines()
     streams, online = engines.streams, engines.online
+    if engines.stream_engine and not streams:
+        hint = "name a broker too: --streams kafka://HOST:9092"
+        raise UsageError("the job of Flink reads the topic from Kafka", subject="--stream-engine", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
-        begin_folder(folder, streams=streams, online=online)
+        begin_folder(folder, streams=streams, online=online, stream_engine=engines.stream_engine)
     environment = LIVE if streams or online else "local"
     with alone_in(folder), cumulant.open(folder, env=environment, progress=progress) as project:
         project.stack.check()  # before anything that takes time
@@ -128,6 +136,7 @@ class _Outcome(NamedTuple):
     rebuild: RebuildReport
     recomputation: Recomputation
     retraining: RetrainingReport
+    job: CardWindows | None
 
 
 class _Story:
@@ -143,17 +152,26 @@ class _Story:
         self._produce(as_known(history, FIRST))
         self._progress("history is ingested")
         ingest_once(self._project)
-        trained = self._project.train(as_of=FIRST)
-        model = f"{NAME}/{trained.model.version}"
+        with card_windows(self._project, self._progress) as job:
+            trained = self._project.train(as_of=FIRST)
+            return self._served(f"{NAME}/{trained.model.version}", history.height, http, job, then)
+
+    def _served(
+        self, model: str, history: int, http: str, job: CardWindows | None, then: Callable[[FraudStory], None]
+    ) -> FraudStory:
         with self._project.stack.up(model, http=http) as running, ingesting(self._project) as ingestion:
             self._live(running, ingestion)
             self._skip(ingestion)
+            if job is not None:
+                self._progress("the last features of the job of Flink, which is then stopped")
+                job.await_results(self._numbers(FIRST, LAST))
+                job.stop()  # a clock that is 50 years ahead, as comes next, would move its watermark
             faults, outages, rebuild = self._faults(running, ingestion)
             retraining = self._retrain(model, ingestion)
             outages.append(self._replace_topic(running, ingestion))
             self._progress("decisions are computed again from the stored history")
             recomputation = recompute(self._project, self._payments, self._decisions(), self._since)
-            outcome = _Outcome(history.height, faults, outages, rebuild, recomputation, retraining)
+            outcome = _Outcome(history, faults, outages, rebuild, recomputation, retraining, job)
             story = self._result(running, ingestion, outcome)
             then(story)
         return story
@@ -225,6 +243,10 @@ class _Story:
         self._phase("topic gone", TOPIC_GONE, END, running, to_topic=False)
         return outage
 
+    def _numbers(self, since: datetime, until: datetime) -> list[int]:
+        numbers: list[int] = between(self._payments, since, until)["TRANSACTION_ID"].to_list()
+        return numbers
+
     def _decisions(self) -> list[PaymentDecision]:
         return [decision for sent in self._sent for decision in sent.phase.decisions]
 
@@ -284,9 +306,14 @@ class _Story:
         live = between(self._payments, FIRST, LAST)
         on_hold = [decision.number for decision in self._decisions() if decision.hold]
         environment = self._project.loaded.endpoints
+        urls = {"streams": environment.streams, "online": environment.online, "features": environment.stream_engine}
+        flink = None
+        if outcome.job is not None:
+            payments, peak = self._numbers(FIRST, LAST), self._numbers(SPIKE, AFTER)
+            flink = outcome.job.report(payments, peak, spike.ended, outcome.recomputation)
         return FraudStory(
             folder=str(self._project.root),
-            engines={"streams": environment.streams.partition(":")[0], "online": environment.online.partition(":")[0]},
+            engines={name: url.partition(":")[0] for name, url in urls.items() if url},
             speed=self._size.speed,
             history=outcome.history,
             phases=tuple(_phase_report(sent, ingestion) for sent in self._sent),
@@ -298,9 +325,11 @@ class _Story:
             retraining=outcome.retraining,
             url=running.url or "",
             seconds=round(time.monotonic() - self._begun, 1),
+            flink=flink,
             missed=(
                 *missed(report, [error for sent in self._sent for error in sent.phase.failed]),
                 *missed_of_faults(outcome.outages, outcome.recomputation.unlogged),
+                *missed_of_flink(flink),
             ),
         )
 
@@ -345,4 +374,18 @@ def missed_of_faults(outages: Sequence[OutageReport], unlogged: int) -> tuple[st
             sentences.append(f"{outage.fault}: {outage.sent} messages became {outage.recovered} rows afterwards")
     if unlogged:
         sentences.append(f"{unlogged} decisions have no logged features to compare")
+    return tuple(sentences)
+
+
+def missed_of_flink(flink: FlinkReport | None) -> tuple[str, ...]:
+    """What was promised of the job of Flink: each payment has its features once, and they are those of the history."""
+    if flink is None:
+        return ()
+    sentences = []
+    if flink.missing:
+        sentences.append(f"{flink.missing} payments have no features of Flink")
+    if flink.repeated:
+        sentences.append(f"{flink.repeated} results of Flink are of payments that had one")
+    if flink.mismatches or not flink.events:
+        sentences.append(f"features of Flink differ in {flink.mismatches} of {flink.events} payments")
     return tuple(sentences)

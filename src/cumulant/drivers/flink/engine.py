@@ -104,15 +104,17 @@ class FlinkEngine:
         if place is None:
             hint = "name the JobManager in the URL of stream_engine: &jobmanager=HOST:8081"
             raise NotFoundError("the gateway does not know of checkpoints", subject="stream_engine", hint=hint)
-        latest = self._rest(place, "the JobManager").call("GET", f"/jobs/{_checked(job)}/checkpoints").get("latest", {})
+        answer = self._rest(place, "the JobManager").call("GET", f"/jobs/{_checked(job)}/checkpoints")
+        latest, restores = answer.get("latest", {}), answer.get("counts", {}).get("restored")
         taken = [latest[kind] for kind in ("completed", "savepoint") if latest.get(kind)]
         if taken:
             newest = max(taken, key=lambda each: each["id"])
-            return JobState(path=newest["external_path"], at=_from_ms(newest["trigger_timestamp"]))
+            return JobState(path=newest["external_path"], at=_from_ms(newest["trigger_timestamp"]), restores=restores)
         restored = latest.get("restored")
         if restored:
-            return JobState(path=restored["external_path"], at=_from_ms(restored["restore_timestamp"]))
-        return JobState()
+            at = _from_ms(restored["restore_timestamp"])
+            return JobState(path=restored["external_path"], at=at, restores=restores)
+        return JobState(restores=restores)
 
     def stop(self, job: str) -> str:
         settings = {

@@ -13,7 +13,9 @@ from cumulant.core.scope import Scope
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.definition.personal_features import personal_features
 from cumulant.features.flink.compiler import JSON, KEY, FlinkQuery
+from cumulant.features.flink.refusals import sources_read
 from cumulant.features.flink.sql_text import COLUMN_TYPES, name, text
+from cumulant.features.offline.groups import groups_of
 
 #: the column of a result with the fingerprint of the plan
 FINGERPRINT = "fingerprint"
@@ -23,7 +25,7 @@ _SINK = "feature rows"
 class FeatureJob(msgspec.Struct, frozen=True, kw_only=True):
     """`name`: of the job and of its topic, by scope and definition. `definition`: of the text that is run, without
     where topics are: a savepoint is of one text. `fingerprint`: of the plan without what documents its features, which
-    each result has.
+    each result has. `reads`: sources; `span`: seconds of the longest window, None where one has no end.
     """
 
     name: str
@@ -31,6 +33,8 @@ class FeatureJob(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     statements: tuple[str, ...]
     settings: Mapping[str, str]
+    reads: tuple[str, ...] = ()
+    span: float | None = None
 
 
 def job_prefix(scope: Scope) -> str:
@@ -110,7 +114,15 @@ def feature_job(
         fingerprint=short(fingerprint),
         statements=(*query.tables, sink, insert),
         settings=query.settings,
+        reads=tuple(sources_read(plan)),
+        span=_span(plan),
     )
+
+
+def _span(plan: FeaturePlan) -> float | None:
+    reaches = [group.reach_us(measure) for group in groups_of(plan) for measure in group.measures.values()]
+    ended = [reach for reach in reaches if reach is not None]
+    return max(ended, default=0) / 1_000_000 if len(ended) == len(reaches) else None
 
 
 def _without_documentation(plan: FeaturePlan) -> FeaturePlan:

@@ -225,6 +225,15 @@ def _run_freshness(project: Project) -> str:
     return evaluate_freshness(project, principal=_scheduler(project))
 
 
+def _run_feature_job(project: Project) -> str:
+    """The job of another engine that computes features of streams, started again where it is lost."""
+    if project.endpoints.stream_engine is None:
+        return "the environment names no engine that runs jobs over streams"
+    from cumulant.flows.features.jobs.supervise_job import supervise_job
+
+    return supervise_job(project, principal=_scheduler(project))
+
+
 def _run_verification(project: Project) -> str:
     """Served features against the history."""
     # Polars is imported by those who serve stored features only.
@@ -294,6 +303,7 @@ JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),
     ScheduledJob(name="objectives", every=timedelta(), run=_run_objectives),
     ScheduledJob(name="freshness", every=timedelta(), run=_run_freshness),
+    ScheduledJob(name="feature job", every=timedelta(), run=_run_feature_job),
     ScheduledJob(name="feature verification", every=timedelta(hours=1), run=_run_verification),
     ScheduledJob(name="refusals", every=timedelta(), run=_run_refusals),
     ScheduledJob(name="streams", every=timedelta(minutes=10), run=_run_streams),

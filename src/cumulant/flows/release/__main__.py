@@ -20,6 +20,7 @@ from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_report import watch_hosts
 from cumulant.flows.features.freshness import watch_freshness
+from cumulant.flows.features.jobs.supervise_job import watch_jobs
 from cumulant.flows.governance.background import sign_in_background
 from cumulant.flows.ledger.actions import OWN_MODEL, check
 from cumulant.flows.ledger.ending import run_until_ended
@@ -62,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 sign_in_background(project, report),
                 watch_objectives(project, LogLines(sys.stderr.write)),
                 watch_freshness(project, LogLines(sys.stderr.write)),
+                watch_jobs(project, LogLines(sys.stderr.write)) if project.endpoints.stream_engine else nullcontext(),
                 record_refusals(project, LogLines(sys.stderr.write), servers=True),
                 serve_metrics(
                     project.state / FOLDER,

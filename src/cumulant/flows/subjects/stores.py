@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulant.flows.subjects import logs, online_state, records, snapshots
+from cumulant.flows.subjects import logs, online_state, records, snapshots, streams
 from cumulant.flows.subjects.places import SubjectStore
 
 #: in the order of an erasure: the state is made again from snapshots without the subject; labels and the gateway's
@@ -42,6 +42,13 @@ STORES: tuple[SubjectStore, ...] = (
         holds="events by key, and posted rows",
         find=online_state.find_state,
         erase=online_state.erase_state,
+    ),
+    SubjectStore(
+        name=streams.STORE,
+        packages=("flows/features",),
+        holds="rows of streams, which have no subject, and state of jobs; results without personal values",
+        find=streams.find_streams,
+        erase=streams.keep_streams,
     ),
     SubjectStore(
         name=snapshots.REFERENCES,

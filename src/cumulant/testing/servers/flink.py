@@ -21,8 +21,9 @@ _JAVA = (
     "-XX:+UseSerialGC",
     "-XX:+UnlockDiagnosticVMOptions",
     "-XX:-BytecodeVerificationRemote",
+    "-XX:MetaspaceSize=256m",  # what collects garbage only because classes are loaded costs a second
 )
-_GATEWAY = ("-Xms300m", "-Xmx400m", "-XX:MetaspaceSize=256m")
+_GATEWAY = ("-Xms300m", "-Xmx400m", "-Xmn200m")
 _JOBS, _WORKER = ("-Xmx256m",), ("-Xms300m", "-Xmx500m", "-Xmn150m")
 _SETTINGS = {
     "execution.target": "remote",

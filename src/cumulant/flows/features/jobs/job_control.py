@@ -27,6 +27,7 @@ from cumulant.flows.features.jobs.job_record import (
     record_job,
 )
 from cumulant.flows.features.jobs.result_ends import ResultEnds
+from cumulant.flows.features.jobs.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,13 +46,14 @@ _ATTEMPTS, _AGAIN = 4, 1.0
 
 class StoppedJob(msgspec.Struct, frozen=True, kw_only=True):
     """`savepoint`: from which the same definition resumes; null: nothing says, and `start_job` decides by its topic.
-    `cancelled`: the job could take no savepoint, and the place is its newest checkpoint.
+    `cancelled`: the job could take no savepoint, and the place is its newest checkpoint; `ended`: it had ended before.
     """
 
     name: str
     job: str
     savepoint: str | None
     cancelled: bool = False
+    ended: bool = False
 
 
 class StartedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class JobControl:
     ) -> None:
         self._context, self._lease, self._engine, self._topics = context, lease, engine, topics
         self._results, self._sleep = ResultEnds(topics, sleep), sleep
+        self._submission = Submission(context.project, engine, sleep)
 
     def start(self, job: FeatureJob, *, sources: str, partitions: int, resume: str = "") -> StartedJob:
         """Start the job where it does not run. `sources`: what tells the topics that it reads from others of their
@@ -96,7 +99,11 @@ class JobControl:
         """
         jobs = self._awaited(lambda each: each.name == job.name)
         record = self._record(job.name)
-        if running := self._only(job.name, jobs):
+        running = self._only(job.name, jobs)
+        if running is None and self._submission.earlier(record, self._context.now()) is not None:
+            jobs = self._awaited(lambda each: each.name == job.name)
+            running = self._only(job.name, jobs)
+        if running is not None:
             return self._running(job, record, running, sources=sources, resume=resume)
         self._context.progress(f"job: {job.name} is submitted", None)
         ends = self._results.ends(job.name)
@@ -106,7 +113,11 @@ class JobControl:
         self._write(starting)
         if not ends:
             self._topics.create_topic(job.name, partitions)
-        id_ = self._engine.submit(job.name, job.statements, job.settings, resume=place)
+        try:
+            id_ = self._submission.submit(job, starting, place)
+        except DataError:
+            self._write(msgspec.structs.replace(starting, refused=True))
+            raise
         self._write_started(starting, id_, adopted=False)
         running = self._only(job.name, own_jobs(self._context.project, self._engine))
         return StartedJob(
@@ -140,10 +151,11 @@ class JobControl:
             raise DataError(f"{job.name} is not stopped: {reason.message}", subject=job.name, hint=hint) from reason
         return stopped
 
-    def note_ended(self, *, besides: str) -> None:
-        """Record of jobs of other definitions that have ended, and nobody stopped, how far they came: their engine
-        forgets them.
+    def note_ended(self, *, besides: str | None = None) -> list[StoppedJob]:
+        """Record of jobs, but those named `besides`, that have ended, and nobody stopped, how far they came: their
+        engine forgets them.
         """
+        noted: list[StoppedJob] = []
         jobs = own_jobs(self._context.project, self._engine)
         for record in job_records(self._context.project).values():
             own = [job for job in jobs if job.name == record.name]
@@ -152,6 +164,9 @@ class JobControl:
             newest = next((job.id for job in reversed(own) if record.is_newest(job.id)), record.job)
             place = self._newest_place(record, record.name, newest)
             self._write_stopped(record, record.name, newest, place)
+            path = None if place is None else place.path
+            noted.append(StoppedJob(name=record.name, job=newest, savepoint=path, ended=True))
+        return noted
 
     def _running(
         self, job: FeatureJob, record: FeatureJobRecord | None, running: StreamJob, *, sources: str, resume: str
@@ -233,6 +248,8 @@ class JobControl:
             started=now,
             at=now,
             who=self._context.principal.id,
+            reads=job.reads,
+            span=job.span,
         )
 
     def _stop(self, job: StreamJob) -> StoppedJob:
@@ -369,6 +386,8 @@ class JobControl:
             started=now if record is None else record.started,
             at=now,
             who=who,
+            reads=() if record is None else record.reads,
+            span=None if record is None else record.span,
         )
         with self._context.transaction() as transaction:
             self._lease.confirm(transaction)

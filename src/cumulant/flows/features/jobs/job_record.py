@@ -54,6 +54,9 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
         place: from which the definition resumes as long as nothing has written to the topic since.
         resumed: the checkpoint or savepoint that the newest start goes on from; None: from the beginning.
         begun: how far the topic of results went at that start.
+        refused: of `starting`, whether the engine has refused the submission, so that no job comes of it later.
+        reads: the sources that it reads; empty: not known.
+        span: seconds of its longest window; None: one has no end, or it is not known.
         started: when that was; `at`, `who`: of the newest start or stop.
     """
 
@@ -70,6 +73,9 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime
     at: datetime
     who: str
+    refused: bool = False
+    reads: tuple[str, ...] = ()
+    span: float | None = None
 
     @property
     def stopped(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.errors import ConflictError, LeaseHeldError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
@@ -31,21 +31,25 @@ if TYPE_CHECKING:
     from cumulant.ports.compute import StreamEngine
     from cumulant.project.project import Project
 
-_LEASE = "feature-job"
+#: of whoever starts or stops jobs
+LEASE = "feature-job"
 #: seconds after which a command that was killed holds up no other, on any machine
-_SECONDS = 20.0
+LEASE_SECONDS = 20.0
 _PLACE = re.compile(r"[a-z][a-z0-9+.-]*:/\S+")
 
 
 @verb("features.run_job")
-def start_job(project: Project, *, principal: Principal, resume: str = "", progress: Progress = silent) -> StartedJob:
+def start_job(
+    project: Project, *, principal: Principal, resume: str = "", only: str = "", progress: Progress = silent
+) -> StartedJob:
     """Start the job of the project's definition as it is now, where it does not run, and stop those of others.
 
     A job that was stopped, or that failed, goes on from its savepoint or its newest checkpoint; a new definition begins
     at the beginning of the topics. A job that was started by a command that was killed is recorded. `resume`: where to
-    go on in place of that, or `beginning`.
+    go on in place of that, or `beginning`. `only`: the name of the job, where no other definition may be started.
 
     Raises:
+        ConflictError: the definition is not that of the job `only` any more.
         UsageError: the environment has no engine, or its streams are not on Kafka; `resume` is no URL, or the job runs;
             or as `resolve_task`.
         DefinitionError: the engine cannot compute the definition, or its results would show personal values.
@@ -61,6 +65,9 @@ def start_job(project: Project, *, principal: Principal, resume: str = "", progr
         snapshots, _ = snapshots_of(context)
         plan = resolve_task(project, snapshots).plan
         job = _job_of(project, plan, encrypted=engine.encrypted)
+        if only not in {"", job.name}:
+            hint = "start the job of the definition of now: cumulant features start-job"
+            raise ConflictError("the features were changed since the job was started", subject=only, hint=hint)
         sources, partitions = _sources(project, plan)
         with _control(context, engine) as control:
             started = control.start(job, sources=sources, partitions=partitions, resume=resume)
@@ -72,7 +79,8 @@ def start_job(project: Project, *, principal: Principal, resume: str = "", progr
 @verb("features.run_job")
 def stop_jobs(project: Project, *, principal: Principal, progress: Progress = silent) -> list[StoppedJob]:
     """Stop the jobs of the project with a savepoint each, from which `start_job` goes on. None may run. One that fails
-    again and again can take none: it is cancelled, and its newest checkpoint recorded.
+    again and again can take none: it is cancelled, and its newest checkpoint recorded. So is that of a job that has
+    ended, which is then not supervised any more.
 
     Raises:
         UsageError: the environment has no engine, or its streams are not on Kafka.
@@ -86,7 +94,7 @@ def stop_jobs(project: Project, *, principal: Principal, progress: Progress = si
         open_run(project, "job", principal=principal, progress=progress) as context,
         _control(context, engine) as control,
     ):
-        return control.stop_all()
+        return [*control.stop_all(), *control.note_ended()]
 
 
 def check_place(resume: str) -> None:
@@ -118,11 +126,11 @@ def _control(context: Context, engine: StreamEngine) -> Iterator[JobControl]:
     """Nobody else starts or stops jobs of the project while the block runs."""
     journal, streams = context.project.journal(), context.project.streams()
     assert isinstance(streams, JobTopics), "streams are on Kafka"
-    lease = await_lease(journal, _LEASE, ttl=_SECONDS, actor=Actor(context.principal.id))
+    lease = await_lease(journal, LEASE, ttl=LEASE_SECONDS, actor=Actor(context.principal.id))
     if lease is None:
         raise LeaseHeldError(
-            f"{holder_of(journal, _LEASE) or 'another process'} starts or stops jobs of this project",
-            subject=_LEASE,
+            f"{holder_of(journal, LEASE) or 'another process'} starts or stops jobs of this project",
+            subject=LEASE,
             hint="run it again when that has ended",
         )
     with lease.renewed():
