@@ -35,9 +35,9 @@ class ProjectRoutes(BaseRoute):
         for route in self._by_word.get(_word(scope["path"]), ()):
             match, child = route.matches(scope)
             if match is Match.FULL:
-                return match, child | {_MATCH: route}
+                return match, {**child, _MATCH: route}
             if match is Match.PARTIAL and partial[0] is Match.NONE:
-                partial = match, child | {_MATCH: route}
+                partial = match, {**child, _MATCH: route}
         return partial
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
