@@ -171,6 +171,19 @@ class Freezing(Protocol):
 
 
 @runtime_checkable
+class ReadAtOnce(Protocol):
+    """An optional part of a journal: rows are read from this machine, so fast that an event loop may do it."""
+
+    def get_at_once(self, kind: str, key: str) -> Row | None:
+        """As `get`, without waiting for anybody.
+
+        Raises:
+            EngineUnavailableError: the journal is locked.
+        """
+        ...
+
+
+@runtime_checkable
 class Witnessed(Protocol):
     """An optional part of a journal: further evidence that reveals later changes."""
 

@@ -46,6 +46,7 @@ from cumulant.server.operation import NO_PATH, ApiCall, Operation
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.overviews import Overviews
 from cumulant.server.problem import problem, problem_of
+from cumulant.server.project_routes import PREFIX, ProjectRoutes
 from cumulant.server.request_metrics import FAMILIES, ApiRequestCounter, note_route
 from cumulant.server.response_headers import ResponseHeaders
 from cumulant.server.streaming.event_stream import EventFeeds, stream_events
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 
 #: files that requests carry at once
 _MOST_UPLOADS = 4
-PREFIX = "/v1/projects/{project}"
 #: recorded in place of a response with a secret, which is stored nowhere
 _SHOWN_ONCE = problem(
     409,
@@ -120,7 +120,7 @@ def create_application(
         Route("/v1/projects", _list_projects),
         Route("/v1/metrics", _metrics),
         Route(f"{PREFIX}/events/stream", stream_events),
-        *_operation_routes(),
+        ProjectRoutes(_operation_routes()),
         *pages,
     ]
     handlers: dict[Any, Any] = {
@@ -143,7 +143,7 @@ def create_application(
     return application
 
 
-def _operation_routes() -> list[BaseRoute]:
+def _operation_routes() -> list[Route]:
     """One route a path, so that a method that it has not is answered with those that it has."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for each in OPERATIONS:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 Item = TypeVar("Item")
 Run = Callable[..., object]
+#: of an operation's function, on an event loop: its result, or None where it has to wait for something
+RunAtOnce = Callable[..., object | None]
 
 #: the media type of JSON lines; the header of a note on them, percent-encoded
 LINES, NOTE = "application/x-ndjson", "cumulant-note"
@@ -124,6 +126,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """`path` is relative to that of a project. `long`: it may take minutes, so that it runs as a job. `personal`: its
     result has rows that may be personal. `secret`: it has a secret that is shown once, so that it is not stored.
+    `at_once`: is tried before `run`, on the event loop.
     """
 
     name: str
@@ -134,12 +137,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     long: bool = False
     personal: bool = False
     secret: bool = False
+    at_once: RunAtOnce | None = None
 
     @property
     def writes(self) -> bool:
         return self.method != "GET"
 
-    @property
+    @cached_property
     def streams(self) -> bool:
         """Whether the result is a `LineStream`."""
         return self.types.get("return") is LineStream
@@ -153,7 +157,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def summary(self) -> str:
         return (inspect.getdoc(self.run) or "").partition("\n\n")[0].replace("\n", " ")
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters in the path."""
         return tuple(_PARAMETER.findall(self.path))
@@ -190,9 +194,15 @@ def get(path: str, *, action: str) -> Callable[[Run], Operation]:
 
 
 def post(
-    path: str, *, action: str, long: bool = False, personal: bool = False, secret: bool = False
+    path: str,
+    *,
+    action: str,
+    long: bool = False,
+    personal: bool = False,
+    secret: bool = False,
+    at_once: RunAtOnce | None = None,
 ) -> Callable[[Run], Operation]:
-    return _operation("POST", path, action, long=long, personal=personal, secret=secret)
+    return _operation("POST", path, action, long=long, personal=personal, secret=secret, at_once=at_once)
 
 
 def delete(path: str, *, action: str) -> Callable[[Run], Operation]:
@@ -200,7 +210,14 @@ def delete(path: str, *, action: str) -> Callable[[Run], Operation]:
 
 
 def _operation(
-    method: Method, path: str, action: str, *, long: bool = False, personal: bool = False, secret: bool = False
+    method: Method,
+    path: str,
+    action: str,
+    *,
+    long: bool = False,
+    personal: bool = False,
+    secret: bool = False,
+    at_once: RunAtOnce | None = None,
 ) -> Callable[[Run], Operation]:
     """Raises TerminalError: the action is not declared; when the module is imported, so that no server starts."""
     find_action(action)
@@ -217,6 +234,7 @@ def _operation(
             long=long,
             personal=personal,
             secret=secret,
+            at_once=at_once,
         )
 
     return make

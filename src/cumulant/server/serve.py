@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -18,7 +19,7 @@ from cumulant.server.connections import server_of
 from cumulant.server.file_changes import follow_files
 from cumulant.server.jobs import Jobs
 from cumulant.server.streaming.uploads import sweep_uploads
-from cumulant.serving.workers.event_loops import restore_signals
+from cumulant.serving.workers.event_loops import loaded_objects_frozen, restore_signals
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -46,13 +47,18 @@ def serve(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         announce()
-        overviews.warm(projects.values(), prepare)
+        overviews.warm(projects.values(), prepare_and_freeze)
         yield
+
+    def prepare_and_freeze() -> None:
+        prepare()
+        gc.freeze()  # what was loaded since the start, too
 
     application = create_application(projects, authenticate=authenticate, pages=pages, jobs=jobs, lifespan=lifespan)
     overviews: Overviews = application.state.overviews
     prepare_all_decoding()
     with ExitStack() as stack:
+        stack.enter_context(loaded_objects_frozen())
         for project in projects.values():
             sweep_uploads(project)
             stack.enter_context(record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError, UsageError
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.events import Actor, Fact, verify_chain
 from cumulant.core.scope import Scope
 from cumulant.drivers.local.journal import SqliteJournal
@@ -539,3 +539,27 @@ def test_values_that_are_no_json(tmp_path):
     with pytest.raises(TypeError), journal.transaction(actor=ADA) as tx:
         tx.put("step", "a", {"f": object()})
     assert journal.get("step", "a") is None
+
+
+def test_a_row_that_is_read_at_once_is_the_present_one_and_a_locked_journal_is_not_waited_for(tmp_path):
+    journal, other = (SqliteJournal(f"sqlite:///{tmp_path}/journal.db") for _ in range(2))
+    assert journal.get_at_once("step", "a") is None
+    for number in range(3):
+        with other.transaction(actor=ADA) as transaction:
+            row = transaction.put("step", "a", {"n": number})
+            if number:
+                assert journal.get_at_once("step", "a").value == {"n": number - 1}, "writers are not waited for"
+        assert journal.get_at_once("step", "a") == row == journal.get("step", "a")
+    with other.transaction(actor=ADA) as transaction:
+        transaction.delete("step", "a")
+    assert journal.get_at_once("step", "a") is None
+    for each in (journal, other):
+        each.close()
+    holder = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(EngineUnavailableError):
+        journal.get_at_once("step", "a")
+    holder.close()
+    assert journal.get_at_once("step", "a") is None
+    journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from cumulant.cli.app import run as command
 from cumulant.core.errors import (
     ConflictError,
+    CumulantError,
     EngineUnavailableError,
     NotFoundError,
     RefusedError,
@@ -31,18 +33,23 @@ from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.features.backfill import backfill
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.features.freshness import evaluate_freshness, show_freshness
-from cumulant.flows.features.online_read import FeatureReaders, OnlineReadRequest, read_features
+from cumulant.flows.features.online_read import FeatureReaders, OnlineReadRequest, read_at_once, read_features
 from cumulant.flows.features.store_status import feature_status
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.maintenance.unneeded_files import unneeded_states
 from cumulant.flows.observe.data_metrics import data_series
+from cumulant.flows.overview.project_overview import OverviewMemory
 from cumulant.flows.serving.serve import materialize
 from cumulant.flows.serving.stored_keys import show_key
 from cumulant.packaging.builder import build
 from cumulant.ports.access import Principal
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec
 from cumulant.project.file.loading import load
+from cumulant.server import handler
+from cumulant.server.operation import ApiCall
+from cumulant.server.operations.features import OnlineBody, online
+from cumulant.testing.access import GrantedAccess
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.registry import MemoryRegistry
 from cumulant.training.model import FittedModel, ModelCard
@@ -265,6 +272,102 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
         ):
             with pytest.raises(RequestError, match=text):
                 values(keys)
+
+
+def test_an_event_loop_reads_at_once_what_is_known_and_never_what_changed_5_seconds_ago(tmp_path, monkeypatch):
+    with open_project(tmp_path) as project:
+        plan, table = fill(project)
+        seconds = ManualClock(BEGIN)
+        readers = FeatureReaders(steady=lambda: seconds.now().timestamp())
+
+        def request(count=1, **fields):
+            keys = [{"who": f"w{n % 3}"} | fields for n in range(count)]
+            return OnlineReadRequest(keys, END + timedelta(seconds=5), definition=True)
+
+        def at_once(read, principal=ME):
+            return read_at_once(project, read, principal=principal, model="", readers=readers)
+
+        def whole(read):
+            return read_features(project, read, principal=ME, readers=readers)
+
+        assert at_once(request()) is None  # a definition that is not known is read by a thread
+        known = whole(request()).fingerprint
+        for read in (request(), request(3), request(128), request(2, pages=5), request(2, kind="k"), request()):
+            assert at_once(read) == whole(read)
+        assert at_once(request(129)) is None  # many take a thread
+        before = at_once(request()).rows[0].features["number_2d"]
+        post(project, plan, table, 900, END + timedelta(seconds=5))
+        assert at_once(request()).rows[0].features["number_2d"] == before + 1
+        with pytest.raises(ConflictError):
+            at_once(request()._replace(fingerprint="0123"))
+        with pytest.raises(RequestError, match="the same fields"):
+            at_once(request()._replace(keys=[{"who": "w0"}, {"kind": "k"}]))
+
+        # Who may read is decided for each read; a refusal is an event, which a thread writes.
+        monkeypatch.setattr(type(project), "access", lambda self: GrantedAccess({("tester", "features.read")}))
+        assert at_once(request()) is not None
+        assert at_once(request(), Principal("other")) is None
+
+        # Another definition is in force after 5 s, or after a thread has read it, which is due from 2.5 s on.
+        (tmp_path / "features.py").write_text(FEATURES.replace('window="2d"', 'window="3d"', 1))
+        fill(project)
+        seconds.move(timedelta(seconds=2.4))
+        assert not readers.takes_renewal("", own=True)
+        seconds.move(timedelta(seconds=0.2))
+        assert [readers.takes_renewal("", own=True) for _ in range(2)] == [True, False]
+        assert at_once(request()).fingerprint == known
+        readers.renew(project, "", own=True)
+        renewed = at_once(request()).fingerprint
+        assert renewed == whole(request()).fingerprint != known
+        assert not readers.takes_renewal("", own=True)
+        (tmp_path / "features.py").write_text("nothing = ")
+        seconds.move(timedelta(seconds=4.9))
+        assert readers.takes_renewal("", own=True)
+        readers.renew(project, "", own=True)  # it cannot be read
+        assert at_once(request()).fingerprint == renewed
+        seconds.move(timedelta(seconds=0.1))
+        assert at_once(request()) is None
+        with pytest.raises(CumulantError):
+            whole(request())
+
+        # Reads of personal columns are events.
+        (tmp_path / "features.py").write_text(FEATURES)
+        file = tmp_path / "cumulant.yaml"
+        file.write_text(file.read_text().replace("freshness: 2h", "personal: [who]"))
+    with load(tmp_path) as project:
+        fill(project)
+        readers = FeatureReaders()
+        assert whole(request()).rows[0].features["number_2d"] == before
+        assert at_once(request()) is None
+        kinds = [event.kind for event in project.journal().events()]
+        assert kinds.count("access.personal_data_read") == 1
+
+
+def test_the_api_reads_features_on_its_event_loop_and_renews_the_definition_by_a_thread(tmp_path, monkeypatch):
+    threads = []
+
+    async def in_thread(function):
+        threads.append(function)
+        return function()
+
+    monkeypatch.setattr(handler, "run_in_threadpool", in_thread)
+    with open_project(tmp_path) as project:
+        fill(project)
+        seconds, memory = ManualClock(BEGIN), OverviewMemory("visits")
+        memory.features = FeatureReaders(steady=lambda: seconds.now().timestamp())
+        call = ApiCall(project, ME, "features.read", memory=memory)
+        arguments = {"body": OnlineBody(keys=[{"who": "w0"}], at=END, definition=True)}
+
+        def answer():
+            return asyncio.run(handler.run_operation(call, online, arguments))  # waits for threads at its end
+
+        answers = [answer() for _ in range(3)]
+        assert (len(threads), len(set(answers))) == (1, 1), "only the first one takes a thread"
+        (tmp_path / "features.py").write_text(FEATURES.replace('window="2d"', 'window="3d"', 1))
+        fill(project)
+        seconds.move(timedelta(seconds=3))
+        assert [answer() == answers[0] for _ in range(2)] == [True, False], "the first one has it renewed"
+        assert len(threads) == 1
 
 
 @pytest.mark.parametrize("then", ["missing", "refuse"])

@@ -1,5 +1,6 @@
 """Reads of the API: pages, filters, entity tags, and problems in place of results."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
+from starlette.routing import Match, Route
 
 from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor, Fact
@@ -19,6 +21,7 @@ from cumulant.flows.ledger.processes import this_process
 from cumulant.server.operation import PageQuery
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.pages import decode_cursor, encode_cursor, paginate
+from cumulant.server.project_routes import PREFIX, ProjectRoutes
 from cumulant.testing.access import GrantedAccess
 from cumulant.training.events import TrialFinished
 
@@ -251,3 +254,18 @@ def test_metrics_of_the_api_follow_the_rules_of_prometheus(project, api, accept,
         subprocess.run(command, input=response.text, text=True, check=True, timeout=60)
     monkeypatch.setattr(project, "access", lambda: GrantedAccess({("user:ada", "project.overview")}))
     assert "cumulant_" not in api.get(f"{root}/v1/metrics").text, "not without stack.show"
+
+
+def test_an_operation_is_looked_up_as_a_search_through_all_of_them_finds_it():
+    routes = [Route(PREFIX + path, repr, methods=["GET"]) for path in dict.fromkeys(each.path for each in OPERATIONS)]
+    looked_up = ProjectRoutes(routes)
+    paths = [route.path.replace("{project}", "shop").replace("{", "").replace("}", "") for route in routes]
+    others = ["/v1/projects", "/v1/projects/shop", "/v1/projects/shop/", "/projects/shop/runs", "/v1/projects//runs"]
+    for path, method in itertools.product([*paths, *(f"{path}/" for path in paths), *others], ["GET", "HEAD", "PUT"]):
+        scope = {"type": "http", "path": path, "method": method, "path_params": {}}
+        tried = [(*route.matches(scope), route) for route in routes]
+        fits = sorted((each for each in tried if each[0] is not Match.NONE), key=lambda each: each[0] is not Match.FULL)
+        match, child = looked_up.matches(scope)
+        assert (match is not Match.NONE) == bool(fits) == (path in paths), path
+        if fits:
+            assert (match, child, child["cumulant.match"]) == (fits[0][0], {**fits[0][1], **child}, fits[0][2])

@@ -9,7 +9,10 @@ import pytest
 from sign_in_support import ADA, LOCAL
 
 from cumulant.core.errors import UsageError
+from cumulant.core.events import Actor
+from cumulant.flows.identities.records import TOKENS
 from cumulant.flows.identities.tokens import list_tokens, revoke_token
+from cumulant.server.sign_in.identities import Identities
 
 X = "/v1/projects/shop/x"
 
@@ -47,6 +50,31 @@ def test_the_answers_to_unknown_and_to_known_ids_are_equal(serve):
     }
     assert len(answers) == 1
     assert b'"status":401' in next(iter(answers))
+
+
+def test_a_known_token_takes_no_thread_and_ends_at_once(serve, monkeypatch):
+    server = serve()
+    headers, browser = server.token(scope=["runs.*"]), server.browser()
+    threads = []
+
+    def by_token(identities, authorization, path):
+        threads.append(path)
+        return by_token.before(identities, authorization, path)
+
+    by_token.before = Identities.by_token
+    monkeypatch.setattr(Identities, "by_token", by_token)
+    first, then = (browser.get(X, headers=headers).json() for _ in range(2))
+    assert (first, threads) == (then, [X]), "its use was recorded by the first request"
+    (row,) = server.home.journal().rows(TOKENS)
+    with server.home.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.put(TOKENS, row.key, row.value | {"groups": ["other"], "scope": ["data.show"]})
+    changed = browser.get(X, headers=headers).json()
+    assert (changed["groups"], changed["scope"], threads) == (["other"], ["data.show"], [X])
+    server.clock.sleep(3_601)
+    assert browser.get(X, headers=headers).status_code == 200
+    assert threads == [X, X], "a use of another hour is recorded"
+    revoke_token(server.home, list_tokens(server.home, principal=ADA)[0].id, principal=ADA)
+    assert browser.get(X, headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("form", ["{}", "Basic {}", "bearer", "Bearer", "Bearer  ", "Token {}", "Bearer x{}"])

@@ -92,13 +92,15 @@ class SqliteJournal:
         self._key = scope_key(self._scope)
         self._clock = clock or SystemClock()
         self._temporary: str | None = None
-        self._database = Database(
+        make = partial(
+            Database,
             location.path,
             schema=_SCHEMA,
             version=3,
             holds="journal",
             upgrades={1: row_hashes.upgrade, 2: self._upgrade},
         )
+        self._database, self._at_once = make(), make(wait=0.0)
         self._head_file = location.path.with_name(f"{location.path.name}.head")
 
     @contextmanager
@@ -112,6 +114,10 @@ class SqliteJournal:
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._database.read() as connection:
+            return journal_rows.get(connection, self._key, kind, key)
+
+    def get_at_once(self, kind: str, key: str) -> Row | None:
+        with self._at_once.read() as connection:
             return journal_rows.get(connection, self._key, kind, key)
 
     def rows(
@@ -260,6 +266,7 @@ class SqliteJournal:
 
     def close(self) -> None:
         self._database.close()
+        self._at_once.close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from cumulant.core.errors import RefusedError, RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.core.units import from_micros, micros, show_duration
 from cumulant.features.offline.groups import MeasureGroup, groups_of
-from cumulant.features.online.requests import as_written
+from cumulant.features.online.requests import TEXT_TYPES, as_written
 
 if TYPE_CHECKING:
     from cumulant.features.online.online import FeatureRequest, OnlineFeatures, StoredEntities
@@ -76,6 +76,9 @@ class ReadPlan:
                 parts = expr.features(spec.expr)
                 needs[spec.name] = expr.columns(spec.expr).union(*(needs[part] for part in parts))
                 self.sources[spec.name] = frozenset[str]().union(*(self.sources[part] for part in parts))
+        self._sources_read = {group.source for group in groups_of(plan)}
+        #: of the fields given, those of which a command line gives numbers and truth values as texts
+        self._as_text = [(name, self._fields[name]) for name in given if self._fields[name].dtype not in TEXT_TYPES]
         self.missing = {name: tuple(sorted(needs[name] - there)) for name in plan.names if needs[name] - there}
         self.features = tuple(name for name in plan.names if name not in self.missing)
         if not self.features:
@@ -88,15 +91,22 @@ class ReadPlan:
 
     def rows(self, keys: Sequence[Mapping[str, object]], at: datetime) -> list[dict[str, object]]:
         """Request rows, of the moment where they name none. Texts, as of a command line, are read by their fields."""
-        rows = [{name: as_written(self._fields[name], value) for name, value in key.items()} for key in keys]
+        first: dict[str, object] = {}
         predict_at = self.plan.predict_at
         if predict_at is not None:
             try:
-                moment = at - timedelta(microseconds=predict_at.offset_us)
+                first[predict_at.column] = at - timedelta(microseconds=predict_at.offset_us)
             except OverflowError:
                 raise RequestError(f"no time is as far as {at.isoformat()}", subject="at") from None
-            rows = [{predict_at.column: moment, **row} for row in rows]
+        rows = [{**first, **key} for key in keys]
+        for name, field in self._as_text:
+            for row in rows:
+                row[name] = as_written(field, row[name])
         return rows
+
+    def limited(self, lives: Mapping[str, TimeToLive]) -> bool:
+        """Whether entities of one of the sources that are read may expire."""
+        return not self._sources_read.isdisjoint(lives)
 
 
 def _needs(group: MeasureGroup, spec: FeatureSpec, *, own_rows: bool) -> frozenset[str]:
@@ -111,7 +121,7 @@ def read_entities(
     online: OnlineFeatures,
     rows: Sequence[Mapping[str, object]],
     lives: Mapping[str, TimeToLive],
-) -> list[EntityFeatures]:
+) -> tuple[EntityFeatures, ...]:
     """The features of rows of `ReadPlan.rows`, each at its moment. `lives`: by source.
 
     Raises:
@@ -122,24 +132,26 @@ def read_entities(
     request = online.request(rows)
     entities = online.stored(request)
     vectors = online.vectors_of(request, entities)
-    results, readable = [], frozenset(reading.features)
-    for number in range(len(rows)):
-        sources = _expired(reading, request, entities, number, lives)
-        expired = tuple(name for name in reading.features if reading.sources[name] & sources)
-        late = vectors.late[number] if vectors.late else None
-        since = None if late is None else from_micros(late)
-        incomplete = () if late is None else vectors.incomplete[number]
-        empty = {*expired, *incomplete}
-        results.append(
-            EntityFeatures(
-                features={name: None if name in empty else vectors.columns[name][number] for name in reading.features},
-                staleness=vectors.age[number],
-                expired=expired,
-                since=since,
-                incomplete=tuple(name for name in incomplete if name in readable) if incomplete else (),
-            )
-        )
-    return results
+    names, columns = reading.features, [vectors.columns[name] for name in reading.features]
+    by_row = [
+        EntityFeatures(features=dict(zip(names, values, strict=True)), staleness=age)
+        for values, age in zip(zip(*columns, strict=True), vectors.age, strict=True)
+    ]
+    if reading.limited(lives):
+        for number, row in enumerate(by_row):
+            sources = _expired(reading, request, entities, number, lives)
+            expired = tuple(name for name in names if reading.sources[name] & sources)
+            by_row[number] = _without(row, expired, expired=expired)
+    for number, late in enumerate(vectors.late):
+        if late is not None:
+            incomplete = tuple(name for name in vectors.incomplete[number] if name in by_row[number].features)
+            by_row[number] = _without(by_row[number], incomplete, since=from_micros(late), incomplete=incomplete)
+    return tuple(by_row)
+
+
+def _without(row: EntityFeatures, names: Sequence[str], **changes: object) -> EntityFeatures:
+    """The row with nulls in place of some features."""
+    return msgspec.structs.replace(row, features=row.features | dict.fromkeys(names), **changes)
 
 
 def _expired(

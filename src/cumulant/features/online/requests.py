@@ -17,6 +17,8 @@ from cumulant.features.online.scalars import DAY
 _MICROSECOND = timedelta(microseconds=1)
 #: from so many rows on it is faster to read column by column
 _MANY = 8
+#: types whose values a command line and JSON write as texts
+TEXT_TYPES = frozenset({"str", "time", "date", "bytes"})
 #: values of exactly these types are inside values already
 _UNCHANGED: Mapping[str, type] = {"bool": bool, "float": float, "str": str, "bytes": bytes}
 
@@ -207,7 +209,7 @@ def python_converter(dtype: str) -> Callable[[Any], Any] | None:
 
 def as_written(field: Field, value: object) -> object:
     """A value of a command line, which is text, as the column's type reads it."""
-    if not isinstance(value, str) or field.dtype in ("str", "time", "date", "bytes"):
+    if not isinstance(value, str) or field.dtype in TEXT_TYPES:
         return value
     try:
         return {"true": True, "false": False}[value] if field.dtype == "bool" else _number(value)

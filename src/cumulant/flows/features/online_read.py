@@ -6,13 +6,22 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import ConflictError, EngineUnavailableError, NotFoundError, RequestError, UsageError
+from cumulant.core.errors import (
+    ConflictError,
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    RequestError,
+    UsageError,
+)
 from cumulant.core.ids import digest, short
 from cumulant.core.masking import mask
 from cumulant.core.servable import Servable
@@ -21,7 +30,7 @@ from cumulant.features.online.direct_reads import MOST_KEYS, EntityFeatures, Rea
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.flows.deployment.versions import champion_uri
 from cumulant.flows.features.stored_tables import filled_tables, newest_filling, table_readers
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import check, permits, verb
 from cumulant.flows.registry.version_servable import describe_servable
 
 if TYPE_CHECKING:
@@ -33,6 +42,12 @@ if TYPE_CHECKING:
 
 #: seconds for which a server knows which table a model reads, and definitions of which it keeps entities
 _KNOWN_SECONDS, _DEFINITIONS = 5.0, 4
+#: seconds after which it reads that again, while requests go on with what is known
+_RENEWED_SECONDS = 2.5
+#: kinds of reads of a definition of which it keeps what they have in common
+_READS = 32
+#: keys that an event loop reads itself: they take it milliseconds
+_KEYS_AT_ONCE = 128
 #: bytes of decoded entities that are kept of a definition
 _CACHE_BYTES = 32 * 2**20
 
@@ -63,33 +78,106 @@ class OnlineReadRequest(NamedTuple):
     own_rows: bool = False
 
 
-class StoredDefinition(NamedTuple):
+class StoredDefinition(msgspec.Struct, frozen=True, dict=True):
     """A definition with the table of its stored features."""
 
     model: str | None
     plan: FeaturePlan
     table: str
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return short(digest(self.plan))
 
+    @cached_property
+    def personal(self) -> bool:
+        """Whether a column is personal, so that each read is an event."""
+        return any(field.personal for source in self.plan.sources.values() for field in source.fields)
+
+
+class _PreparedRead(NamedTuple):
+    """What all reads of a definition by the same fields have in common. `masked`: features that are shown as hashes."""
+
+    reading: ReadPlan
+    hashed: HashedKeys
+    masked: frozenset[str]
+
+
+class _KnownDefinition:
+    """A definition as it was read at a moment, and reads of it by their fields and `own_rows`."""
+
+    def __init__(self, definition: StoredDefinition, at: float) -> None:
+        self.definition, self.at = definition, at
+        self.reads: dict[tuple[tuple[str, ...], bool], _PreparedRead] = {}
+
 
 class FeatureReaders:
-    """What a server keeps between reads of a project: the tables of models, for seconds, and entities. Thread-safe."""
+    """What a server keeps between reads of a project: the tables of models, for seconds, and entities. Thread-safe.
+
+    With a definition goes what follows from it: which features the fields of a key give, and the salt of hashed keys.
+    """
 
     def __init__(self, *, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady, self._lock = steady, threading.Lock()
-        self._definitions: dict[tuple[str, bool], tuple[float, StoredDefinition]] = {}
+        self._definitions: dict[tuple[str, bool], _KnownDefinition] = {}
+        self._renewing: set[tuple[str, bool]] = set()
         self._readers: OrderedDict[tuple[str, str, bool], OnlineFeatures] = OrderedDict()
+
+    def knows(self, model: str, *, own: bool) -> StoredDefinition | None:
+        """The definition that a read is of, where nothing has to be read for it."""
+        known = self._definitions.get((model, own))
+        return None if known is None or self._age(known) >= _KNOWN_SECONDS else known.definition
+
+    def takes_renewal(self, model: str, *, own: bool) -> bool:
+        """Whether the caller is to call `renew`: the definition is known, but soon no more, and nobody reads it yet."""
+        known = self._definitions.get((model, own))
+        if known is None or self._age(known) < _RENEWED_SECONDS:
+            return False
+        with self._lock:
+            renewing = (model, own) in self._renewing
+            self._renewing.add((model, own))
+        return not renewing
+
+    def renew(self, project: Project, model: str, *, own: bool) -> None:
+        """Read a definition again, so that no request waits for it. Where that fails, the next request does it."""
+        try:
+            with suppress(CumulantError):
+                self._read(project, model, own=own)
+        finally:
+            self._renewing.discard((model, own))
 
     def definition(self, project: Project, model: str, *, own: bool) -> StoredDefinition:
         """The definition that a read is of. Raises: as `read_features`."""
-        known = self._definitions.get((model, own))
-        if known is None or self._steady() - known[0] >= _KNOWN_SECONDS:
-            known = self._steady(), _project_definition(project) if own else stored_definition(project, model)
-            self._definitions[model, own] = known
-        return known[1]
+        return self.knows(model, own=own) or self._read(project, model, own=own)
+
+    def _read(self, project: Project, model: str, *, own: bool) -> StoredDefinition:
+        begun = self._steady()  # what changes while it is read may be missing from it
+        definition = _project_definition(project) if own else stored_definition(project, model)
+        with self._lock:
+            known = {key: each for key, each in self._definitions.items() if self._age(each) < _KNOWN_SECONDS}
+            self._definitions = known | {(model, own): _KnownDefinition(definition, begun)}
+        return definition
+
+    def _age(self, known: _KnownDefinition) -> float:
+        return self._steady() - known.at
+
+    def prepared(
+        self, project: Project, definition: StoredDefinition, read: OnlineReadRequest, model: str
+    ) -> _PreparedRead:
+        """What the read has in common with others. Raises RequestError."""
+        known = self._definitions.get((model, read.definition))
+        key = (_fields(read.keys), read.own_rows)
+        prepared = None if known is None or known.definition is not definition else known.reads.get(key)
+        if prepared is None:
+            plan = definition.plan
+            reading = ReadPlan(plan, key[0], own_rows=read.own_rows)
+            hashed = HashedKeys.of(plan, project.salt)
+            prepared = _PreparedRead(reading, hashed, personal_features(plan) & {*reading.features})
+            if known is not None and known.definition is definition:
+                if len(known.reads) >= _READS:  # callers choose the fields
+                    known.reads.clear()
+                known.reads[key] = prepared
+        return prepared
 
     def reader(
         self, project: Project, definition: StoredDefinition, plan: FeaturePlan, *, own_rows: bool
@@ -137,9 +225,32 @@ def read_features(
     """
     readers = readers or FeatureReaders()
     definition = readers.definition(project, model, own=read.definition)
-    plan = definition.plan
-    if any(field.personal for source in plan.sources.values() for field in source.fields):
+    if definition.personal:
         check(project, principal, "features.read", model=model, personal=True)
+    return _read(project, read, definition, model, readers)
+
+
+def read_at_once(
+    project: Project, read: OnlineReadRequest, *, principal: Principal, model: str, readers: FeatureReaders
+) -> OnlineRead | None:
+    """As `read_features`, for an event loop: None for what takes it, since something has to be waited for.
+
+    That is a definition that is not known, an event to write (of personal columns, of a refusal), a store that is
+    read over a network, and the computation of many keys.
+    """
+    if len(read.keys) > _KEYS_AT_ONCE:
+        return None
+    if not permits(project, principal, "features.read", model=model):
+        return None
+    definition = readers.knows(model, own=read.definition)
+    if definition is None or definition.personal or project.online().remote:
+        return None
+    return _read(project, read, definition, model, readers)
+
+
+def _read(
+    project: Project, read: OnlineReadRequest, definition: StoredDefinition, model: str, readers: FeatureReaders
+) -> OnlineRead:
     if read.fingerprint and not definition.fingerprint.startswith(read.fingerprint[: len(definition.fingerprint)]):
         raise ConflictError(
             f"the definition of {definition.model or 'the project'} has the fingerprint {definition.fingerprint}, not "
@@ -147,17 +258,16 @@ def read_features(
             subject=read.fingerprint,
             hint="its features are others than those that the caller was made for; cumulant features status",
         )
-    reading = ReadPlan(plan, _fields(read.keys), own_rows=read.own_rows)
-    at = read.at or SystemClock().now()
-    hashed = HashedKeys.of(plan, project.salt)
+    reading, hashed, masked = readers.prepared(project, definition, read, model)
     online = readers.reader(project, definition, hashed.plan, own_rows=read.own_rows)
+    at = read.at or SystemClock().now()
     rows = read_entities(reading, online, hashed.requests(reading.rows(read.keys, at)), _lives(project))
     return OnlineRead(
         model=definition.model,
         fingerprint=definition.fingerprint,
         table=definition.table,
         at=at,
-        rows=tuple(_masked(rows, personal_features(plan), project.salt)),
+        rows=_masked(rows, masked, project.salt),
         missing=reading.missing,
     )
 
@@ -166,10 +276,9 @@ def _fields(keys: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of the fields of keys."""
     if not 0 < len(keys) <= MOST_KEYS:
         raise RequestError(f"a read is of 1 to {MOST_KEYS:,} keys, not {len(keys):,}", subject="keys")
-    names = tuple(keys[0])
-    if any(key.keys() != keys[0].keys() for key in keys):
+    if len(set(map(frozenset, keys))) > 1:
         raise RequestError("the keys of one read have the same fields", subject="keys", hint="read others apart")
-    return names
+    return tuple(keys[0])
 
 
 def _lives(project: Project) -> dict[str, TimeToLive]:
@@ -181,21 +290,21 @@ def _lives(project: Project) -> dict[str, TimeToLive]:
 
 
 def _masked(
-    rows: Sequence[EntityFeatures], personal: frozenset[str], salt: Callable[[], bytes]
-) -> list[EntityFeatures]:
-    if not rows or not personal & rows[0].features.keys():
-        return list(rows)
+    rows: tuple[EntityFeatures, ...], masked: frozenset[str], salt: Callable[[], bytes]
+) -> tuple[EntityFeatures, ...]:
+    if not masked:
+        return rows
     key = salt()
-    return [
+    return tuple(
         msgspec.structs.replace(
             row,
             features={
-                name: mask(value, key) if name in personal and value is not None else value
+                name: mask(value, key) if name in masked and value is not None else value
                 for name, value in row.features.items()
             },
         )
         for row in rows
-    ]
+    )
 
 
 def stored_definition(project: Project, uri: str) -> StoredDefinition:

@@ -32,9 +32,13 @@ class LastUse:
         moments = [moment for moment in (seen, _moment(_report(journal, self._kind, key))) if moment is not None]
         return max(moments, default=None)
 
-    def record(self, journal: Journal, key: str, now: datetime) -> None:
+    def is_recorded(self, key: str, now: datetime) -> bool:
+        """Whether this process has recorded a use lately, so that `record` has nothing to do."""
         seen = self._seen.get(key)
-        if seen is not None and now - seen < self._interval:
+        return seen is not None and now - seen < self._interval
+
+    def record(self, journal: Journal, key: str, now: datetime) -> None:
+        if self.is_recorded(key, now):
             return
         if len(self._seen) >= _MOST_REMEMBERED:
             self._seen.clear()

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import ForbiddenError, RefusedError, UsageError, did_you_mean, not_found
+from cumulant.core.errors import (
+    EngineUnavailableError,
+    ForbiddenError,
+    RefusedError,
+    UsageError,
+    did_you_mean,
+    not_found,
+)
 from cumulant.core.events import Actor
 from cumulant.core.ids import short
 from cumulant.flows.identities.last_use import LastUse, forget_uses, last_uses
@@ -32,7 +39,7 @@ from cumulant.flows.ledger.actions import ACTIONS, OWN_MODEL, check, decide, ver
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Journal
+    from cumulant.ports.journal import Journal, ReadAtOnce, Row
     from cumulant.project.project import Project
 
 #: the reports of when tokens were used
@@ -235,19 +242,43 @@ def find_token(
     groups the provider has not named for as long as `confirmed`.
     """
     record = lookup_token(journal, secret, now)
-    if record is not None and confirmed is not None and record.principal.startswith(_USER):
-        record = record if now - _confirmed(record) < confirmed else None
-    if record is not None:
-        uses.record(journal, secret_hash(secret), now)
+    if record is None or not _is_confirmed(record, now, confirmed):
+        return None
+    uses.record(journal, secret_hash(secret), now)
     return record
+
+
+def find_token_at_once(
+    journal: ReadAtOnce, secret: str, now: datetime, uses: LastUse, *, confirmed: timedelta | None = None
+) -> ApiToken | None:
+    """As `find_token`, for an event loop; None also where its use has to be recorded, or the journal is locked."""
+    if not secret.startswith(PREFIX):
+        return None
+    key = secret_hash(secret)
+    if not uses.is_recorded(key, now):
+        return None
+    try:
+        record = _unexpired(journal.get_at_once(TOKENS, key), now)
+    except EngineUnavailableError:
+        return None
+    return record if record is not None and _is_confirmed(record, now, confirmed) else None
 
 
 def lookup_token(journal: Journal, secret: str, now: datetime) -> ApiToken | None:
     """As `find_token`, without a use: the token's request may be refused."""
     if not secret.startswith(PREFIX):
         return None
-    record = read_record(journal.get(TOKENS, secret_hash(secret)), ApiToken)
+    return _unexpired(journal.get(TOKENS, secret_hash(secret)), now)
+
+
+def _unexpired(row: Row | None, now: datetime) -> ApiToken | None:
+    record = read_record(row, ApiToken)
     return None if record is None or now >= record.expires else record
+
+
+def _is_confirmed(record: ApiToken, now: datetime, longest: timedelta | None) -> bool:
+    """Whether the provider has named the groups of the token's user lately, where it has to."""
+    return longest is None or not record.principal.startswith(_USER) or now - _confirmed(record) < longest
 
 
 def expand_scope(scope: Sequence[str]) -> tuple[str, ...]:

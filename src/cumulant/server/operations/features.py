@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -19,7 +21,7 @@ from cumulant.flows.features.jobs.job_status import JobStatus
 from cumulant.flows.features.jobs.job_status import job_status as show_jobs
 from cumulant.flows.features.jobs.run_job import start_job as run_job
 from cumulant.flows.features.jobs.run_job import stop_jobs
-from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_features
+from cumulant.flows.features.online_read import OnlineRead, OnlineReadRequest, read_at_once, read_features
 from cumulant.flows.features.store_status import FeatureStoreStatus, feature_status
 from cumulant.flows.features.verification_record import FeatureVerification
 from cumulant.flows.project.planning import plan
@@ -228,14 +230,28 @@ class OnlineBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     own_rows: bool = False
 
 
-@post("/features/online", action="features.read", personal=True)
+def _online_at_once(call: ApiCall, body: OnlineBody) -> OnlineRead | None:
+    """As `online`, where it waits for nothing. A definition that is soon read again is so by a thread, meanwhile."""
+    if call.memory is None:
+        return None
+    readers = call.memory.features
+    if readers.takes_renewal(body.model, own=body.definition):
+        renew = partial(readers.renew, call.project, body.model, own=body.definition)
+        asyncio.get_running_loop().run_in_executor(None, renew)
+    return read_at_once(call.project, _read(body), principal=call.principal, model=body.model, readers=readers)
+
+
+@post("/features/online", action="features.read", personal=True, at_once=_online_at_once)
 def online(call: ApiCall, body: OnlineBody) -> OnlineRead:
     """Read features of entities from the online store, as of a moment: values, staleness and fingerprint."""
-    read = OnlineReadRequest(
+    readers = None if call.memory is None else call.memory.features
+    return read_features(call.project, _read(body), principal=call.principal, model=body.model, readers=readers)
+
+
+def _read(body: OnlineBody) -> OnlineReadRequest:
+    return OnlineReadRequest(
         body.keys, at=body.at, fingerprint=body.fingerprint, definition=body.definition, own_rows=body.own_rows
     )
-    readers = None if call.memory is None else call.memory.features
-    return read_features(call.project, read, principal=call.principal, model=body.model, readers=readers)
 
 
 class MaterializeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -114,7 +114,8 @@ class Authentication:
         if given:
             if len(given) > 1:
                 return None
-            return await run_in_threadpool(self._identities.by_token, given[0], request.scope["path"])
+            known = self._identities.by_token_at_once(given[0], request.scope["path"])
+            return known or await run_in_threadpool(self._identities.by_token, given[0], request.scope["path"])
         secret = self._identities.cookies.read(request, SESSION)
         return await run_in_threadpool(self._identities.by_session, secret) if secret else None
 

@@ -12,8 +12,16 @@ from cumulant.core.network.hosts import Hosts
 from cumulant.flows.identities.last_use import LastUse
 from cumulant.flows.identities.records import principal_of, secret_hash
 from cumulant.flows.identities.sessions import Sessions
-from cumulant.flows.identities.tokens import USE_INTERVAL, USES, find_token, follow_groups, lookup_token
+from cumulant.flows.identities.tokens import (
+    USE_INTERVAL,
+    USES,
+    find_token,
+    find_token_at_once,
+    follow_groups,
+    lookup_token,
+)
 from cumulant.flows.ledger.decisions import ANONYMOUS, record_refused_request
+from cumulant.ports.journal import ReadAtOnce
 from cumulant.project.redaction import redaction_of
 from cumulant.server.sign_in.cookies import Cookies
 from cumulant.server.sign_in.form_answers import FormError
@@ -78,6 +86,17 @@ class Identities:
             token = find_token(journal, secret, now, self._uses[name], confirmed=self._confirmed)
             if token is not None:
                 return CallerIdentity(principal_of(token), project=name)
+        return None
+
+    def by_token_at_once(self, authorization: str, path: str) -> CallerIdentity | None:
+        """As `by_token`, for an event loop; None also where that has to wait for something."""
+        secret = _secret_of(authorization)
+        for name in self._projects_of(path):
+            journal, now = self.projects[name].journal(), self.clock.now()
+            if isinstance(journal, ReadAtOnce):
+                token = find_token_at_once(journal, secret, now, self._uses[name], confirmed=self._confirmed)
+                if token is not None:
+                    return CallerIdentity(principal_of(token), project=name)
         return None
 
     def by_session(self, secret: str) -> CallerIdentity | None:
