@@ -20,6 +20,8 @@ from cumulant.ports.objects import ObjectStore
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
+pytestmark = pytest.mark.slow
+
 FILE = """version: 1
 model: {{name: {name}}}
 data: {{visits: {{path: visits.csv, key: id, event_time: {{column: at, zone: UTC}}}}}}
