@@ -102,6 +102,9 @@ LONGEST = (
     "test_live_objectstore",
     "test_watching_days",
 )
+#: objects more than before, and collections of those, after which garbage is collected: with Python's own numbers, of which
+#: the first is 700, that is a tenth of the processor time of tests that compute in Python
+GARBAGE = 20_000, 20, 20
 #: as many times as another slow file one of these takes
 _LENGTH = 4
 
@@ -179,6 +182,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(*GARBAGE)
         gc.enable()
 
 
