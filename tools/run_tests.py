@@ -3,17 +3,31 @@
 `python tools/run_tests.py PYTEST_ARGUMENT...`. Thousands of tests share a few cores with servers that others of them
 started; one that waited too long for its turn says nothing of the code. A test that fails alone, too, fails the run. One
 that passes alone is listed at the end: it depends on its speed or on what runs beside it, and is to be mended.
+
+Where memory has room for them, the files of the tests are kept there: tests kill processes and never the machine, so that
+waiting for a disk proves nothing. TMPDIR, where it is set, says where they go instead.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 #: more failures than these are no accident of timing; none of them is run again
 MOST = 10
+#: a folder whose files are in memory
+MEMORY = Path("/dev/shm")
+#: bytes: files of a whole run take up to 4 GiB, its processes as much again
+ROOM, FREE = 8 * 2**30, 12 * 2**30
 
 
 class Failures:
@@ -27,7 +41,40 @@ class Failures:
             self.names.append(report.nodeid)
 
 
+def has_room(folder: Path = MEMORY, memory: Path = Path("/proc/meminfo")) -> bool:
+    """Whether the files of a whole run can be kept there, and programs among them be run."""
+    try:
+        place, lines = os.statvfs(folder), memory.read_text().splitlines()
+    except OSError:
+        return False
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    return free >= FREE and place.f_bavail * place.f_frsize >= ROOM and not place.f_flag & os.ST_NOEXEC
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Have temporary files of this process and of those it starts in memory, where there is room, and remove them."""
+    if "TMPDIR" in os.environ or not has_room():
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="cumulant-tests-", dir=MEMORY)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is in memory is to go
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("TMPDIR")
+        tempfile.tempdir = None
+        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: list[str]) -> int:
+    with temporary_files():
+        return run(arguments)
+
+
+def run(arguments: list[str]) -> int:
     failures = Failures()
     parallel = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
     code = int(pytest.main([*parallel, *arguments], plugins=[failures]))

@@ -7,6 +7,7 @@ one of `python -m cumulant.cli` is. What a command imports, and no more, is test
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -60,6 +61,8 @@ def start_fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
 def _call(target: Callable[..., None], arguments: Sequence[object]) -> None:
     """As after `python -m`: PySpark, where it is installed, ends a process whose main module has no name."""
     sys.modules["__main__"].__spec__ = find_spec("cumulant.cli.__main__")
+    gc.freeze()  # what was imported before is no garbage
+    gc.set_threshold(20_000, 20, 20)  # as in the tests' own processes
     target(*arguments)
 
 

@@ -17,6 +17,8 @@ from cumulant.flows.training.train import train
 from cumulant.monitoring.policy import HistoryPolicy
 from cumulant.ports.access import Principal
 
+pytestmark = pytest.mark.slow
+
 START, DAY, DAYS, SIZE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), 60, 200
 BREAK = 35
 SEARCH = "trials: 1, time: null, folds: 2, ensemble: 1, trainers: [linear]"

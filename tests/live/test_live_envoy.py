@@ -111,6 +111,7 @@ def test_a_request_without_a_body_is_no_error_of_the_script(traffic, gateway, ar
     assert "script log" not in (tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -25,7 +25,8 @@ from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_p
 from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.storage.scanning import scan
 
-pytestmark = pytest.mark.live
+# one store: what another one does differently is that of the conformance tests
+pytestmark = [pytest.mark.live, pytest.mark.parametrize("endpoint", ["weed"], indirect=True)]
 __all__ = ["endpoint", "secrets", "url"]  # fixtures
 
 

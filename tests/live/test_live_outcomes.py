@@ -28,7 +28,8 @@ from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.outcomes.labels.ingest import count_waiting
 from cumulant.project.file.loading import load
 
-pytestmark = pytest.mark.live
+# one store: what another one does differently is that of the conformance tests
+pytestmark = [pytest.mark.live, pytest.mark.parametrize("endpoint", ["weed"], indirect=True)]
 __all__ = ["endpoint", "secrets", "url"]  # fixtures
 NOW = datetime.now(UTC).replace(microsecond=0)
 KNOWN = (NOW - timedelta(hours=1)).isoformat()

@@ -12,7 +12,8 @@ from cumulant.core.scope import Scope
 from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.testing.secrets import MemorySecrets
 
-pytestmark = pytest.mark.live
+# one store: what another one does differently is that of the conformance tests
+pytestmark = [pytest.mark.live, pytest.mark.parametrize("endpoint", ["weed"], indirect=True)]
 
 WORKER = Path(__file__).parents[1] / "unit" / "flows" / "shared_store_worker.py"
 PROJECT = """version: 1

@@ -282,6 +282,7 @@ def aborted_release(model: str) -> Release:
     return end_release(start(begun), "rolled_back", "ended by ada", at=now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", LOGGED)
 def test_a_command_over_a_log_imports_no_engine(words: str, logged: dict[str, tuple[int, set[str]]]) -> None:
     code, modules = logged[words]
@@ -295,6 +296,7 @@ def test_the_imports_of_every_command_are_bounded_or_it_is_listed() -> None:
     assert not known & OTHERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", READS)
 def test_a_command_that_reads_imports_no_engine(words: str, imports: dict[str, tuple[int, set[str]]]) -> None:
     code, modules = imports[words]

@@ -399,6 +399,7 @@ def test_validate_lists_only_columns_that_moved(project: Path, cumulant: Any, vi
     assert [line.partition(" ")[0] for line in moved] == ["channel"]
 
 
+@pytest.mark.slow
 def test_rare_positives_without_a_cost_are_a_warning_with_the_lines_to_add(tmp_path: Path, cumulant: Any) -> None:
     import random
 

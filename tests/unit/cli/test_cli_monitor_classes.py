@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NAMES, SIZE = ("a", "b", "c"), 200
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2026, 1, 1)
 
 

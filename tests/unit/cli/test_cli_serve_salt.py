@@ -95,6 +95,7 @@ def serving(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
         process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_project_hashes_with_the_secret_of_its_environment(personal: Path, cumulant: Any) -> None:
     fields = cumulant("models", "show", "--project", str(personal), "--json").document["request"]
     row = {"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}

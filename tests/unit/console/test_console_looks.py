@@ -46,6 +46,7 @@ def put_looks(project, now, world, *, looks=30):
     return now
 
 
+@pytest.mark.slow
 def test_the_looks_of_the_chosen_metric_are_drawn_over_time_or_samples(project, client, canary):
     put(project, canary)
     assert 'id="looks"' not in client.get(PAGE).text
@@ -122,6 +123,7 @@ def test_the_axis_is_clipped_at_ten_times_the_newest_interval(looks, low, high):
     assert ends == pytest.approx((low - air, high + air))
 
 
+@pytest.mark.slow
 def test_the_interval_of_latency_is_that_of_the_shares_of_slow_requests(canary):
     now, world, history = canary, World(seed=2, took={"candidate": 4.5}), None
     for _ in range(45):

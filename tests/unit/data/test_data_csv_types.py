@@ -182,6 +182,7 @@ def test_what_is_declared_holds_after_a_blank_line(monkeypatch, many, before) ->
         read_csv(f"{before}a,n,n\n01,1,2\n".encode(), "-", spec, (), separator=",")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [0, 1 << 20])
 def test_what_is_declared_holds_in_a_header_of_any_length_and_with_a_return_in_a_name(monkeypatch, many) -> None:
     monkeypatch.setattr(csv_text, "_MANY", many)

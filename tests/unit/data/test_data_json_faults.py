@@ -52,6 +52,7 @@ def plain(numbers: range) -> bytes:
     return b"".join(b'{"id": %d, "a": {"n": %d}}\n' % (number, number) for number in numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("columns", [{}, {"n": "a.n"}])
 @pytest.mark.parametrize("line", BAD)
@@ -74,6 +75,7 @@ def flat(numbers: range) -> bytes:
     return b"".join(b'{"id": %d, "n": 0.5}\n' % number for number in numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", BAD)
 def test_such_lines_are_set_aside_in_pieces_too(place, monkeypatch, line) -> None:
     read_at_once = in_pieces(monkeypatch)

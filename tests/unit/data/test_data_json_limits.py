@@ -178,6 +178,7 @@ def test_names_that_are_data_are_named_as_such(place, monkeypatch, content, most
         place.ingest(path="t.jsonl", memory="64GiB")
 
 
+@pytest.mark.slow
 def test_fields_that_most_lines_lack_take_no_more_memory_than_declared(place) -> None:
     place.write("t.jsonl", "".join(f'{{"s": {{"k{number % 900}": 1}}}}\n' for number in range(3000)))
     with pytest.raises(DataError, match=r"takes more than 0\.293 GiB when it is read"):

@@ -91,6 +91,7 @@ def same(place, whole, pieces) -> None:
         assert (one.mean, one.std) == pytest.approx((other.mean, other.std))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.orc"])
 @pytest.mark.parametrize("on_repeat", ["quarantine", "first"])
 def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repeat) -> None:
@@ -234,6 +235,7 @@ def test_a_column_without_a_name_is_read_as_in_the_whole_file(place, monkeypatch
     same(place, whole, pieces)
 
 
+@pytest.mark.slow
 def test_prepare_sees_pieces_and_the_columns_of_folders_stay(place, monkeypatch) -> None:
     place.write("day=4/t.parquet", table(300))
     place.write(
@@ -255,6 +257,7 @@ PREPARES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", PREPARES)
 def test_types_that_prepare_makes_of_pieces_are_those_of_the_file(place, monkeypatch, column) -> None:
     place.write("t.parquet", table(300).with_columns(id=pl.int_range(300)))

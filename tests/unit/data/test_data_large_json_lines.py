@@ -113,6 +113,7 @@ def hostile_paths(draw: random.Random) -> bytes:
 PATHS = [{"x": "root.x"}, {"x": "root.x", "z": "n.y.z"}, {"z": "root.y.z", "root": "n.x"}, {"a": "root.x"}]
 
 
+@pytest.mark.slow
 def test_pieces_of_hostile_lines_have_the_declared_columns_of_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

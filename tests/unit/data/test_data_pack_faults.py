@@ -24,6 +24,7 @@ def rows(first: int, count: int) -> pl.DataFrame:
     return pl.DataFrame({"id": range(first, first + count), "x": np.random.default_rng(first).random(count)})
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_parts_are_put_together_leaves_the_last_snapshot(place, tmp_path):
     """At any moment: before, between and after each table of the new pack is stored."""
     last = None

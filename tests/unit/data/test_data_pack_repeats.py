@@ -11,6 +11,8 @@ import pytest
 
 from cumulant.data.parts import part_store
 
+pytestmark = pytest.mark.slow
+
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 MODES = ("quarantine", "first", "latest")
 

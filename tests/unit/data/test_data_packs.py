@@ -15,6 +15,8 @@ from cumulant.data.parts.part import PackFacts
 from cumulant.data.retention import removable_keys
 from cumulant.data.snapshot import scan
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
 
 

@@ -22,7 +22,7 @@ from cumulant.outcomes.labels.label_files import read_batches
 
 MIB = 1 << 20
 LIMIT = "256MiB"
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures a child's memory")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="measures a child's memory")]
 
 
 def write(path, table, groups=1, **options):

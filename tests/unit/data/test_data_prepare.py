@@ -23,6 +23,7 @@ def prepared(place, body: str, **more):
     return place.ingest(prepare="features.py:prepare", key="id", **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -66,6 +67,7 @@ def test_it_runs_in_the_project_with_its_modules_and_files(place):
     assert Path.cwd() == here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "expression",
     [
@@ -248,6 +250,7 @@ HELPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("helper", "head"), HELPED.values(), ids=HELPED)
 def test_an_edit_of_a_helper_counts_at_once(place, monkeypatch, helper, head):
     """Of the same size and within the same second, in one process and with what an earlier one compiled."""

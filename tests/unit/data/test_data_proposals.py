@@ -174,6 +174,7 @@ def test_nested_columns_are_noted_and_empty_frames_refused():
         infer(pl.DataFrame({"a": []}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key", "time"),
     [

@@ -267,6 +267,7 @@ def values(frame: pl.LazyFrame) -> list[tuple[int, int | None]]:
     return sorted(frame.select("id", "km").collect().rows(), key=str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("known", "sequenced"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("seed", range(6))
 def test_every_moment_shows_what_was_known_then(place, seed, known, sequenced):
@@ -313,6 +314,7 @@ def test_a_snapshot_written_before_arrivals_were_recorded_is_before_all_runs(pla
     assert [file.arrived for file in found.files] == [day(1), None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_versions_by_partitions_are_those_of_all_rows_at_once(place, monkeypatch, seed) -> None:
     """Also the stored files: the name of a snapshot may not depend on the memory of the machine."""

@@ -283,6 +283,7 @@ WIDE_CONTRACT = SourceSpec(
 GOOD = {"size": 5, "code": 2, "day": "2026-11-01", "seen": 3, "flag": True, "extra": 2, "note": "7"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ANY_MESSAGE, max_size=8), st.data())
 def test_no_message_stops_a_source_or_changes_another(tables, messages, data):

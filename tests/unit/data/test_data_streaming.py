@@ -42,6 +42,7 @@ def test_blocks_of_a_csv_hold_whole_records(tmp_path_factory, rows, size):
     assert found == [block.content.decode() for block in read_blocks(path, rows=size, most=1 << 20, csv=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_pieces_are_the_file_and_can_be_begun_at_any(tmp_path, name, rows):

@@ -81,6 +81,7 @@ def write(place, case: str, count: int = 10, bad: tuple[int, ...] = (3, 7)) -> N
         place.write(f"in/{number:02}{suffix}", content if number in bad else make(table(number)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 20])  # of 16 and more small files packs are made
 @pytest.mark.parametrize("case", CASES)
 def test_files_that_cannot_be_read_are_all_named_and_refuse_the_snapshot(place, case, count) -> None:
@@ -103,6 +104,7 @@ def test_one_word_for_all_rules_does_not_accept_the_loss_of_whole_files(place) -
     assert found.breaches == ("not so: each of the 4 files can be read; 1 cannot: in/01.csv is empty (0 bytes)",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 20])
 @pytest.mark.parametrize("case", CASES)
 def test_a_source_goes_on_without_them_where_that_only_warns(place, case, count) -> None:
@@ -134,6 +136,7 @@ def test_they_are_read_once_they_can_be_and_not_tried_before(place, count, monke
     assert mended.id != first.id
 
 
+@pytest.mark.slow
 def test_a_file_beyond_its_memory_is_tried_again_with_more(place) -> None:
     wide = "".join(f'{{"id": {number + 2}, "k{number % 900}": 1}}\n' for number in range(3000))
     place.write("in/1.jsonl", '{"id": 1}\n')

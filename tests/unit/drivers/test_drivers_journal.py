@@ -211,6 +211,7 @@ def count_up(path, times, ready):
             tx.emit(Happened(value=number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_processes_share_a_journal_that_none_of_them_has_made(tmp_path, method):
     context = multiprocessing.get_context(method)

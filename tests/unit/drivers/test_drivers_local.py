@@ -37,6 +37,7 @@ from cumulant.ports.driver import Driver
 ENTRIES = sorted(entry_points(group="cumulant.drivers"), key=lambda entry: entry.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_a_record_is_light_and_names_clients_that_exist(entry):
     code = (

@@ -75,6 +75,7 @@ def test_behind_a_proxy_the_proxy_gets_the_request(monkeypatch):
     check_reachable("http://mlflow.invalid")
 
 
+@pytest.mark.slow
 def test_the_driver_is_light_silent_and_offline(tmp_path):
     """In a process that refuses every connection and holds warnings for errors."""
     folder = servable(tmp_path / "servable")

@@ -326,6 +326,7 @@ def test_no_installed_package_is_looked_for(registry, place, monkeypatch):
     assert vars(environment) == before
 
 
+@pytest.mark.slow
 def test_a_copy_reads_and_writes_its_own_artifacts(registry, registered, place, tmp_path):
     def files(state):
         return {path.relative_to(state) for path in (state / "mlartifacts").rglob("*") if path.is_file()}

@@ -19,7 +19,7 @@ from cumulant.core.errors import EngineUnavailableError, NotFoundError
 from cumulant.drivers.mlflow.client import MlflowRegistry
 from cumulant.drivers.mlflow.rest import Rest
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 READS = """
 import json, sys
@@ -102,7 +102,6 @@ def client(server):
     return found
 
 
-@pytest.mark.slow
 def test_all_is_as_mlflow_says_it(registry, client):
     names = list(registry.models())
     assert names == list(client.models())
@@ -111,7 +110,6 @@ def test_all_is_as_mlflow_says_it(registry, client):
     assert repr(sorted(registry.metrics(run_id).items())) == repr(sorted(client.metrics(run_id).items()))
 
 
-@pytest.mark.slow
 def test_an_unknown_model_is_refused_alike(registry, client):
     for one in (registry, client):
         with pytest.raises(NotFoundError) as caught:
@@ -119,7 +117,6 @@ def test_an_unknown_model_is_refused_alike(registry, client):
         assert "late" in (caught.value.hint or "")
 
 
-@pytest.mark.slow
 def test_no_mlflow_is_imported(server):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     done = subprocess.run(
@@ -128,7 +125,6 @@ def test_no_mlflow_is_imported(server):
     assert json.loads(done.stdout) == [["Zeta", "bare", "late"], "1", 0.25, []]
 
 
-@pytest.mark.slow
 def test_pages_are_followed(server, monkeypatch):
     monkeypatch.setattr("cumulant.drivers.mlflow.rest._PAGE", 3)
     assert [one.version for one in Rest(server, {}).versions("late")] == [str(n) for n in range(10, 0, -1)]

@@ -112,6 +112,7 @@ def filled(
     return store
 
 
+@pytest.mark.slow
 @settings(max_examples=90, deadline=None)
 @given(
     st.sampled_from(sorted(PLANS)),

@@ -53,6 +53,7 @@ def test_a_process_that_hashes_keys_otherwise_is_refused(tmp_path, monkeypatch):
     assert session.calls == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["corrected", "nulls", "without a key"])
 def test_every_row_of_a_history_has_the_values_of_the_embedded_engine_bit_for_bit(kind, tmp_path):
     session = DirectHistory(tmp_path)

@@ -98,6 +98,7 @@ def test_a_source_with_corrections_that_does_not_fit_is_refused():
         FillBudget(100_000, None).check_whole(source, frame)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the high-water mark of Linux")
 def test_memory_is_bounded(tmp_path):
     """64 MiB are always free to use; what is read and written at a time comes on top."""

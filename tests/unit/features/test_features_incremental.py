@@ -75,6 +75,7 @@ def batches(rng: random.Random, height: int, last: int, *, between: bool) -> pl.
     return pl.Series(BATCH, found if between else sorted(found), dtype=pl.Int64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(len(PLANS)))
 def test_grown_histories_of_awkward_rows(seed: int) -> None:
     rng, plan = random.Random(seed), PLANS[seed]
@@ -85,6 +86,7 @@ def test_grown_histories_of_awkward_rows(seed: int) -> None:
     assert len(list(steps(plan, sources, 3))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(16))
 def test_grown_worlds_of_eras_and_zones(seed: int) -> None:
     world, rng = oracle_worlds.world(seed), random.Random(seed)

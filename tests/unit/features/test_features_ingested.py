@@ -118,6 +118,7 @@ def test_batches_leave_what_posted_rows_leave(seed):
     assert ingested.applied() == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_of_dropped_events_the_latest_by_event_time_stays(seed):
     """The values are those of all rows, and no state grows with the rows: posted, ingested, or filled each time."""

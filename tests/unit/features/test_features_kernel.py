@@ -37,6 +37,7 @@ def rounded(number: Fraction) -> float:
         return math.inf if number > 0 else -math.inf
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(hnp.arrays(np.float64, st.integers(1, 30), elements=MAGNITUDES | TIES), st.data())
 def test_sums_of_any_floats_are_correctly_rounded(values: np.ndarray, data: st.DataObject) -> None:

@@ -9,6 +9,7 @@ from oracle_worlds import world
 from cumulant.features.online import entity_history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(7))
 def test_every_path_gives_what_a_loop_over_all_rows_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:  # keys of so few events are searched as those of many are

@@ -81,6 +81,7 @@ def bits(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     return frame.select(pl.col(pl.Float64).map_elements(float.hex, pl.String), pl.exclude(pl.Float64)).rows()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offset", "count", "others", "layout"),
     [

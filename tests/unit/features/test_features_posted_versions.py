@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -40,6 +41,8 @@ from cumulant.features.posted.state_update import DEFAULT_SKEW_US, advance
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
 from cumulant.testing.plans import oracle
+
+pytestmark = pytest.mark.slow
 
 Row = dict[str, Any]
 OP = Field("op", "str")

@@ -45,6 +45,7 @@ def hidden(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     return {"flights": flights, "weather": frames["weather"].filter(pl.col("time_hour") <= AS_OF)}
 
 
+@pytest.mark.slow
 def test_april_through_the_state_is_april_as_trained(frames: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     sources = flight_sources(frames)
     predict_at = parse_predict_at("sched_dep - 2h", sources, entity="flights")

@@ -32,6 +32,8 @@ from cumulant.features.posted.state_update import advance
 from cumulant.ports.online import Cells, Result
 from cumulant.testing.online import MemoryOnline
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_features_posted_versions import (
@@ -106,6 +107,7 @@ def differences(world: World, given: Answer, frames: dict[str, Any]) -> dict[str
     return {name: (given.served[name], right[name]) for name in differing(given.served, right, world.plan.names)}
 
 
+@pytest.mark.slow
 @settings(parent=quick, max_examples=5)
 @given(st.sampled_from(RULES), st.integers(1, 5), st.integers(0, 2**32))
 def test_what_was_served_is_what_the_log_tells_of_that_moment(rule: Rule, keys: int, seed: int) -> None:

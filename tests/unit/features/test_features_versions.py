@@ -91,6 +91,7 @@ def predicted(plan: FeaturePlan, rows: list[Row]) -> list[tuple[int, Row]]:
     return found
 
 
+@pytest.mark.slow
 @few
 @given(corrected(), corrected(), plans)
 def test_each_prediction_sees_the_versions_in_force_at_its_moment(tx: Any, other: Any, chosen: int) -> None:

@@ -43,6 +43,8 @@ from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.registry import MemoryRegistry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(monkeypatch):

@@ -198,6 +198,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @needs_promtool
 def test_prometheus_evaluates_the_alerts(tmp_path):
     with loaded(tmp_path) as project:

@@ -24,6 +24,8 @@ from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
+pytestmark = pytest.mark.slow
+
 ME = Principal("tester")
 PROJECT = """version: 1
 model: {name: days}

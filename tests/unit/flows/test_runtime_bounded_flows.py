@@ -24,6 +24,8 @@ from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.outcomes.prediction_refs import BY_KEY, SEPARATOR
 from cumulant.project.file.loading import load
 
+pytestmark = pytest.mark.slow
+
 BOUND = 1500
 
 

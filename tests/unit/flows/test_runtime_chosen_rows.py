@@ -41,6 +41,8 @@ from cumulant.project.project import Project
 from cumulant.training import memory_need, row_hash
 from cumulant.training.dataset import TrainingSet
 
+pytestmark = pytest.mark.slow
+
 ME = Principal("tester")
 PROJECT = """\
 version: 1

@@ -130,6 +130,7 @@ def test_of_many_models_without_information_one_in_twenty_passes_at_most():
     assert level_of(0.5) == 0.95
 
 
+@pytest.mark.slow
 def test_the_champion_made_again_stays_and_a_change_of_what_callers_get_replaces_it(tmp_path):
     """Another setting alone gives the same model; a rule of its requests is another servable of the same model."""
     folder = make(tmp_path / "p", visits(1500))

@@ -31,6 +31,8 @@ from cumulant.training.row_hash import row_hashes
 from cumulant.training.trainers import linear_trainer
 from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample
 
+pytestmark = pytest.mark.slow
+
 ME = Principal("tester")
 TIMED, UNTIMED = "event_time: at", ""
 PROJECT = """\

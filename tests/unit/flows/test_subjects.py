@@ -46,6 +46,8 @@ from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
 
+pytestmark = pytest.mark.slow
+
 ANN, BOB = "ann@example.com", "bob@example.com"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FILE = """\

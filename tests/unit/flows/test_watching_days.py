@@ -27,6 +27,8 @@ from cumulant.serving.prediction_log.storage.log_reader import recent_prediction
 from cumulant.serving.prediction_log.storage.part_writer import LogPart
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 FIRST = date(2026, 3, 1)
 FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 SPEC = DriftPolicy()

@@ -63,6 +63,7 @@ def labelled(folder):
         return {*posted, *(fact.id for fact in facts)}
 
 
+@pytest.mark.slow
 def test_all_that_was_accepted_before_the_start_is_restored(root, tmp_path):
     with writers(root):
         for number in range(2):

@@ -17,6 +17,8 @@ from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 from cumulant.monitoring.drift.profiling import profile
 from cumulant.monitoring.policy import DriftPolicy
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "drift" / "nannyml"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the checkout")
 

@@ -51,6 +51,7 @@ def test_the_level_that_a_trend_has_reached_is_no_change():
     assert not any(any(compared(seed, trend=2.0).alarming) for seed in range(4))
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_trend_in_the_newest_part_is_no_change():
     """The 15 days that are compared rise by a quarter of a deviation: their mean is below the level at their end."""
     runs = (compared(seed, trend=2.0, shock=0.2, columns=("x",)) for seed in range(1100, 1200))

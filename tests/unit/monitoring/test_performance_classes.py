@@ -19,6 +19,8 @@ from cumulant.monitoring.performance.unlabelled import estimate_windows, learn_e
 from cumulant.statistics.performance.calibration import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss
 
+pytestmark = pytest.mark.slow
+
 TERMS = HarmPolicy(refit=False, calibration=False)
 NAMES = ("a", "b", "c")
 

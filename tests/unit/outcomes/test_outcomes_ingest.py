@@ -369,6 +369,7 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(tmp_path):
     assert (found.height, found["id"].n_unique()) == (200, 200)
 
 
+@pytest.mark.slow
 def test_two_at_once_take_a_file_in_once(tmp_path):
     path = write(tmp_path / "x.jsonl", [{"id": f"r{one}", "label": 1} for one in range(30_000)])
     code = f"""

@@ -17,6 +17,8 @@ from cumulant.outcomes.labels.batches import LabelBatches
 from cumulant.outcomes.labels.ingest import _merge
 from cumulant.serving.prediction_log.storage.log_reader import iterate_files as log_stored
 
+pytestmark = pytest.mark.slow
+
 DAYS = 3
 
 

@@ -20,6 +20,8 @@ from cumulant.outcomes.join.numbered_table import NumberedTable, TableParts
 from cumulant.outcomes.labels import label_snapshot
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 
 def in_windows(patch, held=2, window=3):
     """Labels of which there are more than `held` are read for windows of so many predictions."""

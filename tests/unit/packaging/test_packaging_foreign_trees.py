@@ -18,6 +18,8 @@ from cumulant.packaging.convert.model_objects import from_object
 from cumulant.packaging.convert.xgboost_model import read_xgboost
 from cumulant.servable.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 
 def labels_for(objective, values):
     if objective.startswith(("binary", "cross")):

@@ -158,6 +158,7 @@ def test_an_archive_with_an_endless_name_is_refused_in_short(tmp_path, size, wor
     assert len(caught.value.message) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads peaks of memory from /proc")
 def test_some_of_every_kind_through_the_commands():
     line = [sys.executable, str(BENCH), "--every", "193", "--processes", "1", "--limit", "100"]

@@ -63,6 +63,7 @@ print(code, int(peak.split()[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_graph_that_wants_too_much_memory_is_refused(tmp_path, bomb):
     save(tmp_path / "bomb.onnx", *BOMBS[bomb])

@@ -45,6 +45,7 @@ def test_a_file_that_crashes_the_library_is_refused_by_name(crashing):
         read_booster(crashing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("needs", ["json", "pandas", "sklearn.base"])
 def test_it_is_tried_whatever_the_library_imports(crashing, tmp_path, monkeypatch, needs):
     use_library(tmp_path, monkeypatch, needs)

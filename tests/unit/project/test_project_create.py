@@ -385,6 +385,7 @@ def test_any_text_survives_yaml(text):
 names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(names, min_size=1, unique=True, max_size=5))
 def test_any_column_name_survives_python(tmp_path_factory, columns):

@@ -15,6 +15,8 @@ from cumulant.flows.serving.predict import predict
 from cumulant.project.file.loading import load
 from cumulant.project.new.create import create_from, create_from_frame
 
+pytestmark = pytest.mark.slow
+
 ROWS = 120
 WIDE = 2**63
 

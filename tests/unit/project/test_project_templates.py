@@ -34,6 +34,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["flights", "fraud", "blank"])
 def test_a_template_is_a_project_that_loads(tmp_path, template):
     created = create_from_template("mine", template, directory=tmp_path)

@@ -21,6 +21,8 @@ from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
 from cumulant.testing.traffic import MemoryTraffic
 
+pytestmark = pytest.mark.slow
+
 MODEL = "late"
 
 

@@ -376,6 +376,7 @@ def test_a_champion_that_never_fails_hides_no_harm(rates: tuple[float, float], u
     assert blocks_of(rates, units, 150, board=board).verdict.harmful
 
 
+@pytest.mark.slow
 def test_a_harm_within_the_margin_is_not_acted_on_at_the_first_failures_of_a_step() -> None:
     """0.1% against 0.17%, where 0.2% is accepted: proven in one step, and then the next begins."""
     acted = 0

@@ -93,6 +93,7 @@ def test_the_longest_time_and_the_first_hour():
     assert set(hours) == {5, 9}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_releases_in_any_number_of_processes():
     found = world(errors={"champion": 0.02, "candidate": 0.2}, traffic={"requests_per_second": 20})
     alone = simulate(found, ReleaseSpec(), releases=4, seed=3, processes=1)

@@ -1,6 +1,7 @@
 """A simulation says how far it is, and about how long the rest takes."""
 
 import msgspec
+import pytest
 
 from cumulant.flows.release.simulation.simulate import SimulationProgress, simulate
 from cumulant.flows.release.simulation.world import ReleaseWorld
@@ -41,6 +42,7 @@ def test_little_time_is_not_worth_an_estimate() -> None:
     assert [text for text, _ in said] == ["simulate 3 releases, 1 at a time", "1 of 3 releases", "2 of 3 releases"]
 
 
+@pytest.mark.slow
 def test_a_simulation_reports_each_release_whatever_the_processes() -> None:
     world = msgspec.convert(BROKEN, ReleaseWorld)
     shares: dict[int, list[float | None]] = {1: [], 2: []}

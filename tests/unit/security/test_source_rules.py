@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from cumulant.flows.identities.records import new_secret
 from cumulant.flows.ledger.actions import ACTIONS
@@ -39,6 +43,18 @@ RANDOM = {
     "testing/servers/fault_proxy.py",
     "testing/servers/programs.py",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_for_this_module_alone() -> Iterator[None]:
+    """Each collection of garbage looks at all nodes, a million and a half: not here, and not in the tests that follow."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        trees.cache_clear()
+        nodes.cache_clear()
+        gc.enable()
 
 
 @cache

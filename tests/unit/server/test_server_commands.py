@@ -16,6 +16,8 @@ from cumulant.project.file.loading import load as load_project
 from cumulant.server.operation_list import OPERATIONS
 from cumulant.server.operations.data import RefusedRows
 
+pytestmark = pytest.mark.slow
+
 #: command lines that read, in an order in which they may run; CASE is a waiting case
 READS = [
     "plan",

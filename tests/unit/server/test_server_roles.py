@@ -75,6 +75,7 @@ def test_the_list_of_projects_holds_those_that_the_principal_may_see(url, projec
     assert [project.journal().head().seq for project in projects.values()] == heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", [*ROLES, ""])
 def test_each_route_of_each_project_is_for_the_roles_of_its_action(url, projects, role):
     """Routes without parameters, which are not refused for another reason first."""

@@ -55,6 +55,7 @@ def required_fields(kind):
 SEEN = [operation for operation in OPERATIONS if operation.action != "project.overview"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", SEEN, ids=lambda operation: operation.name)
 def test_each_operation_checks_its_declared_action_first(project, api, monkeypatch, operation):
     access = GrantedAccess({("user:ada", "project.overview")})

@@ -76,6 +76,7 @@ def test_a_fallback_that_is_broken_at_the_start_is_named(settings, change, error
     assert type(caught.value) is error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_loads_and_workers_that_start_again_do_not_read_its_folder(tmp_path, count):
     scale(tmp_path / "models" / "graph", 2.0)

@@ -35,6 +35,8 @@ from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.worker import Worker
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
 CRASH = """

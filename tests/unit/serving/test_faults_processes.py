@@ -23,6 +23,8 @@ from serving_graphs import scale
 from test_serving_fleet import BODY, INFER, children, metric, serving
 from test_serving_recording import KNOWN, PREDICT, place, rows_of  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 CONTENT = json.dumps(BODY).encode()
 HEAD = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
 

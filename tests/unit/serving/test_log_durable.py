@@ -53,6 +53,7 @@ async def confirmed(waiting):
 # Kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["rows", "matrix"])
 def test_what_was_confirmed_is_read_after_kills_of_the_log_process(where, form):
     def made(number):

@@ -29,6 +29,8 @@ from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_p
 from cumulant.serving.prediction_log.storage.scanning import scan
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(tmp_path):

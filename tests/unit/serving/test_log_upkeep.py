@@ -428,6 +428,7 @@ retention.upkeep(log, keep=None, file_size=1 << 40, file_age=0.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's memory is Linux's")
 def test_parts_that_are_too_large_for_the_memory_left_are_not_damaged(log):
     # The text takes almost nothing on the disk and 128 MiB in memory.

@@ -64,6 +64,7 @@ def parts_of(folder):
     return LogParts(folder, PersonalValueMask(b"", {"m": []}), file_size=1 << 26, failed=lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_each_row_comes_once_whatever_fails(tmp_path, seed):
     chance = random.Random(seed)

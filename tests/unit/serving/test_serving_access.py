@@ -198,6 +198,7 @@ def test_what_nobody_known_asks_for_is_recorded_of_the_server(models):
     assert {(one.resource, one.reason) for one in refused} == {("cumulant", "token"), ("cumulant", "origin")}
 
 
+@pytest.mark.slow
 def test_requests_that_are_refused_or_many_take_no_known_path_away(models):
     app = application(models, holders=HOLDERS)
     known = app.requests._known

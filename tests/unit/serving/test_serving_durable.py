@@ -43,6 +43,7 @@ def killed(folder, log, *more):
     return load
 
 
+@pytest.mark.slow
 def test_no_acknowledged_answer_is_missing_from_a_durable_log_after_kills(folder, tmp_path):
     load = killed(folder, tmp_path / "log", "--log-write", "durable", "--workers", "2")
     assert missing(tmp_path / "log", load.acknowledged)[0] == 0

@@ -19,6 +19,8 @@ from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import FallbackConfig
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/graph/infer"
 TIGHT = Scheduling(inline=0.0, queue=0.003, caching=Caching(mode="on"))
 

@@ -21,6 +21,8 @@ from cumulant.core.errors import NotFoundError
 from cumulant.servable.folder import with_version
 from cumulant.serving.models.repository import Repository
 
+pytestmark = pytest.mark.slow
+
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
 INFER = "/v2/models/graph/infer"
 

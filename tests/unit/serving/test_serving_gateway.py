@@ -29,6 +29,8 @@ from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 SAID = {"cumulant-request-id": "q1", "cumulant-arm": "candidate", "cumulant-shadow": "1"}
 SAID |= {"cumulant-served-arm": "candidate"}
 KEY = b"k" * 32

@@ -24,6 +24,8 @@ from cumulant.flows.serving.predictions import show_prediction
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 PREDICT = "/v1/models/flight-late/predict"
 KNOWN = 150
 

@@ -21,6 +21,8 @@ from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt, read_sal
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 from cumulant.testing.log import folder_log
 
+pytestmark = pytest.mark.slow
+
 SALT = b"pepper-and-more-pepper"
 PREDICT = "/v1/models/flight-late/predict"
 

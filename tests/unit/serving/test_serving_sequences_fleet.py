@@ -14,6 +14,8 @@ import pytest
 from tensor_models import write_sums
 from test_serving_fleet import children, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sums(tmp_path):

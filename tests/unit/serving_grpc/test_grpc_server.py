@@ -200,6 +200,7 @@ def test_a_port_that_is_taken(app):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_program_answers_over_grpc_and_says_where(folders, workers):
     command = [sys.executable, "-m", "cumulant.serving", str(folders["double"]), "--http", "127.0.0.1:0"]

@@ -39,6 +39,7 @@ WORLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_mean_that_has_not_risen_is_called_so_as_seldom_as_promised(name):
     """100 runs at the boundary; 11 alarms have a chance of 1% at 5%. Without an allowance it is many more."""

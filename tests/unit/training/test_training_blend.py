@@ -19,6 +19,8 @@ from cumulant.training.search.search import search
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
+pytestmark = pytest.mark.slow
+
 ROWS = 2000
 
 

@@ -28,6 +28,8 @@ from cumulant.training.search.search import _Study, search
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
+pytestmark = pytest.mark.slow
+
 TRAINERS = ["linear", "lightgbm", "xgboost", "catboost"]
 TOWNS = MOST_CATEGORIES + 50
 

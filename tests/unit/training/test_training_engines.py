@@ -60,6 +60,7 @@ def packaged(model, features, folder):
     return build(model, plan, name="m", sample=features, out=folder, lineage={}, example={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize(
     ("target", "options"),
@@ -94,6 +95,7 @@ def test_equal_seed_and_rows_make_an_equal_model(name, table, rows_of):
     assert [one.score for one in first.trials] == [one.score for one in second.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_it_learns_what_lightgbm_learns(name, table, rows_of):
     found, _ = trained("late", name, table, rows_of, trainers=["lightgbm", name], trials=3)

@@ -75,6 +75,7 @@ def test_a_first_model_must_beat_naive_in_every_margin():
     ]
 
 
+@pytest.mark.slow
 def test_margins_are_held_against_the_champion():
     champion = many(0.05)
     better = judged(many(0.01), champion=champion, average_precision={"margin": 0.005})
@@ -145,6 +146,7 @@ def test_a_champion_is_compared_with_on_rows_that_it_did_not_learn_from():
     assert not doubted.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "main", "count"),
     [("binary", "average_precision", 400), ("regression", "pinball_90", 400), ("multiclass", "macro_f1", 300)],

@@ -24,6 +24,8 @@ from cumulant.training.spec import SEARCHED
 from cumulant.training.splits import split
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
+pytestmark = pytest.mark.slow
+
 #: many rounds draw rows and features that allow no split, and the rounds after them others
 HARD_TO_SPLIT = {
     "learning_rate": 0.1,

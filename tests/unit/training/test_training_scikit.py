@@ -25,6 +25,7 @@ def spec(target, name, **options):
     return TrainingPolicy(target=target, trainers=[name], time=None, folds=2, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "name", "params"),
     [
@@ -93,6 +94,7 @@ def test_a_wrong_value_is_named_under_its_key(table, rows_of):
     assert caught.value.subject == f"training.parameters.{name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sklearn:RandomForestClassifier", "sklearn:LogisticRegression", "sklearn:HistGradientBoostingClassifier"]
 )

@@ -38,6 +38,7 @@ def parts_of(rows_of, table, target, *, timed=True):
     return split(rows_of(target, table, timed=timed), EvaluationPolicy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "metric"), [("late", "log_loss"), ("kind", "log_loss"), ("amount", "rmse")])
 @pytest.mark.parametrize("timed", [True, False])
 def test_every_task_goes_the_same_way_and_beats_naive(target, metric, timed, table, rows_of):
@@ -132,6 +133,7 @@ def told(folder):
     return [{**json.loads(line), "seconds": 0} for line in lines[1:]]
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     calm = run_search(tmp_path / "calm", tmp_path / "model")
     assert calm == list(range(7))
@@ -178,6 +180,7 @@ def test_two_trials_beside_each_other_are_each_done_once(table, rows_of, tmp_pat
     assert again == []  # everything was found
 
 
+@pytest.mark.slow
 def test_a_killed_search_of_two_jobs_goes_on(tmp_path):
     before = run_killed(tmp_path / "torn", last=3, jobs=2)
     after = run_search(tmp_path / "torn", tmp_path / "model", jobs=2)

@@ -58,6 +58,7 @@ LEAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAKS)
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_a_leak_that_is_not_exact_is_named(name, share):

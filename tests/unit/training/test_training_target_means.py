@@ -152,6 +152,7 @@ def towns(rows=4000, *, values=400, seed=1, task="binary"):
     return TrainingSet(features=features, target=target, task=task, classes=classes, rows=np.arange(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "trainer"),
     [
