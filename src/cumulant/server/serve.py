@@ -19,7 +19,7 @@ from cumulant.server.connections import server_of
 from cumulant.server.file_changes import follow_files
 from cumulant.server.jobs import Jobs
 from cumulant.server.streaming.uploads import sweep_uploads
-from cumulant.serving.workers.event_loops import loaded_objects_frozen, restore_signals
+from cumulant.serving.workers.event_loops import loaded_objects_frozen, restore_signals, shorten_thread_turns
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -59,6 +59,7 @@ def serve(
     prepare_all_decoding()
     with ExitStack() as stack:
         stack.enter_context(loaded_objects_frozen())
+        stack.enter_context(shorten_thread_turns())
         for project in projects.values():
             sweep_uploads(project)
             stack.enter_context(record_refusals(project, lambda text: sys.stderr.write(f"{text}\n")))

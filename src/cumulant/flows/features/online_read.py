@@ -155,7 +155,10 @@ class FeatureReaders:
         definition = _project_definition(project) if own else stored_definition(project, model)
         with self._lock:
             known = {key: each for key, each in self._definitions.items() if self._age(each) < _KNOWN_SECONDS}
-            self._definitions = known | {(model, own): _KnownDefinition(definition, begun)}
+            latest = known.get((model, own))
+            if latest is None or latest.at <= begun:  # a slow read does not undo a later one
+                known[model, own] = _KnownDefinition(definition, begun)
+            self._definitions = known
         return definition
 
     def _age(self, known: _KnownDefinition) -> float:
@@ -238,12 +241,10 @@ def read_at_once(
     That is a definition that is not known, an event to write (of personal columns, of a refusal), a store that is
     read over a network, and the computation of many keys.
     """
-    if len(read.keys) > _KEYS_AT_ONCE:
+    definition = readers.knows(model, own=read.definition)
+    if definition is None or definition.personal or project.online().remote or len(read.keys) > _KEYS_AT_ONCE:
         return None
     if not permits(project, principal, "features.read", model=model):
-        return None
-    definition = readers.knows(model, own=read.definition)
-    if definition is None or definition.personal or project.online().remote:
         return None
     return _read(project, read, definition, model, readers)
 

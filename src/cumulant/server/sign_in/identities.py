@@ -71,6 +71,7 @@ class Identities:
         declared = (*hosts, self.policy.url.partition("://")[2]) if self.policy.url else hosts
         self.hosts = Hosts(declared, local=local or bool(self.policy.url))
         self._confirmed = None if self.policy.provider is None else self.policy.limits.recheck_tokens
+        self._read_at_once: dict[str, ReadAtOnce | None] = {}
         self._uses = {name: LastUse(USES, USE_INTERVAL) for name in projects}
 
     @property
@@ -92,12 +93,21 @@ class Identities:
         """As `by_token`, for an event loop; None also where that has to wait for something."""
         secret = _secret_of(authorization)
         for name in self._projects_of(path):
-            journal, now = self.projects[name].journal(), self.clock.now()
-            if isinstance(journal, ReadAtOnce):
-                token = find_token_at_once(journal, secret, now, self._uses[name], confirmed=self._confirmed)
-                if token is not None:
-                    return CallerIdentity(principal_of(token), project=name)
+            journal = self._at_once(name)
+            if journal is None:
+                continue
+            now = self.clock.now()
+            token = find_token_at_once(journal, secret, now, self._uses[name], confirmed=self._confirmed)
+            if token is not None:
+                return CallerIdentity(principal_of(token), project=name)
         return None
+
+    def _at_once(self, name: str) -> ReadAtOnce | None:
+        """The journal of a project, where it is read at once; looked up once, as that takes as long as a read."""
+        if name not in self._read_at_once:
+            journal = self.projects[name].journal()
+            self._read_at_once[name] = journal if isinstance(journal, ReadAtOnce) else None
+        return self._read_at_once[name]
 
     def by_session(self, secret: str) -> CallerIdentity | None:
         """The caller whose cookie has this secret."""
