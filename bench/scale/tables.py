@@ -13,6 +13,9 @@ the high-water mark (VmHWM) of its whole life, CPU seconds are those of all its 
 - online state: the events of the windows, in SQLite, as `cumulant features materialize` stores them
 - a day more: another file (a three hundredth of the rows), then validate and features again
 
+`--steps features "online state"` leaves the other steps out, but for the first snapshot; `training set` and `online
+state` without `features` compute these too.
+
 Prints a table and the exponents of CPU seconds over rows from the smallest to the largest; fails where an exponent is
 above --exponent, or a peak above --memory times --slack. Linux only; everything is deleted again.
 """
@@ -178,7 +181,7 @@ def measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, d
     write(folder, rows, 0, rows)
     given = sum(file.stat().st_size for file in (folder / "payments").iterdir())
     taken = {}
-    for step in STEPS:
+    for step in options.steps:
         if step == "validate a day more":
             write(folder, max(rows // 300, 1), math.ceil(rows / PART), rows)
         taken[step] = found = run(folder, step)
@@ -202,12 +205,14 @@ def main() -> None:
         "--slack", type=float, default=1.25, help="of the declared memory, for what the estimate misses"
     )
     parser.add_argument("--out", type=Path, default=None, help="a folder for the files; default: the temporary one")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="besides validate; default: all")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         print(json.dumps(work(options.folder, options.step)))
         return
+    options.steps = [step for step in STEPS if step == "validate" or step in options.steps]
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; resources.memory {options.memory}\n")
     print("| rows | step | result | CPU s | s | peak MiB |\n|---|---|---|---|---|---|", flush=True)
     taken = {}
@@ -220,7 +225,7 @@ def main() -> None:
                 raise SystemExit(f"{rows:,} rows need {needed / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free")
             taken[rows] = measure(Path(name), rows, options)
     faults = []
-    for step in STEPS:
+    for step in options.steps:
         (low, first), *_, (high, last) = [(rows, each[step]["cpu"]) for rows, each in taken.items()] * 2
         if high > low:
             exponent = math.log(last / first) / math.log(high / low)

@@ -10,17 +10,20 @@ import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from test_features_windows import HOUR, SCHEMA, START, make_plan
 
 from cumulant.core.errors import StorageError, UsageError
-from cumulant.core.plan import FeaturePlan
-from cumulant.data.parts.spill import spill_in
+from cumulant.core.expr import Column
+from cumulant.core.plan import FeaturePlan, FeatureSpec
+from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.features.offline import partitions, windows
 from cumulant.features.offline.kernel import timeline
 from cumulant.features.offline.memory_need import SourceSize
@@ -86,7 +89,7 @@ def bits(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     ("offset", "count", "others", "layout"),
     [
         (0 * HOUR, 900, 700, Layout(200, 400_000, 1e9)),  # parts of several blocks
-        (-HOUR, 900, 700, Layout(200, 400_000, 1e9)),
+        (-HOUR, 900, 700, Layout(10, 400_000, 1e9)),  # rows and results of several blocks together, several times
         (-HOUR, 900, 700, Layout(300, 1e9, 1e9)),  # one part
         (0 * HOUR, 900, 700, Layout(5000, 400_000, 900_000)),  # parts that are parted again
         (-HOUR, 900, 700, Layout(200, 400_000, 1e9, 3)),  # three at a time
@@ -112,12 +115,34 @@ def test_parts_are_bit_for_bit_the_whole(
     assert list((tmp_path / "spill").iterdir()) == []
 
 
+def test_small_blocks_are_not_cut_into_pieces_for_each_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, added = {"tx": rows(900, 1), "other": rows(700, 2)}, Counter[str]()
+    append = Spill.append
+    monkeypatch.setattr(
+        Spill, "append", lambda self, name, frame: (added.update([name.partition("-")[0]]), append(self, name, frame))
+    )
+    found = parts(PLAN, frames, Layout(10, 1_000_000, 1e9), tmp_path)
+    assert added["rows"] == len(found) == 90
+    assert bits(pl.concat(found)) == bits(compute(PLAN, frames))
+    assert 0 < max(added["events"], added["queries"], added["result"]) < 90  # each group has several partitions
+
+
 def test_rows_that_a_reader_left_out_stay_out(tmp_path: Path) -> None:
     """As of an earlier moment a snapshot keeps the positions of its rows."""
     frames = {"tx": rows(600, 1), "other": rows(300, 2)}
     frames = {name: frame.with_row_index("__row").filter(pl.col("__row") % 7 != 3) for name, frame in frames.items()}
     found = pl.concat(parts(PLAN, frames, Layout(150, 400_000, 1e9), tmp_path))
     assert bits(found) == bits(compute(PLAN, frames))
+
+
+def test_a_plan_without_windows_is_computed_block_by_block(tmp_path: Path) -> None:
+    plan = msgspec.structs.replace(PLAN, features=(FeatureSpec(name="amount", dtype="float", expr=Column("amount")),))
+    frames = {"tx": rows(60, 1), "other": rows(0, 2)}
+    found = parts(plan, frames, Layout(20, 400_000, 1e9), tmp_path)
+    assert len(found) == 3
+    assert bits(pl.concat(found)) == bits(compute(plan, frames))
 
 
 def test_no_row_has_the_columns_of_the_whole(tmp_path: Path) -> None:

@@ -43,3 +43,9 @@ def whole_need(plan: FeaturePlan, sizes: Mapping[str, SourceSize]) -> float:
 def output_width(plan: FeaturePlan, width: float) -> float:
     """Bytes of a row with its measures, its features and a copy of them, as it is written."""
     return width + _CELL * (len(plan.features) + 2 * len(plan.names))
+
+
+def results_width(group: MeasureGroup, width: float) -> float:
+    """Bytes of a row's results of a group with its position; texts may take those of a whole event."""
+    texts = sum(group.kinds[slot] in {"str", "bytes"} for slot in group.slots.values() if slot is not None)
+    return _CELL * (1 + len(group.measures)) + texts * width

@@ -25,7 +25,7 @@ from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.offline.frames import kinds, scan_fields
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.key_partitions import group_columns, in_order, row_columns, scatter
-from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, whole_need
+from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, results_width, whole_need
 from cumulant.features.offline.offline import MOST_THREADS, compute, with_expressions
 from cumulant.features.offline.versions import as_predicted
 from cumulant.features.offline.windows import GroupWindows, count_events
@@ -42,6 +42,11 @@ LEAST_MEMORY, _ENOUGH = 32 << 20, 1 << 30
 #: the most of what is free beyond that for rows and results that are not set aside on disk
 _IN_MEMORY = 320 << 20
 _LEAST_ROWS, _MOST_ROWS = 10_000, 2_000_000
+#: rows that are put into one partition at a time, and results of one partition into one file, where there is room for
+#: them: a piece costs as much as a thousand rows
+_PIECE = 8_192
+#: of the memory of the partitions that are computed at a time: rows that wait for their partitions, one file of results
+_WAITING, _RESULTS = 1 / 6, 1 / 3
 #: how often a partition that is too large is split before its key is named; and of its rows those of one key, surely
 _LEVELS, _ONE_KEY = 3, 0.9
 _MIB = 1 << 20
@@ -112,29 +117,52 @@ def compute_partitioned(
         if not bounds:
             yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
             return
+        spans = _spans(bounds, _rows_of_span(work, groups))
         results = []
         for place, group in enumerate(groups):
             progress(f"features: windows of group {place + 1} of {len(groups)}", _READ + _WINDOWS * place / len(groups))
-            results.append(group.results(bounds))
-        yield from _prefetch(_merge_results(work, results, bounds))
+            results.append(group.results([span[-1] for span in spans]))
+        yield from _prefetch(_merge_results(work, results, spans))
 
 
-def _merge_results(work: _Work, results: list[list[str]], bounds: list[int]) -> Iterator[pl.DataFrame]:
+def _rows_of_span(work: _Work, groups: list[_GroupPartitions]) -> float:
+    """Rows whose results lie in one file: more where there are more partitions, as far as they fit in memory."""
+    if not groups:
+        return 0
+    width = sum(results_width(group, work.sizes[group.source].width) for group in groups_of(work.plan))
+    return min(max(group.count for group in groups) * _PIECE, work.layout.target * _RESULTS / width)
+
+
+def _spans(bounds: list[int], rows: float) -> list[list[int]]:
+    """The last positions of blocks, of those together that have so many rows; at least one block each."""
+    spans: list[list[int]] = []
+    begin = -1
+    for bound in bounds:
+        if not spans or bound - begin > rows:
+            begin = spans[-1][-1] if spans else -1
+            spans.append([])
+        spans[-1].append(bound)
+    return spans
+
+
+def _merge_results(work: _Work, results: list[list[str]], spans: list[list[int]]) -> Iterator[pl.DataFrame]:
     """The features of each block of rows, of the files with the results of each group."""
     plan, spill = work.plan, work.spill
-    fields = kinds(plan.sources[plan.entity].fields)
-    for number, rows in enumerate(spill.appended(_ROWS)):
+    fields, blocks, last = kinds(plan.sources[plan.entity].fields), spill.appended(_ROWS), spans[-1][-1]
+    for number, span in enumerate(spans):
         measured: dict[str, pl.Series] = {}
         for names in results:
-            block = in_order(pl.concat(spill.appended(names[number])))
+            columns = in_order(pl.concat(spill.appended(names[number]), rechunk=True))
             spill.delete([names[number]])
-            measured |= {name: block[name] for name in block.columns if name != ROW}
-        yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
-        done = (bounds[number] + 1) / (bounds[-1] + 1)
-        work.progress(
-            f"features of {bounds[number] + 1:,} of {bounds[-1] + 1:,} rows",
-            1 - (1 - _READ - _WINDOWS) * (1 - done),
-        )
+            measured |= {name: columns[name] for name in columns.columns if name != ROW}
+        begin = 0
+        for bound in span:
+            rows = next(blocks)
+            part = {name: series.slice(begin, rows.height) for name, series in measured.items()}
+            begin += rows.height
+            yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, part)
+            done = (bound + 1) / (last + 1)
+            work.progress(f"features of {bound + 1:,} of {last + 1:,} rows", 1 - (1 - _READ - _WINDOWS) * (1 - done))
 
 
 def _prefetch(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -179,11 +207,15 @@ def _partition(work: _Work, groups: list[_GroupPartitions]) -> list[int]:
         done, rows = bounds[-1] + 1, work.sizes[work.plan.entity].rows
         work.progress(f"features: {done:,} of {rows:,} rows read", _READ * min(done / max(rows, 1), 1.0))
     for name, source in work.sources.items() if bounds else ():
+        for group in groups:
+            group.add_pending()
         readers = [group for group in groups if group.source == name and not group.same]
         if readers:
             for block in _blocks(source, set().union(*(group.columns[0] for group in readers)), work.layout.rows):
                 for group in readers:
                     group.add(block, 0)
+    for group in groups:
+        group.add_pending()
     return bounds
 
 
@@ -226,14 +258,34 @@ class _GroupPartitions:
         self._partitions = 0
         self._parts = self._empty(max(math.ceil(need * work.layout.threads / work.layout.target), 1))
         self._bounds: list[int] = []
+        #: of each side the rows that are not in their partitions yet, and the most bytes of them
+        self._pending: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
+        self._most_pending = work.layout.target * _WAITING / len(groups_of(plan))
+
+    @property
+    def count(self) -> int:
+        """How many partitions there are before any is split."""
+        return len(self._parts)
 
     def add(self, rows: pl.DataFrame, side: int) -> None:
-        """Put events (`side` 0) or queries (1) into their partitions."""
+        """Put events (`side` 0) or queries (1) into their partitions, now or with later ones."""
         side = 0 if self.same else side
-        self._scatter(rows.select(self.columns[side]), side, self._parts, divisor=1)
+        pending = self._pending[side]
+        pending.append(rows.select(self.columns[side]))
+        count, size = sum(frame.height for frame in pending), sum(frame.estimated_size() for frame in pending)
+        if count >= self.count * _PIECE or size * (1 + 1 / len(pending)) >= self._most_pending:
+            self.add_pending()
+
+    def add_pending(self) -> None:
+        """Put the rows that are not there yet into their partitions."""
+        for side, pending in enumerate(self._pending):
+            if pending:
+                rows = pl.concat(pending)
+                pending.clear()
+                self._scatter(rows, side, self._parts, divisor=1)
 
     def results(self, bounds: list[int]) -> list[str]:
-        """The file with the results of each block of rows, which end at these positions."""
+        """The file with the results of each span of rows, which end at these positions."""
         self._bounds = bounds
         parts, count = self._parts, len(self._parts)
         needs = [self._need(part) for part in parts]
@@ -303,7 +355,7 @@ class _GroupPartitions:
 
     def _read(self, part: _Partition, side: int) -> pl.DataFrame:
         if part.counts[side]:
-            return pl.concat(self._spill.appended(part.files[side]))
+            return pl.concat(self._spill.appended(part.files[side]), rechunk=True)
         return self._none[side]
 
     def _repartition(self, part: _Partition, need: float, divisor: int, level: int) -> None:
