@@ -55,13 +55,12 @@ def test_the_answers_to_unknown_and_to_known_ids_are_equal(serve):
 def test_a_known_token_takes_no_thread_and_ends_at_once(serve, monkeypatch):
     server = serve()
     headers, browser = server.token(scope=["runs.*"]), server.browser()
-    threads = []
+    threads, before = [], Identities.by_token
 
     def by_token(identities, authorization, path):
         threads.append(path)
-        return by_token.before(identities, authorization, path)
+        return before(identities, authorization, path)
 
-    by_token.before = Identities.by_token
     monkeypatch.setattr(Identities, "by_token", by_token)
     first, then = (browser.get(X, headers=headers).json() for _ in range(2))
     assert (first, threads) == (then, [X]), "its use was recorded by the first request"
