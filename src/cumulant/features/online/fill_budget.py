@@ -15,9 +15,9 @@ from cumulant.core.system.memory import raise_limit, resident_memory
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.features.offline.frames import blocks_of, scan_fields
 from cumulant.features.offline.groups import MeasureGroup
-from cumulant.features.offline.key_partitions import scatter
 from cumulant.features.offline.memory_need import SourceSize, group_need
 
+_PARTITION = "__partition"
 _SAMPLE = 65_536
 #: of the free memory: one partition with all that is made of it, and the most that one may take
 _TARGET, _MOST = 0.5, 0.9
@@ -73,7 +73,7 @@ class FillBudget(NamedTuple):
             for number, count in enumerate(counts):
                 if count:
                     name = str(number)
-                    frame = pl.concat(spill.appended(name), rechunk=True)
+                    frame = pl.concat(spill.appended(name))
                     spill.delete([name])
                     yield frame
 
@@ -91,10 +91,13 @@ class FillBudget(NamedTuple):
     def _partition(self, group: MeasureGroup, blocks: Iterator[pl.DataFrame], spill: Spill, parts: int) -> list[int]:
         """Put rows that have a key into files by its hash; how many are in each."""
         counts = [0] * parts
+        number = (pl.struct(group.by).hash() % parts).alias(_PARTITION)
         for block in blocks:
-            for number, frame in scatter(block, group.by, parts):
-                spill.append(str(number), frame)
-                counts[number] += frame.height
+            for (part,), frame in (
+                block.with_columns(number).partition_by(_PARTITION, as_dict=True, include_key=False).items()
+            ):
+                spill.append(str(part), frame)
+                counts[int(part)] += frame.height
         return counts
 
 
