@@ -32,6 +32,7 @@ PARTS = {
     "ledger.actions.check": "the check itself",
     "ledger.actions.permits": "the check itself, for what a page offers",
     "ledger.actions.decide": "the check without a record",
+    "features.online_read.read_at_once": "asks for the action of read_features, which it leaves the refusal to",
     "features.stream_features.apply_in_background": "calls apply_ingested on a thread",
     "identities.tokens.may_manage": "a part of verbs that list and end tokens and sessions",
     "identities.tokens.permitted_token": "a part of create_token and of confirming a requested token",
