@@ -63,11 +63,12 @@ def write_day(log, place, rows):
         "region": "",
     }
     made = pl.select(**{name: pl.lit(value) for name, value in told.items()}).with_columns(
-        event_time=pl.col("time") + pl.duration(seconds=pl.int_range(pl.len()) % 86_400), state_age=pl.lit(None)
+        event_time=pl.col("time") + pl.duration(seconds=pl.int_range(pl.len()) % 86_400)
     )
     folder = log / f"date={FIRST + timedelta(days=place)}"
     folder.mkdir(parents=True)
-    table = made.select(SCHEMA.names).to_arrow().cast(SCHEMA)
+    rest = [pl.lit(None).alias(name) for name in SCHEMA.names if name not in made.columns]
+    table = made.with_columns(rest).select(SCHEMA.names).to_arrow().cast(SCHEMA)
     pq.write_table(table, folder / "life-000001-000001.parquet", compression="zstd")
 
 
