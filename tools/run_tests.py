@@ -10,6 +10,7 @@ waiting for a disk proves nothing. TMPDIR, where it is set, says where they go i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -22,12 +23,16 @@ from pathlib import Path
 
 import pytest
 
+from cumulant.core.system.memory import machine_memory
+
 #: more failures than these are no accident of timing; none of them is run again
 MOST = 10
 #: a folder whose files are in memory
 MEMORY = Path("/dev/shm")
 #: bytes: files of a whole run take up to 4 GiB, its processes as much again
 ROOM, FREE = 8 * 2**30, 12 * 2**30
+#: of the folders of runs, and of the file in each that its run locks
+PREFIX, LOCK = "cumulant-tests-", ".lock"
 
 
 class Failures:
@@ -48,25 +53,54 @@ def has_room(folder: Path = MEMORY, memory: Path = Path("/proc/meminfo")) -> boo
     except OSError:
         return False
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
-    return free >= FREE and place.f_bavail * place.f_frsize >= ROOM and not place.f_flag & os.ST_NOEXEC
+    return (
+        min(free, machine_memory()) >= FREE
+        and place.f_bavail * place.f_frsize >= ROOM
+        and not place.f_flag & os.ST_NOEXEC
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the run that a folder is of goes on."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # removed, another user's, or about to be locked
+        return folder.exists()
+    return False
+
+
+def remove_killed(memory: Path = MEMORY) -> bool:
+    """Remove the files of runs that were killed; whether none goes on."""
+    folders = [*memory.glob(f"{PREFIX}*")]
+    for folder in folders:
+        if not is_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    return not any(folder.exists() for folder in folders)
 
 
 @contextmanager
 def temporary_files() -> Iterator[None]:
     """Have temporary files of this process and of those it starts in memory, where there is room, and remove them."""
-    if "TMPDIR" in os.environ or not has_room():
+    if "TMPDIR" in os.environ or not remove_killed() or not has_room():
         yield
         return
-    folder = tempfile.mkdtemp(prefix="cumulant-tests-", dir=MEMORY)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is in memory is to go
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda received, _: sys.exit(128 + received)) for number in ends]
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     try:
-        yield
+        with (Path(folder) / LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
     finally:
         os.environ.pop("TMPDIR")
         tempfile.tempdir = None
         shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str]) -> int:

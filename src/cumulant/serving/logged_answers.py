@@ -103,7 +103,7 @@ class PredictionLogger:
         else:
             self._add_tensors(entry, model, work, raw)
         entry.invalid = list(work.invalid)
-        if work.incomplete:
+        if work.incomplete and not work.fallback:
             entry.incomplete = [",".join(work.incomplete.get(number, ())) for number in range(work.rows)]
         if isinstance(model.servable, Servable):
             entry.event_times = _event_times(model.servable.plan, work)

@@ -102,6 +102,15 @@ def test_no_blob_has_the_key_of_an_entry_that_was_removed():
     assert all((b"row %03d" % number in stored) == (number in world.right) for number in range(3 * BLOCK))
 
 
+def test_no_block_keeps_the_key_of_an_entry_before_the_first():
+    world = World()
+    world.add_all(2 * BLOCK)
+    world.remove_before(0.3)
+    stored = b"".join(blob for blob in world.cells.rows.values() if blob)
+    assert b"row 037" not in stored
+    assert b"row 038" in stored
+
+
 def test_many_entries_take_few_blobs():
     world = World()
     world.add(1)

@@ -16,6 +16,7 @@ from cumulant.core.errors import (
     ConflictError,
     CumulantError,
     EngineUnavailableError,
+    ForbiddenError,
     NotFoundError,
     RefusedError,
     RequestError,
@@ -292,9 +293,12 @@ def test_an_event_loop_reads_at_once_what_is_known_and_never_what_changed_5_seco
 
         assert at_once(request()) is None  # a definition that is not known is read by a thread
         known = whole(request()).fingerprint
-        for read in (request(), request(3), request(128), request(2, pages=5), request(2, kind="k"), request()):
+        for read in (request(), request(3), request(16), request(2, pages=5), request(2, kind="k"), request()):
             assert at_once(read) == whole(read)
-        assert at_once(request(129)) is None  # many take a thread
+        assert at_once(request(17)) is None  # many take a thread
+        (entities,) = readers._readers.values()
+        with entities._cache._lock:
+            assert at_once(request()) is None  # so does what would wait for another thread that reads entities
         before = at_once(request()).rows[0].features["number_2d"]
         post(project, plan, table, 900, END + timedelta(seconds=5))
         assert at_once(request()).rows[0].features["number_2d"] == before + 1
@@ -325,8 +329,11 @@ def test_an_event_loop_reads_at_once_what_is_known_and_never_what_changed_5_seco
         assert readers.takes_renewal("", own=True)
         readers.renew(project, "", own=True)  # it cannot be read
         assert at_once(request()).fingerprint == renewed
+        assert not readers.takes_renewal("", own=True), "it failed less than a second ago"
         seconds.move(timedelta(seconds=0.1))
         assert at_once(request()) is None
+        seconds.move(timedelta(seconds=60))
+        assert not readers.takes_renewal("", own=True), "it is not known any more"
         with pytest.raises(CumulantError):
             whole(request())
 
@@ -368,6 +375,15 @@ def test_the_api_reads_features_on_its_event_loop_and_renews_the_definition_by_a
         seconds.move(timedelta(seconds=3))
         assert [answer() == answers[0] for _ in range(2)] == [True, False], "the first one has it renewed"
         assert len(threads) == 1
+
+        # Who may not read has no thread read the definition.
+        monkeypatch.setattr(type(project), "access", lambda self: GrantedAccess(set()))
+        seconds.move(timedelta(seconds=3))
+        assert memory.features.takes_renewal("", own=True)
+        memory.features._renewals.clear()
+        with pytest.raises(ForbiddenError):
+            answer()
+        assert memory.features.takes_renewal("", own=True)
 
 
 @pytest.mark.parametrize("then", ["missing", "refuse"])

@@ -121,16 +121,19 @@ def read_entities(
     online: OnlineFeatures,
     rows: Sequence[Mapping[str, object]],
     lives: Mapping[str, TimeToLive],
+    *,
+    wait: bool = True,
 ) -> tuple[EntityFeatures, ...]:
     """The features of rows of `ReadPlan.rows`, each at its moment. `lives`: by source.
 
     Raises:
+        CacheBusyError: another thread reads entities of the table now, and `wait` is false.
         RequestError: a value does not fit its field, or the moment is before the stored history.
         RefusedError: an entity's newest event is older than `ttl`, and that refuses.
         EngineUnavailableError, IntegrityError: as `OnlineFeatures.vectors`.
     """
     request = online.request(rows)
-    entities = online.stored(request)
+    entities = online.stored(request, wait=wait)
     vectors = online.vectors_of(request, entities)
     names, columns = reading.features, [vectors.columns[name] for name in reading.features]
     by_row = [

@@ -70,6 +70,10 @@ def is_filled(store: OnlineStore, table: str) -> bool:
 Entities = tuple[TableState, dict[bytes, EntityHistory]]
 
 
+class CacheBusyError(Exception):
+    """Another thread reads entities of the table now."""
+
+
 class EntityCache:
     """Decoded entities of one table, and the state that they belong to."""
 
@@ -92,12 +96,17 @@ class EntityCache:
         self._blob: bytes | None = None
         self._lock = threading.Lock()
 
-    def fetch(self, keys: Iterable[bytes]) -> Entities:
-        """The state and the entities that exist, all as they stood at one moment."""
+    def fetch(self, keys: Iterable[bytes], *, wait: bool = True) -> Entities:
+        """The state and the entities that exist, all as they stood at one moment.
+
+        Raises CacheBusyError: another thread reads some now, and `wait` is false.
+        """
         store = self._store
         if store is None:
             raise _no_store()
-        with self._lock:
+        if not self._lock.acquire(blocking=wait):
+            raise CacheBusyError
+        try:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
             changed = [key for key in wanted if self._checked.get(key) != now]
@@ -112,6 +121,8 @@ class EntityCache:
                 while places:
                     places = reads.send(store.get(self._table, places))
             return self._take(wanted)
+        finally:
+            self._lock.release()
 
     async def read(self, keys: Iterable[bytes]) -> Entities:
         """As `fetch`, of a store that is read over a network: everything in one round trip, whatever is cached, since

@@ -149,14 +149,15 @@ class OnlineFeatures:
         moments = [None if time is None else time + predict_at.offset_us for time in times]
         return FeatureRequest(inside, moments, [group.keys(inside, moments) for group in self._groups])
 
-    def stored(self, request: FeatureRequest) -> StoredEntities:
+    def stored(self, request: FeatureRequest, *, wait: bool = True) -> StoredEntities:
         """The entities of a request.
 
         Raises:
             EngineUnavailableError, IntegrityError: as `vectors`.
+            CacheBusyError: another thread reads entities now, and `wait` is false.
         """
         assert self._cache is not None, "a plan with windows and lookups has state"
-        return StoredEntities(*self._cache.fetch(_entities(request)))
+        return StoredEntities(*self._cache.fetch(_entities(request), wait=wait))
 
     async def read_entities(self, request: FeatureRequest) -> StoredEntities:
         """The entities of a request, read in one round trip, and a second one where tiles are not cached.

@@ -78,8 +78,11 @@ class LogEntries:
         """Remove all entries from `begin` to before `end`, before which there is none."""
         for number in range(begin, end):
             self.changed[_entry_key(number)] = None
-        for number in range(begin // BLOCK * BLOCK, end // BLOCK * BLOCK, BLOCK):
+        last = end // BLOCK * BLOCK
+        for number in range(begin // BLOCK * BLOCK, last, BLOCK):
             self.changed[_block_key(number)] = None
+        if begin < end:
+            self.remove(range(max(begin, last), end))
 
 
 def _entry_key(number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from cumulant.core.masking import mask
 from cumulant.core.servable import Servable
 from cumulant.features.definition.personal_features import personal_features
 from cumulant.features.online.direct_reads import MOST_KEYS, EntityFeatures, ReadPlan, TimeToLive, read_entities
+from cumulant.features.online.entity_cache import CacheBusyError
 from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.flows.deployment.versions import champion_uri
 from cumulant.flows.features.stored_tables import filled_tables, newest_filling, table_readers
@@ -46,8 +48,10 @@ _KNOWN_SECONDS, _DEFINITIONS = 5.0, 4
 _RENEWED_SECONDS = 2.5
 #: kinds of reads of a definition of which it keeps what they have in common
 _READS = 32
-#: keys that an event loop reads itself: they take it milliseconds
-_KEYS_AT_ONCE = 128
+#: seconds after a failure until it tries again
+_RETRY_SECONDS = 1.0
+#: keys that an event loop reads itself: 16 that are not cached, of 1,000 events each, take it some 4 ms
+_KEYS_AT_ONCE = 16
 #: bytes of decoded entities that are kept of a definition
 _CACHE_BYTES = 32 * 2**20
 
@@ -120,7 +124,8 @@ class FeatureReaders:
     def __init__(self, *, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady, self._lock = steady, threading.Lock()
         self._definitions: dict[tuple[str, bool], _KnownDefinition] = {}
-        self._renewing: set[tuple[str, bool]] = set()
+        #: from when on a definition may be renewed, where another thread does it or it failed
+        self._renewals: dict[tuple[str, bool], float] = {}
         self._readers: OrderedDict[tuple[str, str, bool], OnlineFeatures] = OrderedDict()
 
     def knows(self, model: str, *, own: bool) -> StoredDefinition | None:
@@ -129,14 +134,17 @@ class FeatureReaders:
         return None if known is None or self._age(known) >= _KNOWN_SECONDS else known.definition
 
     def takes_renewal(self, model: str, *, own: bool) -> bool:
-        """Whether the caller is to call `renew`: the definition is known, but soon no more, and nobody reads it yet."""
+        """Whether the caller is to call `renew`: the definition is known, but soon no more, and no other thread reads
+        it, or has failed to a moment ago.
+        """
         known = self._definitions.get((model, own))
-        if known is None or self._age(known) < _RENEWED_SECONDS:
+        if known is None or not _RENEWED_SECONDS <= self._age(known) < _KNOWN_SECONDS:
             return False
         with self._lock:
-            renewing = (model, own) in self._renewing
-            self._renewing.add((model, own))
-        return not renewing
+            due = self._renewals.get((model, own), 0.0) <= self._steady()
+            if due:
+                self._renewals[model, own] = math.inf
+        return due
 
     def renew(self, project: Project, model: str, *, own: bool) -> None:
         """Read a definition again, so that no request waits for it. Where that fails, the next request does it."""
@@ -144,7 +152,7 @@ class FeatureReaders:
             with suppress(CumulantError):
                 self._read(project, model, own=own)
         finally:
-            self._renewing.discard((model, own))
+            self._renewals[model, own] = self._steady() + _RETRY_SECONDS
 
     def definition(self, project: Project, model: str, *, own: bool) -> StoredDefinition:
         """The definition that a read is of. Raises: as `read_features`."""
@@ -239,18 +247,27 @@ def read_at_once(
     """As `read_features`, for an event loop: None for what takes it, since something has to be waited for.
 
     That is a definition that is not known, an event to write (of personal columns, of a refusal), a store that is
-    read over a network, and the computation of many keys.
+    read over a network, entities that another thread reads now, and the computation of many keys.
     """
     definition = readers.knows(model, own=read.definition)
     if definition is None or definition.personal or project.online().remote or len(read.keys) > _KEYS_AT_ONCE:
         return None
     if not permits(project, principal, "features.read", model=model):
         return None
-    return _read(project, read, definition, model, readers)
+    try:
+        return _read(project, read, definition, model, readers, wait=False)
+    except CacheBusyError:
+        return None
 
 
 def _read(
-    project: Project, read: OnlineReadRequest, definition: StoredDefinition, model: str, readers: FeatureReaders
+    project: Project,
+    read: OnlineReadRequest,
+    definition: StoredDefinition,
+    model: str,
+    readers: FeatureReaders,
+    *,
+    wait: bool = True,
 ) -> OnlineRead:
     if read.fingerprint and not definition.fingerprint.startswith(read.fingerprint[: len(definition.fingerprint)]):
         raise ConflictError(
@@ -262,7 +279,8 @@ def _read(
     reading, hashed, masked = readers.prepared(project, definition, read, model)
     online = readers.reader(project, definition, hashed.plan, own_rows=read.own_rows)
     at = read.at or SystemClock().now()
-    rows = read_entities(reading, online, hashed.requests(reading.rows(read.keys, at)), _lives(project))
+    requests = hashed.requests(reading.rows(read.keys, at))
+    rows = read_entities(reading, online, requests, _lives(project), wait=wait)
     return OnlineRead(
         model=definition.model,
         fingerprint=definition.fingerprint,

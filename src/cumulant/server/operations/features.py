@@ -235,10 +235,11 @@ def _online_at_once(call: ApiCall, body: OnlineBody) -> OnlineRead | None:
     if call.memory is None:
         return None
     readers = call.memory.features
-    if readers.takes_renewal(body.model, own=body.definition):
+    answer = read_at_once(call.project, _read(body), principal=call.principal, model=body.model, readers=readers)
+    if answer is not None and readers.takes_renewal(body.model, own=body.definition):
         renew = partial(readers.renew, call.project, body.model, own=body.definition)
         asyncio.get_running_loop().run_in_executor(None, renew)
-    return read_at_once(call.project, _read(body), principal=call.principal, model=body.model, readers=readers)
+    return answer
 
 
 @post("/features/online", action="features.read", personal=True, at_once=_online_at_once)
