@@ -166,7 +166,6 @@ class TestBucketFilesInClouds(FilesConformance):
         return lambda name: open_bucket(url, secrets).delete([name])
 
 
-@pytest.mark.parametrize("cloud", ["az"], indirect=True)
 def test_storage_classes_are_read_where_the_store_says_them(cloud, url, secrets):
     bucket = open_bucket(url, secrets)
     obstore.put(bucket.store, "plain", b"x")
@@ -176,6 +175,7 @@ def test_storage_classes_are_read_where_the_store_says_them(cloud, url, secrets)
     assert bucket.classes(["plain", "cool", "missing"]) == expected
 
 
+@pytest.mark.parametrize("cloud", ["az"], indirect=True)
 def test_a_wrong_key_of_azure(cloud, url, tmp_path):
     wrong = base64.b64encode(b"another key").decode()
     values = azure_settings(cloud[1]["AZURE_STORAGE_ENDPOINT"], key=wrong)
