@@ -94,26 +94,50 @@ def test_costs_by_class():
 
 def test_a_class_that_was_read_counts_before_the_declared_one():
     prices, old = package_prices(), (NOW - days(100)).timestamp()
-    names = ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE", "")
+    names = ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE")
     stored = [StoredSize("data", "payments", "s3", GIB, old, name) for name in names]
     ages = lifecycle(data={"cool": "30d"})
     found = {
-        row.storage_class: (row.class_source, row.monthly)
+        row.storage_class: (row.class_source, row.read_files, row.files, row.monthly)
         for row in cost_rows(stored, ages, prices, region="us-east-1", now=NOW)
     }
     assert found == {
-        "hot": ("read", 0.023),
-        "archive": ("read", 0.004),
-        "DEEP_ARCHIVE": ("read", None),
-        "cool": ("declared", 0.0125),
+        "hot": ("read", 1, 1, 0.023),
+        "archive": ("read", 1, 1, 0.004),
+        "DEEP_ARCHIVE": ("read", 1, 1, 0.023),
     }
     unpriced, hot = class_warnings(stored, ages, prices, NOW)
-    assert unpriced.startswith("files in DEEP_ARCHIVE of s3: 1;")
+    assert unpriced.startswith("files in DEEP_ARCHIVE of s3: 1 of 3 files read;")
+    assert unpriced.endswith("they count as hot")
     assert hot.startswith(
-        "files of data that are hot in s3 though lifecycle.data moves them: 1; `cumulant data lifecycle"
+        "files of data that are hot in s3 though lifecycle.data moves them: 1 of 3 files read; `cumulant data lifecycle"
     )
     young = [StoredSize("data", "payments", "s3", GIB, (NOW - days(32)).timestamp(), "STANDARD")]
     assert [*class_warnings(young, ages, prices, NOW)] == [], "rules are applied within days"
+
+
+def test_files_that_were_not_read_are_in_the_classes_of_those_that_were():
+    """Of their kind and age: the rules are not in the bucket, whatever `lifecycle` says of the others."""
+    old, new = (NOW - days(400)).timestamp(), (NOW - days(1)).timestamp()
+    read = ("STANDARD", "", "", "GLACIER_IR", "", "", "STANDARD", "", "", "STANDARD")
+    stored = [
+        *(StoredSize("data", "a", "s3", GIB, old, name) for name in read),
+        *(StoredSize("data", "b", "s3", GIB, old) for _ in range(8)),
+        StoredSize("data", "b", "s3", GIB, new),
+        StoredSize("logs", "predictions", "s3", GIB, old),
+    ]
+    ages = lifecycle(data={"archive": "90d"}, logs={"cool": "30d"})
+    rows = cost_rows(stored, ages, package_prices(), region="us-east-1", now=NOW)
+    found = [(row.name, row.storage_class, row.class_source, row.read_files, row.files) for row in rows]
+    assert found == [
+        ("a", "archive", "sampled", 1, 2),
+        ("a", "hot", "sampled", 3, 8),
+        ("b", "archive", "sampled", 0, 2),
+        ("b", "hot", "declared", 0, 1),
+        ("b", "hot", "sampled", 0, 6),
+        ("predictions", "cool", "declared", 0, 1),
+    ]
+    assert rows[1].monthly == pytest.approx(8 * 0.023)
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,10 @@ class PricesUsed(msgspec.Struct, frozen=True, kw_only=True):
 class StorageCost(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and monthly costs of a project's stores.
 
-    `monthly`: each file in the class that the store says it has, else in that which the declared lifecycle gives its
-    age; `hot_monthly`: with every file hot, as
-    without rules in the store; `move_fees`: billed once for the moves of these files. `removable_*`: what
-    `cumulant clean --yes` would delete now. `unmeasured`: stores whose size is not known here, each with the reason.
+    `monthly`: each file in the class that the store says it has, else in proportion to the classes of others, else in
+    that which the declared lifecycle gives its age; `hot_monthly`: with every file hot, as without rules in the store;
+    `move_fees`: billed once for the moves of these files. `removable_*`: what `cumulant clean --yes` would delete now.
+    `unmeasured`: stores whose size is not known here, each with the reason.
     `formats`: of `--formats`.
     """
 
