@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
 import pytest
 from msgspec import Meta
+from obstore.store import S3Store
 
 from cumulant.core.errors import DataError, NotFoundError
 from cumulant.core.network.http_client import HttpResponse
@@ -16,7 +18,7 @@ from cumulant.data.storage.cost import StoredSize, balances, class_warnings, cos
 from cumulant.data.storage.policy import KINDS, KindLifecycle, lifecycle_faults, lifecycle_of
 from cumulant.data.storage.prices import GIB, package_prices, read_prices
 from cumulant.data.storage.spec import ClassesSpec, LifecycleSpec
-from cumulant.drivers.objectstore.classes import class_in
+from cumulant.drivers.objectstore.classes import class_in, read_classes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 S3 = dict.fromkeys(KINDS, "s3")
@@ -155,6 +157,16 @@ def test_files_that_were_not_read_are_in_the_classes_of_those_that_were():
 )
 def test_the_class_is_read_from_a_header(scheme, status, headers, expected):
     assert class_in(scheme, HttpResponse(status, headers, b"")) == expected
+
+
+def test_a_store_that_does_not_answer_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        keys = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        store = S3Store("bucket", endpoint=endpoint, client_options={"allow_http": True}, **keys)
+        names, cause = read_classes(store, "s3", ["a", "b"], seconds=1)
+    assert names == ["", ""]
+    assert "took longer than" in cause or "had no response" in cause
 
 
 def balance(reads=0.0, keep=None, store="s3", stored=(), **ages):

@@ -93,7 +93,8 @@ def storage_cost(
         raise UsageError(f'the price list has no region "{region}"', subject="--region", hint=hint)
     where = region or declared_region(project.file.environment)
     progress("list stores")
-    stored, now = list(list_stored_files(project, classes=_CLASSES)), SystemClock().now()
+    unread: list[str] = []
+    stored, now = list(list_stored_files(project, classes=_CLASSES, warn=unread.append)), SystemClock().now()
     rows = cost_rows(stored, project.policies.lifecycle, listed, region=where, now=now)
     classes = class_balances(project, listed, region=where, reads=reads, stored=stored)
     progress("find what nothing needs")
@@ -121,6 +122,7 @@ def storage_cost(
         unmeasured=dict(unmeasured(project)),
         classes=tuple(classes),
         warnings=(
+            *unread,
             *class_warnings(stored, project.policies.lifecycle, listed, now),
             *(item.warning for item in classes if item.warning),
         ),
