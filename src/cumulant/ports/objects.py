@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cumulant.core.refs import ObjectRef
 
@@ -47,6 +47,15 @@ class ArtifactEntry(Protocol):
         ...
 
 
+class FileClasses(NamedTuple):
+    """The storage class of each file, in the store's words; empty where it is not known. `cause`: why it is not; empty
+    where the store answered, and says none.
+    """
+
+    names: list[str]
+    cause: str = ""
+
+
 class Artifacts(Protocol):
     """Paths are relative to the address, with `/` between their parts."""
 
@@ -62,8 +71,8 @@ class Artifacts(Protocol):
         """The files below the folder `prefix`, at any depth."""
         ...
 
-    def classes(self, paths: Sequence[str]) -> list[str]:
-        """The storage class of each file, in the store's words; empty where it does not say."""
+    def classes(self, paths: Sequence[str]) -> FileClasses:
+        """The storage class of each file, asked for in this order and for a bounded time."""
         ...
 
     def delete(self, paths: list[str]) -> None:

@@ -207,6 +207,20 @@ def test_an_unreachable_server_is_reported_without_its_url(url, reason):
     assert SECRET not in caught.value.reason + str(caught.value)
 
 
+def test_many_heads_end_with_a_server_that_is_silent():
+    answer = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")[:-4]
+    with RawServer({"/a": answer, "/b": answer.replace(b"200", b"404")}) as server:
+        urls = [f"{server.url}/{name}" for name in "abbab"]
+        responses, cause = HttpClient(seconds=30).head_all(urls, at_once=2, seconds=60)
+        assert ([response.status for response in responses], cause) == ([200, 404, 404, 200, 404], "")
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        urls = [f"http://127.0.0.1:{listener.getsockname()[1]}/x"] * 1000
+        responses, cause = HttpClient(seconds=0.1).head_all(urls, at_once=4, seconds=60)
+        assert ({*responses}, cause[1:]) == ({None}, " requests had no response: timed out")
+        responses, cause = HttpClient(seconds=60).head_all(urls, at_once=4, seconds=1)
+        assert ({*responses}, cause) == ({None}, "the server took longer than 1 s")
+
+
 def test_no_url_and_no_header_of_ours_is_logged(caplog):
     caplog.set_level(logging.DEBUG)
     with RawServer({f"/{SECRET}": OK}) as server:

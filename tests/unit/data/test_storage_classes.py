@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
 import pytest
 from msgspec import Meta
+from obstore.store import S3Store
 
 from cumulant.core.errors import DataError, NotFoundError
 from cumulant.core.network.http_client import HttpResponse
@@ -16,7 +18,7 @@ from cumulant.data.storage.cost import StoredSize, balances, class_warnings, cos
 from cumulant.data.storage.policy import KINDS, KindLifecycle, lifecycle_faults, lifecycle_of
 from cumulant.data.storage.prices import GIB, package_prices, read_prices
 from cumulant.data.storage.spec import ClassesSpec, LifecycleSpec
-from cumulant.drivers.objectstore.classes import class_in
+from cumulant.drivers.objectstore.classes import class_in, read_classes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 S3 = dict.fromkeys(KINDS, "s3")
@@ -94,26 +96,50 @@ def test_costs_by_class():
 
 def test_a_class_that_was_read_counts_before_the_declared_one():
     prices, old = package_prices(), (NOW - days(100)).timestamp()
-    names = ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE", "")
+    names = ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE")
     stored = [StoredSize("data", "payments", "s3", GIB, old, name) for name in names]
     ages = lifecycle(data={"cool": "30d"})
     found = {
-        row.storage_class: (row.class_source, row.monthly)
+        row.storage_class: (row.class_source, row.read_files, row.files, row.monthly)
         for row in cost_rows(stored, ages, prices, region="us-east-1", now=NOW)
     }
     assert found == {
-        "hot": ("read", 0.023),
-        "archive": ("read", 0.004),
-        "DEEP_ARCHIVE": ("read", None),
-        "cool": ("declared", 0.0125),
+        "hot": ("read", 1, 1, 0.023),
+        "archive": ("read", 1, 1, 0.004),
+        "DEEP_ARCHIVE": ("read", 1, 1, 0.023),
     }
     unpriced, hot = class_warnings(stored, ages, prices, NOW)
-    assert unpriced.startswith("files in DEEP_ARCHIVE of s3: 1;")
+    assert unpriced.startswith("files in DEEP_ARCHIVE of s3: 1 of 3 files read;")
+    assert unpriced.endswith("they count as hot")
     assert hot.startswith(
-        "files of data that are hot in s3 though lifecycle.data moves them: 1; `cumulant data lifecycle"
+        "files of data that are hot in s3 though lifecycle.data moves them: 1 of 3 files read; `cumulant data lifecycle"
     )
     young = [StoredSize("data", "payments", "s3", GIB, (NOW - days(32)).timestamp(), "STANDARD")]
     assert [*class_warnings(young, ages, prices, NOW)] == [], "rules are applied within days"
+
+
+def test_files_that_were_not_read_are_in_the_classes_of_those_that_were():
+    """Of their kind and age: the rules are not in the bucket, whatever `lifecycle` says of the others."""
+    old, new = (NOW - days(400)).timestamp(), (NOW - days(1)).timestamp()
+    read = ("STANDARD", "", "", "GLACIER_IR", "", "", "STANDARD", "", "", "STANDARD")
+    stored = [
+        *(StoredSize("data", "a", "s3", GIB, old, name) for name in read),
+        *(StoredSize("data", "b", "s3", GIB, old) for _ in range(8)),
+        StoredSize("data", "b", "s3", GIB, new),
+        StoredSize("logs", "predictions", "s3", GIB, old),
+    ]
+    ages = lifecycle(data={"archive": "90d"}, logs={"cool": "30d"})
+    rows = cost_rows(stored, ages, package_prices(), region="us-east-1", now=NOW)
+    found = [(row.name, row.storage_class, row.class_source, row.read_files, row.files) for row in rows]
+    assert found == [
+        ("a", "archive", "sampled", 1, 2),
+        ("a", "hot", "sampled", 3, 8),
+        ("b", "archive", "sampled", 0, 2),
+        ("b", "hot", "declared", 0, 1),
+        ("b", "hot", "sampled", 0, 6),
+        ("predictions", "cool", "declared", 0, 1),
+    ]
+    assert rows[1].monthly == pytest.approx(8 * 0.023)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +157,16 @@ def test_a_class_that_was_read_counts_before_the_declared_one():
 )
 def test_the_class_is_read_from_a_header(scheme, status, headers, expected):
     assert class_in(scheme, HttpResponse(status, headers, b"")) == expected
+
+
+def test_a_store_that_does_not_answer_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        keys = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        store = S3Store("bucket", endpoint=endpoint, client_options={"allow_http": True}, **keys)
+        names, cause = read_classes(store, "s3", ["a", "b"], seconds=1)
+    assert names == ["", ""]
+    assert "took longer than" in cause or "had no response" in cause
 
 
 def balance(reads=0.0, keep=None, store="s3", stored=(), **ages):

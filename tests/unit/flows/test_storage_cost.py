@@ -6,6 +6,7 @@ import json
 import os
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -17,6 +18,8 @@ from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.maintenance.schedule import JOBS, tick
 from cumulant.flows.storage.cost import storage_cost
 from cumulant.flows.storage.lifecycle import check_lifecycle, lifecycle_notes, lifecycle_warnings, show_lifecycle
+from cumulant.flows.storage.stored_files import list_stored_files
+from cumulant.ports.objects import FileClasses
 from cumulant.project.file.loading import load
 from cumulant.testing.registry import MemoryRegistry
 
@@ -112,6 +115,24 @@ def test_commands(folder, capsys, monkeypatch):
     assert "savings are before the fees for moving files" in text
     answer("data", "lifecycle", "--env", "production", "--render", "s3", "--out", str(folder / "rules"))
     assert json.loads((folder / "rules" / "bucket.json").read_text()) == view["rules"]["bucket"]
+
+
+def test_a_bucket_that_does_not_say_classes_is_asked_once(folder, monkeypatch):
+    entry, asked, warnings = SimpleNamespace(path="data/payments/1", bytes=9, modified=0.0), [], []
+
+    def classes(paths):
+        asked.append(paths)
+        return FileClasses([""] * len(paths), "8 requests had no response: timed out")
+
+    bucket = SimpleNamespace(entries=lambda prefix: iter([entry] * 3), classes=classes)
+    with load(folder, environment="production") as project:
+        monkeypatch.setattr(project, "artifacts", lambda url: bucket)
+        stored = [*list_stored_files(project, classes=2, warn=warnings.append)]
+    assert {file.read_class for file in stored} == {""}
+    assert [len(paths) for paths in asked] == [2], "the other places are in the same bucket"
+    (warning,) = warnings
+    assert warning.startswith("the class of 0 of 2 files below s3://bucket/ml/")
+    assert warning.endswith("was read: 8 requests had no response: timed out")
 
 
 def test_azure_has_one_policy_for_all_containers(folder, tmp_path):

@@ -420,7 +420,8 @@ def test_an_erasure_that_is_done_again_finds_nothing(filled):
 
 def test_what_streams_and_their_jobs_have_is_named_with_its_end(tmp_path):
     text = FILE.replace("features: features.py", "  tx: {stream: payments, key: id, event_time: at, personal: [mail]}")
-    (tmp_path / "cumulant.yaml").write_text(text.partition("training:")[0])
+    engine = "environments: {local: {stream_engine: 'flink://gateway?checkpoints=s3://a/jobs'}}\n"
+    (tmp_path / "cumulant.yaml").write_text(text.partition("training:")[0] + engine)
     write_visits(tmp_path)
     job = FeatureJobRecord(
         name="cumulant.default.shop.local.new",
@@ -429,8 +430,8 @@ def test_what_streams_and_their_jobs_have_is_named_with_its_end(tmp_path):
         state="started",
         job="1",
         sources="",
-        place=None,
-        resumed=None,
+        place=ResumePlace(path="s3://a/3", sources="", ends={}),
+        resumed="s3://elsewhere/2",
         begun={},
         started=START,
         at=START,
@@ -443,11 +444,14 @@ def test_what_streams_and_their_jobs_have_is_named_with_its_end(tmp_path):
         name="cumulant.default.shop.local.old",
         state="stopped",
         place=ResumePlace(path="s3://a/1", sources="", ends={}),
+        resumed=None,
     )
+    # cancelled, and forgotten by Flink before it was stopped: its checkpoints stay
+    forgotten = msgspec.structs.replace(old, name="cumulant.default.shop.local.forgotten", place=None)
     other = msgspec.structs.replace(job, name="cumulant.default.shop.local.other", reads=("clicks",))
     with load(tmp_path, via="cli") as project:
         with project.journal().transaction(actor=Actor("user:ada")) as transaction:
-            for record in (job, old, other):
+            for record in (job, old, forgotten, other):
                 record_job(transaction, record)
         erasure = erase_subject(project, ANN, principal=project.principal())
         (receipt,) = [receipt for receipt in erasure.receipts if receipt.store == streams.STORE]
@@ -455,12 +459,17 @@ def test_what_streams_and_their_jobs_have_is_named_with_its_end(tmp_path):
         for part in (
             "rows of tx that were ingested stay, and messages of payments until the retention",
             f"the job {job.name} has rows in its windows until its watermark is 3d after they count",
+            "s3://a/3 has earlier state of it, until you delete it; s3://elsewhere/2 has earlier state of it",
             f"s3://a/1 has state of {old.name}",
+            f"{forgotten.name} was stopped, and no savepoint of its state is known",
+            "checkpoints of these jobs, and older savepoints of them, are below s3://a/jobs until you delete them",
             "`cumulant features start-job --from beginning`",
         ):
             assert part in receipt.reason
         assert "other" not in receipt.reason
-        assert len([place for place in erasure.remaining if place.store == streams.STORE]) == 3
+        places = [place.where for place in erasure.remaining if place.store == streams.STORE]
+        assert len(places) == 7
+        assert f"{forgotten.name}: checkpoints and older savepoints below s3://a/jobs, of anybody" in places
 
 
 def test_a_project_without_subjects_says_what_to_declare(tmp_path):

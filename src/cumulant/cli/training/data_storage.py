@@ -15,6 +15,7 @@ from cumulant.flows.reports.wording import size
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.data.storage.cost import CostRow
     from cumulant.flows.storage.cost import StorageCost
     from cumulant.flows.storage.lifecycle import LifecycleView
 
@@ -69,7 +70,8 @@ def _cost(
     """Show what the project's stores hold and cost in a month, by kind and storage class.
 
     Sizes are read from the stores, and so is the class of up to 1,000 files of each part of a bucket (`read`, one
-    request each); the others count in the class that `lifecycle` gives their age (`declared`). Prices are a dated list,
+    request each); the others count in the same shares of classes, by kind and age (`N of M files read`), or, where none
+    was read, in the class that `lifecycle` gives their age (`declared`). Prices are a dated list,
     without discounts, taxes, requests and traffic; files of this machine cost 0 unless `--prices` has a price.
     """
     from cumulant.flows.storage.cost import storage_cost
@@ -143,7 +145,7 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
             row.kind,
             row.name or "–",
             row.store,
-            row.storage_class if row.class_source == "local" else f"{row.storage_class} ({row.class_source})",
+            _class(row),
             f"{row.files:,}",
             size(row.bytes),
             _money(row.monthly),
@@ -173,6 +175,14 @@ def _print_cost(console: Console, cost: StorageCost) -> None:
     console.print(clean(f"prices of {cost.prices.date}{regions}: {cost.prices.source}"), style="dim", soft_wrap=True)
     if any(row.store == "file" and not row.monthly for row in cost.rows):
         console.print("files of this machine cost 0 in this list; `--prices` may give them a price", style="dim")
+
+
+def _class(row: CostRow) -> str:
+    if row.class_source == "local":
+        return row.storage_class
+    if row.class_source == "sampled":
+        return f"{row.storage_class} ({row.read_files:,} of {row.files:,} files read)"
+    return f"{row.storage_class} ({row.class_source})"
 
 
 def _print_formats(console: Console, cost: StorageCost) -> None:

@@ -10,9 +10,9 @@ import contextlib
 import os
 import ssl
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -58,6 +58,13 @@ class NoResponseError(Exception):
     def __init__(self, reason: str, *, incomplete: bool = False, certificate: str = "") -> None:
         super().__init__(reason)
         self.reason, self.incomplete, self.certificate = reason, incomplete, certificate
+
+
+class HeadResponses(NamedTuple):
+    """The response to each request, None where none came or it was not sent; `cause`: why, empty where all came."""
+
+    responses: list[HttpResponse | None]
+    cause: str = ""
 
 
 class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,20 +145,19 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
             raise reported from error
         return msgspec.structs.replace(head, body=body)
 
-    def head_all(self, urls: Sequence[str], *, at_once: int) -> list[HttpResponse | None]:
-        """The responses to HEAD requests to one server, over so many connections; None where no response came."""
+    def head_all(self, urls: Sequence[str], *, at_once: int, seconds: float) -> HeadResponses:
+        """HEAD requests to one server, over `at_once` connections. No more are sent once so many had no response; after
+        `seconds` it returns with those that came, whatever the server does.
+
+        Raises:
+            NoResponseError: the environment names a proxy that speaks no HTTP.
+            UsageError: the list of hosts is none.
+        """
         if not urls:
-            return []
-
-        def head(url: str) -> HttpResponse | None:
-            try:
-                return self.send("HEAD", url, headers={"connection": "keep-alive"}, transport=transport)
-            except NoResponseError:
-                return None
-
-        proxy = _proxy(urls[0]) if self.use_proxies else None
-        with self._transport(urls[0], proxy) as transport, ThreadPoolExecutor(at_once) as threads:
-            return [*threads.map(head, urls)]
+            return HeadResponses([])
+        outbound_hosts(os.environ)
+        transport = self._transport(urls[0], _proxy(urls[0]) if self.use_proxies else None)
+        return _HeadRequests(self, transport, urls, min(at_once, len(urls)), seconds).responses()
 
     def _transport(self, url: str, proxy: str | None) -> httpx.HTTPTransport:
         context = ssl.SSLContext(
@@ -161,6 +167,58 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
             context = ssl.create_default_context(cafile=self.authority)
         transport: httpx.HTTPTransport = _httpx().HTTPTransport(verify=context, proxy=proxy)
         return transport
+
+
+class _HeadRequests:
+    """To one server, by `workers` threads, which close the connections at their end."""
+
+    def __init__(
+        self, client: HttpClient, transport: httpx.HTTPTransport, urls: Sequence[str], workers: int, seconds: float
+    ) -> None:
+        self._client, self._transport, self._urls = client, transport, urls
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
+        self._responses: list[HttpResponse | None] = [None] * len(urls)
+        self._failures: list[str] = []
+        self._workers = self._left = workers
+        self._numbers, self._lock, self._ended = iter(range(len(urls))), threading.Lock(), threading.Event()
+
+    def responses(self) -> HeadResponses:
+        # nobody waits for these threads at the end of the process, which a server could hold up
+        for thread in [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]:
+            thread.start()
+        in_time = self._ended.wait(max(0.0, self._deadline - time.monotonic()))
+        came, failed = [*self._responses], [*self._failures]
+        if None not in came:
+            return HeadResponses(came)
+        if failed and in_time:
+            return HeadResponses(came, f"{len(failed)} requests had no response: {failed[0]}")
+        return HeadResponses(came, f"the server took longer than {self._seconds:.0f} s")
+
+    def _work(self) -> None:
+        try:
+            while len(self._failures) < self._workers and (remaining := self._deadline - time.monotonic()) > 0:
+                with self._lock:
+                    number = next(self._numbers, None)
+                if number is None:
+                    break
+                self._send(number, remaining)
+        finally:
+            with self._lock:
+                self._left -= 1
+                if self._left == 0:
+                    self._transport.close()
+                if self._left == 0 or len(self._failures) >= self._workers:
+                    self._ended.set()
+
+    def _send(self, number: int, remaining: float) -> None:
+        seconds, headers = min(self._client.seconds, remaining), {"connection": "keep-alive"}
+        client = msgspec.structs.replace(self._client, seconds=seconds, total_seconds=remaining)
+        try:
+            self._responses[number] = client.send(
+                "HEAD", self._urls[number], headers=headers, transport=self._transport
+            )
+        except NoResponseError as error:
+            self._failures.append(error.reason)
 
 
 _DEFAULTS = {"user-agent": f"cumulant/{__version__}", "accept-encoding": "identity", "connection": "close"}

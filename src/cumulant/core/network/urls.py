@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -27,14 +28,25 @@ def is_secure_url(url: str, *, path: bool = True, query: bool = False) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
+_NAME = r"[._-]*[A-Za-z0-9][A-Za-z0-9._-]*"
+_HOST = re.compile(rf"(?P<host>\[(?P<address>[0-9A-Fa-f:.]+)\]|{_NAME})(:(?P<port>[0-9]{{1,5}}))?")
 
 
 def host_port(text: str, default: int) -> str | None:
     """`HOST:PORT` of `HOST[:PORT]`, an address of IPv6 in brackets; None: it is neither, or no such port is."""
     match = _HOST.fullmatch(text)
-    port = int((match and match["port"]) or default)
-    return f"{match['host']}:{port}" if match and 0 < port < 1 << 16 else None
+    if match is None or (match["address"] and not _is_ipv6(match["address"])):
+        return None
+    port = int(match["port"] or default)
+    return f"{match['host']}:{port}" if 0 < port < 1 << 16 else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 _PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")

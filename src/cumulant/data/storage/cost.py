@@ -17,7 +17,7 @@ from cumulant.data.storage.prices import GIB, ClassTerms, PriceList, RegionPrice
 StoredKind = Literal[
     "data", "features", "logs", "artifacts", "training", "online", "journal", "registry", "audit", "other"
 ]
-ClassSource = Literal["read", "declared", "local"]
+ClassSource = Literal["read", "sampled", "declared", "local"]
 _NEVER = KindLifecycle()
 #: within which a store applies a rule to a file that has reached its age, at most, and what rules of it are rendered by
 _APPLIED = timedelta(days=3)
@@ -43,8 +43,9 @@ class StoredSize(NamedTuple):
 class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     """Files of one kind, name and class; `monthly`: in the currency of the list, None where it has no price.
 
-    `class_source`: the class was `read` from the store, or is what the lifecycle declares for the age of the files; a
-    folder (`local`) has none. A class that was read and has no price has the store's name of it.
+    `class_source`: the class was `read` from the store of all these files; or of `read_files` of them, and the others
+    have it in proportion (`sampled`); or it is what the lifecycle declares for the age of the files; a folder (`local`)
+    has none. A class that was read and has no price has the store's name of it, and counts as hot.
 
     `hot_monthly`: the same files if all were hot; `move_fees`: what the store bills once for moving them there, through
     the classes before.
@@ -56,6 +57,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     storage_class: str
     class_source: ClassSource
     files: int
+    read_files: int
     bytes: int
     monthly: float | None
     hot_monthly: float | None
@@ -84,32 +86,59 @@ class ClassBalance(msgspec.Struct, frozen=True, kw_only=True):
     warning: str | None
 
 
+class _Sample:
+    """Of files of one kind and declared class: how many were read to be in each class, and how many others count in it,
+    in proportion. Classes are in the store's words.
+    """
+
+    def __init__(self) -> None:
+        self.read, self._others = Counter[str](), Counter[str]()
+
+    def next_class(self) -> str:
+        """Of one more file that was not read."""
+        total, count = self.read.total(), self._others.total() + 1
+        name = max(self.read, key=lambda each: self.read[each] * count / total - self._others[each])
+        self._others[name] += 1
+        return name
+
+
 def cost_rows(
-    stored: Iterable[StoredSize],
+    stored: Collection[StoredSize],
     lifecycle: Mapping[LifecycleKind, KindLifecycle],
     prices: PriceList,
     *,
     region: str,
     now: datetime,
 ) -> list[CostRow]:
-    """Monthly costs, each file in the class that was read of it, else that the declared lifecycle gives its age; local
-    files are hot.
+    """Monthly costs, each file in the class that was read of it. Where it was read of others of its kind and declared
+    class only, those that were not have their classes in the same shares; where it was read of none, each has the class
+    that the declared lifecycle gives its age. Local files are hot.
 
     A class bills a file of less than its least size as of that.
     """
     ages = {str(kind): each for kind, each in lifecycle.items()}
-    counted: defaultdict[tuple[StoredKind, str, str, str, ClassSource], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for file in stored:
-        source: ClassSource = "local" if file.store == "file" else "read" if file.read_class else "declared"
-        reached, terms = _class_of(file, ages.get(file.kind, _NEVER), prices, now)
+    declared = [_declared_class(file, ages.get(file.kind, _NEVER), prices, now) for file in stored]
+    samples: defaultdict[tuple[str, str, str], _Sample] = defaultdict(_Sample)
+    for file, by_age in zip(stored, declared, strict=True):
+        if file.read_class:
+            samples[file.store, file.kind, by_age].read[file.read_class] += 1
+    counted: defaultdict[tuple[StoredKind, str, str, str, ClassSource], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for file, by_age in zip(stored, declared, strict=True):
+        sample = samples.get((file.store, file.kind, by_age))
+        stores_name = file.read_class or (sample.next_class() if sample else "")
+        reached, terms = _class_of(file.store, stores_name, by_age, prices)
+        source: ClassSource = "local" if file.store == "file" else "read" if stores_name else "declared"
         sums = counted[file.kind, file.name, file.store, reached, source]
         sums[0] += 1
         sums[1] += file.bytes
         sums[2] += max(file.bytes, terms.minimum_bytes)
+        sums[3] += bool(file.read_class)
     rows = []
-    for (kind, name, store, reached, source), (files, size, billed) in sorted(counted.items()):
+    for (kind, name, store, reached, source), (files, size, billed, read) in sorted(counted.items()):
         group = prices.prices(store, region)
         price = None if group is None else group.named(reached)
+        if group is not None and price is None and source == "read":
+            price = group.hot
         moved = _move_price(prices, store, ages.get(kind, _NEVER), reached)
         rows.append(
             CostRow(
@@ -117,8 +146,9 @@ def cost_rows(
                 name=name,
                 store=store,
                 storage_class=reached,
-                class_source=source,
+                class_source="sampled" if source == "read" and read < files else source,
                 files=files,
+                read_files=read,
                 bytes=size,
                 monthly=None if price is None else billed / GIB * price,
                 hot_monthly=None if group is None else size / GIB * group.hot,
@@ -128,15 +158,14 @@ def cost_rows(
     return rows
 
 
-def _class_of(file: StoredSize, declared: KindLifecycle, prices: PriceList, now: datetime) -> tuple[str, ClassTerms]:
-    """The class of a file, by our name where it has a price, and its terms."""
-    if file.read_class:
-        known = prices.class_named(file.store, file.read_class)
-        return known or file.read_class, ClassTerms(name=file.read_class) if known is None else prices.terms_of(
-            file.store, known
-        )
-    reached = _declared_class(file, declared, prices, now)
-    return reached, prices.terms_of(file.store, reached)
+def _class_of(store: str, stores_name: str, by_age: StorageClass, prices: PriceList) -> tuple[str, ClassTerms]:
+    """The class of a file, by our name where it has a price, and its terms. `stores_name`: that which counts before the
+    one `by_age`; empty: none is known.
+    """
+    known = prices.class_named(store, stores_name) if stores_name else by_age
+    if known is None:
+        return stores_name, ClassTerms(name=stores_name)
+    return known, prices.terms_of(store, known)
 
 
 def _declared_class(file: StoredSize, declared: KindLifecycle, prices: PriceList, now: datetime) -> StorageClass:
@@ -152,10 +181,12 @@ def class_warnings(
 ) -> Iterator[str]:
     """Where the classes that were read are not those that the lifecycle declares, or have no price."""
     ages = {str(kind): each for kind, each in lifecycle.items()}
-    unpriced, hot = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    unpriced, hot, read = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for file in stored:
         if not file.read_class:
             continue
+        read[file.store, ""] += 1
+        read[file.store, file.kind] += 1
         known = prices.class_named(file.store, file.read_class)
         if known is None:
             unpriced[file.store, file.read_class] += 1
@@ -163,11 +194,13 @@ def class_warnings(
             declared = _declared_class(file, ages.get(file.kind, _NEVER), prices, now - _APPLIED)
             hot[file.store, file.kind] += declared != "hot"
     for (store, name), files in sorted(unpriced.items()):
-        yield f"files in {name} of {store}: {files:,}; the price list has no price of it, so that they count as 0"
+        counted = f"{files:,} of {read[store, '']:,} files read"
+        yield f"files in {name} of {store}: {counted}; the price list has no price of it, so that they count as hot"
     for (store, kind), files in sorted(hot.items()):
         if files:
             rules = f"`cumulant data lifecycle --render {_RENDERED[store]}` writes the rules"
-            yield f"files of {kind} that are hot in {store} though lifecycle.{kind} moves them: {files:,}; {rules}"
+            counted = f"{files:,} of {read[store, kind]:,} files read"
+            yield f"files of {kind} that are hot in {store} though lifecycle.{kind} moves them: {counted}; {rules}"
 
 
 def _move_price(prices: PriceList, store: str, declared: KindLifecycle, reached: str) -> float:

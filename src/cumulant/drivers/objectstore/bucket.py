@@ -32,6 +32,7 @@ from cumulant.drivers.objectstore.faults import ENDPOINTS, IDENTITY, NO_BUCKET, 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+    from cumulant.ports.objects import FileClasses
     from cumulant.ports.secrets import Secrets
 
 # The standard names: looked up as secrets first; obstore itself reads the variables of the environment.
@@ -153,7 +154,7 @@ class Bucket:
         if empty:
             self._check_empty(prefix)
 
-    def classes(self, paths: Sequence[str]) -> list[str]:
+    def classes(self, paths: Sequence[str]) -> FileClasses:
         """The storage class of each object, in the store's words; empty where it does not say.
 
         Lists have no class here, so that each is one request, signed as `read_classes` says.

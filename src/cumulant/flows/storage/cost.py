@@ -42,10 +42,10 @@ class PricesUsed(msgspec.Struct, frozen=True, kw_only=True):
 class StorageCost(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and monthly costs of a project's stores.
 
-    `monthly`: each file in the class that the store says it has, else in that which the declared lifecycle gives its
-    age; `hot_monthly`: with every file hot, as
-    without rules in the store; `move_fees`: billed once for the moves of these files. `removable_*`: what
-    `cumulant clean --yes` would delete now. `unmeasured`: stores whose size is not known here, each with the reason.
+    `monthly`: each file in the class that the store says it has, else in proportion to the classes of others, else in
+    that which the declared lifecycle gives its age; `hot_monthly`: with every file hot, as without rules in the store;
+    `move_fees`: billed once for the moves of these files. `removable_*`: what `cumulant clean --yes` would delete now.
+    `unmeasured`: stores whose size is not known here, each with the reason.
     `formats`: of `--formats`.
     """
 
@@ -93,7 +93,8 @@ def storage_cost(
         raise UsageError(f'the price list has no region "{region}"', subject="--region", hint=hint)
     where = region or declared_region(project.file.environment)
     progress("list stores")
-    stored, now = list(list_stored_files(project, classes=_CLASSES)), SystemClock().now()
+    unread: list[str] = []
+    stored, now = list(list_stored_files(project, classes=_CLASSES, warn=unread.append)), SystemClock().now()
     rows = cost_rows(stored, project.policies.lifecycle, listed, region=where, now=now)
     classes = class_balances(project, listed, region=where, reads=reads, stored=stored)
     progress("find what nothing needs")
@@ -121,6 +122,7 @@ def storage_cost(
         unmeasured=dict(unmeasured(project)),
         classes=tuple(classes),
         warnings=(
+            *unread,
             *class_warnings(stored, project.policies.lifecycle, listed, now),
             *(item.warning for item in classes if item.warning),
         ),

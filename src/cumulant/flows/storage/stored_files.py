@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl, unquote
@@ -16,6 +16,7 @@ from cumulant.project.file.text_values import masked
 from cumulant.project.project import LogName
 
 if TYPE_CHECKING:
+    from cumulant.ports.objects import Artifacts
     from cumulant.project.project import Project
 
 #: the first part of the key of a table or object that is not `training`
@@ -25,6 +26,8 @@ _LOGS: tuple[LogName, ...] = get_args(LogName)
 #: ports whose stores may be a server
 _SERVERS: tuple[Literal["journal", "online", "registry"], ...] = ("journal", "online", "registry")
 _BUCKETS = ("s3", "gs", "az")
+#: how many times classes are asked for across the whole list of a place, of other files each time
+_PASSES = 32
 
 
 class StorePlace(NamedTuple):
@@ -80,16 +83,35 @@ def kind_prefixes(project: Project) -> dict[LifecycleKind, list[tuple[StorePlace
     return prefixes
 
 
-def list_stored_files(project: Project, *, classes: int = 0) -> Iterator[StoredSize]:
+def list_stored_files(
+    project: Project, *, classes: int = 0, warn: Callable[[str], None] | None = None
+) -> Iterator[StoredSize]:
     """Every file of the stores whose size can be read; a file that several tables share counts once.
 
-    `classes`: of so many files of each place in a bucket the storage class is read, spread evenly over the list.
+    `classes`: of so many files of each place in a bucket the storage class is read, spread evenly over the list;
+    `warn`: told why it could not be, or of fewer only. A bucket that says none then is not asked again.
 
     Raises:
         CredentialsError, StorageError, EngineUnavailableError: as the stores do.
     """
+    silent: set[str] = set()
+
+    def read_classes(files: Artifacts, place: StorePlace, paths: list[str]) -> dict[str, str]:
+        bucket = f"{place.scheme}://{place.bucket}"
+        if bucket in silent or not paths:
+            return {}
+        chosen = paths[:: max(1, -(-len(paths) // classes))] if classes else []
+        chosen = [path for number in range(_PASSES) for path in chosen[number::_PASSES]]
+        names, cause = files.classes(chosen)
+        read = sum(map(bool, names))
+        if cause and not read:
+            silent.add(bucket)
+        if cause and warn is not None:
+            warn(f"the class of {read:,} of {len(chosen):,} files below {bucket}/{place.key_prefix} was read: {cause}")
+        return dict(zip(chosen, names, strict=True))
+
     for name, place in places_of(project).items():
-        for path, size, modified, read_class in _files(project, place, classes=classes):
+        for path, size, modified, read_class in _files(project, place, read_classes):
             kind, owner = _owner(place.port, name, path)
             yield StoredSize(kind, owner, place.scheme, size, modified, read_class)
     for port in _SERVERS:
@@ -99,7 +121,7 @@ def list_stored_files(project: Project, *, classes: int = 0) -> Iterator[StoredS
         place = _place(project, "objects", project.endpoints.audit, project.scope.prefix, project.scope.folder)
         yield from (
             StoredSize("audit", "", place.scheme, size, modified, read_class)
-            for _, size, modified, read_class in _files(project, place, classes=classes)
+            for _, size, modified, read_class in _files(project, place, read_classes)
         )
 
 
@@ -117,7 +139,9 @@ def _place(project: Project, port: str, url: str, prefix: str, folder: str) -> S
     return StorePlace(port, url, prefix, None if path is None else path / folder)
 
 
-def _files(project: Project, place: StorePlace, *, classes: int) -> Iterator[tuple[str, int, float, str]]:
+def _files(
+    project: Project, place: StorePlace, read_classes: Callable[[Artifacts, StorePlace, list[str]], dict[str, str]]
+) -> Iterator[tuple[str, int, float, str]]:
     """Path below the place, bytes, when it was written, and its class where that was read."""
     if place.folder is not None:
         yield from _walk(place.folder)
@@ -126,8 +150,7 @@ def _files(project: Project, place: StorePlace, *, classes: int) -> Iterator[tup
         region = dict(parse_qsl(options)).get("region")
         files = project.artifacts(f"{address}?region={region}" if region else address)
         entries = [*files.entries(place.prefix)]
-        chosen = [entry.path for entry in entries[:: max(1, -(-len(entries) // classes))]] if classes else []
-        known = dict(zip(chosen, files.classes(chosen), strict=True))
+        known = read_classes(files, place, [entry.path for entry in entries])
         for entry in entries:
             path = entry.path.removeprefix(place.prefix)
             yield path, entry.bytes, entry.modified, known.get(entry.path, "")
