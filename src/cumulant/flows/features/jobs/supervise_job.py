@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.alerting.alert_state import Finding
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import ConflictError, CumulantError
+from cumulant.core.errors import ConflictError, CumulantError, EngineUnavailableError
 from cumulant.core.events import Actor
 from cumulant.features.events import FeatureJobFault, FeatureJobRecovered
 from cumulant.features.flink.job_watch import (
@@ -289,10 +289,13 @@ def watch_jobs(
     project: Project, report: Callable[[str], object], *, pause: float = _ROUND
 ) -> AbstractContextManager[None]:
     """Supervise the job each `pause` seconds while the block lasts. Errors go to `report`."""
+    # without an engine there is at most an alert to end, which is no reason to report that the journal is away
+    quiet = () if project.endpoints.stream_engine is not None else (EngineUnavailableError,)
 
     def supervise() -> None:
-        if is_supervised(project):
-            supervise_job(project, principal=project.principal())
+        with suppress(*quiet):
+            if is_supervised(project):
+                supervise_job(project, principal=project.principal())
 
     return repeat_in_background(
         project, supervise, report, failure="the job of features is not supervised", pause=pause
