@@ -77,7 +77,9 @@ class FeatureJobStarted(Fact, frozen=True, kw_only=True):
 
 
 class FeatureJobFault(Fact, frozen=True, kw_only=True):
-    """A job that was started was seen in a condition in which it writes no results, or restarts again and again."""
+    """A job that was started is in a condition in which it writes no results, or restarts again and again; `looping`:
+    it is started again by Cumulant, and fails, again and again.
+    """
 
     kind: ClassVar[str] = "features.job_fault"
 

@@ -1,12 +1,14 @@
-"""URLs of Flink's SQL gateway."""
+"""URLs of Flink's SQL gateway, and answers that are not those of Flink."""
 
 from __future__ import annotations
 
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, UsageError
+from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
 from cumulant.drivers.flink.engine import FlinkEngine
 from cumulant.drivers.flink.location import parse_flink_url
+from cumulant.drivers.flink.rest import FlinkRest
+from cumulant.ports.compute import JobState
 from cumulant.testing.servers.programs import free_port
 
 
@@ -56,3 +58,21 @@ def test_a_gateway_that_is_away_is_named(monkeypatch):
         match=rf"the SQL gateway of Flink does not answer at 127.0.0.1:{port}: Connection refused",
     ):
         engine.jobs()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"latest": {"completed": {"id": 3, "external_path": None, "trigger_timestamp": 1}}},
+        {"latest": {"completed": {"id": 3, "trigger_timestamp": 1}}},
+        {"latest": {"restored": {"external_path": "s3://a/chk-3", "restore_timestamp": None}}},
+        {"latest": 7, "counts": {"restored": "two"}},
+    ],
+)
+def test_an_answer_with_other_fields_is_refused(answer, monkeypatch):
+    engine = FlinkEngine("flink://a?checkpoints=s3://a/b&jobmanager=a")
+    monkeypatch.setattr(FlinkRest, "call", lambda *_: answer)
+    with pytest.raises(StorageError, match="the answer of the JobManager is not that of Flink"):
+        engine.job_state("a" * 32)
+    monkeypatch.setattr(FlinkRest, "call", lambda *_: {"latest": None, "counts": None})
+    assert engine.job_state("a" * 32) == JobState()

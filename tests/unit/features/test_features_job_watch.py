@@ -1,27 +1,36 @@
-"""What is done about a job of features: decided from what was seen of it, in every condition."""
+"""What is done about a job of features: decided from what was observed of it, in every condition."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
-from cumulant.features.flink.job_watch import JobCondition, JobSight, JobWatch, failed_try, look, look_away
+from cumulant.features.flink.job_watch import (
+    JobCondition,
+    JobObservation,
+    JobWatch,
+    evaluate,
+    note_failed_start,
+    note_start,
+    note_unreachable,
+)
 
 AT = datetime(2026, 12, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def seen(condition: JobCondition = "running", job: str = "1", restores: int | None = None) -> JobSight:
-    return JobSight(name="cards", job=job, condition=condition, restores=restores)
+def observed(condition: JobCondition = "running", job: str = "1", restores: int | None = None) -> JobObservation:
+    return JobObservation(name="cards", job=job, condition=condition, restores=restores)
 
 
 def starts(condition: JobCondition, *, minutes: int) -> list[int]:
-    """The minutes at which a job is started that is seen so every half a minute."""
+    """The minutes at which a job is started that is observed so every half a minute."""
     watch: JobWatch | None = None
     due: list[int] = []
     for half in range(2 * minutes):
-        watch, now = look(watch, seen(condition), AT + half * MINUTE / 2)
+        watch, now = evaluate(watch, observed(condition), AT + half * MINUTE / 2)
         due += [half // 2] if now else []
     return due
 
@@ -39,45 +48,76 @@ def test_what_runs_and_what_an_operator_ended_is_not_started(condition):
 
 
 def test_a_job_that_goes_on_from_checkpoints_again_and_again_is_a_fault_until_it_does_not():
-    watch, _ = look(None, seen(restores=0), AT)
+    watch, _ = evaluate(None, observed(restores=0), AT)
     for minute, restores in ((1, 1), (2, 1), (3, 4)):  # a worker that was killed, and another one
-        watch, _ = look(watch, seen(restores=restores), AT + minute * MINUTE)
+        watch, _ = evaluate(watch, observed(restores=restores), AT + minute * MINUTE)
         assert not watch.faulty
-    watch, _ = look(watch, seen("restarting"), AT + 4 * MINUTE)
+    watch, _ = evaluate(watch, observed("restarting"), AT + 4 * MINUTE)
     assert (watch.condition, watch.faulty, watch.since) == ("restarting", True, AT + 4 * MINUTE)
-    watch, _ = look(watch, seen(restores=4), AT + 5 * MINUTE)
+    watch, _ = evaluate(watch, observed(restores=4), AT + 5 * MINUTE)
     assert watch.faulty
-    watch, _ = look(watch, seen(restores=4), AT + 12 * MINUTE)
+    watch, _ = evaluate(watch, observed(restores=4), AT + 12 * MINUTE)
     assert (watch.condition, watch.since) == ("running", AT + 12 * MINUTE)
 
 
 def test_a_start_that_is_refused_waits_for_an_operator_and_one_that_failed_does_not():
-    watch, due = look(None, seen("failed"), AT)
+    watch, due = evaluate(None, observed("failed"), AT)
     assert due
-    later = failed_try(watch, "the brokers do not answer", refused=False)
+    later = note_failed_start(watch, "the brokers do not answer", refused=False)
     assert later.next_try(AT) == AT + MINUTE
-    refused = failed_try(watch, "nothing says how far it came", refused=True)
-    assert refused.next_try(AT) is None
-    after, due = look(refused, seen("failed"), AT + 30 * MINUTE)
+    refused = note_failed_start(watch, "nothing says how far it came", refused=True)
+    assert refused.next_try(AT) == AT + 60 * MINUTE
+    after, due = evaluate(refused, observed("failed"), AT + 30 * MINUTE)
     assert (after, due) == (refused, False)
     # another job: an operator has started it
-    after, due = look(refused, seen("failed", job="2"), AT + 30 * MINUTE)
+    after, due = evaluate(refused, observed("failed", job="2"), AT + 30 * MINUTE)
     assert (after.refused, after.failure, due) == (False, "", True)
     assert after.tries == (AT, AT + 30 * MINUTE)
     # another definition: nothing of this one counts
-    other = JobSight(name="cards 2", job="3", condition="running")
-    assert look(refused, other, AT + 30 * MINUTE)[0] == JobWatch(
+    other = JobObservation(name="cards 2", job="3", condition="running")
+    assert evaluate(refused, other, AT + 30 * MINUTE)[0] == JobWatch(
         name="cards 2", job="3", condition="running", since=AT + 30 * MINUTE
     )
 
 
 def test_an_engine_that_does_not_answer_changes_nothing_else_and_is_reported_after_a_while():
-    failed, _ = look(None, seen("failed"), AT)
-    watch = look_away(failed, "cards", "1", "no route", AT + MINUTE)
-    watch = look_away(watch, "cards", "1", "refused", AT + 3 * MINUTE)
-    assert (watch.silent, watch.silence, watch.condition) == (AT + MINUTE, "refused", "failed")
+    failed, _ = evaluate(None, observed("failed"), AT)
+    watch = note_unreachable(failed, "cards", "1", "no route", AT + MINUTE)
+    watch = note_unreachable(watch, "cards", "1", "refused", AT + 3 * MINUTE)
+    assert (watch.unreachable_since, watch.unreachable_reason, watch.condition) == (
+        AT + MINUTE,
+        "no route",
+        "failed",
+    )
     assert not watch.unreachable(AT + 5 * MINUTE)
     assert watch.unreachable(AT + 6 * MINUTE)
-    watch, _ = look(watch, seen(), AT + 7 * MINUTE)
-    assert (watch.silent, watch.silence, watch.faulty) == (None, "", False)
-    assert look(watch, seen("ending"), AT + 8 * MINUTE)[0] == watch
+    watch, _ = evaluate(watch, observed(), AT + 7 * MINUTE)
+    assert (watch.unreachable_since, watch.unreachable_reason, watch.faulty) == (None, "", False)
+    assert evaluate(watch, observed("ending"), AT + 8 * MINUTE)[0].condition == "running"
+
+
+def test_what_an_operator_ended_stays_so_when_the_engine_forgets_it():
+    watch, _ = evaluate(None, observed("cancelled"), AT)
+    watch, due = evaluate(watch, observed("lost"), AT + 60 * MINUTE)
+    assert (watch.condition, watch.since, due) == ("cancelled", AT, False)
+    watch, due = evaluate(watch, observed("lost", job="2"), AT + 61 * MINUTE)
+    assert (watch.condition, due) == ("lost", True)
+
+
+def test_tries_of_the_future_do_not_count_after_a_clock_was_set_back():
+    watch, _ = evaluate(None, observed("failed"), AT + 3000 * MINUTE)
+    _, due = evaluate(watch, observed("failed"), AT)
+    assert due
+
+
+def test_progress_and_another_start_end_the_count_of_starts_without():
+    watch, _ = evaluate(None, observed("failed"), AT)
+    for number in range(10):
+        watch, _ = evaluate(note_start(watch, str(number), AT), observed("failed", job=str(number)), AT)
+    assert (watch.given_up, evaluate(watch, observed("failed", job="9"), AT + 90 * MINUTE)[1]) == (True, False)
+    assert evaluate(watch, observed("failed", job="10"), AT + 90 * MINUTE)[1]
+    for change in ({"progressed": True}, {"results": 5}):
+        brought = msgspec.structs.replace(observed("failed", job="9"), **change)
+        assert not evaluate(watch, brought, AT)[0].given_up
+    assert evaluate(watch, observed(job="9"), AT + MINUTE)[0].looping
+    assert not evaluate(watch, observed(job="9"), AT + 60 * MINUTE)[0].looping

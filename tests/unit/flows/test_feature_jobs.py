@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import (
     DataError,
+    DefinitionError,
     EngineUnavailableError,
     LeaseHeldError,
     NotFoundError,
@@ -24,10 +26,11 @@ from cumulant.features.flink.job import FeatureJob
 from cumulant.flows.alerting.store import read as read_alerts
 from cumulant.flows.features.jobs import supervise_job as supervision
 from cumulant.flows.features.jobs.job_control import JobControl
-from cumulant.flows.features.jobs.job_record import job_records, own_jobs
+from cumulant.flows.features.jobs.job_record import job_records, newest_record, own_jobs, record_job
 from cumulant.flows.features.jobs.job_status import JobStatus, job_statuses
-from cumulant.flows.features.jobs.run_job import check_place
-from cumulant.flows.features.jobs.supervise_job import supervise_job
+from cumulant.flows.features.jobs.run_job import check_place, run_job
+from cumulant.flows.features.jobs.submission import Submission
+from cumulant.flows.features.jobs.supervise_job import is_supervised, supervise_job
 from cumulant.flows.ledger.lease import await_lease
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.ports.access import Principal
@@ -138,20 +141,17 @@ class Site:
                 self.lease = lease
                 yield JobControl(context, lease, self.world, self.world, sleep=lambda seconds: None)
 
-    def start(self, name: str = NEW, *, resume: str = "", sources: str = "sources"):
+    def start(self, name: str = NEW, *, resume: str = "", sources: str = "sources", record=None):
         job = FeatureJob(name=name, definition=name, fingerprint="f", statements=("s",), settings={})
         with self.control() as control:
-            started = control.start(job, sources=sources, partitions=1, resume=resume)
-            control.note_ended(besides=name)
-            control.stop_all(besides=name)
-            return started
+            return run_job(control, job, sources=sources, partitions=1, resume=resume, record=record)
 
     def stop(self):
         with self.control() as control:
             return [*control.stop_all(), *control.note_ended()]
 
     def supervise(self, clock: ManualClock) -> list[tuple[str, str]]:
-        """What a look finds, as alerts."""
+        """What an evaluation finds, as alerts."""
         supervise_job(self.project, principal=ME, clock=clock)
         firing = read_alerts(self.project.journal())[0].firing
         return [(alert.finding.moved, alert.finding.next) for alert in firing]
@@ -161,7 +161,7 @@ class Site:
 
     def statuses(self) -> dict[str, list[JobStatus]]:
         records, jobs = job_records(self.project), own_jobs(self.project, self.world)
-        newest = max(records.values(), key=lambda record: record.started)
+        newest = newest_record(records)
         return {
             name: job_statuses(
                 self.world,
@@ -169,7 +169,7 @@ class Site:
                 records.get(name),
                 [job for job in jobs if job.name == name],
                 AT,
-                current=name == newest.name,
+                current=newest is None or name == newest.name,
             )
             for name in records
         }
@@ -243,9 +243,9 @@ def test_a_job_that_wrote_before_it_was_recorded_is_found_or_refused(site):
     assert site.start(resume="beginning").resumed is None
 
 
-def planned_after(site: Site, looks: int) -> None:
-    """The engine has a job of the name only after so many looks at its jobs."""
-    left = iter(range(looks))
+def planned_after(site: Site, questions: int) -> None:
+    """The engine has a job of the name only after so many questions for its jobs."""
+    left = iter(range(questions))
 
     def plan() -> None:
         if next(left, None) is None and "late" not in site.world.known:
@@ -279,11 +279,11 @@ def test_a_start_waits_for_what_the_one_before_it_may_have_submitted(site):
     # what the engine has refused is not waited for
     site.stop()
     site.world.forget()
-    looks = 0
+    questions = 0
 
     def counted() -> None:
-        nonlocal looks
-        looks += 1
+        nonlocal questions
+        questions += 1
 
     site.world.on_jobs = counted
     site.world.refuses_start = DataError("no slot")
@@ -292,9 +292,9 @@ def test_a_start_waits_for_what_the_one_before_it_may_have_submitted(site):
     assert site.record().refused
     site.world.refuses_start = None
     site.world.forget()
-    looks = 0
+    questions = 0
     assert site.start().started
-    assert looks < 5
+    assert questions < 5
 
 
 def test_a_topic_that_was_made_again_is_not_filled_from_a_savepoint(site):
@@ -456,11 +456,25 @@ def test_a_job_of_other_topics_is_refused(site):
         site.start(sources="other brokers")
 
 
+def restarting(site: Site, before=lambda: None):
+    """`restart_job` of a site; `before`: what happens until it has the lease."""
+
+    def restart_job(project, *, principal, record):
+        before()
+        return site.start(record.name, record=record)
+
+    return restart_job
+
+
+def kinds(site: Site) -> Counter[str]:
+    return Counter(event.kind for event in site.project.journal().events())
+
+
 @pytest.fixture
 def supervised(site, monkeypatch) -> Site:
     """A site whose supervision sees its engine, and starts jobs as its commands do."""
     monkeypatch.setattr(site.project, "stream_engine", lambda: site.world)
-    monkeypatch.setattr(supervision, "start_job", lambda project, *, principal, only: site.start(only))
+    monkeypatch.setattr(supervision, "restart_job", restarting(site))
     return site
 
 
@@ -486,15 +500,17 @@ def test_a_job_that_nobody_stopped_is_started_again_with_one_alert(supervised):
         clock.move(timedelta(seconds=30))
         left = site.supervise(clock)
     assert left == []
-    kinds = Counter(event.kind for event in site.project.journal().events())
-    assert (kinds["features.job_fault"], kinds["features.job_recovered"], kinds["features.job_started"]) == (1, 1, 2)
-    assert (kinds["alert.fired"], kinds["alert.resolved"]) == (1, 1)
+    count = kinds(site)
+    assert (count["features.job_fault"], count["features.job_recovered"], count["features.job_started"]) == (1, 1, 2)
+    assert (count["alert.fired"], count["alert.resolved"]) == (1, 1)
 
 
 def test_what_the_start_refuses_is_an_alert_that_says_what_to_do(supervised):
     site, clock = supervised, ManualClock(AT)
-    site.start()
+    job = site.start().job
     site.world.topics[NEW] = 5000
+    site.world.states[job] = JobState(path="s3://a/1/chk-9", at=AT)
+    assert site.supervise(clock) == []
     site.world.forget()
     for _ in range(8):
         ((moved, advice),) = site.supervise(clock)
@@ -502,6 +518,7 @@ def test_what_the_start_refuses_is_an_alert_that_says_what_to_do(supervised):
     assert moved.endswith("is not known to Flink any more")
     assert "it is not started again by itself" in advice
     assert "--from beginning" in advice
+    assert "--from s3://a/1/chk-N" in advice, "the folder of its checkpoints is remembered"
     assert site.world.resumed == [None], "nothing was submitted"
     site.start(resume="beginning")
     for _ in range(3):
@@ -514,7 +531,9 @@ def test_a_job_that_was_cancelled_by_tools_of_flink_is_reported_and_left(supervi
     site, clock = supervised, ManualClock(AT)
     job = site.start().job
     site.world.cancel(job)
-    for _ in range(5):
+    for minute in range(5):
+        if minute == 2:
+            site.world.forget()  # as Flink does after an hour
         ((moved, advice),) = site.supervise(clock)
         clock.move(timedelta(minutes=1))
     assert (moved, site.world.resumed) == (f"the job {job} of features was cancelled in Flink", [None])
@@ -525,8 +544,8 @@ def test_a_job_that_was_cancelled_by_tools_of_flink_is_reported_and_left(supervi
         clock.move(timedelta(minutes=1))
         left = site.supervise(clock)
     assert left == []
-    kinds = Counter(event.kind for event in site.project.journal().events())
-    assert (kinds["features.job_fault"], kinds["alert.fired"], kinds["alert.resolved"]) == (1, 1, 1)
+    count = kinds(site)
+    assert (count["features.job_fault"], count["alert.fired"], count["alert.resolved"]) == (1, 1, 1)
 
 
 def test_an_engine_that_does_not_answer_is_an_alert_of_its_own_and_nothing_is_started(supervised):
@@ -561,3 +580,153 @@ def test_a_job_that_a_command_starts_or_stops_at_this_moment_is_left_to_it(super
         assert supervise_job(site.project, principal=ME, clock=clock).startswith("a command starts or stops the job")
     assert site.world.resumed == [None]
     assert not read_alerts(site.project.journal())[1]
+
+
+def test_going_back_after_a_failed_start_is_supervised_whatever_clocks_say(supervised):
+    site, clock = supervised, ManualClock(AT)
+    old = site.start(OLD).job
+    ahead = msgspec.structs.replace(site.record(OLD), started=site.record(OLD).started + timedelta(minutes=5))
+    with site.project.journal().transaction(actor=Actor(ME.id)) as transaction:
+        record_job(transaction, ahead)  # by a host whose clock is wrong
+    site.world.refuses_start = DataError("no such column")
+    with pytest.raises(DataError):
+        site.start(NEW)
+    newest = newest_record(job_records(site.project))
+    assert newest is not None
+    assert newest.name == NEW
+    site.world.refuses_start = None
+    assert site.start(OLD).job == old
+    site.world.put(old, OLD, "FAILED")
+    ((moved, _),) = site.supervise(clock)
+    assert moved == f"the job {old} of features has failed"
+    assert site.world.known[site.record(OLD).job].running
+
+
+def test_a_stop_that_comes_before_the_lease_is_not_undone(supervised, monkeypatch):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.put(job, NEW, "FAILED")
+    monkeypatch.setattr(supervision, "restart_job", restarting(site, site.stop))
+    assert site.supervise(clock) == []
+    assert site.record().stopped
+    assert site.world.resumed == [None]
+
+
+@pytest.mark.parametrize("error", [DataError("Flink refuses: connection refused"), DefinitionError("half a file")])
+def test_an_error_that_may_be_over_is_tried_again(supervised, monkeypatch, error):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.put(job, NEW, "FAILED")
+    errors = iter([error])
+
+    def fails() -> None:
+        for each in errors:
+            raise each
+
+    monkeypatch.setattr(supervision, "restart_job", restarting(site, fails))
+    ((_, advice),) = site.supervise(clock)
+    assert advice.endswith(f"the last start failed: {error.message}")
+    clock.move(timedelta(minutes=1))
+    site.supervise(clock)
+    assert site.world.resumed == [None, None]
+
+
+def test_what_was_refused_is_examined_each_hour(supervised):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.topics[NEW] = 5000
+    site.world.forget()
+    assert "examined each hour" in site.supervise(clock)[0][1]
+    site.world.put(job, NEW, "FAILED")
+    site.world.states[job] = JobState(path="s3://a/chk-9", at=AT)  # the JobManager is there again
+    clock.move(timedelta(minutes=59))
+    site.supervise(clock)
+    assert site.world.resumed == [None]
+    clock.move(timedelta(minutes=1))
+    site.supervise(clock)
+    assert site.world.resumed == [None, "s3://a/chk-9"]
+
+
+def test_a_job_that_fails_after_each_start_is_given_up_with_few_alerts_until_an_operator_starts_it(supervised):
+    site, clock = supervised, ManualClock(AT)
+    site.start()
+    began: dict[str, datetime] = {}
+
+    def run(minutes: int) -> None:
+        for _ in range(minutes):
+            for job in [job for job in site.world.known.values() if not job.ended]:
+                if clock.now() - began.setdefault(job.id, clock.now()) >= timedelta(minutes=2):
+                    site.world.put(job.id, NEW, "FAILED")
+            site.supervise(clock)
+            clock.move(timedelta(minutes=1))
+
+    run(60)
+    ((moved, _),) = site.supervise(clock)
+    assert moved.endswith("starts and fails again and again")
+    run(180)
+    ((_, advice),) = site.supervise(clock)
+    assert "10 times without a new checkpoint or result" in advice
+    assert len(site.world.resumed) == 11
+    fired = kinds(site)["alert.fired"]
+    assert fired <= 4
+    site.start()
+    run(3)
+    assert len(site.world.resumed) == 13, "an operator has acted"
+
+
+def test_checkpoints_that_are_not_known_are_no_fault_of_the_job(supervised, monkeypatch):
+    site, clock = supervised, ManualClock(AT)
+    site.start()
+
+    def state(job: str) -> JobState:
+        raise EngineUnavailableError("the JobManager does not answer")
+
+    monkeypatch.setattr(site.world, "job_state", state)
+    for _ in range(3):
+        clock.move(timedelta(minutes=3))
+        assert site.supervise(clock) == []
+
+
+def test_a_job_that_does_not_end_is_a_fault(supervised):
+    site, clock = supervised, ManualClock(AT)
+    job = site.start().job
+    site.world.put(job, NEW, "CANCELLING")
+    assert site.supervise(clock) == []
+    clock.move(timedelta(minutes=10))
+    ((moved, _),) = site.supervise(clock)
+    assert moved == f"the job {job} of features has been ending for more than 10 minutes"
+
+
+def test_a_start_of_a_host_whose_clock_is_ahead_is_awaited_for_a_minute(site):
+    site.start()
+    ahead = msgspec.structs.replace(site.record(), state="starting", at=AT + timedelta(hours=2), name="other")
+    waits: list[float] = []
+    assert Submission(site.project, site.world, waits.append).earlier(ahead, AT) is None
+    assert 50 < sum(waits) < 70
+
+
+def test_alerts_end_where_the_environment_names_no_engine_any_more(supervised, monkeypatch):
+    site, clock = supervised, ManualClock(AT)
+    assert not is_supervised(site.project)
+    site.world.cancel(site.start().job)
+    assert len(site.supervise(clock)) == 1
+    monkeypatch.setattr(site.project, "stream_engine", lambda: None)
+    assert is_supervised(site.project)
+    for _ in range(3):
+        clock.move(timedelta(minutes=1))
+        left = site.supervise(clock)
+    assert left == []
+
+
+def test_an_engine_that_gives_other_reasons_each_time_is_recorded_once(supervised):
+    site, clock = supervised, ManualClock(AT)
+    site.start()
+    numbers = count()
+
+    def away() -> None:
+        raise DataError(f"Flink refuses: timed out after {next(numbers)} ms")
+
+    site.world.on_jobs = away
+    for _ in range(5):
+        site.supervise(clock)
+    assert site.project.journal().get("feature_job_watch", "feature_job_watch").version == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -86,18 +86,8 @@ class FlinkEngine:
     def jobs(self) -> list[StreamJob]:
         with self._session({}) as session:
             rows = session.run("SHOW JOBS")
-        return [
-            StreamJob(
-                id=str(row["job id"]),
-                name=str(row["job name"]),
-                state=str(row["status"]),
-                ended=row["status"] in _ENDED,
-                ending=row["status"] in _ENDING,
-                running=row["status"] in _RUNNING,
-                started=_moment(row.get("start time")),
-            )
-            for row in rows
-        ]
+        with _expected("the gateway"):
+            return _jobs(rows)
 
     def job_state(self, job: str) -> JobState:
         place = self._address.jobmanager
@@ -105,16 +95,8 @@ class FlinkEngine:
             hint = "name the JobManager in the URL of stream_engine: &jobmanager=HOST:8081"
             raise NotFoundError("the gateway does not know of checkpoints", subject="stream_engine", hint=hint)
         answer = self._rest(place, "the JobManager").call("GET", f"/jobs/{_checked(job)}/checkpoints")
-        latest, restores = answer.get("latest", {}), answer.get("counts", {}).get("restored")
-        taken = [latest[kind] for kind in ("completed", "savepoint") if latest.get(kind)]
-        if taken:
-            newest = max(taken, key=lambda each: each["id"])
-            return JobState(path=newest["external_path"], at=_from_ms(newest["trigger_timestamp"]), restores=restores)
-        restored = latest.get("restored")
-        if restored:
-            at = _from_ms(restored["restore_timestamp"])
-            return JobState(path=restored["external_path"], at=at, restores=restores)
-        return JobState(restores=restores)
+        with _expected("the JobManager"):
+            return _state(answer)
 
     def stop(self, job: str) -> str:
         settings = {
@@ -148,6 +130,53 @@ class FlinkEngine:
                 raise UsageError("the token is a secret, and no store of secrets is given")
             headers["authorization"] = f"Bearer {self._secrets.get(self._address.token)}"
         return FlinkRest(base, what, headers=headers, authority=self._address.authority)
+
+
+@contextmanager
+def _expected(what: str) -> Iterator[None]:
+    """Raises StorageError: fields that the block reads are missing, or of another type."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        text = f"the answer of {what} is not that of Flink"
+        raise StorageError(text, subject="stream_engine", hint="check the ports, and the version of Flink") from None
+
+
+def _jobs(rows: Sequence[Row]) -> list[StreamJob]:
+    return [
+        StreamJob(
+            id=str(row["job id"]),
+            name=str(row["job name"]),
+            state=str(row["status"]),
+            ended=row["status"] in _ENDED,
+            ending=row["status"] in _ENDING,
+            running=row["status"] in _RUNNING,
+            started=_moment(row.get("start time")),
+        )
+        for row in rows
+    ]
+
+
+def _state(answer: Row) -> JobState:
+    latest, restores = answer.get("latest") or {}, (answer.get("counts") or {}).get("restored")
+    if not isinstance(restores, int | None):
+        raise TypeError("a count is a number")
+    taken = [latest[kind] for kind in ("completed", "savepoint") if latest.get(kind)]
+    if taken:
+        newest = max(taken, key=lambda each: each["id"])
+        return JobState(path=_path(newest), at=_from_ms(newest["trigger_timestamp"]), restores=restores)
+    restored = latest.get("restored")
+    if restored:
+        at = _from_ms(restored["restore_timestamp"])
+        return JobState(path=_path(restored), at=at, restores=restores)
+    return JobState(restores=restores)
+
+
+def _path(checkpoint: Row) -> str:
+    path = checkpoint["external_path"]
+    if not isinstance(path, str):
+        raise TypeError("a path is text")
+    return path
 
 
 def _checked(job: str) -> str:

@@ -227,10 +227,10 @@ def _run_freshness(project: Project) -> str:
 
 def _run_feature_job(project: Project) -> str:
     """The job of another engine that computes features of streams, started again where it is lost."""
-    if project.endpoints.stream_engine is None:
-        return "the environment names no engine that runs jobs over streams"
-    from cumulant.flows.features.jobs.supervise_job import supervise_job
+    from cumulant.flows.features.jobs.supervise_job import is_supervised, supervise_job
 
+    if not is_supervised(project):
+        return "the environment names no engine that runs jobs over streams"
     return supervise_job(project, principal=_scheduler(project))
 
 

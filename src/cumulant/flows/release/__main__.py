@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 sign_in_background(project, report),
                 watch_objectives(project, LogLines(sys.stderr.write)),
                 watch_freshness(project, LogLines(sys.stderr.write)),
-                watch_jobs(project, LogLines(sys.stderr.write)) if project.endpoints.stream_engine else nullcontext(),
+                watch_jobs(project, LogLines(sys.stderr.write)),
                 record_refusals(project, LogLines(sys.stderr.write), servers=True),
                 serve_metrics(
                     project.state / FOLDER,

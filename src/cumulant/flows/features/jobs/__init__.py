@@ -1,1 +1,1 @@
-"""The job of another engine that computes features of streams: started, stopped and looked at."""
+"""The job of another engine that computes features of streams: started, stopped, listed and supervised."""

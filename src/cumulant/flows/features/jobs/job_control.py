@@ -21,7 +21,10 @@ from cumulant.flows.features.jobs.job_record import (
     BEGINNING,
     FeatureJobRecord,
     ResumePlace,
+    check_sources,
     job_records,
+    newest_record,
+    next_number,
     own_jobs,
     place_to_resume,
     record_job,
@@ -88,6 +91,10 @@ class JobControl:
         self._results, self._sleep = ResultEnds(topics, sleep), sleep
         self._submission = Submission(context.project, engine, sleep)
 
+    def is_newest(self, record: FeatureJobRecord) -> bool:
+        """Whether nobody has started or stopped a job since the newest record was read."""
+        return newest_record(job_records(self._context.project)) == record
+
     def start(self, job: FeatureJob, *, sources: str, partitions: int, resume: str = "") -> StartedJob:
         """Start the job where it does not run. `sources`: what tells the topics that it reads from others of their
         names; `partitions`: of a topic of results that is new; `resume`: where to go on, or `beginning`.
@@ -147,7 +154,7 @@ class JobControl:
             except (DataError, DeadlineError, StorageError) as error:
                 failed.append((job, error))
         for job, reason in failed:
-            hint = "when its cause is mended run it again, or cancel the job by Flink's own tools"
+            hint = "when its cause is fixed run it again, or cancel the job by Flink's own tools"
             raise DataError(f"{job.name} is not stopped: {reason.message}", subject=job.name, hint=hint) from reason
         return stopped
 
@@ -180,9 +187,14 @@ class JobControl:
             )
         if record is None:
             record = self._starting(job, None, (), sources=sources, resumed=None, begun={})
-        self._check_sources(record, record.sources, sources)
+        check_sources(record, record.sources, sources)
         if record.state != "starting" and record.job != running.id:
             record = msgspec.structs.replace(record, resumed=None)
+        records = job_records(self._context.project)
+        newest = newest_record(records)
+        if newest is not None and newest.name != record.name:  # the definition was changed back
+            record = msgspec.structs.replace(record, number=next_number(records))
+            self._write(record)
         if record.state != "started" or record.job != running.id:
             self._write_started(record, running.id, adopted=True)
         return StartedJob(
@@ -208,19 +220,8 @@ class JobControl:
         place = place_to_resume(name, record, newest, state, ends)
         if record is not None and place is not None:
             recorded = record.place is not None and record.place.path == place
-            self._check_sources(record, record.place.sources if record.place and recorded else record.sources, sources)
+            check_sources(record, record.place.sources if record.place and recorded else record.sources, sources)
         return place
-
-    @staticmethod
-    def _check_sources(record: FeatureJobRecord, read: str, sources: str) -> None:
-        if read not in {"", sources}:
-            place = "PATH" if record.place is None else record.place.path
-            raise StorageError(
-                "the topics that the job has read are not those of now: they were made again, or are of other brokers",
-                subject=record.name,
-                hint="if it runs, stop it: cumulant features stop-job. Then begin with the topics of now,"
-                f" start-job --from {BEGINNING}, or, if they go on where those ended, --from {place}",
-            )
 
     def _starting(
         self,
@@ -250,6 +251,7 @@ class JobControl:
             who=self._context.principal.id,
             reads=job.reads,
             span=job.span,
+            number=next_number(job_records(self._context.project)),
         )
 
     def _stop(self, job: StreamJob) -> StoppedJob:
@@ -388,6 +390,7 @@ class JobControl:
             who=who,
             reads=() if record is None else record.reads,
             span=None if record is None else record.span,
+            number=0 if record is None else record.number,
         )
         with self._context.transaction() as transaction:
             self._lease.confirm(transaction)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _JOB = "feature_job"
 #: as a place to resume from: the oldest message of the topics
 BEGINNING = "beginning"
+#: in hints, a checkpoint whose folder is not known
+UNKNOWN_CHECKPOINT = "s3://.../chk-N"
+
+
+class ResumeRefusedError(StorageError):
+    """Where a job goes on cannot be decided, and an operator names the place."""
 
 
 class ResumePlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +64,7 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
         reads: the sources that it reads; empty: not known.
         span: seconds of its longest window; None: one has no end, or it is not known.
         started: when that was; `at`, `who`: of the newest start or stop.
+        number: of the newest start among those of all definitions, since clocks of several hosts differ.
     """
 
     name: str
@@ -76,6 +83,7 @@ class FeatureJobRecord(msgspec.Struct, frozen=True, kw_only=True):
     refused: bool = False
     reads: tuple[str, ...] = ()
     span: float | None = None
+    number: int = 0
 
     @property
     def stopped(self) -> bool:
@@ -90,6 +98,17 @@ def job_records(project: Project) -> dict[str, FeatureJobRecord]:
     """By the name of the job."""
     rows = project.journal().rows(_JOB)
     return {row.key: msgspec.convert(row.value, FeatureJobRecord, str_keys=True) for row in rows}
+
+
+def newest_record(records: Mapping[str, FeatureJobRecord]) -> FeatureJobRecord | None:
+    """That of the definition that was started last and is not stopped."""
+    started = [record for record in records.values() if not record.stopped]
+    return max(started, key=lambda record: (record.number, record.started), default=None)
+
+
+def next_number(records: Mapping[str, FeatureJobRecord]) -> int:
+    """Of a start that comes after those of the records."""
+    return 1 + max((record.number for record in records.values()), default=0)
 
 
 def record_job(transaction: Transaction, record: FeatureJobRecord) -> None:
@@ -115,6 +134,18 @@ def own_jobs(project: Project, engine: StreamEngine) -> list[StreamJob]:
     return sorted(jobs, key=lambda job: "" if job.started is None else job.started.isoformat())
 
 
+def check_sources(record: FeatureJobRecord, read: str, sources: str) -> None:
+    """Raises ResumeRefusedError: the topics of `read` are not those of `sources`, by what tells them from others."""
+    if read not in {"", sources}:
+        place = "PATH" if record.place is None else record.place.path
+        raise ResumeRefusedError(
+            "the topics that the job has read are not those of now: they were made again, or are of other brokers",
+            subject=record.name,
+            hint="if it runs, stop it: cumulant features stop-job. Then begin with the topics of now,"
+            f" start-job --from {BEGINNING}, or, if they go on where those ended, --from {place}",
+        )
+
+
 def place_to_resume(
     name: str, record: FeatureJobRecord | None, newest: str | None, state: JobState | None, ends: Mapping[int, int]
 ) -> str | None:
@@ -128,13 +159,13 @@ def place_to_resume(
         ends: how far the topic goes, by partition; empty where there is none.
 
     Raises:
-        StorageError: nothing says how far it came, so that results would be missing or come twice.
+        ResumeRefusedError: nothing says how far it came, so that results would be missing or come twice.
     """
     place = None if record is None else record.place
     if place is not None and place.fits(ends):
         return place.path
     if place is not None and place.lacks(ends):
-        raise StorageError(
+        raise ResumeRefusedError(
             f"the topic {name} was deleted or made again since the savepoint: it lacks the results before",
             subject=name,
             hint=f"write all results again, --from {BEGINNING}, or go on without those before, --from {place.path}",
@@ -146,11 +177,11 @@ def place_to_resume(
         return state.path
     if place is not None and record is not None and record.stopped and not place.exact:
         return place.path
-    known = "the newest checkpoint of its folder, --from s3://.../chk-N"
+    known = f"the newest checkpoint of its folder, --from {UNKNOWN_CHECKPOINT}"
     if place is not None:
         known = f"{known}, or the savepoint before, --from {place.path}, which repeats what came since"
     since = "" if place is None else " since the savepoint"
-    raise StorageError(
+    raise ResumeRefusedError(
         f"the topic {name} has results of a job{since}, and nothing says how far it came",
         subject=name,
         hint=f"name {known}, or write every result again, --from {BEGINNING}",

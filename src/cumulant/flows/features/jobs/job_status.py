@@ -9,7 +9,13 @@ import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import NotFoundError
-from cumulant.flows.features.jobs.job_record import FeatureJobRecord, job_records, own_jobs, stream_engine
+from cumulant.flows.features.jobs.job_record import (
+    FeatureJobRecord,
+    job_records,
+    newest_record,
+    own_jobs,
+    stream_engine,
+)
 from cumulant.flows.ledger.actions import verb
 from cumulant.ports.compute import JobState
 
@@ -56,7 +62,7 @@ def job_status(project: Project, *, principal: Principal, clock: Clock | None = 
     records, jobs = job_records(project), own_jobs(project, engine)
     now = (clock or SystemClock()).now()
     names = sorted({*records, *(job.name for job in jobs)})
-    newest = max(records.values(), key=lambda record: record.started, default=None)
+    newest = newest_record(records)
     statuses = [
         status
         for name in names

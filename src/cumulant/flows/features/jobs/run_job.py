@@ -17,7 +17,7 @@ from cumulant.features.flink.job import FeatureJob, feature_job
 from cumulant.features.flink.refusals import sources_read
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.jobs.job_control import JobControl, StartedJob, StoppedJob
-from cumulant.flows.features.jobs.job_record import BEGINNING, stream_engine
+from cumulant.flows.features.jobs.job_record import BEGINNING, FeatureJobRecord, stream_engine
 from cumulant.flows.features.stream_query import check_broker, job_connection, stream_query
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.actions import verb
@@ -39,9 +39,7 @@ _PLACE = re.compile(r"[a-z][a-z0-9+.-]*:/\S+")
 
 
 @verb("features.run_job")
-def start_job(
-    project: Project, *, principal: Principal, resume: str = "", only: str = "", progress: Progress = silent
-) -> StartedJob:
+def start_job(project: Project, *, principal: Principal, resume: str = "", progress: Progress = silent) -> StartedJob:
     """Start the job of the project's definition as it is now, where it does not run, and stop those of others.
 
     A job that was stopped, or that failed, goes on from its savepoint or its newest checkpoint; a new definition begins
@@ -58,22 +56,25 @@ def start_job(
         LeaseHeldError: another process starts or stops jobs at this moment.
         EngineUnavailableError: the engine or the brokers do not answer.
     """
-    engine = stream_engine(project)
-    check_broker(project)
+    engine = _checked_engine(project)
     check_place(resume)
     with open_run(project, "job", principal=principal, progress=progress) as context:
-        snapshots, _ = snapshots_of(context)
-        plan = resolve_task(project, snapshots).plan
-        job = _job_of(project, plan, encrypted=engine.encrypted)
-        if only not in {"", job.name}:
-            hint = "start the job of the definition of now: cumulant features start-job"
-            raise ConflictError("the features were changed since the job was started", subject=only, hint=hint)
-        sources, partitions = _sources(project, plan)
-        with _control(context, engine) as control:
-            started = control.start(job, sources=sources, partitions=partitions, resume=resume)
-            control.note_ended(besides=job.name)
-            stopped = control.stop_all(besides=job.name)
-    return msgspec.structs.replace(started, stopped=tuple(stopped))
+        started = _start(context, engine, resume=resume, record=None)
+    assert started is not None, "only a restart is left to another"
+    return started
+
+
+@verb("features.run_job")
+def restart_job(project: Project, *, principal: Principal, record: FeatureJobRecord) -> StartedJob | None:
+    """As `start_job`, for the job of the newest `record` only. None where a command has started or stopped a job since
+    that was read: nothing is done then.
+
+    Raises:
+        ConflictError: the definition is not that of the job any more; otherwise as `start_job`.
+    """
+    engine = _checked_engine(project)
+    with open_run(project, "job", principal=principal, progress=silent) as context:
+        return _start(context, engine, resume="", record=record)
 
 
 @verb("features.run_job")
@@ -88,13 +89,29 @@ def stop_jobs(project: Project, *, principal: Principal, progress: Progress = si
         DataError: the engine cannot take the savepoint of a job that runs: it goes on; others are stopped.
         EngineUnavailableError: the engine does not answer.
     """
-    engine = stream_engine(project)
-    check_broker(project)
+    engine = _checked_engine(project)
     with (
         open_run(project, "job", principal=principal, progress=progress) as context,
         _control(context, engine) as control,
     ):
         return [*control.stop_all(), *control.note_ended()]
+
+
+def run_job(
+    control: JobControl,
+    job: FeatureJob,
+    *,
+    sources: str,
+    partitions: int,
+    resume: str = "",
+    record: FeatureJobRecord | None = None,
+) -> StartedJob | None:
+    """Start the job, and stop those of others. None where `record` is not the newest any more: nothing is done then."""
+    if record is not None and not control.is_newest(record):
+        return None
+    started = control.start(job, sources=sources, partitions=partitions, resume=resume)
+    control.note_ended(besides=job.name)
+    return msgspec.structs.replace(started, stopped=tuple(control.stop_all(besides=job.name)))
 
 
 def check_place(resume: str) -> None:
@@ -105,6 +122,27 @@ def check_place(resume: str) -> None:
             subject="from",
             hint=f"name it by its URL, --from s3://BUCKET/FOLDER/chk-42, or write --from {BEGINNING}",
         )
+
+
+def _checked_engine(project: Project) -> StreamEngine:
+    engine = stream_engine(project)
+    check_broker(project)
+    return engine
+
+
+def _start(
+    context: Context, engine: StreamEngine, *, resume: str, record: FeatureJobRecord | None
+) -> StartedJob | None:
+    project = context.project
+    snapshots, _ = snapshots_of(context)
+    plan = resolve_task(project, snapshots).plan
+    job = _job_of(project, plan, encrypted=engine.encrypted)
+    if record is not None and record.name != job.name:
+        hint = "start the job of the definition of now: cumulant features start-job"
+        raise ConflictError("the features were changed since the job was started", subject=record.name, hint=hint)
+    sources, partitions = _sources(project, plan)
+    with _control(context, engine) as control:
+        return run_job(control, job, sources=sources, partitions=partitions, resume=resume, record=record)
 
 
 def _job_of(project: Project, plan: FeaturePlan, *, encrypted: bool) -> FeatureJob:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 #: seconds until a job is among those of its engine that was submitted: the engine plans its text first
 _PLANNED = 60.0
-#: seconds between two looks for it, which double up to the last
+#: seconds between two searches for it, which double up to the last
 _PAUSE, _LAST_PAUSE = 1.0, 8.0
 
 
 class Submission:
-    """Submits jobs of one project; `sleep`: between two looks."""
+    """Submits jobs of one project; `sleep`: between two searches."""
 
     def __init__(self, project: Project, engine: StreamEngine, sleep: Callable[[float], None]) -> None:
         self._project, self._engine, self._sleep = project, engine, sleep
@@ -48,7 +48,8 @@ class Submission:
         """The job of a start whose command has ended before there was an answer; None where there is none."""
         if record is None or record.state != "starting" or record.refused:
             return None
-        return self._late(record, _PLANNED - (now - record.at).total_seconds())
+        # the clock of the host that started it may be ahead
+        return self._late(record, min(_PLANNED, _PLANNED - (now - record.at).total_seconds()))
 
     def _late(self, record: FeatureJobRecord, seconds: float) -> str | None:
         deadline, waited, pause = time.monotonic() + seconds, 0.0, _PAUSE
