@@ -54,13 +54,14 @@ _CACHE_BYTES = 32 * 2**20
 
 class OnlineRead(msgspec.Struct, frozen=True, kw_only=True):
     """Features of entities: each of `rows` for the key at its place. `model`: the version whose they are, null for the
-    project's definition; `fingerprint`: of the definition; `missing`: features that need further fields, by name.
+    project's definition; `fingerprint`: of the definition; `missing`: features that need further fields, by name. `at`:
+    the moment; null where the keys name several, each of which is in its row.
     """
 
     model: str | None
     fingerprint: str
     table: str
-    at: datetime
+    at: datetime | None
     rows: tuple[EntityFeatures, ...]
     missing: dict[str, tuple[str, ...]] = {}
 
@@ -221,11 +222,18 @@ def read_features(
     Raises:
         NotFoundError: no such model.
         ConflictError: the definition has another fingerprint than the caller expects.
-        RequestError: a field has no such name, a value does not fit it, or the moment is before the table begins.
+        RequestError: a field has no such name, a value does not fit it, the moment is before the table begins, or a key
+            names another moment than `read.at`.
         RefusedError: an entity is older than its `ttl`, which refuses.
-        UsageError: the model has no stored features.
+        UsageError: the model has no stored features; or both a model and the project's definition are named.
         EngineUnavailableError: nothing is stored for the definition yet.
     """
+    if model and read.definition:
+        raise UsageError(
+            f"a read is of the features of {model} or of the project's definition, not of both",
+            subject=model,
+            hint="leave out the model (`--model`), or `--definition`",
+        )
     readers = readers or FeatureReaders()
     definition = readers.definition(project, model, own=read.definition)
     if definition.personal:
@@ -262,15 +270,22 @@ def _read(
     reading, hashed, masked = readers.prepared(project, definition, read, model)
     online = readers.reader(project, definition, hashed.plan, own_rows=read.own_rows)
     at = read.at or SystemClock().now()
-    rows = read_entities(reading, online, hashed.requests(reading.rows(read.keys, at)), _lives(project))
+    requests = hashed.requests(reading.rows(read.keys, at))
+    rows = read_entities(reading, online, requests, _lives(project), read.at)
     return OnlineRead(
         model=definition.model,
         fingerprint=definition.fingerprint,
         table=definition.table,
-        at=at,
+        at=at if reading.dated_by is None else _common_moment(rows),
         rows=_masked(rows, masked, project.salt),
         missing=reading.missing,
     )
+
+
+def _common_moment(rows: tuple[EntityFeatures, ...]) -> datetime | None:
+    """The moment that all rows name; None where they name several, or some none."""
+    moments = {row.at for row in rows}
+    return moments.pop() if len(moments) == 1 else None
 
 
 def _fields(keys: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
