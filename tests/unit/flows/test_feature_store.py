@@ -15,7 +15,6 @@ from cumulant.cli.app import run as command
 from cumulant.core.errors import (
     ConflictError,
     CumulantError,
-    EngineUnavailableError,
     NotFoundError,
     RefusedError,
     RequestError,
@@ -228,8 +227,9 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
     with open_project(tmp_path) as project:
         read = OnlineReadRequest([{"who": "w0"}], definition=True)
         validate(project, principal=ME)
-        with pytest.raises(EngineUnavailableError, match="nothing is stored of the project's definition yet"):
+        with pytest.raises(ConflictError, match="nothing is stored of the project's definition yet") as not_filled:
             read_features(project, read, principal=ME)
+        assert not_filled.value.hint == "fill it: cumulant features backfill"
         with pytest.raises(NotFoundError) as none_serves:
             read_features(project, OnlineReadRequest([{"who": "w0"}]), principal=ME)
         assert "`--definition`" in none_serves.value.hint

@@ -107,9 +107,17 @@ def test_messages_become_rows_once(project, topic):
     assert [(event["batch"], event["messages"], event["rows"]) for event in events] == [(1, 150, 150), (2, 20, 20)]
 
 
-def test_a_snapshot_is_made_of_the_batches(project, topic):
-    with pytest.raises(NotFoundError, match="no message of pay"):
+def test_a_snapshot_is_made_of_the_batches(project, topic, tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(f"{PROJECT}environments: {{prod: {{}}}}\n")
+    with (
+        load(tmp_path, environment="prod") as other,
+        pytest.raises(NotFoundError, match="no message of pay") as nothing,
+    ):
+        validate(other, principal=other.principal())
+    assert nothing.value.hint.startswith("`cumulant ingest run --once --source payments --env prod`")
+    with pytest.raises(NotFoundError, match="no message of pay") as nothing:
         validate(project, principal=project.principal())
+    assert nothing.value.hint.startswith("`cumulant ingest run --once --source payments`")
     topic([*range(100), 7])
     ingest(project)
     first = validate(project, principal=project.principal()).snapshots["payments"]

@@ -130,6 +130,9 @@ class FolderStreams:
             files = {}
         except OSError as error:
             raise _storage_error(error, f"topic {topic} cannot be read", folder) from error
+        if not files and folder.is_dir():
+            message = f'the folder of topic "{topic}" has no file of a partition: {folder}'
+            raise NotFoundError(message, subject=topic, hint="its messages are lines of 0.jsonl, 1.jsonl, ... there")
         if not files:
             raise NotFoundError(f'there is no topic "{topic}"', subject=topic, hint=self._hint(topic))
         return files

@@ -138,7 +138,7 @@ def list_ingested(project: Project, source: str) -> FileListing:
         raise NotFoundError(
             f"no message of {topic} was ingested yet for source {source}",
             subject=source,
-            hint=f"`cumulant ingest run --once --source {source}` ingests what is there",
+            hint=f"`{project.line(f'ingest run --once --source {source}')}` ingests what is there",
         )
     return listing
 

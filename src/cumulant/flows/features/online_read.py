@@ -17,7 +17,6 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import (
     ConflictError,
     CumulantError,
-    EngineUnavailableError,
     NotFoundError,
     RequestError,
     UsageError,
@@ -221,12 +220,12 @@ def read_features(
 
     Raises:
         NotFoundError: no such model.
-        ConflictError: the definition has another fingerprint than the caller expects.
+        ConflictError: the definition has another fingerprint than the caller expects, or nothing is stored of it yet.
         RequestError: a field has no such name, a value does not fit it, the moment is before the table begins, or a key
             names another moment than `read.at`.
         RefusedError: an entity is older than its `ttl`, which refuses.
         UsageError: the model has no stored features; or both a model and the project's definition are named.
-        EngineUnavailableError: nothing is stored for the definition yet.
+        EngineUnavailableError: the online store does not answer.
     """
     if model and read.definition:
         raise UsageError(
@@ -329,7 +328,7 @@ def stored_definition(project: Project, uri: str) -> StoredDefinition:
     Raises:
         NotFoundError: no such model.
         UsageError: the model has no stored features.
-        EngineUnavailableError: nothing is stored of it yet.
+        ConflictError: nothing is stored of it yet.
     """
     version = _resolve(project, uri)
     name = f"{version.name}/{version.version}"
@@ -370,7 +369,7 @@ def defined_plan(project: Project) -> FeaturePlan:
     from cumulant.flows.features.task import resolve_task
 
     sources = project.policies.sources
-    snapshots = {name: required_snapshot(project, name, hint=f"cumulant data validate {name}") for name in sources}
+    snapshots = {name: required_snapshot(project, name, hint=project.line(f"data validate {name}")) for name in sources}
     return resolve_task(project, snapshots).plan
 
 
@@ -380,7 +379,6 @@ def _filled(project: Project, model: str | None, plan: FeaturePlan) -> StoredDef
     table = newest_filling(filled_tables(project), plan)
     if table is None:
         what, command = (model, f" {model}") if model else ("the project's definition", "")
-        raise EngineUnavailableError(
-            f"nothing is stored of {what} yet", subject=model, hint=f"fill it: cumulant features backfill{command}"
-        )
+        hint = f"fill it: {project.line(f'features backfill{command}')}"
+        raise ConflictError(f"nothing is stored of {what} yet", subject=model, hint=hint)
     return StoredDefinition(model, plan, table.name)
