@@ -268,7 +268,7 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
         for at, own in ((END, "the moment 2"), (None, "no moment")):
             with pytest.raises(RequestError, match=f"key 2 names {own}.* by at, and the read is of 2") as two_moments:
                 values([dated, {"who": "w0", "at": at and at - timedelta(hours=1)}], at=END)
-            assert "leave out the moment of the read (`--as-of`, `at`), or at" in two_moments.value.hint
+            assert "leave out the moment of the read (`--as-of`, `at`), or `at` in the keys" in two_moments.value.hint
         line = ["features", "get", "--online", "--definition", "--project", str(tmp_path)]
         line += [word for hour in (0, 1) for word in ("who=w0", f"at={END - timedelta(hours=hour):%Y-%m-%dT%H:%MZ}")]
         assert command(line) == 0

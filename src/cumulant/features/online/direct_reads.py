@@ -170,7 +170,7 @@ def _check_moments(reading: ReadPlan, dated: Sequence[int | None], at: datetime)
             raise RequestError(
                 f"key {number + 1} names {own} by {reading.dated_by}, and the read is of {at.isoformat()}",
                 subject=reading.dated_by,
-                hint=f"leave out the moment of the read (`--as-of`, `at`), or {reading.dated_by} in the keys",
+                hint=f"leave out the moment of the read (`--as-of`, `at`), or `{reading.dated_by}` in the keys",
             )
 
 
