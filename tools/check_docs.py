@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"\bcumulant((?: [a-z][a-z-]*)+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -84,6 +87,37 @@ def unknown(commands, line: str) -> str | None:
     return f'{missing[0]} in "{line}" is no option' if missing else None
 
 
+def unknown_names() -> list[str]:
+    """Names of Cumulant that an example in Python imports, or takes of an imported module, and that are not there."""
+    faults = []
+    for page in pages():
+        for example in PYTHON.findall(page.read_text()):
+            try:
+                tree = ast.parse(example)
+            except SyntaxError:  # an excerpt, or notebook syntax
+                continue
+            faults += [f"{page.relative_to(ROOT)}: {fault}" for fault in unknown_imports(tree)]
+    return faults
+
+
+def unknown_imports(tree: ast.Module) -> list[str]:
+    names: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and "cumulant" in ast.unparse(node):
+            try:
+                exec(ast.unparse(node), names)
+            except ImportError as error:
+                return [f'"{ast.unparse(node)}" fails: {error}']
+    return [
+        f'"{ast.unparse(node)}" is not there'
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and isinstance(module := names.get(node.value.id), ModuleType)
+        and not hasattr(module, node.attr)
+    ]
+
+
 def stale_pages() -> list[str]:
     run = subprocess.run(
         [sys.executable, "tools/generate_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -92,7 +126,7 @@ def stale_pages() -> list[str]:
 
 
 def main() -> int:
-    faults = broken_links() + repeated_sections() + unknown_commands() + stale_pages()
+    faults = broken_links() + repeated_sections() + unknown_commands() + unknown_names() + stale_pages()
     print("\n".join(faults) or "documents: ok")
     return 1 if faults else 0
 

@@ -146,3 +146,11 @@ def test_a_similar_topic_is_named(streams):
     with pytest.raises(NotFoundError, match="no topic") as error:
         streams.partitions("payment")
     assert "payments" in error.value.full_text
+
+
+def test_a_folder_without_a_partition_is_no_unknown_topic(streams, tmp_path):
+    folder = tmp_path / "streams" / "rides"
+    folder.mkdir(parents=True)
+    with pytest.raises(NotFoundError, match='topic "rides" has no file of a partition') as error:
+        streams.partitions("rides")
+    assert error.value.hint == "its messages are lines of 0.jsonl, 1.jsonl, ... there"

@@ -110,10 +110,10 @@ class ProjectFeatureStore(MethodGroup):
         in place of a model, by default the champion.
 
         Raises:
-            ConflictError: the definition has another fingerprint.
+            ConflictError: the definition has another fingerprint, or nothing is stored of it yet.
             RequestError: a field or value does not fit.
             RefusedError: an entity is older than its `ttl`, and `on_expired` refuses.
-            EngineUnavailableError: nothing is stored yet.
+            EngineUnavailableError: the online store does not answer.
         """
         from cumulant.flows.features.online_read import OnlineReadRequest, read_features
 

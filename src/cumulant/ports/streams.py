@@ -109,6 +109,19 @@ class Streams(Protocol):
 
 
 @runtime_checkable
+class MarkedPositions(Protocol):
+    """What a driver offers beside, whose identity of a topic does not tell every topic that was made anew. Raises as
+    `Streams`.
+    """
+
+    def marks(self, topic: str, positions: Mapping[int, int]) -> dict[int, str]:
+        """By partition a digest of what is there before its position, which stays as long as messages are only
+        appended; none for a partition that is not there, that ends before the position, or with nothing before it.
+        """
+        ...
+
+
+@runtime_checkable
 class JobTopics(Protocol):
     """What a driver offers beside, whose topics jobs of other engines read and write. Raises as `Streams`."""
 

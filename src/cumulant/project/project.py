@@ -30,6 +30,7 @@ from cumulant.ports.streams import Schemas, Streams
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
+from cumulant.project.file.layers import LOCAL
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.project.file.text_values import SECRET
@@ -112,6 +113,10 @@ class Project:
         """The folder of what this environment keeps on this machine; only its owner can enter it."""
         make_private(self.root / STATE)
         return state_folder(self.root, self.environment)
+
+    def line(self, command: str) -> str:
+        """A command line to run next in this environment: `line("train --quick")`."""
+        return f"cumulant {command}" if self.environment == LOCAL else f"cumulant {command} --env {self.environment}"
 
     @property
     def spec(self) -> ProjectSpec:

@@ -17,6 +17,7 @@ from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import STATE_KEY, decode_state
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.posted_events import log_table
@@ -45,6 +46,21 @@ def test_a_scored_row_counts_once_for_itself_and_once_for_the_next() -> None:
     for row, count in ((ask(1), 2), (ask(1), 2), (ask(2, id=100), 3)):
         assert online.vectors([row]).columns["n_9h"] == [count]
         advance([writer], "tx", [row], scored=True)
+
+
+def test_requests_make_no_source_fresh_until_it_sends_their_rows() -> None:
+    store = MemoryOnline()
+    online = filled(make_plan(n=card.count(window="9h")), [0], store)
+    writer = online.writer()
+    assert writer is not None
+    newest = [writer.present_state().newest]
+    advance([writer], "tx", [ask(1), ask(2, id=100)], scored=True)
+    newest.append(writer.present_state().newest)
+    assert online.advance("tx", [ask(1)]) == AdvanceResult(duplicates=1)
+    newest.append(writer.present_state().newest)
+    assert newest == [{"tx": micros(0)}, {"tx": micros(0)}, {"tx": micros(1)}]
+    materialize(make_plan(n=card.count(window="9h")), {"tx": history([0])}, store, table="another")
+    assert decode_state(store.get("another", [STATE_KEY])[0] or b"").newest == {"tx": micros(1)}
 
 
 def test_rows_are_counted_by_what_became_of_them() -> None:

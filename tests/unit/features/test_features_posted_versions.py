@@ -346,6 +346,12 @@ def test_a_row_that_is_scored_corrects_nothing_and_gives_way_to_any_other() -> N
     for row in (stored, other):
         advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | row], scored=True)
     assert (served(world, "card_sum_amount_2d", 2), served(world, "words_2d", 2)) == (8.0, 0)
+    clock, world.clock = world.clock, to_micros(START + HOUR)
+    advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | tx(4, 0.5, card="b")], scored=True)
+    before = world.writer().present_state().newest["tx"]
+    advance([world.writer()], "tx", [other])  # what its source sends after the request tells how fresh it is
+    assert (before, world.writer().present_state().newest["tx"]) == (to_micros(START), to_micros(other["at"]))
+    world.clock = clock
     assert advance([world.writer()], "tx", [other | {"amount": 4.0}]).accepted == 1
     assert served(world, "card_sum_amount_2d", 2) == 9.0
     advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | other], scored=True)

@@ -15,7 +15,6 @@ from cumulant.cli.app import run as command
 from cumulant.core.errors import (
     ConflictError,
     CumulantError,
-    EngineUnavailableError,
     ForbiddenError,
     NotFoundError,
     RefusedError,
@@ -225,12 +224,13 @@ def test_a_freshness_objective_that_is_missed_is_an_alert_until_rows_come(tmp_pa
     assert "add `freshness: 10m`" in capsys.readouterr().out
 
 
-def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, registry):
+def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, registry, capsys):
     with open_project(tmp_path) as project:
         read = OnlineReadRequest([{"who": "w0"}], definition=True)
         validate(project, principal=ME)
-        with pytest.raises(EngineUnavailableError, match="nothing is stored of the project's definition yet"):
+        with pytest.raises(ConflictError, match="nothing is stored of the project's definition yet") as not_filled:
             read_features(project, read, principal=ME)
+        assert not_filled.value.hint == "fill it: cumulant features backfill"
         with pytest.raises(NotFoundError) as none_serves:
             read_features(project, OnlineReadRequest([{"who": "w0"}]), principal=ME)
         assert "`--definition`" in none_serves.value.hint
@@ -259,6 +259,26 @@ def test_features_of_entities_are_those_of_the_history_at_any_moment(tmp_path, r
         offline = compute(plan, frames, rows=rows).select(plan.names).to_dicts()
         online = values(rows.to_dicts(), own_rows=True)
         assert all(row.features == pytest.approx(of) for row, of in zip(online.rows, offline, strict=True))
+
+        # The answer names the moments that it is of.
+        assert (online.at, [row.at for row in online.rows]) == (None, rows["at"].to_list())
+        dated = {"who": "w0", "at": END}
+        one = values([dated], at=END)
+        assert (one.at, one.rows[0].at, one.rows[0].features) == (END, END, then.features)
+        assert values([dated, dated]).at == END
+        for at, own in ((END, "the moment 2"), (None, "no moment")):
+            with pytest.raises(RequestError, match=f"key 2 names {own}.* by at, and the read is of 2") as two_moments:
+                values([dated, {"who": "w0", "at": at and at - timedelta(hours=1)}], at=END)
+            assert "leave out the moment of the read (`--as-of`, `at`), or `at` in the keys" in two_moments.value.hint
+        line = ["features", "get", "--online", "--definition", "--project", str(tmp_path)]
+        line += [word for hour in (0, 1) for word in ("who=w0", f"at={END - timedelta(hours=hour):%Y-%m-%dT%H:%MZ}")]
+        assert command(line) == 0
+        shown = capsys.readouterr().out
+        assert "the project's definition at the moments of the keys" in shown
+        assert command([*line, "--as-of", END.isoformat()]) == 2
+        assert "key 2 names the moment" in capsys.readouterr().err
+        assert command([*line, "--model", "shop/1"]) == 2
+        assert "of shop/1 or of the project's definition, not of both" in capsys.readouterr().err
 
         for fingerprint in (short(digest(plan)), digest(plan)):
             values([{"who": "w0"}], fingerprint=fingerprint)

@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cumulant.cli.app import run
@@ -24,7 +25,7 @@ from cumulant.core.errors import (
 )
 from cumulant.core.events import Actor
 from cumulant.data.snapshot import scan
-from cumulant.data.streams.records import StreamIngested
+from cumulant.data.streams.records import STREAM, StreamIngested
 from cumulant.drivers.folder.streams import FolderStreams
 from cumulant.flows.data import stream_ingestion, stream_pending
 from cumulant.flows.data.stream_ingestion import ingest_streams
@@ -106,9 +107,17 @@ def test_messages_become_rows_once(project, topic):
     assert [(event["batch"], event["messages"], event["rows"]) for event in events] == [(1, 150, 150), (2, 20, 20)]
 
 
-def test_a_snapshot_is_made_of_the_batches(project, topic):
-    with pytest.raises(NotFoundError, match="no message of pay"):
+def test_a_snapshot_is_made_of_the_batches(project, topic, tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(f"{PROJECT}environments: {{prod: {{}}}}\n")
+    with (
+        load(tmp_path, environment="prod") as other,
+        pytest.raises(NotFoundError, match="no message of pay") as nothing,
+    ):
+        validate(other, principal=other.principal())
+    assert nothing.value.hint.startswith("`cumulant ingest run --once --source payments --env prod`")
+    with pytest.raises(NotFoundError, match="no message of pay") as nothing:
         validate(project, principal=project.principal())
+    assert nothing.value.hint.startswith("`cumulant ingest run --once --source payments`")
     topic([*range(100), 7])
     ingest(project)
     first = validate(project, principal=project.principal()).snapshots["payments"]
@@ -318,6 +327,31 @@ def test_a_topic_of_files_that_is_made_anew_is_no_topic_with_deleted_messages(pr
     assert ids(project) == once_each(range(10))
     (status,) = stream_status(project, principal=project.principal())
     assert "a topic of this name that is gone" in status.error
+
+
+def test_a_file_by_hand_that_is_made_anew_is_told_by_its_contents(project, tmp_path):
+    """Also where it is as long, and a line ends at the position."""
+    file = tmp_path / ".cumulant" / "streams" / "pay" / "0.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(payment(1) + b"\n" + payment(2) + b"\n")
+    ingest(project)
+    with file.open("ab") as more:
+        more.write(payment(3) + b"\n")
+    ingest(project)
+    state, _ = find_state(project, "payments")
+    without = msgspec.to_builtins(state) | {"marks": {}}  # as earlier versions wrote it
+    shutil.rmtree(file.parent)
+    file.parent.mkdir()
+    file.write_bytes(b"".join(payment(number) + b"\n" for number in range(5, 9)))
+    with pytest.raises(DataError, match="a topic of this name that is gone"):
+        ingest(project)
+    (status,) = stream_status(project, principal=project.principal())
+    assert "a topic of this name that is gone" in status.error
+    assert ids(project) == once_each([1, 2, 3])
+    with project.journal().transaction(actor=Actor(project.principal().id)) as transaction:
+        transaction.put(STREAM, "payments", without)
+    ingest(project)
+    assert ids(project) == once_each([1, 2, 3, 8])
 
 
 def test_positions_after_what_is_no_message_are_committed_alone(project, topic, monkeypatch):

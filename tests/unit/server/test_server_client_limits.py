@@ -87,6 +87,9 @@ def test_no_proxy_gets_a_token_in_plain_text(project, monkeypatch):
         ("releases.show", {"release": "latest", "model": "a/b"}),
         ("labels.list", {"limit": "many"}),
         ("alerts.silence", {"reason": "x"}),
+        # of long operations, before a job of them begins
+        ("features.verify", {"rows": 0}),
+        ("features.stored", {"key": {"card": "c1"}, "rows": 1_001}),
     ],
 )
 def test_arguments_that_do_not_fit_are_the_same_error_here_and_there(project, remote, name, arguments):

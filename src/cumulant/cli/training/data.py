@@ -273,7 +273,7 @@ def stored_snapshot(project: Project, source: str, *, refused: bool = False) -> 
     """The newest accepted snapshot; with `refused` one that was refused since comes first. Raises NotFoundError."""
     from cumulant.flows.data.validate import required_snapshot
 
-    return required_snapshot(project, source, hint=f"cumulant data validate {source}", refused=refused)
+    return required_snapshot(project, source, hint=project.line(f"data validate {source}"), refused=refused)
 
 
 def document(snapshot: Snapshot) -> dict[str, object]:

@@ -97,11 +97,19 @@ def _print_online(console: Console, keys: Sequence[Mapping[str, str]], answered:
     from cumulant.flows.reports.terminal import cell, table
 
     whose = answered.model or "the project's definition"
-    console.print(f"{whose} at {instant(answered.at)}, fingerprint {answered.fingerprint}", soft_wrap=True)
+    when = "at the moments of the keys" if answered.at is None else f"at {instant(answered.at)}"
+    console.print(f"{whose} {when}, fingerprint {answered.fingerprint}", soft_wrap=True)
     names = [name for name in answered.rows[0].features if name not in keys[0]]
-    columns = [*keys[0], *names, "age of the newest event", ""]
+    moments = ["moment"] if answered.at is None else []
+    columns = [*keys[0], *moments, *names, "age of the newest event", ""]
     rows = [
-        (*key.values(), *(cell(row.features[name]) for name in names), duration(row.staleness), _remarks(row))
+        (
+            *key.values(),
+            *("none" if row.at is None else instant(row.at) for _ in moments),
+            *(cell(row.features[name]) for name in names),
+            duration(row.staleness),
+            _remarks(row),
+        )
         for key, row in zip(keys, answered.rows, strict=True)
     ]
     console.print(table(columns, rows))

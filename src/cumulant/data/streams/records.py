@@ -50,7 +50,8 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     `positions`: by partition, of the next message; `columns`: those that its messages had so far; `owners`: by
     partition, the member that reads it, as long as that has its lease; `rules`: the refused messages by rule;
     `rebalances`: how often owners changed; `event_times`, `active`: by partition, the event time that it has come to,
-    in microseconds, and when its last row was ingested; `late`: rows that were too late for online features.
+    in microseconds, and when its last row was ingested; `late`: rows that were too late for online features; `marks`:
+    by partition, the digest of what is before the position, of drivers that tell it (`MarkedPositions`).
     """
 
     topic: str
@@ -68,6 +69,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     event_times: dict[str, int] = {}
     active: dict[str, datetime] = {}
     late: int = 0
+    marks: dict[str, str] = {}
 
     def after(self, batch: StreamBatch, columns: Mapping[str, DType]) -> StreamState:
         """The state once the batch is committed."""

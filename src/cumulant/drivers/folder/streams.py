@@ -2,13 +2,14 @@
 
 A position is a place in the file in bytes. A message is one line; the last line counts once its end is written. The
 first write of a topic gives it a name of its own in `TOPIC/.topic`, which tells it from one that is made after it was
-deleted. Of topics whose files others made, that the byte before a position ends a line shows most of these.
+deleted. Files that others made, and files in the place of one, are told apart by what is before a position (`marks`).
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import time
@@ -30,6 +31,8 @@ _PARTITION = re.compile(r"(0|[1-9]\d{0,8})\.jsonl")
 _BLOCK = 1 << 20
 #: the most bytes of a line that are read: what is longer is no message that anybody meant, and comes without the rest
 _LONGEST = 16 << 20
+#: bytes at the beginning of a file, and before a position, by which it is known again
+_MARKED = 16 << 10
 #: seconds between two looks for new lines
 _PAUSE = 0.05
 
@@ -55,6 +58,11 @@ class FolderStreams:
 
     def bounds(self, topic: str) -> dict[int, Bounds]:
         return {partition: Bounds(0, _end(path)) for partition, path in sorted(self._files(topic).items())}
+
+    def marks(self, topic: str, positions: Mapping[int, int]) -> dict[int, str]:
+        files = self._files(topic)
+        marks = {number: _mark(files[number], place) for number, place in positions.items() if number in files}
+        return {number: mark for number, mark in marks.items() if mark}
 
     @contextmanager
     def consume(self, topic: str, positions: Mapping[int, int]) -> Iterator[FolderConsumer]:
@@ -122,6 +130,9 @@ class FolderStreams:
             files = {}
         except OSError as error:
             raise _storage_error(error, f"topic {topic} cannot be read", folder) from error
+        if not files and folder.is_dir():
+            message = f'the folder of topic "{topic}" has no file of a partition: {folder}'
+            raise NotFoundError(message, subject=topic, hint="its messages are lines of 0.jsonl, 1.jsonl, ... there")
         if not files:
             raise NotFoundError(f'there is no topic "{topic}"', subject=topic, hint=self._hint(topic))
         return files
@@ -220,6 +231,22 @@ def _other_file(topic: str, partition: int) -> LostMessagesError:
         subject=topic,
         hint="only append to it; a file that was written anew needs a topic of another name",
     )
+
+
+def _mark(path: Path, position: int) -> str:
+    """A digest of the file's beginning and of what is before the position; empty where that is nothing, or more than
+    there is.
+    """
+    size = min(position, _MARKED)
+    try:
+        with path.open("rb") as file:
+            if not size or os.fstat(file.fileno()).st_size < position:
+                return ""
+            first = file.read(size)
+            file.seek(position - size)
+            return hashlib.sha256(first + file.read(size)).hexdigest()[:16]
+    except OSError as error:
+        raise _storage_error(error, "a partition cannot be read", path) from error
 
 
 def _begins_line(file: BinaryIO, position: int) -> bool:

@@ -30,7 +30,8 @@ class EntityFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """Features of one entity. `staleness`: seconds from the newest stored event that they use to the moment, null where
     they use none; `expired`: features that are null because of `ttl`; `since`: where the moment is before what is
     stored of the key, when that begins: events that the moment would see are dropped, or rows were corrected since. The
-    features that use these are null then, and in `incomplete`.
+    features that use these are null then, and in `incomplete`. `at`: the moment that the key itself names by the time
+    column of predictions; null where it names none.
     """
 
     features: dict[str, Any]
@@ -38,6 +39,7 @@ class EntityFeatures(msgspec.Struct, frozen=True, kw_only=True):
     expired: tuple[str, ...] = ()
     since: datetime | None = None
     incomplete: tuple[str, ...] = ()
+    at: datetime | None = None
 
 
 class TimeToLive(NamedTuple):
@@ -81,6 +83,8 @@ class ReadPlan:
         self._as_text = [(name, self._fields[name]) for name in given if self._fields[name].dtype not in TEXT_TYPES]
         self.missing = {name: tuple(sorted(needs[name] - there)) for name in plan.names if needs[name] - there}
         self.features = tuple(name for name in plan.names if name not in self.missing)
+        #: the time column of predictions, where the keys name their moments by it
+        self.dated_by = plan.predict_at.column if plan.predict_at and plan.predict_at.column in given else None
         if not self.features:
             keys = " or ".join(dict.fromkeys(", ".join(group.by) for group in groups_of(plan)))
             raise RequestError(
@@ -121,18 +125,24 @@ def read_entities(
     online: OnlineFeatures,
     rows: Sequence[Mapping[str, object]],
     lives: Mapping[str, TimeToLive],
+    at: datetime | None = None,
     *,
     wait: bool = True,
 ) -> tuple[EntityFeatures, ...]:
-    """The features of rows of `ReadPlan.rows`, each at its moment. `lives`: by source.
+    """The features of rows of `ReadPlan.rows`, each at its moment. `lives`: by source; `at`: the moment that the caller
+    asked for, if any.
 
     Raises:
         CacheBusyError: another thread reads entities of the table now, and `wait` is false.
-        RequestError: a value does not fit its field, or the moment is before the stored history.
+        RequestError: a value does not fit its field, the moment is before the stored history, or a key names another
+            one than `at`.
         RefusedError: an entity's newest event is older than `ttl`, and that refuses.
         EngineUnavailableError, IntegrityError: as `OnlineFeatures.vectors`.
     """
     request = online.request(rows)
+    dated = [] if reading.dated_by is None else request.moments
+    if at is not None:
+        _check_moments(reading, dated, at)
     entities = online.stored(request, wait=wait)
     vectors = online.vectors_of(request, entities)
     names, columns = reading.features, [vectors.columns[name] for name in reading.features]
@@ -149,7 +159,22 @@ def read_entities(
         if late is not None:
             incomplete = tuple(name for name in vectors.incomplete[number] if name in by_row[number].features)
             by_row[number] = _without(by_row[number], incomplete, since=from_micros(late), incomplete=incomplete)
+    for number, moment in enumerate(dated):
+        if moment is not None:
+            by_row[number] = msgspec.structs.replace(by_row[number], at=from_micros(moment))
     return tuple(by_row)
+
+
+def _check_moments(reading: ReadPlan, dated: Sequence[int | None], at: datetime) -> None:
+    """Raises RequestError: a key names another moment than `at`, or an empty one."""
+    for number, moment in enumerate(dated):
+        if moment is None or from_micros(moment) != at:
+            own = "no moment" if moment is None else f"the moment {from_micros(moment).isoformat()}"
+            raise RequestError(
+                f"key {number + 1} names {own} by {reading.dated_by}, and the read is of {at.isoformat()}",
+                subject=reading.dated_by,
+                hint=f"leave out the moment of the read (`--as-of`, `at`), or `{reading.dated_by}` in the keys",
+            )
 
 
 def _without(row: EntityFeatures, names: Sequence[str], **changes: object) -> EntityFeatures:

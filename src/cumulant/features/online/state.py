@@ -68,8 +68,8 @@ class TableState(msgspec.Struct, frozen=True):
     the row in force of each key, so that posted rows correct it. `seed` is a secret number: where tiles begin follows
     from it. `applied` has, by source of a stream, the last batch of those whose rows are all in the table; `contents`
     the digest of its content, where it was put in after the filling. `newest`: by source, the latest event time of its
-    rows, in microseconds; rows dated after the clock of the writer do not count. Tables of earlier versions of Cumulant
-    learn it with the next row.
+    rows, in microseconds; rows dated after the clock of the writer, and those of requests, do not count. Tables of
+    earlier versions of Cumulant learn it with the next row.
     """
 
     format: int

@@ -18,7 +18,7 @@ from cumulant.features.posted.event_columns import GroupEvent
 from cumulant.features.posted.event_expiry import expiry_of
 from cumulant.features.posted.event_insert import Entity
 from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
-from cumulant.features.posted.posted_events import LoggedRow, SourceLog
+from cumulant.features.posted.posted_events import Inside, LoggedRow, SourceLog
 from cumulant.features.posted.row_versions import corrections_of
 from cumulant.features.posted.version_writer import VersionWriter
 from cumulant.ports.online import Cells, OnlineStore
@@ -90,8 +90,12 @@ class StateWriter:
         events = (group.event(record) for group in self._groups.get(source, []))
         return [event for event in events if event is not None]
 
-    def take(self, cells: Cells, state: TableState, logs: Mapping[str, SourceLog]) -> TableUpdate:
-        """Put what the logs hold beyond the state's marks into the table, up to a limit."""
+    def take(
+        self, cells: Cells, state: TableState, logs: Mapping[str, SourceLog], sent: Mapping[str, Sequence[Inside]]
+    ) -> TableUpdate:
+        """Put what the logs hold beyond the state's marks into the table, up to a limit. `sent`: rows that the sources
+        sent now, which tell how fresh they are also where requests had all of their values.
+        """
         marks, newest, touched = dict(state.marks), dict(state.newest), TableUpdate()
         changing: Changing = {}
         versions: list[tuple[bytes, bytes]] = []
@@ -99,7 +103,8 @@ class StateWriter:
             rows, marks[source] = log.since(marks.get(source, 0), _STEP)
             touched.rows += len(rows)
             touched.behind |= marks[source] < log.next
-            self._note_newest(newest, source, rows)
+            own = [record.values for _, record in rows if not record.scored]
+            self._note_newest(newest, source, [*own, *sent.get(source, ())])
             writer = self.versions_in(state, source)
             if writer is not None:
                 versions += writer.take(cells, self.table, rows, changing, touched)
@@ -109,15 +114,15 @@ class StateWriter:
                     event = group.event(record)
                     if event is not None:
                         changing.setdefault(event[0], (group, []))[1].append(EntityChange((source, key), event[1]))
-        if marks != state.marks:
+        if marks != state.marks or newest != state.newest:
             blobs = self.place(cells, state, changing, touched)
             after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1, newest=newest)
             cells.put(self.table, [*blobs, *versions, (STATE_KEY, encode(after))])
         return touched
 
-    def _note_newest(self, newest: dict[str, int], source: str, rows: Iterable[tuple[bytes, LoggedRow]]) -> None:
+    def _note_newest(self, newest: dict[str, int], source: str, rows: Iterable[Inside]) -> None:
         column, now = self.plan.sources[source].event_time, self.now_us()
-        times = (record.values.get(column) for _, record in rows) if column else ()
+        times = (row.get(column) for row in rows) if column else ()
         latest = max((time for time in times if time is not None and time <= now), default=None)
         if latest is not None and latest > newest.get(source, latest - 1):
             newest[source] = latest

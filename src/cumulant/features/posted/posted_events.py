@@ -49,7 +49,8 @@ class LoggedRow(msgspec.Struct, array_like=True):
     known time; `whole`: it restores a deleted row, without values of the table's. `entered`: when the log took it, in
     microseconds; rows of earlier versions of Cumulant lack it. `earlier`: what the log had of the row before, the
     oldest first; `cut`: there was more than that; `varied`: the columns whose values changed with what there was more,
-    None where that is not known.
+    None where that is not known. `scored`: only requests had it, so that its source may never have sent it; rows of
+    earlier versions of Cumulant lack it.
     """
 
     position: int
@@ -67,6 +68,7 @@ class LoggedRow(msgspec.Struct, array_like=True):
     earlier: list[LoggedRow] = []
     cut: bool = False
     varied: list[str] | None = None
+    scored: bool = False
 
 
 class _NewRow(msgspec.Struct, array_like=True):
@@ -165,13 +167,24 @@ class SourceLog:
         record = self._records[key]
         if record is None:
             record = LoggedRow(POSTED if position is None else position, number, row.values, row.other)
+            record.scored = row.scored
             self._records[key] = record
-        elif not _add_columns(record, row):
-            return False
+        else:
+            if not row.scored:
+                self.note_sent(key)
+            if not _add_columns(record, row):
+                return False
         record.entry, record.arrived = number, arrived
         record.entered, record.earlier = None, []
         self._enter(key)
         return True
+
+    def note_sent(self, key: bytes) -> None:
+        """Note that its source sent a row that was loaded, of which only requests may have been known."""
+        record = self._records[key]
+        if record is not None and record.scored:
+            record.scored = False
+            self._changed[key] = None
 
     def append_new(self, keys: Sequence[bytes], rows: Sequence[Inside]) -> None:
         """Add rows with these values, which are not null, each of a key of which nothing was posted."""

@@ -245,7 +245,7 @@ def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> Logge
     """The row with missing columns filled by a scored row, where no snapshot has it."""
     present = _present(row.values)
     if before is None:
-        return LoggedRow(POSTED, entry, present, row.other)
+        return LoggedRow(POSTED, entry, present, row.other, scored=True)
     missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
     if before.deleted or before.whole or before.over or not missing:
         return None

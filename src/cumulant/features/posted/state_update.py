@@ -13,7 +13,7 @@ from cumulant.core.errors import UsageError
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.group_events import LogRow, TableUpdate
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
-from cumulant.features.posted.posted_events import SourceLog, key_values, log_table
+from cumulant.features.posted.posted_events import Inside, SourceLog, key_values, log_table
 from cumulant.features.posted.version_writer import VersionWriter
 from cumulant.ports.online import Cells
 
@@ -79,6 +79,8 @@ class _Update:
             raise UsageError(f"tables of several scopes ({', '.join(sorted(scopes))}) do not advance together")
         (self._scope,) = scopes
         self._logs: dict[str, SourceLog] = {}
+        #: by source the rows that it sent, repetitions too
+        self._sent: dict[str, list[Inside]] = {}
         self._now = writers[0].now_us()
         self._limit = self._now + (DEFAULT_SKEW_US if skew_us is None else skew_us)
 
@@ -98,7 +100,7 @@ class _Update:
         every = TableUpdate()
         for writer, state in self._states:
             logs = {source: self._log(source) for source in sorted(writer.sources)}
-            update = writer.take(self._cells, state, logs)
+            update = writer.take(self._cells, state, logs, self._sent)
             every.rows += update.rows
             every.known |= update.known
             every.changed |= update.changed
@@ -115,6 +117,7 @@ class _Update:
         tables = [(versions, writer.table) for writer, state, versions in writers if versions is not None]
         if tables:
             return self._correct(log, post, tables)
+        self._sent.setdefault(post.source, []).extend(row.values for row in post.rows if not row.scored)
         return [(post.source, row.key) for row in post.rows if log.append(row, arrived=self._now)], 0
 
     def _correct(
@@ -124,15 +127,20 @@ class _Update:
         rule = max((versions.rule for versions, _ in tables), key=lambda rule: rule.priority)
         keys = [key_values(row.key) for row in post.rows]
         stored = [versions.stored(self._cells, table, keys) for versions, table in tables]
-        changed, early = [], 0
+        changed, early, sent = [], 0, self._sent.setdefault(post.source, [])
         for row, *versions_of_row in zip(post.rows, *stored, strict=True):
             before = rule.latest(log.record(row.key), [version for version in versions_of_row if version is not None])
             after = rule.version_after(row, before, entry=log.next, now=self._now)
             if after is None:
+                if not row.scored:
+                    log.note_sent(row.key)
+                    sent.append(row.values)
                 continue
             if rule.is_early(after, before, self._limit):
                 early += 1
                 continue
+            if not row.scored:
+                sent.append(row.values)
             log.replace(row.key, after, now=self._now)
             changed.append((post.source, row.key))
         return changed, early

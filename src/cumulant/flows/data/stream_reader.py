@@ -24,7 +24,7 @@ from cumulant.flows.data.stream_batches import check_batch, message_decoder, sto
 from cumulant.flows.data.stream_lag import LagReporter, remove_reports
 from cumulant.flows.data.stream_membership import StreamMember, owned
 from cumulant.flows.data.stream_pending import PendingMessages
-from cumulant.flows.data.stream_records import add_batch, check_topic, find_state
+from cumulant.flows.data.stream_records import add_batch, check_topic, find_state, marks_of
 from cumulant.ports.streams import no_partition
 
 if TYPE_CHECKING:
@@ -306,7 +306,9 @@ class StreamReader:
         """The batch, as the one after `state`, and the state after it."""
         own = {str(number): place for number, place in self._positions.items()}
         moved = {number: place for number, place in own.items() if state.positions.get(number) != place}
-        state = msgspec.structs.replace(state, positions=state.positions | moved)
+        others = {number: mark for number, mark in state.marks.items() if number not in moved}
+        marks = others | marks_of(self._streams, self._topic, moved)
+        state = msgspec.structs.replace(state, positions=state.positions | moved, marks=marks)
         if stored is None or checked is None:
             return None, state
         batch = msgspec.structs.replace(stored, number=state.batches + 1, positions=moved)

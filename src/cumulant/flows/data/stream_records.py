@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError, not_found
+from cumulant.ports.streams import MarkedPositions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,13 +66,25 @@ def find_state(project: Project, source: str) -> tuple[StreamState | None, int]:
 
 def check_topic(streams: Streams, source: str, topic: str, state: StreamState) -> None:
     """Raises DataError: what was ingested is of another topic, also of one of the same name that was deleted."""
-    if (state.topic, state.identity) != (topic, streams.identity(topic)):
+    same = (state.topic, state.identity) == (topic, streams.identity(topic))
+    if same and state.marks:
+        there = marks_of(streams, topic, {number: state.positions[number] for number in state.marks})
+        same = all(there.get(number, mark) == mark for number, mark in state.marks.items())
+    if not same:
         before = state.topic if state.topic != topic else "a topic of this name that is gone"
         raise DataError(
             f"the rows of source {source} come from {before}, whose positions mean nothing in {topic}",
             subject=source,
             hint="declare another source for the new topic",
         )
+
+
+def marks_of(streams: Streams, topic: str, positions: Mapping[str, int]) -> dict[str, str]:
+    """The marks of these positions, of a driver that has some."""
+    if not isinstance(streams, MarkedPositions):
+        return {}
+    marks = streams.marks(topic, {int(number): position for number, position in positions.items()})
+    return {str(number): mark for number, mark in marks.items()}
 
 
 def read_batches(project: Project, source: str) -> list[StreamBatch]:
@@ -125,7 +138,7 @@ def list_ingested(project: Project, source: str) -> FileListing:
         raise NotFoundError(
             f"no message of {topic} was ingested yet for source {source}",
             subject=source,
-            hint=f"`cumulant ingest run --once --source {source}` ingests what is there",
+            hint=f"`{project.line(f'ingest run --once --source {source}')}` ingests what is there",
         )
     return listing
 

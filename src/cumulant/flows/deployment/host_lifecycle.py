@@ -27,7 +27,6 @@ from cumulant.flows.stack.served_versions import is_free
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
-from cumulant.project.file.layers import LOCAL
 from cumulant.project.host_name import host_name
 
 if TYPE_CHECKING:
@@ -215,11 +214,10 @@ def missing_champion_text(project: Project, *, principal: Principal) -> str:
 def _missing_champion_text(project: Project) -> str:
     if not is_shared(project) or HostsDeployment(project).read(project.name).champion is not None:
         return ""
-    command = "cumulant up" if project.environment == LOCAL else f"cumulant up --env {project.environment}"
     return (
         f"no version of {project.name} is to be served yet; the machines wait for the first:"
-        f" `{command} --role controller`, on one of them or another, serves the champion, else the newest version that"
-        " passed the gate"
+        f" `{project.line('up --role controller')}`, on one of them or another, serves the champion, else"
+        " the newest version that passed the gate"
     )
 
 

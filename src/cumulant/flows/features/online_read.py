@@ -18,7 +18,6 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import (
     ConflictError,
     CumulantError,
-    EngineUnavailableError,
     NotFoundError,
     RequestError,
     UsageError,
@@ -58,13 +57,14 @@ _CACHE_BYTES = 32 * 2**20
 
 class OnlineRead(msgspec.Struct, frozen=True, kw_only=True):
     """Features of entities: each of `rows` for the key at its place. `model`: the version whose they are, null for the
-    project's definition; `fingerprint`: of the definition; `missing`: features that need further fields, by name.
+    project's definition; `fingerprint`: of the definition; `missing`: features that need further fields, by name. `at`:
+    the moment; null where the keys name several, each of which is in its row.
     """
 
     model: str | None
     fingerprint: str
     table: str
-    at: datetime
+    at: datetime | None
     rows: tuple[EntityFeatures, ...]
     missing: dict[str, tuple[str, ...]] = {}
 
@@ -228,12 +228,19 @@ def read_features(
 
     Raises:
         NotFoundError: no such model.
-        ConflictError: the definition has another fingerprint than the caller expects.
-        RequestError: a field has no such name, a value does not fit it, or the moment is before the table begins.
+        ConflictError: the definition has another fingerprint than the caller expects, or nothing is stored of it yet.
+        RequestError: a field has no such name, a value does not fit it, the moment is before the table begins, or a key
+            names another moment than `read.at`.
         RefusedError: an entity is older than its `ttl`, which refuses.
-        UsageError: the model has no stored features.
-        EngineUnavailableError: nothing is stored for the definition yet.
+        UsageError: the model has no stored features; or both a model and the project's definition are named.
+        EngineUnavailableError: the online store does not answer.
     """
+    if model and read.definition:
+        raise UsageError(
+            f"a read is of the features of {model} or of the project's definition, not of both",
+            subject=model,
+            hint="leave out the model (`--model`), or `--definition`",
+        )
     readers = readers or FeatureReaders()
     definition = readers.definition(project, model, own=read.definition)
     if definition.personal:
@@ -280,15 +287,21 @@ def _read(
     online = readers.reader(project, definition, hashed.plan, own_rows=read.own_rows)
     at = read.at or SystemClock().now()
     requests = hashed.requests(reading.rows(read.keys, at))
-    rows = read_entities(reading, online, requests, _lives(project), wait=wait)
+    rows = read_entities(reading, online, requests, _lives(project), read.at, wait=wait)
     return OnlineRead(
         model=definition.model,
         fingerprint=definition.fingerprint,
         table=definition.table,
-        at=at,
+        at=at if reading.dated_by is None else _common_moment(rows),
         rows=_masked(rows, masked, project.salt),
         missing=reading.missing,
     )
+
+
+def _common_moment(rows: tuple[EntityFeatures, ...]) -> datetime | None:
+    """The moment that all rows name; None where they name several, or some none."""
+    moments = {row.at for row in rows}
+    return moments.pop() if len(moments) == 1 else None
 
 
 def _fields(keys: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -332,7 +345,7 @@ def stored_definition(project: Project, uri: str) -> StoredDefinition:
     Raises:
         NotFoundError: no such model.
         UsageError: the model has no stored features.
-        EngineUnavailableError: nothing is stored of it yet.
+        ConflictError: nothing is stored of it yet.
     """
     version = _resolve(project, uri)
     name = f"{version.name}/{version.version}"
@@ -373,7 +386,7 @@ def defined_plan(project: Project) -> FeaturePlan:
     from cumulant.flows.features.task import resolve_task
 
     sources = project.policies.sources
-    snapshots = {name: required_snapshot(project, name, hint=f"cumulant data validate {name}") for name in sources}
+    snapshots = {name: required_snapshot(project, name, hint=project.line(f"data validate {name}")) for name in sources}
     return resolve_task(project, snapshots).plan
 
 
@@ -383,7 +396,6 @@ def _filled(project: Project, model: str | None, plan: FeaturePlan) -> StoredDef
     table = newest_filling(filled_tables(project), plan)
     if table is None:
         what, command = (model, f" {model}") if model else ("the project's definition", "")
-        raise EngineUnavailableError(
-            f"nothing is stored of {what} yet", subject=model, hint=f"fill it: cumulant features backfill{command}"
-        )
+        hint = f"fill it: {project.line(f'features backfill{command}')}"
+        raise ConflictError(f"nothing is stored of {what} yet", subject=model, hint=hint)
     return StoredDefinition(model, plan, table.name)

@@ -126,7 +126,7 @@ def _frame(project: Project, plan: FeaturePlan, since: datetime, until: datetime
         raise NotFoundError(
             f"nothing of {plan.entity} has been read here",
             subject=plan.entity,
-            hint="`cumulant data validate` reads it",
+            hint=f"`{project.line('data validate')}` reads it",
         )
     rows = scan(snapshot, project.tables()).with_columns(at.alias(_AT))
     inside = (pl.col(_AT) >= to_micros(since)) & (pl.col(_AT) < to_micros(until))

@@ -55,7 +55,7 @@ def show_key(
     Raises:
         NotFoundError: no such model.
         UsageError: no window or lookup is by these columns.
-        EngineUnavailableError: nothing is stored of the model yet.
+        ConflictError: nothing is stored of the model yet.
     """
     with open_run(project, "stored key", writes=False, principal=principal, progress=progress):
         from cumulant.features.online.hashed_keys import HashedKeys

@@ -198,7 +198,7 @@ def _summary(call: ApiCall, name: str) -> SourceSummary:
 
 
 def _stored(call: ApiCall, source: str, *, refused: bool = False) -> Snapshot:
-    return required_snapshot(call.project, source, hint=f"cumulant data validate {source}", refused=refused)
+    return required_snapshot(call.project, source, hint=call.project.line(f"data validate {source}"), refused=refused)
 
 
 def _rows(frame: pl.DataFrame) -> DataRows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -29,7 +29,7 @@ from cumulant.flows.reports.feature_texts import definition, kind, personal
 from cumulant.flows.serving.serve import prepare_service
 from cumulant.flows.serving.stored_keys import forget_key, show_key
 from cumulant.ports.registry import ModelVersion
-from cumulant.server.operation import ApiCall, get, post
+from cumulant.server.operation import MOST_ITEMS, ApiCall, get, post
 from cumulant.server.pages import check_limit
 
 
@@ -134,7 +134,7 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     key: dict[str, Any]
     model: str = ""
-    rows: int = 10
+    rows: Annotated[int, msgspec.Meta(ge=1, le=MOST_ITEMS)] = 10
 
 
 class StoredKeyEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +166,7 @@ def stored(call: ApiCall, body: KeyBody) -> list[KeyState]:
         _uri(call, body.model),
         body.key,
         principal=call.principal,
-        newest=check_limit(body.rows),
+        newest=body.rows,
         progress=call.progress,
     )
     return [_state(state) for state in states]
@@ -349,7 +349,7 @@ class VerifyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`since`: of rows answered since then; null: a day ago; `rows`: at most."""
 
     since: datetime | None = None
-    rows: int = 1_000
+    rows: Annotated[int, msgspec.Meta(ge=1, le=MOST_ITEMS)] = 1_000
 
 
 @post("/features/verify", action="features.verify", long=True)
@@ -361,7 +361,7 @@ def verify(call: ApiCall, body: VerifyBody) -> FeatureVerification:
         call.project,
         principal=call.principal,
         since=body.since,
-        rows=check_limit(body.rows),
+        rows=body.rows,
         progress=call.progress,
     )
 
