@@ -251,20 +251,18 @@ def read_features(
 def read_at_once(
     project: Project, read: OnlineReadRequest, *, principal: Principal, model: str, readers: FeatureReaders
 ) -> OnlineRead | None:
-    """As `read_features`, for an event loop: None for what takes it, since something has to be waited for.
-
-    That is a definition that is not known, an event to write (of personal columns, of a refusal), a store that is
-    read over a network, entities that another thread reads now, and the computation of many keys.
+    """As `read_features`, for an event loop: None where something has to be waited for: a definition that is not known,
+    an event to write (of personal columns, of a refusal), a store over a network, another thread that reads entities,
+    many keys.
     """
     definition = readers.knows(model, own=read.definition)
     if definition is None or definition.personal or project.online().remote or len(read.keys) > _KEYS_AT_ONCE:
         return None
     if not permits(project, principal, "features.read", model=model):
         return None
-    try:
+    with suppress(CacheBusyError):
         return _read(project, read, definition, model, readers, wait=False)
-    except CacheBusyError:
-        return None
+    return None
 
 
 def _read(
