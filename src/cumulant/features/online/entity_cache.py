@@ -19,7 +19,7 @@ from cumulant.features.online.entity_reads import (
     take_tiles,
     unreadable,
 )
-from cumulant.features.online.state import FORMAT, STATE_KEY, TableState, decode_state
+from cumulant.features.online.state import FORMAT, STATE_KEY, CacheBusyError, TableState, decode_state
 from cumulant.ports.online import OnlineStore
 
 
@@ -68,10 +68,6 @@ def is_filled(store: OnlineStore, table: str) -> bool:
 
 
 Entities = tuple[TableState, dict[bytes, EntityHistory]]
-
-
-class CacheBusyError(Exception):
-    """Another thread reads entities of the table now."""
 
 
 class EntityCache:

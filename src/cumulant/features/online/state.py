@@ -24,6 +24,10 @@ FORMAT = STATE_FORMAT = 4
 STATE_KEY = b"\x00state"
 
 
+class CacheBusyError(Exception):
+    """Another thread reads entities of the table now."""
+
+
 class Slot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One value of each event: float64 or int64 bytes, or texts. `valid` has a byte an event; None where all are."""
 

@@ -27,8 +27,8 @@ from cumulant.core.masking import mask
 from cumulant.core.servable import Servable
 from cumulant.features.definition.personal_features import personal_features
 from cumulant.features.online.direct_reads import MOST_KEYS, EntityFeatures, ReadPlan, TimeToLive, read_entities
-from cumulant.features.online.entity_cache import CacheBusyError
 from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.features.online.state import CacheBusyError
 from cumulant.flows.deployment.versions import champion_uri
 from cumulant.flows.features.stored_tables import filled_tables, newest_filling, table_readers
 from cumulant.flows.ledger.actions import check, permits, verb
