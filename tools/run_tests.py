@@ -32,7 +32,7 @@ MEMORY = Path("/dev/shm")
 #: bytes: files of a whole run take up to 4 GiB, its processes as much again
 ROOM, FREE = 8 * 2**30, 12 * 2**30
 #: of the folders of runs, and of the file in each that its run locks
-PREFIX, LOCK = "cumulant-tests-", ".lock"
+PREFIX, LOCK = "cumulant-", ".lock"
 
 
 class Failures:
@@ -82,10 +82,12 @@ def remove_killed(memory: Path = MEMORY) -> bool:
 
 
 @contextmanager
-def temporary_files() -> Iterator[None]:
-    """Have temporary files of this process and of those it starts in memory, where there is room, and remove them."""
+def temporary_files() -> Iterator[Path | None]:
+    """Have temporary files of this process and of those it starts in memory, where there is room, and remove them. Gives
+    their folder.
+    """
     if "TMPDIR" in os.environ or not remove_killed() or not has_room():
-        yield
+        yield None
         return
     folder = tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)
     ends = (signal.SIGTERM, signal.SIGHUP)
@@ -94,7 +96,7 @@ def temporary_files() -> Iterator[None]:
     try:
         with (Path(folder) / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            yield Path(folder)
     finally:
         os.environ.pop("TMPDIR")
         tempfile.tempdir = None
@@ -104,22 +106,28 @@ def temporary_files() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    with temporary_files():
-        return run(arguments)
+    with temporary_files() as folder:
+        return run(arguments, folder)
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], folder: Path | None) -> int:
     failures = Failures()
     parallel = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
-    code = int(pytest.main([*parallel, *arguments], plugins=[failures]))
+    code = int(pytest.main([*parallel, *_base(folder, "a"), *arguments], plugins=[failures]))
     names = failures.names
     if code != pytest.ExitCode.TESTS_FAILED or not 0 < len(names) <= MOST:
         return code
     print(f"\n{len(names)} failed; once more, alone:", flush=True)
-    code = subprocess.run([sys.executable, "-m", "pytest", *names], check=False).returncode
+    command = [sys.executable, "-m", "pytest", *_base(folder, "b"), *names]
+    code = subprocess.run(command, check=False).returncode
     if code == pytest.ExitCode.OK:
         print("failed beside other tests, passed alone:", *names, sep="\n  ")
     return code
+
+
+def _base(folder: Path | None, name: str) -> list[str]:
+    """Where the files of tests are: below a short path, as those of sockets have 107 bytes at most."""
+    return [] if folder is None else [f"--basetemp={folder / name}"]
 
 
 if __name__ == "__main__":
