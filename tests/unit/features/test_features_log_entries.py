@@ -57,18 +57,15 @@ class World:
         return self.first + int(share * (self.next - self.first))
 
     def remove(self, share: float, step: int) -> None:
-        self.commit()
         numbers = range(self.place(share), self.next, step)
         self.entries.remove(numbers)
         for number in numbers:
             self.right.pop(number, None)
 
     def remove_before(self, share: float) -> None:
-        self.commit()
         end = self.place(share)
         self.entries.remove_before(self.first, end)
         self.right, self.first = {number: key for number, key in self.right.items() if number >= end}, end
-        self.commit()
 
     def read(self, share: float, other: float) -> None:
         begin, end = sorted((self.place(share), self.place(other)))
@@ -106,9 +103,22 @@ def test_no_block_keeps_the_key_of_an_entry_before_the_first():
     world = World()
     world.add_all(2 * BLOCK)
     world.remove_before(0.3)
+    world.commit()
     stored = b"".join(blob for blob in world.cells.rows.values() if blob)
     assert b"row 037" not in stored
     assert b"row 038" in stored
+
+
+def test_entries_are_removed_one_by_one_and_before_the_first_in_one_update():
+    world = World()
+    world.add_all(2 * BLOCK)
+    world.commit()
+    world.entries.remove([5, 50])
+    world.entries.remove_before(0, 40)
+    world.commit()
+    stored = b"".join(blob for blob in world.cells.rows.values() if blob)
+    assert [number for number in (5, 39, 40, 50, 51) if b"row %03d" % number in stored] == [40, 51]
+    assert 50 not in world.entries.read(40, 60)
 
 
 def test_many_entries_take_few_blobs():

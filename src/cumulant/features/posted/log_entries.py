@@ -47,9 +47,7 @@ class LogEntries:
         """The keys of entries from `begin` to before `end`; those that were removed are absent."""
         numbers = [number for number in range(begin, end) if number not in self._keys]
         firsts = list(dict.fromkeys(number // BLOCK * BLOCK for number in numbers))
-        names = [*map(_entry_key, numbers), *map(_block_key, firsts)]
-        before = self._cells.get(self._table, names)
-        stored = [self.changed.get(name, blob) for name, blob in zip(names, before, strict=True)]
+        stored = self._stored([*map(_entry_key, numbers), *map(_block_key, firsts)])
         singles = {number: key for number, key in zip(numbers, stored, strict=False) if key is not None}
         blocks = {
             number: key
@@ -64,7 +62,7 @@ class LogEntries:
     def remove(self, numbers: Collection[int]) -> None:
         """Remove the keys of entries, which stay numbered."""
         firsts = list(dict.fromkeys(number // BLOCK * BLOCK for number in numbers))
-        stored = self._cells.get(self._table, [_block_key(first) for first in firsts])
+        stored = self._stored([*map(_block_key, firsts)])
         blocks = {first: _decode(blob) for first, blob in zip(firsts, stored, strict=True) if blob is not None}
         for number in numbers:
             self._keys.pop(number, None)
@@ -76,13 +74,17 @@ class LogEntries:
 
     def remove_before(self, begin: int, end: int) -> None:
         """Remove all entries from `begin` to before `end`, before which there is none."""
-        for number in range(begin, end):
-            self.changed[_entry_key(number)] = None
         last = end // BLOCK * BLOCK
+        for number in range(begin, last):
+            self.changed[_entry_key(number)] = None
         for number in range(begin // BLOCK * BLOCK, last, BLOCK):
             self.changed[_block_key(number)] = None
-        if begin < end:
-            self.remove(range(max(begin, last), end))
+        self.remove(range(max(begin, last), end))
+
+    def _stored(self, names: list[bytes]) -> list[bytes | None]:
+        """Blobs as they are with what is to be written."""
+        before = self._cells.get(self._table, names)
+        return [self.changed.get(name, blob) for name, blob in zip(names, before, strict=True)]
 
 
 def _entry_key(number: int) -> bytes:

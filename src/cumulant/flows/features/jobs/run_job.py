@@ -44,10 +44,9 @@ def start_job(project: Project, *, principal: Principal, resume: str = "", progr
 
     A job that was stopped, or that failed, goes on from its savepoint or its newest checkpoint; a new definition begins
     at the beginning of the topics. A job that was started by a command that was killed is recorded. `resume`: where to
-    go on in place of that, or `beginning`. `only`: the name of the job, where no other definition may be started.
+    go on in place of that, or `beginning`.
 
     Raises:
-        ConflictError: the definition is not that of the job `only` any more.
         UsageError: the environment has no engine, or its streams are not on Kafka; `resume` is no URL, or the job runs;
             or as `resolve_task`.
         DefinitionError: the engine cannot compute the definition, or its results would show personal values.
